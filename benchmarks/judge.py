@@ -1,0 +1,141 @@
+"""One criterion for everybody, in NumPy and independent of every package timed.
+
+A package reports the covariance of its random effects and its residual variance; what counts is the ML or
+REML criterion *there*, and how far that lies above the best optimum known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import formulaic
+import numpy as np
+import pandas as pd
+import scipy.linalg
+import scipy.optimize
+
+from benchmarks.spec import Model
+
+ABSOLUTE, RELATIVE = 1e-6, 1e-9
+
+
+def tolerance(best: np.ndarray) -> np.ndarray:
+    """How far above `best` a criterion may lie: 1e-6, or 1e-9 of it where that is more."""
+    return np.maximum(ABSOLUTE, RELATIVE * np.abs(best))
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Cross-products of X (n × p) and Z (n × m), and how the columns of Z follow from the terms.
+
+    A term with q effects and G levels owns Gq columns of Z, level by level; `widths` is q, `levels` is G.
+    """
+
+    x: np.ndarray
+    z: np.ndarray
+    ztz: np.ndarray
+    widths: tuple[int, ...]
+    levels: tuple[int, ...]
+    reml: bool
+
+    @classmethod
+    def of(cls, model: Model, design: pd.DataFrame) -> Judge:
+        """The judge of `model` on the rows of `design`."""
+        x = _columns(model.fixed, design)
+        blocks, widths, levels = [], [], []
+        for term in model.terms:
+            effects = _columns(term.effects, design)
+            codes, names = pd.factorize(design[term.group])
+            n, q = effects.shape
+            block = np.zeros((n, len(names), q))
+            block[np.arange(n), codes] = effects
+            blocks.append(block.reshape(n, -1))
+            widths.append(q)
+            levels.append(len(names))
+        z = np.concatenate(blocks, axis=1)
+        return cls(x, z, z.T @ z, tuple(widths), tuple(levels), model.reml)
+
+    def response(self, y: np.ndarray) -> Response:
+        """The criterion of one response."""
+        residual = y - self.x @ np.linalg.lstsq(self.x, y, rcond=None)[0]
+        w = np.column_stack([self.x, residual])
+        return Response(self, self.z.T @ w, w.T @ w)
+
+
+@dataclass(frozen=True)
+class Response:
+    """The criterion of one response, W = [X, y − Xβ̂_OLS], from ZᵀW and WᵀW."""
+
+    judge: Judge
+    ztw: np.ndarray
+    wtw: np.ndarray
+
+    def criterion(self, factors: list[np.ndarray]) -> float:
+        """−2ℓ (REML or ML) at D = blockdiag(ΛΛᵀ), `factors` the q × q relative factors Λ of the terms."""
+        judge = self.judge
+        lam = scipy.linalg.block_diag(
+            *(np.kron(np.eye(g), f) for f, g in zip(factors, judge.levels, strict=True))
+        )
+        # S = WᵀW − CᵀΛ (I + ΛᵀZᵀZΛ)⁻¹ ΛᵀC, C = ZᵀW
+        middle = lam.T @ judge.ztz @ lam
+        middle[np.diag_indices_from(middle)] += 1.0
+        chol = scipy.linalg.cholesky(middle, lower=True)
+        half = scipy.linalg.solve_triangular(chol, lam.T @ self.ztw, lower=True)
+        pivots = np.diag(np.linalg.cholesky(self.wtw - half.T @ half))
+        n, p = judge.x.shape
+        df = n - p if judge.reml else n
+        logdet = 2.0 * np.log(np.diag(chol)).sum()
+        logdet_x = 2.0 * np.log(pivots[:-1]).sum() if judge.reml else 0.0
+        return float(logdet + logdet_x + df * (1.0 + np.log(2.0 * np.pi * pivots[-1] ** 2 / df)))
+
+    def at_estimate(self, cov: Iterable[float], sigma2: float) -> float:
+        """The criterion at reported covariances (lower triangles by row, term after term) and σ²."""
+        cov = np.asarray(list(cov), dtype=float)
+        if not (np.isfinite(cov).all() and np.isfinite(sigma2) and sigma2 > 0):
+            return np.nan
+        factors, start = [], 0
+        for q in self.judge.widths:
+            size = q * (q + 1) // 2
+            d = np.zeros((q, q))
+            d[np.tril_indices(q)] = cov[start : start + size] / sigma2
+            values, vectors = np.linalg.eigh(d + np.tril(d, -1).T)
+            factors.append(vectors * np.sqrt(np.maximum(values, 0.0)))
+            start += size
+        return self.criterion(factors)
+
+    def best(self, starts: Iterable[np.ndarray]) -> float:
+        """The lowest criterion found from `starts` (θ, the relative factors' lower triangles)."""
+
+        def f(theta: np.ndarray) -> float:
+            return self.criterion(self.unpack(theta))
+
+        lowest = np.inf
+        for start in starts:
+            found = scipy.optimize.minimize(f, start, method="BFGS", options={"gtol": 1e-5})
+            if found.fun < lowest - 1e-9:
+                lowest, theta = found.fun, found.x
+        polish = scipy.optimize.minimize(
+            f, theta, method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-10, "maxfev": 300}
+        )
+        return min(lowest, float(polish.fun))
+
+    def unpack(self, theta: np.ndarray) -> list[np.ndarray]:
+        """θ → the lower-triangular Λ of every term, by row."""
+        factors, start = [], 0
+        for q in self.judge.widths:
+            size = q * (q + 1) // 2
+            factor = np.zeros((q, q))
+            factor[np.tril_indices(q)] = theta[start : start + size]
+            factors.append(factor)
+            start += size
+        return factors
+
+    def starts(self) -> list[np.ndarray]:
+        """Two starting values that need no knowledge of the data: Λ = I/2 and Λ = I/20."""
+        eye = np.concatenate([np.eye(q)[np.tril_indices(q)] for q in self.judge.widths])
+        return [0.5 * eye, 0.05 * eye]
+
+
+def _columns(formula: str, design: pd.DataFrame) -> np.ndarray:
+    return np.asarray(formulaic.model_matrix(formula, design), dtype=float)

@@ -1,0 +1,130 @@
+"""lmmjax: `lmm(…).fit()` and `refit` one by one, or all responses through `fit_batch`."""
+
+import time
+
+import exchange
+
+
+def estimate(fit):
+    """The estimates of a single fit in the form the judge reads."""
+    return {
+        "criterion": float(fit.deviance),
+        "cov": covariances(fit.varcorr()),
+        "sigma2": float(fit.scale),
+        "beta": [float(b) for b in fit.params],
+        "converged": bool(fit.converged),
+    }
+
+
+def covariances(varcorr):
+    """`varcorr()` without its residual row: lower triangles by row, term after term.
+
+    The table lists variances and covariances; the order by row is put together from the names.
+    """
+    import pandas as pd
+
+    table = varcorr[varcorr["group"] != "Residual"]
+    values = []
+    for _, block in table.groupby("group", sort=False):
+        diagonal = block[block["term2"].isna()]
+        names = list(diagonal["term1"])
+        entry = {
+            frozenset((r.term1, r.term1 if pd.isna(r.term2) else r.term2)): r.vcov for r in block.itertuples()
+        }
+        values += [
+            float(entry.get(frozenset((a, b)), 0.0)) for i, a in enumerate(names) for b in names[: i + 1]
+        ]
+    return values
+
+
+def device():
+    """What JAX computes on."""
+    import jax
+
+    first = jax.devices()[0]
+    return f"{first.platform}: {first.device_kind}"
+
+
+def versions():
+    """lmmjax, JAX and NumPy."""
+    return exchange.versions("lmmjax", "jax", "jaxlib", "numpy")
+
+
+def fresh():
+    """Import, fit, print the summary, in a process that has done nothing else."""
+    import lmmjax as lj
+
+    fit = lj.lmm(exchange.OPTIONS["formula"], exchange.load_design()).fit(
+        reml=exchange.OPTIONS["reml"] == "true"
+    )
+    print(fit.summary())
+    exchange.write({"estimate": estimate(fit)})
+
+
+def one_by_one():
+    """Every checked response by itself: from the formula, and by `refit` of one fitted model."""
+    import lmmjax as lj
+
+    formula, reml = exchange.OPTIONS["formula"], exchange.OPTIONS["reml"] == "true"
+    design = exchange.load_design()
+    responses = exchange.load_checked()
+
+    def full(y):
+        return lj.lmm(formula, design.assign(**{exchange.OPTIONS["response"]: y})).fit(reml=reml)
+
+    fitted = full(responses[-1])
+    methods = {
+        "lmm().fit": exchange.each(full, estimate, responses),
+        "refit": exchange.each(fitted.refit, estimate, responses),
+    }
+    exchange.write({"methods": methods, "versions": versions(), "device": device()})
+
+
+def batch():
+    """All responses by `fit_batch`: a first call, then `repeats` more; the formula is parsed in each."""
+    begun = time.perf_counter()
+    import numpy as np
+
+    import lmmjax as lj
+
+    imported = time.perf_counter() - begun
+    design = exchange.load_design()
+    y = np.load(exchange.DATA / "responses.npy").T
+    formula = exchange.OPTIONS["formula"].removeprefix("y ")
+    reml = exchange.OPTIONS["reml"] == "true"
+
+    def call(y):
+        start = time.perf_counter()
+        model = lj.lmm(formula, design)
+        built = time.perf_counter()
+        fits = model.fit_batch(y, reml=reml)
+        _ = fits.deviance, fits.params, fits.converged
+        end = time.perf_counter()
+        return fits, {"total": end - start, "build": built - start}
+
+    fits, first = call(y)
+    result = {"import": imported, "first": first["total"], "device": device(), "versions": versions()}
+    result["calls"] = [call(y)[1] for _ in range(int(exchange.OPTIONS["repeats"]))]
+    result["peak_mib"] = exchange.peak_mib()
+    if exchange.OPTIONS["estimates"] == "true":
+        checked = [int(i) for i in exchange.OPTIONS["checked"].split(",")]
+        names = list(fits.params.index)
+        result["estimates"] = [estimate(fits[names[i]]) for i in checked]
+        result["converged"] = int(np.sum(fits.converged))
+        result["singular"] = int(np.sum(fits.is_singular))
+        for got, i in zip(result["estimates"], checked, strict=True):
+            got["criterion"] = float(np.asarray(fits.deviance)[i])
+        row_major = np.ascontiguousarray(y)
+        result["row_major"] = [call(row_major)[1]["total"] for _ in range(int(exchange.OPTIONS["repeats"]))]
+    exchange.write(result)
+
+
+def main():
+    try:
+        import jax  # noqa: F401
+    except ImportError as error:
+        exchange.write_missing(error)
+    {"fresh": fresh, "each": one_by_one, "batch": batch}[exchange.OPTIONS["mode"]]()
+
+
+main()

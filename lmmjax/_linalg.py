@@ -1,0 +1,122 @@
+"""Unrolled algebra for small symmetric blocks.
+
+A block of size q is an array of shape (q, q, ...): the small axes lead, so that every elementary
+operation is one vector operation along the trailing axes (groups, patterns). Nothing here calls
+LAPACK: batched LAPACK calls inside a mapped loop are slow and can hang on a CPU.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmmjax._types import Array
+
+UNROLL = 12
+"""Largest block whose elimination is written out; larger ones loop over their columns."""
+
+
+def _pivot_step(a: Array, j: Array | int, floor: Array) -> tuple[Array, Array]:
+    """Sweep column j of a (q, q, ...); pivots at or below `floor` are skipped (g-inverse)."""
+    q = a.shape[0]
+    hot = (jnp.arange(q) == j).reshape((q,) + (1,) * (a.ndim - 2))
+    row = a[j]
+    pivot = row[j]
+    good = pivot > floor[j]
+    inverse = jnp.where(good, 1.0 / jnp.where(good, pivot, 1.0), 0.0).astype(a.dtype)
+    scaled = row * inverse
+    cleared = a - scaled[:, None] * row[None, :]
+    edge = jnp.where(hot, -inverse, scaled)
+    a = jnp.where(hot[:, None], edge[None, :], jnp.where(hot[None, :], edge[:, None], cleared))
+    return a, jnp.where(good, pivot, 1.0)
+
+
+def sweep(a: Array, rtol: float = 0.0) -> tuple[Array, Array]:
+    """log|A| and A⁻¹ of symmetric positive definite blocks by Gauss–Jordan sweeps.
+
+    Parameters
+    ----------
+    a : (q, q, ...) blocks.
+    rtol : pivots not above `rtol` times their diagonal entry are skipped, which gives a
+        generalised inverse and the log of the product of the other pivots.
+
+    Returns
+    -------
+    logdet : (...), inverse : (q, q, ...).
+
+    Source: Goodnight (1979), doi:10.1080/00031305.1979.10482685.
+    """
+    q = a.shape[0]
+    floor = rtol * jnp.stack([a[j, j] for j in range(q)])
+    if q <= UNROLL:
+        logdet = jnp.zeros_like(a[0, 0])
+        for j in range(q):
+            a, pivot = _pivot_step(a, j, floor)
+            logdet = logdet + jnp.log(pivot)
+        return logdet, -a
+
+    def body(j, carry):
+        a, logdet = carry
+        a, pivot = _pivot_step(a, j, floor)
+        return a, logdet + jnp.log(pivot)
+
+    a, logdet = jax.lax.fori_loop(0, q, body, (a, jnp.zeros_like(a[0, 0])))
+    return logdet, -a
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """Product of blocks (q, r, ...) and (r, s, ...), summed in the order of r."""
+    out = a[:, 0, None] * b[None, 0, :]
+    for k in range(1, a.shape[1]):
+        out = out + a[:, k, None] * b[None, k, :]
+    return out
+
+
+def transpose(a: Array) -> Array:
+    """Transpose of blocks (q, r, ...)."""
+    return jnp.swapaxes(a, 0, 1)
+
+
+def ldl(a: Array) -> tuple[Array, Array]:
+    """Inverse unit factor and pivots of A = L diag(d) Lᵀ, any signature.
+
+    Pivots within rounding of zero are replaced by a tiny positive number, so that a direction
+    without curvature stays usable.
+
+    Parameters
+    ----------
+    a : (m, m) symmetric.
+
+    Returns
+    -------
+    l_inv : (m, m) unit lower triangular, d : (m,).
+    """
+    m = a.shape[0]
+    scale = jnp.max(jnp.abs(jnp.stack([a[j, j] for j in range(m)])))
+    tiny = jnp.maximum(scale * 8 * jnp.finfo(a.dtype).eps, jnp.finfo(a.dtype).tiny * 1e8)
+    l_inv = jnp.eye(m, dtype=a.dtype)
+    pivots = []
+    for j in range(m):
+        pivot = jnp.where(jnp.abs(a[j, j]) < tiny, tiny, a[j, j])
+        pivots.append(pivot)
+        below = jnp.asarray(np.arange(m) > j, dtype=a.dtype)
+        column = below * a[:, j] / pivot
+        a = a - column[:, None] * a[j][None, :]
+        l_inv = l_inv - column[:, None] * l_inv[j][None, :]
+    return l_inv, jnp.stack(pivots)
+
+
+def psd_cholesky(a: Array, rtol: float) -> Array:
+    """Lower factor (q, q) of a positive semi-definite a; pivots not above rtol·a_jj are set to zero."""
+    q = a.shape[0]
+    columns = []
+    diagonal = [a[j, j] for j in range(q)]
+    for j in range(q):
+        good = a[j, j] > rtol * diagonal[j]
+        root = jnp.sqrt(jnp.where(good, a[j, j], 1.0))
+        keep = jnp.asarray(np.arange(q) >= j, dtype=a.dtype)
+        column = jnp.where(good, keep * a[:, j] / root, 0.0).astype(a.dtype)
+        columns.append(column)
+        a = a - column[:, None] * column[None, :]
+    return jnp.stack(columns, axis=1)

@@ -1,0 +1,31 @@
+"""Diagonal covariance: independent random coefficients."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+
+from lmmjax._types import Array
+from lmmjax.covariance.base import CovarianceFamily
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagonal(CovarianceFamily):
+    """θ is the diagonal of Λ: relative standard deviations up to sign."""
+
+    name = "diag"
+    basis = "diagonal"
+
+    def n_params(self, q: int) -> int:
+        return q
+
+    def entries(self, q: int) -> tuple[tuple[int, int], ...]:
+        return tuple((j, j) for j in range(q))
+
+    def factor(self, theta: Array, q: int) -> Array:
+        return jnp.diag(theta)
+
+    def params(self, factor: Array) -> Array:
+        return factor[np.arange(factor.shape[0]), np.arange(factor.shape[0])]

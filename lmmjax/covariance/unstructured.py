@@ -1,0 +1,34 @@
+"""Unstructured covariance: every variance and every covariance is free."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+
+from lmmjax._types import Array
+from lmmjax.covariance.base import CovarianceFamily
+
+
+@dataclasses.dataclass(frozen=True)
+class Unstructured(CovarianceFamily):
+    """θ is the lower triangle of Λ by columns, as in lme4 (Bates et al. 2015, doi:10.18637/jss.v067.i01)."""
+
+    name = "us"
+    basis = "triangular"
+
+    def n_params(self, q: int) -> int:
+        return q * (q + 1) // 2
+
+    def entries(self, q: int) -> tuple[tuple[int, int], ...]:
+        variances = [(j, j) for j in range(q)]
+        return (*variances, *((i, j) for j in range(q) for i in range(j + 1, q)))
+
+    def factor(self, theta: Array, q: int) -> Array:
+        cols, rows = np.triu_indices(q)
+        return jnp.zeros((q, q), theta.dtype).at[rows, cols].set(theta)
+
+    def params(self, factor: Array) -> Array:
+        cols, rows = np.triu_indices(factor.shape[0])
+        return factor[rows, cols]

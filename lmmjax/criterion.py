@@ -1,0 +1,95 @@
+"""The profiled criterion with its gradient and Hessian, from the derivatives of the Gram.
+
+With residual direction u = [−β̂; 1], indices a, b for derivatives in d, and v_a = ∂_a sxy − ∂_aSxx β̂:
+
+    ∂_a r²  = uᵀ(∂_aS)u,             ∂_ab r² = uᵀ(∂_abS)u − 2 v_aᵀSxx⁻¹v_b,
+    ∂_a log|Sxx| = tr(Sxx⁻¹∂_aSxx),   ∂_ab log|Sxx| = tr(Sxx⁻¹∂_abSxx) − tr(Sxx⁻¹∂_aSxx Sxx⁻¹∂_bSxx).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from lmmjax._types import Array, record
+from lmmjax.covariance import Structure
+from lmmjax.gram.base import GramJet
+from lmmjax.likelihood import Profile, profile
+
+
+@record
+class Jet:
+    """A scalar with its gradient (m,) and Hessian (m, m)."""
+
+    value: Array
+    first: Array
+    second: Array
+
+
+@record
+class CriterionParts:
+    """log|H| + κ log|Sxx| and r² as functions of d, and the generalised least squares at d."""
+
+    logdet: Jet
+    r2: Jet
+    fit: Profile
+
+
+def parts(jet: GramJet, reml: Array) -> CriterionParts:
+    """The two parts of the criterion with their derivatives in d."""
+    fit = profile(jet.value)
+    beta, inverse, dtype = fit.beta, fit.xx_inv, fit.r2.dtype
+    first, second = jet.first, jet.second
+    xb = first.xx @ beta
+    v = first.xy - xb
+    r2_first = first.yy - 2.0 * (first.xy @ beta) + xb @ beta
+    r2_second = second.yy - 2.0 * (second.xy @ beta) + (second.xx @ beta) @ beta - 2.0 * v @ inverse @ v.T
+    solved = inverse @ first.xx
+    trace_first = jnp.trace(solved, axis1=-2, axis2=-1)
+    trace_second = jnp.sum(inverse * second.xx, axis=(-2, -1))
+    cross = jnp.sum(solved[:, None] * jnp.swapaxes(solved, -1, -2)[None], axis=(-2, -1))
+    kappa = jnp.asarray(reml, dtype)
+    logdet = Jet(
+        jet.value.logdet + kappa * fit.logdet_xx,
+        first.logdet + kappa * trace_first,
+        second.logdet + kappa * (trace_second - cross),
+    )
+    return CriterionParts(logdet, Jet(fit.r2, r2_first, r2_second), fit)
+
+
+def criterion(split: CriterionParts, nu: Array) -> Jet:
+    """f = log|H| + κ log|Sxx| + ν(1 + log(2π r²/ν)) with its derivatives in d."""
+    r2, ld = split.r2, split.logdet
+    slope = r2.first / r2.value
+    value = ld.value + nu * (1.0 + jnp.log(2.0 * jnp.pi * r2.value / nu))
+    second = ld.second + nu * (r2.second / r2.value - slope[:, None] * slope[None, :])
+    return Jet(value, ld.first + nu * slope, second)
+
+
+def to_theta(jet: Jet, structure: Structure, theta: Array) -> Jet:
+    """Derivatives in θ from those in d, by the chain rule through d(θ)."""
+
+    def entries(theta):
+        return structure.entries(structure.covariances(theta), theta.dtype)
+
+    jacobian = jax.jacfwd(entries)(theta)
+    bend = jax.hessian(lambda t: jet.first @ entries(t))(theta)
+    return Jet(jet.value, jet.first @ jacobian, jacobian.T @ jet.second @ jacobian + bend)
+
+
+def variance_criterion(split: CriterionParts, nu: Array, d: Array) -> tuple[Array, Array]:
+    """Hessian (m + 1, m + 1) of −2ℓ maximised over β (or −2ℓᴿ) in (σ²d, σ²), at σ² = r²/ν, and σ².
+
+    h(Σ, s) = ν log s + log|H|(Σ/s) + κ log|Sxx|(Σ/s) + r²(Σ/s)/s.
+    """
+    s = split.r2.value / nu
+    m = d.shape[0]
+
+    def quadratic(jet, step):
+        return jet.value + jet.first @ step + 0.5 * step @ jet.second @ step
+
+    def h(psi):
+        step = psi[:m] / psi[m] - d
+        return nu * jnp.log(psi[m]) + quadratic(split.logdet, step) + quadratic(split.r2, step) / psi[m]
+
+    return jax.hessian(h)(jnp.concatenate([s * d, s[None]])), s

@@ -1,0 +1,135 @@
+"""The design of a model as arrays: fixed effects, random terms, weights, offset; checks of shapes and ranks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from lmmjax._types import Array
+from lmmjax.covariance import CovarianceFamily, Structure, TermStructure, Unstructured
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomTerm:
+    """One random-effects term.
+
+    Attributes
+    ----------
+    z : (n, q) columns; NumPy, JAX or traced.
+    codes : (n,) integer group of each row, 0 … n_groups − 1; always concrete.
+    n_groups : G.
+    family : covariance family of the q coefficients.
+    name : how messages call the term.
+    """
+
+    z: Array
+    codes: np.ndarray
+    n_groups: int
+    family: CovarianceFamily = dataclasses.field(default_factory=Unstructured)
+    name: str = "random term"
+
+    @property
+    def q(self) -> int:
+        return self.z.shape[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """X, Z, prior weights and offset of one model.
+
+    Attributes
+    ----------
+    x : (n, p) of full column rank.
+    terms : the random terms.
+    weights : (n,) prior weights, Var(ε) = σ²/w, or None.
+    offset : (n,) known part of the mean, or None.
+    """
+
+    x: Array
+    terms: tuple[RandomTerm, ...]
+    weights: Array | None = None
+    offset: Array | None = None
+
+    @property
+    def n(self) -> int:
+        return self.x.shape[0]
+
+    @property
+    def p(self) -> int:
+        return self.x.shape[1]
+
+    @property
+    def structure(self) -> Structure:
+        return Structure(tuple(TermStructure(term.family, term.q) for term in self.terms))
+
+
+def check_design(design: Design) -> None:
+    """Raise ValueError if the design cannot be fitted; traced arrays are checked for shape only."""
+    n = design.n
+    if n == 0:
+        raise ValueError("the data have no rows left; check for missing values or an empty subset")
+    if design.p >= n:
+        raise ValueError(
+            f"{design.p} fixed-effect coefficients but only {n} observations: no residual degrees of "
+            "freedom are left; drop fixed effects or add data"
+        )
+    for term in design.terms:
+        _check_term(term, n, design.weights is not None)
+    for name, column in (("weights", design.weights), ("offset", design.offset)):
+        if column is None:
+            continue
+        if column.shape != (n,):
+            raise ValueError(f"{name} has shape {column.shape}; one value a row is needed: ({n},)")
+        if not _traced(column) and not np.all(np.isfinite(column)):
+            raise ValueError(f"{name} must be finite; remove or mend row {_first_bad(column)}")
+    if design.weights is not None and not _traced(design.weights) and np.any(design.weights <= 0):
+        row = int(np.argmax(np.asarray(design.weights) <= 0))
+        raise ValueError(f"weights must be positive (Var(ε) = σ²/w); row {row} has {design.weights[row]:g}")
+    if not _traced(design.x):
+        _check_rank(np.asarray(design.x))
+
+
+def _check_term(term: RandomTerm, n: int, weighted: bool) -> None:
+    if term.z.shape[0] != n or term.codes.shape != (n,):
+        raise ValueError(
+            f"{term.name}: z has {term.z.shape[0]} rows and groups has shape {term.codes.shape}; "
+            f"the design has {n} rows"
+        )
+    if term.n_groups < 2:
+        raise ValueError(
+            f"{term.name}: the grouping factor has one level only; a variance between groups needs at "
+            "least two (make it part of the fixed effects, or drop the term)"
+        )
+    if n > 0 and (term.codes.min() < 0 or term.codes.max() >= term.n_groups):
+        raise ValueError(f"{term.name}: group codes must lie in 0 … {term.n_groups - 1}")
+    if term.n_groups * term.q >= n and not weighted:
+        raise ValueError(
+            f"{term.name}: {term.n_groups} groups × {term.q} coefficients = {term.n_groups * term.q} random "
+            f"coefficients for {n} observations; they cannot be told from the residual: use fewer "
+            "coefficients, a coarser grouping factor or more observations per group"
+        )
+    if not _traced(term.z) and not np.all(np.isfinite(term.z)):
+        raise ValueError(f"{term.name}: infinite or missing value in row {_first_bad(term.z)} of its columns")
+
+
+def _check_rank(x: np.ndarray) -> None:
+    if not np.all(np.isfinite(x)):
+        raise ValueError(f"the fixed-effects matrix has an infinite or missing value in row {_first_bad(x)}")
+    norms = np.linalg.norm(x, axis=0)
+    if np.any(norms == 0):
+        raise ValueError(f"column {int(np.argmax(norms == 0))} of the fixed-effects matrix is zero; drop it")
+    diagonal = np.abs(np.diagonal(np.linalg.qr(x / norms, mode="r")))
+    if diagonal.size and diagonal.min() < 1e-11:
+        column = int(np.argmin(diagonal))
+        raise ValueError(f"column {column} of the fixed-effects matrix depends on the others; drop it")
+
+
+def _first_bad(column: Array) -> int:
+    finite = np.isfinite(np.asarray(column)).reshape(column.shape[0], -1).all(axis=1)
+    return int(np.argmin(finite))
+
+
+def _traced(array: Array) -> bool:
+    return isinstance(array, jax.core.Tracer)

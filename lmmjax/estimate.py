@@ -1,0 +1,172 @@
+"""`estimate`: the fit as a pure function of a problem."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from lmmjax._linalg import sweep
+from lmmjax._types import Array, record
+from lmmjax.basis import solve_upper
+from lmmjax.criterion import CriterionParts, criterion, parts, to_theta, variance_criterion
+from lmmjax.optimize import NewtonState, Status, newton
+from lmmjax.problem import Problem, deviance_shift
+
+BOUNDARY = 1e-4
+"""A term is singular when a diagonal entry of its Λ, for columns of Z of unit mean square, is below this."""
+
+START_FLOOR = 0.05
+"""Least starting variance of a random coefficient, relative to σ², for columns of unit mean square."""
+
+
+@record
+class Estimate:
+    """A fitted model; every array may lead with an axis of responses.
+
+    Attributes
+    ----------
+    theta : (m,) entries of the relative Cholesky factors, columns with diagonal ≥ 0.
+    psi : (m + 1,) variances and covariances in the order of `varcorr()`; the last is σ².
+    beta : (p,); cov_beta : (p, p) their covariance matrix Φ = (XᵀV⁻¹X)⁻¹.
+    sigma2 : residual variance.
+    cov_psi : (m + 1, m + 1) inverse observed information of ψ; rows of terms on the boundary are NaN.
+    deviance : the minimised criterion, −2ℓ or −2ℓᴿ.
+    status : a `Status` code; grad_norm : max |∂f/∂θ| in internal coordinates; decrement : see
+        `NewtonState`; n_iter : evaluations.
+    singular : whether a variance is 0 or a correlation ±1.
+    """
+
+    theta: Array
+    psi: Array
+    beta: Array
+    sigma2: Array
+    cov_beta: Array
+    cov_psi: Array
+    deviance: Array
+    status: Array
+    grad_norm: Array
+    decrement: Array
+    n_iter: Array
+    singular: Array
+
+
+def estimate(problem: Problem, start: Array | None = None, *, max_iter: int = 100) -> Estimate:
+    """Fit by ML or REML: pure, float32 or float64 as the problem is; works under `jit` and `vmap`.
+
+    Parameters
+    ----------
+    problem : one response; map over `response_axes(problem)` for many.
+    start : (m,) starting θ, or None for the moment start.
+    max_iter : most evaluations of the criterion.
+    """
+    structure = problem.structure
+    if structure.n_params == 0:
+        return _finish(problem, jnp.zeros(0, problem.n.dtype), None)
+    if start is None:
+        inner = moment_start(problem)
+    else:
+        inner = structure.change_basis(jnp.asarray(start, problem.n.dtype), problem.basis.inward)
+    state = newton(lambda theta: _objective(problem, theta), inner, max_iter=max_iter, project=snap)
+    return _finish(problem, state.x, state)
+
+
+def _objective(problem: Problem, theta: Array):
+    split = evaluate(problem, theta)
+    jet = to_theta(criterion(split, problem.nu), problem.structure, theta)
+    return jet.value, jet.first, jet.second, split
+
+
+def evaluate(problem: Problem, theta: Array) -> CriterionParts:
+    """The criterion's parts and their derivatives in d, at θ in internal coordinates."""
+    structure = problem.structure
+    d = structure.entries(structure.covariances(theta), theta.dtype)
+    return parts(problem.shared.jet(d, problem.response), problem.reml)
+
+
+def moment_start(problem: Problem) -> Array:
+    """θ, in internal coordinates, from the MIVQUE equations at D = I, made positive definite.
+
+    With P the GLS residual operator at d⁰, t_a = tr(PV_a), M_ab = tr(PV_aPV_b), the unbiased quadratic
+    estimates Σ = σ²d and σ² solve (Rao 1971, doi:10.1016/0047-259X(71)90002-1)
+
+        −∂_a r² = σ²(t_a − Σ_c d⁰_c M_ac) + Σ_c Σ_c M_ac,     r² = σ²(ν − Σ_c d⁰_c t_c) + Σ_c Σ_c t_c.
+    """
+    structure, dtype = problem.structure, problem.n.dtype
+    identity = structure.params(tuple(jnp.eye(term.q, dtype=dtype) for term in structure.terms))
+    d0 = structure.entries(structure.covariances(identity), dtype)
+    split = evaluate(problem, identity)
+    sigma2, components = mivque(split, problem.nu, d0)
+    positive = jnp.maximum(sigma2, 1e-3 * split.r2.value / problem.nu)
+    return structure.start(components / positive, START_FLOOR)
+
+
+def mivque(split: CriterionParts, nu: Array, d0: Array) -> tuple[Array, Array]:
+    """Solve the MIVQUE equations at d0 (m,): σ² and the components Σ (m,)."""
+    t, m_ab = split.logdet.first, -split.logdet.second
+    md = m_ab @ d0
+    corner = nu - 2.0 * (d0 @ t) + d0 @ md
+    q = -split.r2.first
+    # symmetric form: the residual equation less d⁰ times the others
+    matrix = jnp.block([[corner[None, None], (t - md)[None, :]], [(t - md)[:, None], m_ab]])
+    rhs = jnp.concatenate([(split.r2.value - d0 @ q)[None], q])
+    _, inverse = sweep(matrix, 1e-10)
+    solution = inverse @ rhs
+    return solution[0], solution[1:]
+
+
+def snap(theta: Array) -> Array:
+    """θ with its tiny entries exactly zero."""
+    return jnp.where(jnp.abs(theta) < BOUNDARY, 0.0, theta).astype(theta.dtype)
+
+
+def _finish(problem: Problem, inner: Array, state: NewtonState | None) -> Estimate:
+    structure, basis = problem.structure, problem.basis
+    inner = structure.canonical(inner) if structure.terms else inner
+    split = evaluate(problem, inner) if state is None else state.aux
+    scale2 = problem.origin.scale**2
+    d = structure.entries(structure.covariances(inner), inner.dtype)
+    hessian, sigma2 = variance_criterion(split, problem.nu, d)
+    edges = [jnp.min(jnp.abs(jnp.diagonal(f))) < BOUNDARY for f in structure.factors(inner)]
+    on_edge = [jnp.broadcast_to(e, len(t.entries)) for e, t in zip(edges, structure.terms, strict=True)]
+    fixed = jnp.concatenate([*on_edge, jnp.zeros(1, bool)])
+    cov = _masked_inverse(0.5 * hessian, fixed)
+    outward = jnp.eye(d.shape[0] + 1, dtype=d.dtype)
+    outward = outward.at[:-1, :-1].set(structure.entry_map(basis.outward).astype(d.dtype))
+    psi = outward @ jnp.concatenate([sigma2 * d, sigma2[None]]) * scale2
+    cov_psi = outward @ cov @ outward.T * scale2**2
+    missing = fixed[:, None] | fixed[None, :]
+    beta = problem.origin.beta + problem.origin.scale * solve_upper(basis.x_factor, split.fit.beta)
+    half = solve_upper(basis.x_factor, split.fit.xx_inv)
+    cov_beta = solve_upper(basis.x_factor, half.T) * (sigma2 * scale2)
+    value = criterion(split, problem.nu).value + deviance_shift(problem)
+    if state is None:
+        status, grad, decrement, n_iter = Status.CONVERGED, 0.0, 0.0, 1
+    else:
+        grad, decrement = jnp.max(jnp.abs(state.gradient)), state.decrement
+        status, n_iter = state.status, state.n_iter
+    exact = problem.response.within_yy == 0 if hasattr(problem.response, "within_yy") else sigma2 == 0
+    return Estimate(
+        theta=structure.change_basis(inner, basis.outward) if structure.terms else inner,
+        psi=psi,
+        beta=beta,
+        sigma2=sigma2 * scale2,
+        cov_beta=cov_beta,
+        cov_psi=jnp.where(missing, jnp.nan, cov_psi),
+        deviance=value,
+        status=jnp.where(exact, Status.PERFECT_FIT, status),
+        grad_norm=jnp.asarray(grad, inner.dtype),
+        decrement=jnp.asarray(decrement, inner.dtype),
+        n_iter=jnp.asarray(n_iter),
+        singular=jnp.any(jnp.stack(edges)) if edges else jnp.zeros((), bool),
+    )
+
+
+def _masked_inverse(information: Array, fixed: Array) -> Array:
+    """Inverse over the free rows; fixed rows and columns are zero."""
+    either = fixed[:, None] | fixed[None, :]
+    free = jnp.where(either, jnp.eye(fixed.shape[0], dtype=information.dtype), information)
+    _, inverse = sweep(free, 0.0)
+    return jnp.where(either, 0.0, inverse)
+
+
+estimate_jit = jax.jit(estimate, static_argnames=("max_iter",))

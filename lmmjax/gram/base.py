@@ -1,0 +1,98 @@
+"""The waist: what a covariance backend gives to everything above it."""
+
+from __future__ import annotations
+
+import abc
+
+import jax
+import jax.numpy as jnp
+
+from lmmjax._types import Array, record
+
+
+@record
+class Gram:
+    """All that the likelihood sees of the data: log|H| and WᵀH⁻¹W for W = [X y].
+
+    Attributes
+    ----------
+    logdet : log|H|.
+    xx : (p, p) XᵀH⁻¹X.
+    xy : (p,) XᵀH⁻¹y.
+    yy : yᵀH⁻¹y.
+    """
+
+    logdet: Array
+    xx: Array
+    xy: Array
+    yy: Array
+
+
+@record
+class GramJet:
+    """A Gram with its first and second derivatives in d: leading axes (m,) and (m, m)."""
+
+    value: Gram
+    first: Gram
+    second: Gram
+
+
+@record
+class Projection:
+    """What the random effects of one term see of the data.
+
+    Attributes
+    ----------
+    u : (q, q, G) diagonal blocks of ZᵀH⁻¹Z.
+    tx : (q, p, G) ZᵀH⁻¹X.
+    ty : (q, G) ZᵀH⁻¹y.
+    """
+
+    u: Array
+    tx: Array
+    ty: Array
+
+
+class CrossProducts(abc.ABC):
+    """Cross-products of a design, shared by all its responses: the data of a backend.
+
+    H = R + Σ_c d_c Z E_c Zᵀ is linear in d (m,), the free entries of the relative covariances.
+    A subclass is a record; its methods are pure and may be traced.
+    """
+
+    @abc.abstractmethod
+    def gram(self, d: Array, response: ResponseProducts) -> Gram:
+        """(log|H|, WᵀH⁻¹W) at d (m,)."""
+
+    @abc.abstractmethod
+    def project(self, d: Array, response: ResponseProducts) -> tuple[Projection, ...]:
+        """ZᵀH⁻¹Z (diagonal blocks) and ZᵀH⁻¹W, a projection per term."""
+
+    def jet(self, d: Array, response: ResponseProducts) -> GramJet:
+        """The Gram and its exact first and second derivatives in d."""
+
+        def gram(d):
+            return self.gram(d, response)
+
+        first = jax.jacfwd(gram)
+        return GramJet(gram(d), _lead(first(d), 1), _lead(jax.jacfwd(first)(d), 2))
+
+
+class ResponseProducts(abc.ABC):
+    """Cross-products that depend on the response: a record whose arrays may lead with axes of responses."""
+
+
+class Prepared(abc.ABC):
+    """The rows of a design, ready to take responses: lives outside the optimiser."""
+
+    shared: CrossProducts
+
+    @abc.abstractmethod
+    def respond(self, y: Array) -> ResponseProducts:
+        """The products of standardised responses y (..., n); NumPy in, NumPy out; traceable."""
+
+
+def _lead(gram: Gram, axes: int) -> Gram:
+    """Move the derivative axes, which `jacfwd` puts last, to the front."""
+    order = range(-axes, 0)
+    return jax.tree.map(lambda a: jnp.moveaxis(a, tuple(order), tuple(range(axes))), gram)

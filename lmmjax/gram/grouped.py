@@ -1,0 +1,193 @@
+"""Grouped backend: all random terms share one grouping factor; cost linear in the groups, or in their patterns.
+
+Group i has Z_i = Q_i R_iᵀ with orthonormal Q_i. With C_i = Q_iᵀW_i and H_i = (I + R_iᵀDR_i)⁻¹,
+
+    log|H| = log|R| + Σ log|I + R_iᵀDR_i|,     WᵀH⁻¹W = S_w + Σ C_iᵀH_iC_i,
+
+where S_w holds the products within groups, the part of W orthogonal to every Z_i. Nothing is
+subtracted, so nothing cancels, however large D is. With J_i = R_iH_i, U_i = J_iR_iᵀ = Z_iᵀH⁻¹Z_i and
+T_i = J_iC_i = Z_iᵀH⁻¹W, the derivatives in direction E, F are polynomials:
+
+    ∂ log|H| = Σ tr(U_iE),       ∂² log|H| = −Σ tr(U_iEU_iF),
+    ∂ WᵀH⁻¹W = −Σ T_iᵀET_i,      ∂² WᵀH⁻¹W = Σ T_iᵀ(EU_iF + FU_iE)T_i.
+
+Groups of one pattern have the same R; then only Σ C_iCᵢᵀ of each pattern is kept.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from lmmjax._linalg import matmul, sweep, transpose
+from lmmjax._types import Array, record, static
+from lmmjax.covariance import Structure
+from lmmjax.covariance.structure import unit_entries
+from lmmjax.gram.base import CrossProducts, Gram, GramJet, Projection, ResponseProducts
+
+
+@record
+class GroupedProducts(CrossProducts):
+    """Shared products of a design with one grouping factor.
+
+    Attributes
+    ----------
+    r : (q, q, K) lower triangular R of each pattern (K = G without compression); q counts the
+        columns of all terms.
+    count : (K,) groups of each pattern; 0 marks padding.
+    within_xx : (p, p) products within groups.
+    between_xx : with compression (q(q+1)/2, K, p, p), Σ C_aᵀC_b + C_bᵀC_a (halved for a = b) over
+        the groups of each pattern; without it C_x (q, p, G).
+    logdet_r : log|R|.
+    """
+
+    r: Array
+    count: Array
+    within_xx: Array
+    between_xx: Array
+    logdet_r: Array
+    structure: Structure = static()
+    compressed: bool = static()
+
+    def _blocks(self, d: Array) -> tuple[Array, Array, Array]:
+        """log|I + RᵀDR| (K,), H (q, q, K), J = RH (q, q, K)."""
+        big_d = jnp.tensordot(self._units(d.dtype), d, axes=(0, 0))[..., None]
+        q = self.r.shape[0]
+        eye = jnp.eye(q, dtype=d.dtype)[..., None]
+        logdet, h = sweep(eye + matmul(matmul(transpose(self.r), big_d), self.r))
+        return logdet, h, matmul(self.r, h)
+
+    def _units(self, dtype) -> Array:
+        """E (m, q, q) in the merged columns of all terms."""
+        q, m = self.r.shape[0], self.structure.n_entries
+        units = jnp.zeros((m, q, q), dtype)
+        column = 0
+        for term, s in zip(self.structure.terms, self.structure.entry_slices(), strict=True):
+            block = slice(column, column + term.q)
+            units = units.at[s, block, block].set(jnp.asarray(unit_entries(term), dtype))
+            column += term.q
+        return units
+
+    def gram(self, d: Array, response: GroupedResponse) -> Gram:
+        logdet, h, _ = self._blocks(d)
+        total = self.logdet_r + jnp.sum(self.count * logdet)
+        if self.compressed:
+            weights = _pairs(h)[None]
+            xx, xy, yy = (a[0] for a in self._contract(weights, response))
+        else:
+            hx = matmul(h, self.between_xx)
+            hy = matmul(h, response.between_xy[:, None])[:, 0]
+            xx = jnp.einsum("apg,arg->pr", hx, self.between_xx)
+            xy = jnp.einsum("apg,ag->p", hx, response.between_xy)
+            yy = jnp.sum(hy * response.between_xy)
+        return Gram(total, self.within_xx + xx, response.within_xy + xy, response.within_yy + yy)
+
+    def jet(self, d: Array, response: GroupedResponse) -> GramJet:
+        logdet, h, j = self._blocks(d)
+        u = matmul(j, transpose(self.r))
+        units = self._units(d.dtype)[..., None]
+        # (UE)_c and EJ_c: (q, q, m, K)
+        e = jnp.moveaxis(units, 0, 2)
+        ue = matmul(u[:, :, None], e)
+        total = self.logdet_r + jnp.sum(self.count * logdet)
+        first_logdet = jnp.sum(self.count * _trace(ue), axis=-1)
+        second_logdet = -jnp.sum(self.count * _trace(matmul(ue[:, :, :, None], ue[:, :, None])), axis=-1)
+        if self.compressed:
+            xx, xy, yy = self._compressed_jet(h, j, u, e, response)
+        else:
+            xx, xy, yy = self._raw_jet(h, j, u, units[..., 0], response)
+        return GramJet(
+            Gram(total, self.within_xx + xx[0], response.within_xy + xy[0], response.within_yy + yy[0]),
+            Gram(first_logdet, xx[1], xy[1], yy[1]),
+            Gram(second_logdet, xx[2], xy[2], yy[2]),
+        )
+
+    def _compressed_jet(self, h, j, u, e, response):
+        m = e.shape[2]
+        ej = matmul(e, j[:, :, None])
+        # ∂H = −JᵀEJ, ∂²H = (EJ)ᵀU(FJ) + (FJ)ᵀU(EJ)
+        first = -matmul(transpose(j)[:, :, None], ej)
+        half = matmul(transpose(ej)[:, :, :, None], matmul(u[:, :, None], ej)[:, :, None])
+        second = half + transpose(half)
+        q, k = h.shape[0], h.shape[-1]
+        stacked = jnp.concatenate(
+            [h[:, :, None], first, second.reshape(q, q, m * m, k)],
+            axis=2,
+        )
+        pairs = jnp.moveaxis(_pairs(stacked), 1, 0)
+        return tuple(_split(a, m) for a in self._contract(pairs, response))
+
+    def _contract(self, weights: Array, response: GroupedResponse) -> tuple[Array, Array, Array]:
+        """Σ weights (c, pairs, K) × the between-group products: arrays (c, p, p), (c, p), (c,)."""
+        flat = weights.reshape(weights.shape[0], -1)
+        p = self.within_xx.shape[0]
+        xx = (flat @ self.between_xx.reshape(-1, p * p)).reshape(-1, p, p)
+        xy = flat @ response.between_xy.reshape(-1, p)
+        yy = flat @ response.between_yy.reshape(-1)
+        return xx, xy, yy
+
+    def _raw_jet(self, h, j, u, units, response):
+        p, q = self.within_xx.shape[0], self.r.shape[0]
+        # columns of X and y together: c, t (q, p + 1, G)
+        c = jnp.concatenate([self.between_xx, response.between_xy[:, None]], axis=1)
+        t = matmul(j, c)
+        value = jnp.einsum("apg,arg->pr", matmul(h, c), c)
+        flat = t.reshape(q * (p + 1), -1)
+        tt = (flat @ flat.T).reshape(q, p + 1, q, p + 1)
+        ut = (u[:, :, None, None] * t[None, None]).reshape(q * q * q * (p + 1), -1)
+        tut = (flat @ ut.T).reshape(q, p + 1, q, q, q, p + 1)
+        first = -jnp.einsum("cab,apbr->cpr", units, tt)
+        half = jnp.einsum("cab,def,apbefr->cdpr", units, units, jnp.transpose(tut, (0, 1, 2, 3, 4, 5)))
+        second = half + jnp.swapaxes(half, -1, -2)
+        parts = (value, first, second)
+        return (
+            [a[..., :p, :p] for a in parts],
+            [a[..., :p, p] for a in parts],
+            [a[..., p, p] for a in parts],
+        )
+
+    def project(self, d: Array, response: GroupedResponse) -> tuple[Projection, ...]:
+        if self.compressed:
+            raise ValueError("the random effects of compressed products are not kept; prepare with compress=False")
+        _, _, j = self._blocks(d)
+        u = matmul(j, transpose(self.r))
+        tx = matmul(j, self.between_xx)
+        ty = matmul(j, response.between_xy[:, None])[:, 0]
+        out, column = [], 0
+        for term in self.structure.terms:
+            block = slice(column, column + term.q)
+            out.append(Projection(u[block, block], tx[block], ty[block]))
+            column += term.q
+        return tuple(out)
+
+
+@record
+class GroupedResponse(ResponseProducts):
+    """Products of the responses; arrays may lead with axes of responses.
+
+    Attributes
+    ----------
+    within_xy : (p,), within_yy : ().
+    between_xy : with compression (q(q+1)/2, K, p); without it C_y (q, G).
+    between_yy : with compression (q(q+1)/2, K); without it empty.
+    """
+
+    within_xy: Array
+    within_yy: Array
+    between_xy: Array
+    between_yy: Array
+
+
+def _pairs(h: Array) -> Array:
+    """The entries a ≤ b of symmetric blocks (q, q, ...): (q(q+1)/2, ...)."""
+    q = h.shape[0]
+    return jnp.stack([h[a, b] for a in range(q) for b in range(a, q)])
+
+
+def _trace(a: Array) -> Array:
+    return sum(a[i, i] for i in range(1, a.shape[0])) + a[0, 0]
+
+
+def _split(stacked: Array, m: int) -> tuple[Array, Array, Array]:
+    """Value, first and second derivatives from a stack of 1 + m + m² arrays."""
+    rest = stacked.shape[1:]
+    return stacked[0], stacked[1 : m + 1], stacked[m + 1 :].reshape(m, m, *rest)

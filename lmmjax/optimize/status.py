@@ -1,0 +1,35 @@
+"""How a minimisation ended, and what to do about it."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Status(enum.IntEnum):
+    """Outcome of a fit; `Status(code).advice` says what it means and what to change."""
+
+    CONVERGED = 0
+    RUNNING = 1
+    ITERATION_LIMIT = 2
+    STALLED = 3
+    NOT_FINITE = 4
+    PERFECT_FIT = 5
+
+    @property
+    def advice(self) -> str:
+        """What happened and what to do, in one sentence."""
+        return _ADVICE[self]
+
+
+_ADVICE = {
+    Status.CONVERGED: "converged: gradient and Newton decrement are below tolerance at the reported point",
+    Status.RUNNING: "still running",
+    Status.ITERATION_LIMIT: "the iteration limit was reached before convergence: raise max_iter, or simplify "
+    "the random effects",
+    Status.STALLED: "no step decreases the criterion although its gradient is not zero: rescale extreme "
+    "covariates, or compute in float64",
+    Status.NOT_FINITE: "the criterion is not finite at the starting point: check the response for missing or "
+    "infinite values",
+    Status.PERFECT_FIT: "the fixed effects fit the response perfectly (it is constant, or a linear function of X): "
+    "there is no residual variation to model",
+}
