@@ -1,1 +1,1 @@
-"""Benchmarks of lmmjax beside its peers: same machine, same data, the accuracy gate in the row of the time."""
+"""Benchmarks of lmmjax beside its peers: same machine, same data, the accuracy gate beside the time."""

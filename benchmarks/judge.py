@@ -27,45 +27,46 @@ def tolerance(best: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Judge:
-    """Cross-products of X (n × p) and Z (n × m), and how the columns of Z follow from the terms.
+    """X (n × p), and Z with its cross-products in B diagonal blocks of m columns.
 
-    A term with q effects and G levels owns Gq columns of Z, level by level; `widths` is q, `levels` is G.
+    A term has q effects, its entry in `widths`. When all terms share one grouping factor there is a block a
+    level, m = Σq; otherwise everything is one block, in which the term's Λ is repeated `repeats` times.
     """
 
     x: np.ndarray
     z: np.ndarray
     ztz: np.ndarray
     widths: tuple[int, ...]
-    levels: tuple[int, ...]
+    repeats: tuple[int, ...]
     reml: bool
 
     @classmethod
     def of(cls, model: Model, design: pd.DataFrame) -> Judge:
         """The judge of `model` on the rows of `design`."""
         x = _columns(model.fixed, design)
-        blocks, widths, levels = [], [], []
-        for term in model.terms:
-            effects = _columns(term.effects, design)
-            codes, names = pd.factorize(design[term.group])
-            n, q = effects.shape
-            block = np.zeros((n, len(names), q))
-            block[np.arange(n), codes] = effects
-            blocks.append(block.reshape(n, -1))
-            widths.append(q)
-            levels.append(len(names))
-        z = np.concatenate(blocks, axis=1)
-        return cls(x, z, z.T @ z, tuple(widths), tuple(levels), model.reml)
+        effects = [_columns(term.effects, design) for term in model.terms]
+        codes = [pd.factorize(design[term.group])[0] for term in model.terms]
+        if len({term.group for term in model.terms}) == 1:
+            z = _indicate(np.concatenate(effects, axis=1), codes[0])
+            repeats = (1,) * len(effects)
+        else:
+            z = np.concatenate(
+                [_indicate(e, c).reshape(len(x), 1, -1) for e, c in zip(effects, codes, strict=True)], axis=2
+            )
+            repeats = tuple(int(c.max()) + 1 for c in codes)
+        ztz = np.einsum("nbi,nbj->bij", z, z, optimize=True)
+        return cls(x, z, ztz, tuple(e.shape[1] for e in effects), repeats, model.reml)
 
     def response(self, y: np.ndarray) -> Response:
         """The criterion of one response."""
         residual = y - self.x @ np.linalg.lstsq(self.x, y, rcond=None)[0]
         w = np.column_stack([self.x, residual])
-        return Response(self, self.z.T @ w, w.T @ w)
+        return Response(self, np.einsum("nbi,nj->bij", self.z, w, optimize=True), w.T @ w)
 
 
 @dataclass(frozen=True)
 class Response:
-    """The criterion of one response, W = [X, y − Xβ̂_OLS], from ZᵀW and WᵀW."""
+    """The criterion of one response, W = [X, y − Xβ̂_OLS], from ZᵀW (B × m × (p+1)) and WᵀW."""
 
     judge: Judge
     ztw: np.ndarray
@@ -75,17 +76,16 @@ class Response:
         """−2ℓ (REML or ML) at D = blockdiag(ΛΛᵀ), `factors` the q × q relative factors Λ of the terms."""
         judge = self.judge
         lam = scipy.linalg.block_diag(
-            *(np.kron(np.eye(g), f) for f, g in zip(factors, judge.levels, strict=True))
+            *(np.kron(np.eye(r), f) for f, r in zip(factors, judge.repeats, strict=True))
         )
         # S = WᵀW − CᵀΛ (I + ΛᵀZᵀZΛ)⁻¹ ΛᵀC, C = ZᵀW
-        middle = lam.T @ judge.ztz @ lam
-        middle[np.diag_indices_from(middle)] += 1.0
-        chol = scipy.linalg.cholesky(middle, lower=True)
-        half = scipy.linalg.solve_triangular(chol, lam.T @ self.ztw, lower=True)
-        pivots = np.diag(np.linalg.cholesky(self.wtw - half.T @ half))
+        middle = np.eye(len(lam)) + lam.T @ judge.ztz @ lam
+        c = lam.T @ self.ztw
+        schur = self.wtw - np.einsum("bij,bik->jk", c, np.linalg.solve(middle, c), optimize=True)
+        pivots = np.diag(np.linalg.cholesky(schur))
         n, p = judge.x.shape
         df = n - p if judge.reml else n
-        logdet = 2.0 * np.log(np.diag(chol)).sum()
+        logdet = np.linalg.slogdet(middle)[1].sum()
         logdet_x = 2.0 * np.log(pivots[:-1]).sum() if judge.reml else 0.0
         return float(logdet + logdet_x + df * (1.0 + np.log(2.0 * np.pi * pivots[-1] ** 2 / df)))
 
@@ -135,6 +135,13 @@ class Response:
         """Two starting values that need no knowledge of the data: Λ = I/2 and Λ = I/20."""
         eye = np.concatenate([np.eye(q)[np.tril_indices(q)] for q in self.judge.widths])
         return [0.5 * eye, 0.05 * eye]
+
+
+def _indicate(effects: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """n × G × q: the effects of a row in the column of its level."""
+    block = np.zeros((len(codes), codes.max() + 1, effects.shape[1]))
+    block[np.arange(len(codes)), codes] = effects
+    return block
 
 
 def _columns(formula: str, design: pd.DataFrame) -> np.ndarray:

@@ -114,7 +114,7 @@ def _write(folder: Path, data: Dataset, index: np.ndarray, *, batch: bool) -> No
 
 def _lmmjax(w: Workload, settings: Settings, folder: Path, count: int, index: np.ndarray) -> list[Row]:
     python, cache = sys.executable, folder / "cache"
-    environment = compilation_cache(cache)
+    environment = _ours(cache)
     if w.kind == "single":
         rows = _each(LMMJAX, w, settings, folder, count, python, environment)
         _fresh(LMMJAX, w, settings, folder, python, rows[0])
@@ -143,6 +143,11 @@ def _lmmjax(w: Workload, settings: Settings, folder: Path, count: int, index: np
     keys = ("import", "calls", "row_major", "device", "versions")
     row.detail = {k: got[k] for k in keys} | {"process_cold": cold.seconds, "process_cached": again.seconds}
     return [row]
+
+
+def _ours(cache: Path) -> dict[str, str]:
+    """The environment of lmmjax: the package beside these benchmarks, programs kept in `cache`."""
+    return {"PYTHONPATH": str(Path(__file__).parents[1]), **compilation_cache(cache)}
 
 
 def _peer(peer: Peer, w: Workload, settings: Settings, folder: Path, count: int) -> list[Row]:
@@ -210,12 +215,12 @@ def _fresh(peer: Peer, w: Workload, settings: Settings, folder: Path, interprete
         outcomes = [once({}) for _ in range(settings.repeats + 1)][1:]
         row.fresh = _median_wall(outcomes, row)
         return
-    filled = compilation_cache(folder / "filled")
+    filled = _ours(folder / "filled")
     once(filled)
     imports, cold, cached = [], [], []
     for repeat in range(settings.repeats):
         imports.append(wall([interpreter, "-c", IMPORTS]))
-        cold.append(once(compilation_cache(folder / f"empty{repeat}")))
+        cold.append(once(_ours(folder / f"empty{repeat}")))
         cached.append(once(filled))
     row.fresh, row.fresh_cached = _median_wall(cold, row), _median_wall(cached, row)
     row.detail["imports"] = median(imports)

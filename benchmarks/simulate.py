@@ -7,7 +7,7 @@ import pandas as pd
 
 from benchmarks.spec import Dataset
 
-UNBALANCED = np.resize([6, 8, 10], 99).tolist() + [8]  # 100 groups, 800 rows
+UNBALANCED = [*np.resize([6, 8, 10], 99).tolist(), 8]  # 100 groups, 800 rows
 BALANCED = [8] * 100
 CHUNK = 2000
 

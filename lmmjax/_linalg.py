@@ -120,3 +120,19 @@ def psd_cholesky(a: Array, rtol: float) -> Array:
         columns.append(column)
         a = a - column[:, None] * column[None, :]
     return jnp.stack(columns, axis=1)
+
+
+def pivot_order(a: Array) -> Array:
+    """Permutation t (q, q) for which tᵀat has its pivots in decreasing order."""
+    q = a.shape[0]
+    columns = []
+    done = jnp.zeros(q, a.dtype)
+    for _ in range(q):
+        left = jnp.where(done > 0, -jnp.inf, jnp.diagonal(a))
+        hot = (jnp.arange(q) == jnp.argmax(left)).astype(a.dtype)
+        columns.append(hot)
+        done = done + hot
+        column = a @ hot
+        pivot = column @ hot
+        a = a - column[:, None] * column[None, :] / jnp.where(pivot > 0, pivot, 1.0)
+    return jnp.stack(columns, axis=1)

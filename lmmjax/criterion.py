@@ -8,11 +8,12 @@ With residual direction u = [−β̂; 1], indices a, b for derivatives in d, and
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from lmmjax._types import Array, record
-from lmmjax.covariance import Structure
 from lmmjax.gram.base import GramJet
 from lmmjax.likelihood import Profile, profile
 
@@ -66,30 +67,28 @@ def criterion(split: CriterionParts, nu: Array) -> Jet:
     return Jet(value, ld.first + nu * slope, second)
 
 
-def to_theta(jet: Jet, structure: Structure, theta: Array) -> Jet:
-    """Derivatives in θ from those in d, by the chain rule through d(θ)."""
-
-    def entries(theta):
-        return structure.entries(structure.covariances(theta), theta.dtype)
-
+def chain(jet: Jet, entries: Callable[[Array], Array], theta: Array) -> Jet:
+    """Derivatives in θ from those in d, through d = entries(θ)."""
     jacobian = jax.jacfwd(entries)(theta)
     bend = jax.hessian(lambda t: jet.first @ entries(t))(theta)
     return Jet(jet.value, jet.first @ jacobian, jacobian.T @ jet.second @ jacobian + bend)
 
 
-def variance_criterion(split: CriterionParts, nu: Array, d: Array) -> tuple[Array, Array]:
-    """Hessian (m + 1, m + 1) of −2ℓ maximised over β (or −2ℓᴿ) in (σ²d, σ²), at σ² = r²/ν, and σ².
+def variance_information(split: CriterionParts, nu: Array, d: Array) -> tuple[Array, Array]:
+    """Observed information (m + 1, m + 1) of (σ²d, σ²) at σ² = r²/ν, and σ².
 
-    h(Σ, s) = ν log s + log|H|(Σ/s) + κ log|Sxx|(Σ/s) + r²(Σ/s)/s.
+    Half the Hessian of h(Σ, s) = ν log s + l(Σ/s) + r²(Σ/s)/s with l = log|H| + κ log|Sxx|: −2ℓ
+    maximised over β, or −2ℓᴿ. At d = Σ/s, with gradients a of l and b of r², Hessians A and B,
+
+        h_ΣΣ = (A + B/s)/s²,     h_Σs = −(a + b/s)/s² − (A + B/s)d/s² − b/s³,
+        h_ss = −ν/s² + 2 aᵀd/s² + dᵀA d/s² + (2r² + 4bᵀd + dᵀB d)/s³.
     """
-    s = split.r2.value / nu
-    m = d.shape[0]
-
-    def quadratic(jet, step):
-        return jet.value + jet.first @ step + 0.5 * step @ jet.second @ step
-
-    def h(psi):
-        step = psi[:m] / psi[m] - d
-        return nu * jnp.log(psi[m]) + quadratic(split.logdet, step) + quadratic(split.r2, step) / psi[m]
-
-    return jax.hessian(h)(jnp.concatenate([s * d, s[None]])), s
+    ld, r2 = split.logdet, split.r2
+    s = r2.value / nu
+    curve = (ld.second + r2.second / s) / s**2
+    mixed = -(ld.first + 2.0 * r2.first / s) / s**2 - curve @ d
+    corner = (2.0 * (ld.first @ d) - nu + (2.0 * r2.value + 4.0 * (r2.first @ d)) / s) / s**2
+    corner = corner + d @ curve @ d
+    top = jnp.concatenate([curve, mixed[:, None]], axis=1)
+    bottom = jnp.concatenate([mixed, corner[None]])
+    return 0.5 * jnp.concatenate([top, bottom[None]]), s

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from lmmjax._linalg import sweep
 from lmmjax._types import Array, record
 from lmmjax.basis import solve_upper
-from lmmjax.criterion import CriterionParts, criterion, parts, to_theta, variance_criterion
+from lmmjax.criterion import CriterionParts, chain, criterion, parts, variance_information
 from lmmjax.optimize import NewtonState, Status, newton
 from lmmjax.problem import Problem, deviance_shift
 
@@ -60,48 +60,46 @@ def estimate(problem: Problem, start: Array | None = None, *, max_iter: int = 10
     max_iter : most evaluations of the criterion.
     """
     structure = problem.structure
+    dtype = problem.n.dtype
     if structure.n_params == 0:
-        return _finish(problem, jnp.zeros(0, problem.n.dtype), None)
+        return _finish(problem, jnp.zeros(0, dtype), (), None)
+    eyes = tuple(jnp.eye(term.q, dtype=dtype) for term in structure.terms)
+
+    def entries(theta, turns):
+        return structure.entries(structure.turned(structure.factors(theta), turns), dtype)
+
+    def objective(theta, turns):
+        split = parts(problem.shared.jet(entries(theta, turns), problem.response), problem.reml)
+        jet = chain(criterion(split, problem.nu), lambda t: entries(t, turns), theta)
+        return jet.value, jet.first, jet.second, split
+
+    def refine(split):
+        return structure.start(moments(split, problem.nu, entries(identity, eyes)), START_FLOOR)
+
+    identity = structure.params(eyes)
     if start is None:
-        inner = moment_start(problem)
+        state = newton(objective, identity, eyes, max_iter=max_iter, refine=refine, project=snap)
     else:
-        inner = structure.change_basis(jnp.asarray(start, problem.n.dtype), problem.basis.inward)
-    state = newton(lambda theta: _objective(problem, theta), inner, max_iter=max_iter, project=snap)
-    return _finish(problem, state.x, state)
+        inner = structure.change_basis(jnp.asarray(start, dtype), problem.basis.inward)
+        inner, turns = structure.start(entries(inner, eyes), 0.0)
+        state = newton(objective, inner, turns, max_iter=max_iter, project=snap)
+    return _finish(problem, state.x, state.context, state)
 
 
-def _objective(problem: Problem, theta: Array):
-    split = evaluate(problem, theta)
-    jet = to_theta(criterion(split, problem.nu), problem.structure, theta)
-    return jet.value, jet.first, jet.second, split
-
-
-def evaluate(problem: Problem, theta: Array) -> CriterionParts:
-    """The criterion's parts and their derivatives in d, at θ in internal coordinates."""
-    structure = problem.structure
-    d = structure.entries(structure.covariances(theta), theta.dtype)
-    return parts(problem.shared.jet(d, problem.response), problem.reml)
-
-
-def moment_start(problem: Problem) -> Array:
-    """θ, in internal coordinates, from the MIVQUE equations at D = I, made positive definite.
-
-    With P the GLS residual operator at d⁰, t_a = tr(PV_a), M_ab = tr(PV_aPV_b), the unbiased quadratic
-    estimates Σ = σ²d and σ² solve (Rao 1971, doi:10.1016/0047-259X(71)90002-1)
-
-        −∂_a r² = σ²(t_a − Σ_c d⁰_c M_ac) + Σ_c Σ_c M_ac,     r² = σ²(ν − Σ_c d⁰_c t_c) + Σ_c Σ_c t_c.
-    """
-    structure, dtype = problem.structure, problem.n.dtype
-    identity = structure.params(tuple(jnp.eye(term.q, dtype=dtype) for term in structure.terms))
-    d0 = structure.entries(structure.covariances(identity), dtype)
-    split = evaluate(problem, identity)
-    sigma2, components = mivque(split, problem.nu, d0)
-    positive = jnp.maximum(sigma2, 1e-3 * split.r2.value / problem.nu)
-    return structure.start(components / positive, START_FLOOR)
+def moments(split: CriterionParts, nu: Array, d0: Array) -> Array:
+    """Relative components d (m,) by MIVQUE at d0; they need not be positive definite."""
+    sigma2, components = mivque(split, nu, d0)
+    return components / jnp.maximum(sigma2, 1e-3 * split.r2.value / nu)
 
 
 def mivque(split: CriterionParts, nu: Array, d0: Array) -> tuple[Array, Array]:
-    """Solve the MIVQUE equations at d0 (m,): σ² and the components Σ (m,)."""
+    """Minimum-variance quadratic unbiased estimates at the prior d0 (m,): σ² and the components Σ (m,).
+
+    With P the GLS residual operator at d0, t_a = tr(PV_a) and M_ab = tr(PV_aPV_b), they solve
+    (Rao 1971, doi:10.1016/0047-259X(71)90002-1)
+
+        −∂_a r² = σ²(t_a − Σ_c d0_c M_ac) + Σ_c Σ_c M_ac,     r² = σ²(ν − Σ_c d0_c t_c) + Σ_c Σ_c t_c.
+    """
     t, m_ab = split.logdet.first, -split.logdet.second
     md = m_ab @ d0
     corner = nu - 2.0 * (d0 @ t) + d0 @ md
@@ -119,17 +117,18 @@ def snap(theta: Array) -> Array:
     return jnp.where(jnp.abs(theta) < BOUNDARY, 0.0, theta).astype(theta.dtype)
 
 
-def _finish(problem: Problem, inner: Array, state: NewtonState | None) -> Estimate:
+def _finish(problem: Problem, inner: Array, turns: tuple, state: NewtonState | None) -> Estimate:
     structure, basis = problem.structure, problem.basis
-    inner = structure.canonical(inner) if structure.terms else inner
-    split = evaluate(problem, inner) if state is None else state.aux
+    factors = structure.factors(inner)
+    covariances = structure.turned(factors, turns)
+    d = structure.entries(covariances, inner.dtype)
+    split = parts(problem.shared.jet(d, problem.response), problem.reml) if state is None else state.aux
     scale2 = problem.origin.scale**2
-    d = structure.entries(structure.covariances(inner), inner.dtype)
-    hessian, sigma2 = variance_criterion(split, problem.nu, d)
-    edges = [jnp.min(jnp.abs(jnp.diagonal(f))) < BOUNDARY for f in structure.factors(inner)]
+    information, sigma2 = variance_information(split, problem.nu, d)
+    edges = [jnp.min(jnp.abs(jnp.diagonal(f))) < BOUNDARY for f in factors]
     on_edge = [jnp.broadcast_to(e, len(t.entries)) for e, t in zip(edges, structure.terms, strict=True)]
     fixed = jnp.concatenate([*on_edge, jnp.zeros(1, bool)])
-    cov = _masked_inverse(0.5 * hessian, fixed)
+    cov = _masked_inverse(information, fixed)
     outward = jnp.eye(d.shape[0] + 1, dtype=d.dtype)
     outward = outward.at[:-1, :-1].set(structure.entry_map(basis.outward).astype(d.dtype))
     psi = outward @ jnp.concatenate([sigma2 * d, sigma2[None]]) * scale2
@@ -145,8 +144,9 @@ def _finish(problem: Problem, inner: Array, state: NewtonState | None) -> Estima
         grad, decrement = jnp.max(jnp.abs(state.gradient)), state.decrement
         status, n_iter = state.status, state.n_iter
     exact = problem.response.within_yy == 0 if hasattr(problem.response, "within_yy") else sigma2 == 0
+    upright = structure.params(structure.upright(factors, turns))
     return Estimate(
-        theta=structure.change_basis(inner, basis.outward) if structure.terms else inner,
+        theta=structure.change_basis(upright, basis.outward).astype(inner.dtype),
         psi=psi,
         beta=beta,
         sigma2=sigma2 * scale2,

@@ -89,7 +89,11 @@ def versions(*packages: str) -> dict[str, str]:
     """Versions of `packages` and of the interpreter."""
     from importlib.metadata import version
 
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    found = {"python": platform.python_version()}
+    for name in packages:
+        module = sys.modules.get(name.replace("-", "_"))
+        found[name] = getattr(module, "__version__", None) or version(name)
+    return found
 
 
 def write(result: dict[str, Any]) -> None:

@@ -1,5 +1,8 @@
-# lme4: lmer() for every response, refit() of one fitted model, and lmer() with tightened tolerances.
-# Needs lme4 only; the JSON is written by hand.
+# lme4: lmer() for every response, refit() of one fitted model, the modular functions with the formula parsed
+# once, and lmer() with tightened tolerances. Needs lme4 only; the JSON is written by hand.
+#
+# refit() of lme4 1.1-31 hands REML = TRUE, that is 1 instead of p, to its response module, so its REML fits
+# maximise with n - 1 degrees of freedom and miss the optimum; `modular` is the exact way to reuse a design.
 
 arguments <- strsplit(commandArgs(trailingOnly = TRUE), "=", fixed = TRUE)
 option <- setNames(lapply(arguments, function(a) paste(a[-1], collapse = "=")), vapply(arguments, `[`, "", 1))
@@ -39,7 +42,7 @@ estimate <- function(fit) {
   cov <- unlist(lapply(VarCorr(fit), function(v) { u <- t(as.matrix(v)); u[upper.tri(u, diag = TRUE)] }))
   list(criterion = if (reml) REMLcrit(fit) else deviance(fit), cov = as.list(unname(cov)),
        sigma2 = sigma(fit)^2, beta = as.list(unname(fixef(fit))),
-       converged = length(fit@optinfo$conv$lme4) == 0)
+       converged = !length(grep("singular", fit@optinfo$conv$lme4$messages, value = TRUE, invert = TRUE)))
 }
 
 each <- function(fit, responses) {
@@ -73,11 +76,18 @@ tight <- lmerControl(optimizer = "nloptwrap", calc.derivs = FALSE, boundary.tol 
                      optCtrl = list(algorithm = "NLOPT_LN_BOBYQA", xtol_abs = 1e-10, ftol_abs = 1e-12,
                                     maxeval = 1e5))
 fitted <- suppressWarnings(suppressMessages(lmer(formula, with_response(responses[[length(responses)]]), REML = reml)))
+parsed <- lFormula(formula, with_response(responses[[1]]), REML = reml)
+modular <- function(y) {
+  parsed$fr[[option$response]] <- y
+  devfun <- do.call(mkLmerDevfun, parsed)
+  mkMerMod(environment(devfun), optimizeLmer(devfun), parsed$reTrms, fr = parsed$fr)
+}
 blas <- basename(sessionInfo()$BLAS)
 finish(list(
   methods = list(
     lmer = each(function(y) lmer(formula, with_response(y), REML = reml), responses),
     refit = each(function(y) refit(fitted, y), responses),
+    modular = each(modular, responses),
     `lmer, tight` = each(function(y) lmer(formula, with_response(y), REML = reml, control = tight), responses)
   ),
   versions = list(R = paste(R.version$major, R.version$minor, sep = "."),

@@ -11,7 +11,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax._linalg import psd_cholesky
+from lmmjax._linalg import pivot_order, psd_cholesky
 from lmmjax._types import Array
 from lmmjax.covariance.base import CovarianceFamily
 
@@ -86,29 +86,38 @@ class Structure:
             for term, s in zip(self.terms, self.entry_slices(), strict=True)
         )
 
-    def start(self, d: Array, floor: float) -> Array:
-        """θ of the positive definite matrices nearest to d: variances at least `floor`, |correlations| ≤ 0.9."""
-        factors = []
-        for matrix in self.matrices(d):
-            variance = jnp.maximum(jnp.diagonal(matrix), floor)
-            root = jnp.sqrt(variance)
-            raw = matrix / (root[:, None] * root[None, :])
-            off = raw * (1 - jnp.eye(matrix.shape[0], dtype=d.dtype))
-            reach = jnp.max(jnp.sum(jnp.abs(off), axis=1), initial=0.0)
-            shrink = jnp.minimum(1.0, 0.9 / jnp.maximum(reach, jnp.finfo(d.dtype).tiny))
-            correlation = off * shrink + jnp.eye(matrix.shape[0], dtype=d.dtype)
-            factors.append(psd_cholesky(correlation, 0.0) * root[:, None])
-        return self.params(tuple(factors)).astype(d.dtype)
+    def turned(self, factors: tuple[Array, ...], turns: tuple[Array, ...]) -> tuple[Array, ...]:
+        """t D tᵀ for D = ΛΛᵀ and the coordinates t (q, q) of each term."""
+        out = []
+        for factor, turn in zip(factors, turns, strict=True):
+            moved = turn @ factor
+            out.append(moved @ moved.T)
+        return tuple(out)
 
-    def canonical(self, theta: Array) -> Array:
-        """The same D with every column of Λ signed so that its diagonal is not negative."""
-        factors = []
-        for factor in self.factors(theta):
-            flipped = factor * jnp.where(jnp.diagonal(factor) < 0, -1.0, 1.0).astype(factor.dtype)
-            refactored = psd_cholesky(factor @ factor.T, 1e-12)
-            broken = jnp.any(jnp.diagonal(factor) == 0)
-            factors.append(jnp.where(broken, refactored, flipped))
-        return self.params(tuple(factors)).astype(theta.dtype)
+    def start(self, d: Array, floor: float) -> tuple[Array, tuple[Array, ...]]:
+        """θ and coordinates of the positive definite matrices nearest to d.
+
+        Variances are at least `floor`, correlations at most 0.9. An unstructured term is taken in
+        pivoted order: with the largest variance first a singular D has a zero in the last rows
+        of Λ, where the criterion is smooth and well conditioned.
+        """
+        factors, turns = [], []
+        for term, matrix in zip(self.terms, self.matrices(d), strict=True):
+            root = jnp.sqrt(jnp.maximum(jnp.diagonal(matrix), floor))
+            eye = jnp.eye(term.q, dtype=d.dtype)
+            off = matrix / (root[:, None] * root[None, :]) * (1 - eye)
+            reach = jnp.max(jnp.sum(jnp.abs(off), axis=1))
+            shrink = jnp.minimum(1.0, 0.9 / jnp.maximum(reach, 0.1))
+            positive = (off * shrink + eye) * (root[:, None] * root[None, :])
+            pivoted = term.family.basis == "triangular" and term.q > 1
+            turn = pivot_order(positive) if pivoted else eye
+            factors.append(psd_cholesky(turn.T @ positive @ turn, 0.0))
+            turns.append(turn)
+        return self.params(tuple(factors)).astype(d.dtype), tuple(turns)
+
+    def upright(self, factors: tuple[Array, ...], turns: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Lower triangular factors, diagonal ≥ 0, of t ΛΛᵀ tᵀ."""
+        return tuple(psd_cholesky(matrix, 1e-13) for matrix in self.turned(factors, turns))
 
     def change_basis(self, theta: Array, bases: tuple[Array, ...]) -> Array:
         """θ′ with Λ(θ′) = bΛ(θ) for a lower triangular b a term that its family allows."""

@@ -1,0 +1,202 @@
+"""Named columns of any data frame, and grouping factors as integer codes.
+
+A `Table` reads a pandas or polars frame, a mapping of columns or a record array, one column at a time
+and only those asked for, and gives pandas Series of six kinds: float64, int64, bool, category (what was
+categorical, string or object: its levels in categorical order, otherwise sorted), date or time span.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+_NUMBERS = {"integer", "floating", "mixed-integer-float", "decimal"}
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A remedy for an unknown name: the closest known one, and what there is."""
+    known = [str(k) for k in known]
+    folded = {k.casefold(): k for k in known}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+    shown = ", ".join(known[:12]) + (f", ... ({len(known)} in all)" if len(known) > 12 else "")
+    return (f"did you mean {folded[close[0]]!r}? " if close else "") + f"there are: {shown or 'none'}"
+
+
+class Table:
+    """Columns of `data` by name, all of length `n`, rows labelled by `index`.
+
+    polars needs no import and no pyarrow: its columns are read through their own `to_numpy`. A frame
+    without an index gets 0, 1, …. Raises ValueError if the columns differ in length.
+    """
+
+    def __init__(self, data: Any):
+        if hasattr(data, "collect") and not hasattr(data, "__len__"):
+            raise ValueError("data is a lazy frame: pass data.collect()")
+        names = _column_names(data)
+        self.keys = {str(name): name for name in names}
+        self.data = data
+        self._raw: dict[str, pd.Series] = {}
+        self._taken: dict[str, tuple[np.ndarray, pd.Series]] = {}
+        if isinstance(data, pd.DataFrame):
+            self.index, self.n = data.index, len(data)
+            if not data.columns.is_unique:
+                twice = data.columns[data.columns.duplicated()][0]
+                raise ValueError(f"data has more than one column {twice!r}: rename or drop one")
+        else:
+            lengths = {str(name): _length(data[name], name) for name in names}
+            if len(set(lengths.values())) > 1:
+                raise ValueError(f"the columns of data differ in length: {lengths}")
+            self.n = next(iter(lengths.values()), 0)
+            self.index = pd.RangeIndex(self.n)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.keys
+
+    def raw(self, name: str) -> pd.Series:
+        """Column as given, missing values included, numbered 0, 1, …. ValueError if there is none."""
+        if name not in self.keys:
+            raise ValueError(f"unknown column {name!r}: {nearest(name, self.keys)}")
+        if name not in self._raw:
+            self._raw[name] = _series(self.data[self.keys[name]], name)
+        return self._raw[name]
+
+    def missing(self, name: str) -> np.ndarray:
+        """(n,) bool: where the column has no value."""
+        return pd.isna(self.raw(name)).to_numpy()
+
+    def take(self, name: str, rows: np.ndarray) -> pd.Series:
+        """The complete rows `rows` of a column as one of the six kinds; unused levels are dropped."""
+        if name not in self._taken or self._taken[name][0] is not rows:
+            self._taken[name] = rows, _kind(self.raw(name).take(rows).reset_index(drop=True), name)
+        return self._taken[name][1]
+
+
+def _column_names(data: Any) -> list:
+    if isinstance(data, Mapping):
+        return list(data)
+    if isinstance(data, np.ndarray) and data.dtype.names:
+        return list(data.dtype.names)
+    names = getattr(data, "column_names", None) or getattr(data, "columns", None)
+    if names is None:
+        kind = type(data).__name__
+        raise ValueError(f"data is a {kind}: pass a pandas or polars frame, or a dict of columns")
+    return list(names)
+
+
+def _length(values: Any, name: Any) -> int:
+    if isinstance(values, str) or not hasattr(values, "__len__"):
+        raise ValueError(f"column {str(name)!r} of data is a single value: give one for each row")
+    return len(values)
+
+
+def _series(values: Any, name: str) -> pd.Series:
+    if isinstance(values, pd.Series):
+        return values.reset_index(drop=True)
+    dtype = getattr(values, "dtype", None)
+    if type(dtype).__name__ == "Enum":
+        return pd.Series(pd.Categorical(values.to_list(), categories=list(dtype.categories)))  # pyright: ignore
+    if isinstance(values, pd.Index | pd.Categorical | pd.api.extensions.ExtensionArray):
+        return pd.Series(values).reset_index(drop=True)
+    array = values.to_numpy() if hasattr(values, "to_numpy") else values
+    if not isinstance(array, np.ndarray):
+        return pd.Series(list(array))
+    if array.ndim != 1:
+        raise ValueError(f"column {name!r} has shape {array.shape}: give one value for each row")
+    return pd.Series(array)
+
+
+def _kind(values: pd.Series, name: str) -> pd.Series:
+    dtype, api = values.dtype, pd.api.types
+    if isinstance(dtype, pd.CategoricalDtype):
+        return values.cat.remove_unused_categories()
+    if api.is_bool_dtype(dtype):
+        return values.astype(bool)
+    if api.is_complex_dtype(dtype):
+        raise ValueError(f"column {name!r} has complex numbers: use real ones")
+    if api.is_integer_dtype(dtype):
+        return pd.Series(np.asarray(values, dtype=np.int64))
+    if api.is_numeric_dtype(dtype):
+        return pd.Series(np.asarray(values, dtype=np.float64))
+    if api.is_datetime64_any_dtype(dtype) or api.is_timedelta64_dtype(dtype):
+        return values
+    inferred = api.infer_dtype(values, skipna=False)
+    if inferred == "boolean":
+        return values.astype(bool)
+    if inferred in _NUMBERS:
+        return pd.Series(np.asarray(values, dtype=np.int64 if inferred == "integer" else np.float64))
+    codes, levels = _factorize(values, name)
+    return pd.Series(pd.Categorical.from_codes(codes, levels))  # pyright: ignore
+
+
+def _factorize(values: pd.Series, name: str) -> tuple[np.ndarray, pd.Index]:
+    """Codes and levels, sorted (by their text if they cannot be compared)."""
+    try:
+        codes, uniques = pd.factorize(values)
+    except TypeError:
+        raise ValueError(f"column {name!r} has values that are no labels, such as lists") from None
+    labels = np.asarray(uniques)
+    if labels.dtype.kind == "f" and np.all(labels == np.round(labels)) and np.all(np.abs(labels) < 2**53):
+        labels = labels.astype(np.int64)
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        order = np.argsort(values.cat.categories.get_indexer(uniques))
+    else:
+        try:
+            order = np.argsort(labels, kind="stable")
+        except TypeError:
+            order = np.argsort([str(label) for label in labels], kind="stable")
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return rank[codes], pd.Index(labels[order])
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """Levels of a grouping factor a:b:c: those that occur, `a` varying slowest.
+
+    `parts` are the levels of each factor; `labels` those of the interaction, joined by ":" (a single
+    factor keeps its own labels, whole floats as integers). `steps[k]` are the sorted keys
+    (code so far)·(number of levels) + (code of factor k + 1) that occur.
+    """
+
+    names: tuple[str, ...]
+    parts: tuple[pd.Index, ...]
+    steps: tuple[np.ndarray, ...]
+    labels: pd.Index
+
+    def codes(self, columns: Sequence[pd.Series]) -> np.ndarray:
+        """(m,) int32 codes of complete columns; −1 where the level does not occur."""
+        key = _lookup(self.parts[0], columns[0])
+        for part, step, column in zip(self.parts[1:], self.steps, columns[1:], strict=True):
+            code = _lookup(part, column)
+            wanted = key * len(part) + code
+            found = np.minimum(np.searchsorted(step, wanted), len(step) - 1)
+            key = np.where((step[found] == wanted) & (key >= 0) & (code >= 0), found, -1)
+        return key.astype(np.int32)
+
+
+def group_levels(names: Sequence[str], columns: Sequence[pd.Series]) -> tuple[np.ndarray, Levels]:
+    """(n,) int32 codes and the levels of the interaction of complete columns."""
+    coded = [_factorize(column, name) for name, column in zip(names, columns, strict=True)]
+    key, labels = coded[0]
+    steps = []
+    for code, part in coded[1:]:
+        step, key = np.unique(key * len(part) + code, return_inverse=True)
+        left, right = labels.astype(str)[step // len(part)], part.astype(str)[step % len(part)]
+        labels = pd.Index([f"{a}:{b}" for a, b in zip(left, right, strict=True)])
+        steps.append(step)
+    parts = tuple(part for _, part in coded)
+    return key.astype(np.int32), Levels(tuple(names), parts, tuple(steps), labels)
+
+
+def row_labels(columns: Sequence[pd.Series], rows: np.ndarray) -> tuple[str, ...]:
+    """Distinct labels, in order of appearance, of some rows of a grouping factor."""
+    parts = [[str(value) for value in column.take(rows)] for column in columns]
+    return tuple(dict.fromkeys(":".join(labels) for labels in zip(*parts, strict=True)))
+
+
+def _lookup(levels: pd.Index, values: pd.Series) -> np.ndarray:
+    plain = values.astype(values.cat.categories.dtype) if hasattr(values, "cat") else values
+    return levels.get_indexer(pd.Index(plain)).astype(np.int64)

@@ -1,0 +1,284 @@
+"""Parts of a formula to matrices by formulaic: the only module that imports it, and not before a formula
+is read (the import takes 0.3 to 1 second).
+
+formulaic remembers the state of its transformations (`poly`, `scale`, splines, contrasts, levels), so
+that a fitted part can be applied to new rows. What it does not do is done here: names are checked before
+anything runs, bools are factors, and values outside the levels of a factor are an error (formulaic 1.2
+codes them as zeros, with a warning).
+
+Beyond formulaic's own functions an expression may use sqrt, sin, cos, tan, log1p, expm1, pi, `ns` (the
+basis of R's), `factor` (formulaic's C), TRUE and FALSE; `np` is NumPy.
+"""
+
+import ast
+import builtins
+import re
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .bars import STRUCTURES, quoted
+from .columns import Table, nearest
+from .frame import require_rows
+from .splines import natural_basis, natural_knots
+
+_QUOTES = re.compile(r"""`[^`]*`|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'""")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a formula.
+
+    `label` says what to call it in a message; `columns` are those of the data it uses, `bare` those
+    among them that are terms of their own and not inside an expression; `is_vector` if its value is one
+    numeric column. `spec` is formulaic's Formula, and once fitted its ModelSpec; `names` are the
+    columns of the matrix then, `terms` their positions by term, `levels` those of categorical factors.
+    """
+
+    label: str
+    columns: tuple[str, ...]
+    bare: frozenset[str]
+    is_vector: bool
+    spec: Any
+    names: tuple[str, ...] = ()
+
+    @property
+    def terms(self) -> dict[str, np.ndarray]:
+        return {_term(term): np.array(at, int) for term, at in self.spec.term_indices.items()}
+
+    @property
+    def term_factors(self) -> dict[str, tuple[str, ...]]:
+        return {_term(t): tuple(str(f) for f in t.factors if str(f) != "1") for t in self.spec.terms}
+
+    @property
+    def levels(self) -> dict[str, tuple]:
+        states = {expr: state for expr, (_, state) in self.spec.encoder_state.items()}
+        return {str(e): tuple(s["categories"]) for e, s in states.items() if "categories" in s}
+
+
+def parse(label: str, text: str, table: Table, *, is_vector: bool = False) -> Part:
+    """Read a right-hand side such as "1 + x*f"; ValueError for syntax, unknown columns and functions."""
+    lib = _formulaic()
+    try:
+        formula = lib.Formula(text)
+        factors = [factor for term in formula for factor in term.factors]
+        python = [_names(factor.expr) for factor in factors if factor.eval_method.value == "python"]
+    except Exception as error:
+        raise ValueError(f"{label}: cannot read {text!r}: {_reason(error)}") from error
+    bare = [str(factor.expr) for factor in factors if factor.eval_method.value == "lookup"]
+    inside = [name for used, _ in python for name in sorted(used)]
+    for name in (name for _, called in python for name in sorted(called)):
+        if name not in lib.known:
+            known = sorted(lib.functions | STRUCTURES)
+            raise ValueError(f"{label}: unknown function {name!r}: {nearest(name, known)}")
+        if name in table and name in bare + inside:
+            raise ValueError(f"{label}: column {name!r} hides the function {name}(): rename the column")
+    for name in dict.fromkeys(bare + [name for name in inside if name not in lib.known]):
+        if name not in table:
+            dotted = [column for column in table.keys if column.startswith(f"{name}.") and name in inside]
+            hint = (
+                f"in an expression write `{dotted[0]}`, in backticks" if dotted else nearest(name, table.keys)
+            )
+            raise ValueError(f"{label}: unknown column {name!r}: {hint}")
+    columns = tuple(dict.fromkeys(name for name in bare + inside if name in table))
+    return Part(label, columns, frozenset(bare), is_vector, formula)
+
+
+def parse_vector(name: str, text: str, table: Table) -> Part:
+    """Read an expression with one numeric value a row (arithmetic, not formula operators)."""
+    column = text if text in table else text.strip("` ")
+    if column in table:
+        return parse(f"{name} {text!r}", f"0 + {quoted(column)}", table, is_vector=True)
+    if "^" in _QUOTES.sub("", text):
+        raise ValueError(f"{name} {text!r}: ^ is Python's exclusive or, write ** for a power")
+    return parse(f"{name} {text!r}", f"0 + I({text})", table, is_vector=True)
+
+
+def fit_parts(
+    parts: dict[str, Part], table: Table, rows: np.ndarray, counts: dict[str, int]
+) -> tuple[dict[str, Part], dict[str, np.ndarray], np.ndarray, frozenset[str]]:
+    """Evaluate parts on the complete rows `rows` of a table.
+
+    Returns the fitted parts, their matrices, the rows left after those were dropped in which an
+    expression gives NaN (counted in `counts`), and the columns of the data that are categorical.
+    Expressions are evaluated again on the rows left, unless that gives NaN again (as `lag` does).
+    """
+
+    def evaluate(rows: np.ndarray, drop: Iterable[int]) -> dict[str, _Evaluated]:
+        frame = _frame(table, parts.values(), rows)
+        return {name: _evaluate(part, frame, set(drop)) for name, part in parts.items()}
+
+    values = evaluate(rows, ())
+    lost = set().union(*(value.lost for value in values.values()))
+    if lost:
+        for value in values.values():
+            counts.update(value.nulls)
+        kept = np.delete(rows, sorted(lost))
+        require_rows(len(kept), counts)
+        again = evaluate(kept, ())
+        values = evaluate(rows, lost) if any(value.lost for value in again.values()) else again
+        rows = kept
+    fitted = {
+        name: replace(part, spec=values[name].spec, names=tuple(values[name].spec.column_names))
+        for name, part in parts.items()
+    }
+    columns = _frame(table, parts.values(), rows)
+    categorical = frozenset(str(name) for name, column in columns.items() if column.dtype == "category")
+    return fitted, {name: value.matrix for name, value in values.items()}, rows, categorical
+
+
+def apply_part(part: Part, table: Table, rows: np.ndarray, categorical: frozenset[str]) -> np.ndarray:
+    """(n, k) values of a fitted part (or a new vector) on all n rows of a table, NaN outside `rows`."""
+    out = np.full((table.n, 1 if part.is_vector else len(part.names)), np.nan)
+    if rows.size:
+        frame = _frame(table, [part], rows)
+        for name in categorical & set(part.columns):
+            frame[name] = frame[name].astype("category")
+        value = _evaluate(part, frame, set())
+        out[np.delete(rows, sorted(value.lost))] = value.matrix
+    return out
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    """Matrix of the rows not `lost` to NaN, and how many each expression lost."""
+
+    matrix: np.ndarray
+    spec: Any
+    lost: set[int]
+    nulls: dict[str, int]
+
+
+def _frame(table: Table, parts: Iterable[Part], rows: np.ndarray) -> pd.DataFrame:
+    names = dict.fromkeys(name for part in parts for name in part.columns)
+    return pd.DataFrame({name: table.take(name, rows) for name in names}, index=pd.RangeIndex(len(rows)))
+
+
+def _evaluate(part: Part, frame: pd.DataFrame, drop: set[int]) -> _Evaluated:
+    lib, lost, nulls = _formulaic(), set(drop), {}
+    for name in part.bare:
+        if frame[name].dtype.kind in "mM":
+            raise ValueError(f"{part.label}: column {name!r} is a date or time: convert it to a number")
+    materializer = lib.Materializer(frame, context=lib.context)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        try:
+            matrix = materializer.get_model_matrix(part.spec, drop_rows=lost, output="numpy")
+        except Exception as error:
+            raise ValueError(f"{part.label}: {error}") from error
+        evaluated = {str(expr): factor.values for expr, factor in materializer.factor_cache.items()}
+        if lost:
+            nulls = {expr: len(lib.find_nulls(v)) for expr, v in evaluated.items() if not np.isscalar(v)}
+    fitted = replace(part, spec=matrix.model_spec)
+    _check_levels(fitted, evaluated, known=bool(part.names))
+    values = np.asarray(matrix)
+    if part.is_vector and (values.shape[1] != 1 or fitted.levels):
+        raise ValueError(f"{part.label} is not one numeric column: convert it to numbers")
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"{part.label}: the values are not all numeric: convert them to numbers")
+    if not values.size:
+        values = np.empty((len(frame) - len(lost), values.shape[1]))
+    return _Evaluated(
+        values.astype(np.float64), matrix.model_spec, lost, {e: k for e, k in nulls.items() if k}
+    )
+
+
+def _check_levels(part: Part, evaluated: dict[str, Any], *, known: bool) -> None:
+    levels = part.levels
+    for expr, names in levels.items():
+        values = getattr(evaluated[expr], "__wrapped__", evaluated[expr])
+        if isinstance(values, dict) or np.ndim(values) != 1:
+            continue
+        unseen = [str(v) for v in pd.Series(values).dropna().unique() if v not in names]
+        if unseen:
+            what = "levels that the model was not fitted with" if known else "values outside its levels"
+            listed = ", ".join(unseen[:8]) + (", ..." if len(unseen) > 8 else "")
+            raise ValueError(f"{part.label}: {expr!r} has {what}: {listed}; drop those rows")
+    for term, columns in part.terms.items():
+        single = [expr for expr in part.term_factors[term] if len(levels.get(expr, "two")) < 2]
+        if not columns.size and single:
+            raise ValueError(f"{part.label}: factor {single[0]!r} has one level: take it out of the formula")
+
+
+def _reason(error: Exception) -> str:
+    """formulaic's message, its coloured excerpt as a line with a caret."""
+    message, _, excerpt = re.sub(r"\x1b\[[\d;]*m", "", str(error)).partition("\n\n")
+    if "⧛" not in excerpt:
+        return message
+    return f"{message}\n    {re.sub('[⧛⧚]', '', excerpt)}\n    {' ' * excerpt.index('⧛')}^"
+
+
+def _term(term: Any) -> str:
+    return "Intercept" if str(term) == "1" else str(term)
+
+
+def _names(expr: str) -> tuple[set[str], set[str]]:
+    """(values, functions) that a Python expression with names in backticks refers to."""
+    hidden: dict[str, str] = {}
+
+    def hide(match: re.Match) -> str:
+        if not match.group().startswith("`"):
+            return match.group()
+        return hidden.setdefault(match.group()[1:-1], f" _hidden{len(hidden)}_ ")
+
+    nodes = list(ast.walk(ast.parse(_QUOTES.sub(hide, expr).strip(), mode="eval")))
+    called = {
+        id(node.func): node
+        for node in nodes
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    local = {node.arg for node in nodes if isinstance(node, ast.arg)}
+    local |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    values = {node.id for node in nodes if isinstance(node, ast.Name) and id(node) not in called}
+    functions = {node.func.id for node in called.values() if isinstance(node.func, ast.Name)}
+    literals = [n.args[0] for n in called.values() if getattr(n.func, "id", "") == "Q" and n.args]
+    values |= {str(node.value) for node in literals if isinstance(node, ast.Constant)}
+    shown = {key.strip(): name for name, key in hidden.items()}
+    return {shown.get(name, name) for name in values - local}, functions - local
+
+
+@lru_cache(maxsize=1)
+def _formulaic() -> SimpleNamespace:
+    """formulaic, and what expressions may name besides columns: `context`, `functions`, `known`."""
+    from formulaic import Formula
+    from formulaic.materializers import PandasMaterializer
+    from formulaic.materializers.types import FactorValues
+    from formulaic.transforms import TRANSFORMS
+    from formulaic.utils.null_handling import find_nulls
+    from formulaic.utils.stateful_transforms import stateful_transform
+    from interface_meta import override
+
+    class Materializer(PandasMaterializer):
+        @override
+        def _is_categorical(self, values: Any) -> bool:
+            dtype = getattr(getattr(values, "__wrapped__", values), "dtype", None)
+            return getattr(dtype, "kind", None) == "b" or super()._is_categorical(values)
+
+    @stateful_transform
+    def ns(x: Any, df: int | None = None, knots: Any = None, _state: dict | None = None) -> Any:
+        values = np.asarray(x, dtype=np.float64)
+        state = {} if _state is None else _state
+        if not state:
+            state.update(natural_knots(values, df, knots))
+        basis = natural_basis(values, **state)
+        return FactorValues(basis, column_names=tuple(str(k + 1) for k in range(basis.shape[1])))
+
+    names = ("sqrt", "sin", "cos", "tan", "log1p", "expm1", "pi")
+    context = {"np": np, "TRUE": True, "FALSE": False, "ns": ns, "factor": TRANSFORMS["C"]}
+    context |= {name: getattr(np, name) for name in names}
+    functions = {name for name, value in (TRANSFORMS | context).items() if callable(value)}
+    known = frozenset(TRANSFORMS) | frozenset(context) | frozenset(dir(builtins))
+    return SimpleNamespace(
+        Formula=Formula,
+        Materializer=Materializer,
+        find_nulls=find_nulls,
+        context=context,
+        functions=frozenset(functions),
+        known=known,
+    )

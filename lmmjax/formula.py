@@ -1,0 +1,229 @@
+"""Formulas and data to matrices: `model_frame` for a fit, `new_frame` for new rows.
+
+The bars are split off by `bars`; the fixed part and everything left of a bar goes to formulaic through
+`expressions`; groups become integer codes in `columns`, never indicator columns. Missing rows are
+dropped here, once, over all parts of the formula.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .bars import SplitFormula, split_bars
+from .columns import Table, group_levels, nearest, row_labels
+from .expressions import Part, apply_part, fit_parts, parse, parse_vector
+from .frame import (
+    ModelFrame,
+    NewFrame,
+    NewRandom,
+    RandomColumns,
+    array_frame,
+    assemble,
+    complete_rows,
+    require_finite,
+    row_vector,
+)
+
+__all__ = ["ModelFrame", "NewFrame", "NewRandom", "RandomColumns", "array_frame", "model_frame", "new_frame"]
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What new data need: fitted parts ("fixed", "response", "offset", "offset(…)", terms by their
+    text), the columns of x that were kept, the columns of the data that are categorical."""
+
+    parts: dict[str, Part]
+    kept: np.ndarray
+    categorical: frozenset[str]
+    array_offset: bool
+
+
+def model_frame(
+    formula: str, data: Any, *, weights: Any = None, offset: Any = None, response_required: bool = False
+) -> ModelFrame:
+    """Evaluate a formula, such as "y ~ x + (x | g)" or, without a response, "~ x + (x | g)", on data.
+
+    `data` is a pandas or polars frame or a dict of columns. `weights` and `offset` are a column's name,
+    an expression, or an array as long as the data; `offset(...)` in the formula is added to `offset`.
+
+    Columns of strings, objects, categories and bools are factors, with levels in categorical order or
+    sorted, levels that do not occur left out (object columns of numbers are numbers). Factors, ordered
+    ones too, get treatment contrasts unless the formula says otherwise, as in `C(f, contr.poly)`.
+    Everything right of a bar is a factor, integers too. A row is dropped if any column used by any part
+    is missing there, or if an expression gives NaN (the log of a negative number); transformations see
+    only the rows kept (unless, like `lag`, they would give NaN again).
+
+    Raises ValueError naming the culprit and what to do: formula syntax (with the position), unknown
+    column or function (with the nearest name), no complete row, an infinite value, a response or
+    weights that are not numeric, weights ≤ 0, a factor with one level, a factor on both sides of a bar.
+    """
+    split, table = split_bars(formula), Table(data)
+    if response_required and split.response is None:
+        raise ValueError(f"the formula has no response: write 'response {formula.strip()}'")
+    arrays = {
+        what: row_vector(given, what, table.n, table.index if isinstance(data, pd.DataFrame) else None)
+        for what, given in (("weights", weights), ("offset", offset))
+        if given is not None and not isinstance(given, str)
+    }
+    parts = _parts(split, table, weights=weights, offset=offset)
+    evaluated = dict.fromkeys(name for part in parts.values() for name in part.columns)
+    grouping = dict.fromkeys(name for bar in split.bars for name in bar.group)
+    missing = {name: table.missing(name) for name in evaluated | grouping}
+    rows, counts = complete_rows(missing | {k: np.isnan(v) for k, v in arrays.items()}, table.n)
+    for name in evaluated:
+        column = table.take(name, rows)
+        if column.dtype.kind == "f":
+            require_finite(column.to_numpy(), f"column {name!r}", table.index[rows])
+    parts, matrices, rows, categorical = fit_parts(parts, table, rows, counts)
+    random = _random_columns(split, parts, matrices, table, rows, categorical)
+
+    fixed = parts["fixed"]
+    vectors = {name: matrices[name][:, 0] for name, part in parts.items() if part.is_vector}
+    vectors |= {what: array[rows] for what, array in arrays.items()}
+    offsets = [vector for name, vector in vectors.items() if name.startswith("offset")]
+    return assemble(
+        formula=formula,
+        response=split.response,
+        y=vectors.get("response"),
+        x=matrices["fixed"],
+        x_names=fixed.names,
+        random=random,
+        weights=vectors.get("weights"),
+        offset=np.sum(offsets, axis=0) if offsets else None,
+        rows=rows,
+        n_dropped=table.n - len(rows),
+        missing=counts,
+        index=table.index[rows],
+        terms=fixed.terms,
+        term_factors=fixed.term_factors,
+        factor_levels=fixed.levels,
+        recipe=lambda kept: _Recipe(parts, kept, categorical, "offset" in arrays),
+    )
+
+
+def new_frame(
+    frame: ModelFrame,
+    newdata: Any,
+    *,
+    groups: Collection[str] | None = None,
+    offset: Any = None,
+    require_response: bool = False,
+) -> NewFrame:
+    """Matrices of new rows, with the transformations, levels and contrasts of the fitted frame.
+
+    `groups` picks random terms by group ("Subject") or text ("Days | Subject"): all of them if None,
+    none if empty; only columns that are needed have to be there. A term in the formula's `offset(...)`
+    is evaluated, and so is an expression given as `offset` to the fit unless replaced by `offset` here.
+    A row with a missing value keeps its place and is NaN.
+
+    Raises ValueError for a missing column (with the nearest name), for a level of a fixed factor that
+    the fit has not seen, and for an offset array of the fit that has no counterpart here. Unseen levels
+    of grouping factors are reported, not raised.
+    """
+    recipe = frame._recipe
+    if recipe is None:
+        raise ValueError("this model was built from matrices: it has no formula to evaluate on new data")
+    table = Table(newdata)
+    wanted = _wanted(frame.random, groups)
+    parts = {"fixed": recipe.parts["fixed"]} | {term.text: recipe.parts[term.text] for term in wanted}
+    if require_response:
+        if frame.response is None:
+            raise ValueError(f"the formula {frame.formula!r} has no response")
+        parts["response"] = recipe.parts["response"]
+    parts |= {name: part for name, part in recipe.parts.items() if name.startswith("offset")}
+    fixed_offset = None
+    if isinstance(offset, str):
+        parts["offset"] = parse_vector("offset", offset, table)
+    elif offset is not None:
+        parts.pop("offset", None)
+        fixed_offset = row_vector(
+            offset, "offset", table.n, table.index if isinstance(newdata, pd.DataFrame) else None
+        )
+    elif recipe.array_offset:
+        raise ValueError("the model was fitted with an offset array: pass offset= for the new rows")
+
+    evaluated = dict.fromkeys(name for part in parts.values() for name in part.columns)
+    grouping = dict.fromkeys(name for term in wanted for name in term._levels.names)
+    absent = np.zeros(table.n, bool)
+    for name in evaluated | grouping:
+        if name not in table:
+            raise ValueError(f"the new data have no column {name!r}: {nearest(name, table.keys)}")
+        absent |= table.missing(name)
+    rows = np.flatnonzero(~absent)
+    matrices = {name: apply_part(part, table, rows, recipe.categorical) for name, part in parts.items()}
+    random = []
+    for term in wanted:
+        columns = [table.take(name, rows) for name in term._levels.names]
+        codes = np.full(table.n, -1, np.int32)
+        codes[rows] = term._levels.codes(columns) if rows.size else -1
+        unseen = row_labels(columns, np.flatnonzero(codes[rows] < 0))
+        random.append(NewRandom(matrices[term.text], codes, unseen, term.group, term.text))
+    offsets = [matrix[:, 0] for name, matrix in matrices.items() if name.startswith("offset")]
+    offsets += [fixed_offset] if fixed_offset is not None else []
+    return NewFrame(
+        x=matrices["fixed"][:, recipe.kept],
+        offset=np.sum(offsets, axis=0) if offsets else None,
+        random=tuple(random),
+        y=matrices["response"][:, 0] if require_response else None,
+        index=table.index,
+    )
+
+
+def _wanted(terms: tuple[RandomColumns, ...], groups: Collection[str] | None) -> list[RandomColumns]:
+    if groups is None:
+        return list(terms)
+    groups = [groups] if isinstance(groups, str) else groups
+    known = dict.fromkeys(name for term in terms for name in (term.group, term.text))
+    for group in groups:
+        if group not in known:
+            raise ValueError(f"no random term {group!r}: {nearest(str(group), known)}")
+    return [term for term in terms if term.group in groups or term.text in groups]
+
+
+def _parts(split: SplitFormula, table: Table, **vectors: Any) -> dict[str, Part]:
+    texts = {"response": split.response} | {k: v for k, v in vectors.items() if isinstance(v, str)}
+    texts |= {f"offset({text})": text for text in split.offsets}
+    parts = {name: parse_vector(name, text, table) for name, text in texts.items() if text is not None}
+    parts["fixed"] = parse("fixed part", split.fixed, table)
+    return parts | {bar.text: parse(f"({bar.text})", bar.lhs, table) for bar in split.bars}
+
+
+def _random_columns(
+    split: SplitFormula,
+    parts: dict[str, Part],
+    matrices: dict[str, np.ndarray],
+    table: Table,
+    rows: np.ndarray,
+    categorical: frozenset[str],
+) -> tuple[RandomColumns, ...]:
+    coded, out = {}, []
+    for bar in split.bars:
+        part = parts[bar.text]
+        confounded = categorical if len(bar.group) > 1 else part.bare
+        for name in part.bare & confounded & set(bar.group):
+            if bar.structure == "us":
+                raise ValueError(
+                    f"{name!r} is on both sides of the bar in ({bar.text}): take it off the left"
+                )
+        if not part.names:
+            raise ValueError(f"({bar.text}) has no columns left of the bar: write 1 for an intercept")
+        if bar.group not in coded:
+            coded[bar.group] = group_levels(bar.group, [table.take(name, rows) for name in bar.group])
+        codes, levels = coded[bar.group]
+        out.append(
+            RandomColumns(
+                z=matrices[bar.text],
+                names=tuple("(Intercept)" if name == "Intercept" else name for name in part.names),
+                group=":".join(bar.group),
+                codes=codes,
+                levels=levels.labels,
+                structure=bar.structure,
+                args=bar.args,
+                text=bar.text,
+                _levels=levels,
+            )
+        )
+    return tuple(out)

@@ -1,0 +1,324 @@
+"""What a model reads from data: response, design matrices, group codes. Built here from plain arrays."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .columns import Levels, Table, group_levels
+
+ALIAS_TOLERANCE = 1e-10
+
+
+@dataclass(frozen=True, eq=False)
+class RandomColumns:
+    """One random-effect term on n rows.
+
+    z (n, q) float64 with column `names` ("(Intercept)" as in lme4, otherwise formulaic's); `group`
+    ("Subject", "batch:cask") with int32 `codes` (n,) into its `levels`, all of which occur;
+    `structure`, `args` and `text` as in `bars.Bar`.
+    """
+
+    z: np.ndarray
+    names: tuple[str, ...]
+    group: str
+    codes: np.ndarray
+    levels: pd.Index
+    structure: str
+    args: tuple[str, ...]
+    text: str
+    _levels: Levels = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class ModelFrame:
+    """Data of one model: n complete rows of everything its formula names.
+
+    x (n, p) float64, columns `x_names`; `aliased` names the columns left out because they depend
+    linearly on earlier ones. `term_slices` gives for each fixed term ("Intercept", "Days", "age:Sex")
+    the positions of its columns in x (empty if all are aliased), `term_factors` the factors it is made
+    of, `factor_levels` the levels of those that are categorical. `rows` are the positions in the data
+    of the rows kept, `index` their labels; `missing` counts the missing values of each column,
+    `n_dropped` the rows they cost. weights and offset are (n,) or None; `offset` is the sum of all.
+    """
+
+    formula: str
+    response: str | None
+    y: np.ndarray | None
+    x: np.ndarray
+    x_names: tuple[str, ...]
+    aliased: tuple[str, ...]
+    random: tuple[RandomColumns, ...]
+    weights: np.ndarray | None
+    offset: np.ndarray | None
+    rows: np.ndarray
+    n_dropped: int
+    missing: dict[str, int]
+    index: pd.Index
+    term_slices: dict[str, np.ndarray]
+    term_factors: dict[str, tuple[str, ...]]
+    factor_levels: dict[str, tuple]
+    _recipe: Any = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class NewRandom:
+    """One random-effect term on m new rows.
+
+    z (m, q); `codes` (m,) into the levels of the fit, −1 where the level is not among them (`unseen`
+    has those labels) or a value is missing.
+    """
+
+    z: np.ndarray
+    codes: np.ndarray
+    unseen: tuple[str, ...]
+    group: str
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class NewFrame:
+    """m new rows of a model: x (m, p), offset (m,) or None, y if required; NaN where a value is missing."""
+
+    x: np.ndarray
+    offset: np.ndarray | None
+    random: tuple[NewRandom, ...]
+    y: np.ndarray | None
+    index: pd.Index
+
+
+def independent_columns(x: np.ndarray) -> np.ndarray:
+    """Positions of the columns of x (n, p) that do not depend linearly on the columns before them.
+
+    Column j counts as dependent if its distance from the span of the kept columns before it is at most
+    1e-10 of its own length. That is the tolerance of float64, not of taste (lme4: 1e-7): a covariate
+    far from zero, such as a time stamp, keeps its place. Units do not matter.
+    """
+    peak = np.max(np.abs(x), axis=0, initial=0)
+    scaled = x / np.where(peak > 0, peak, 1)
+    length = np.linalg.norm(scaled, axis=0)
+    triangle = np.asarray(np.linalg.qr(scaled / np.where(length > 0, length, 1), mode="r"))
+    kept, basis = [], np.zeros((triangle.shape[0], 0))
+    for j in range(x.shape[1]):
+        column = triangle[:, j]
+        for _ in range(2):
+            column = column - basis @ (basis.T @ column)
+        distance = np.linalg.norm(column)
+        if distance > ALIAS_TOLERANCE:
+            kept.append(j)
+            basis = np.column_stack([basis, column / distance])
+    return np.array(kept, dtype=np.int64)
+
+
+def complete_rows(missing: Mapping[str, np.ndarray], n: int) -> tuple[np.ndarray, dict[str, int]]:
+    """Rows missing nothing, and the number of missing values by name; ValueError if no row is left."""
+    if n == 0:
+        raise ValueError("the data have no rows")
+    counts = {name: int(mask.sum()) for name, mask in missing.items() if mask.any()}
+    rows = np.flatnonzero(~np.logical_or.reduce([np.zeros(n, bool), *missing.values()]))
+    require_rows(len(rows), counts)
+    return rows, counts
+
+
+def require_rows(n: int, counts: Mapping[str, int]) -> None:
+    if n == 0:
+        listed = ", ".join(f"{name} ({count})" for name, count in counts.items())
+        raise ValueError(f"every row has a missing value: {listed}; drop or fill those columns")
+
+
+def require_finite(values: np.ndarray, what: str, index: pd.Index) -> None:
+    """ValueError naming the first row in which a column is infinite."""
+    bad = np.flatnonzero(np.isinf(values))
+    if bad.size:
+        raise ValueError(f"{what} is infinite in row {index[bad[0]]}: correct or drop that value")
+
+
+def require_weights(weights: np.ndarray, index: pd.Index) -> None:
+    bad = np.flatnonzero(~(weights > 0))
+    if bad.size:
+        row, value = index[bad[0]], weights[bad[0]]
+        raise ValueError(f"weights must be positive: {value:g} in row {row}; drop the row instead")
+
+
+def require_levels(levels: Levels) -> None:
+    if len(levels.labels) < 2:
+        name = ":".join(levels.names)
+        only = f" ({levels.labels[0]})" if len(levels.labels) else ""
+        raise ValueError(f"grouping factor {name!r} has one level{only}: leave its random term out")
+
+
+def row_vector(values: Any, what: str, n: int, index: pd.Index | None = None) -> np.ndarray:
+    """An array argument as (n,) float64; a Series must carry the index of the data."""
+    if isinstance(values, pd.Series) and index is not None and not values.index.equals(index):
+        raise ValueError(f"{what} has another index than the data: reindex it, or pass {what}.to_numpy()")
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{what} is not numeric") from None
+    if array.shape != (n,):
+        raise ValueError(
+            f"{what} has shape {array.shape}: give one value for each of the {n} rows of the data"
+        )
+    return array
+
+
+def array_frame(
+    y: Any,
+    x: Any,
+    groups: Any,
+    z: Any = None,
+    *,
+    x_names: Sequence[str] | None = None,
+    structure: str = "us",
+    weights: Any = None,
+    offset: Any = None,
+) -> ModelFrame:
+    """ModelFrame of matrices, without a formula and without an intercept that x does not have.
+
+    y (n,) or None; x (n, p) array or frame (names x0, x1, … or its own). `groups`: one array of labels,
+    or a dict {name: labels} or list of them (names "group", or "group0", "group1", …, or that of a
+    Series); z in the same arrangement, each (n,) or (n, q), array or frame, or None for a random
+    intercept. Missing rows are dropped over all of it. Raises ValueError as `model_frame` does.
+    """
+    design, names = _matrix(x, "x", x_names)
+    n = len(design)
+    index = next(
+        (part.index for part in (x, y) if isinstance(part, pd.DataFrame | pd.Series)), pd.RangeIndex(n)
+    )
+    labels, columns = _arranged(groups, z)
+    vectors = {"y": y, "weights": weights, "offset": offset}
+    vectors = {name: row_vector(v, name, n) for name, v in vectors.items() if v is not None}
+    table = Table(
+        {
+            name: np.asarray(values) if not hasattr(values, "dtype") else values
+            for name, values in labels.items()
+        }
+    )
+    if table.n != n:
+        raise ValueError(f"groups has {table.n} rows and x has {n}: give one label for each row of x")
+    matrices = {name: _matrix(part, "z") for name, part in columns.items() if part is not None}
+    for name, (part, _) in matrices.items():
+        if len(part) != n:
+            raise ValueError(f"z of {name!r} has {len(part)} rows and x has {n}")
+    missing = {name: np.isnan(v) for name, v in vectors.items()}
+    missing["x"] = np.asarray(np.isnan(design).any(axis=1))
+    missing |= {name: table.missing(name) for name in labels}
+    missing |= {
+        f"z of {name}": np.asarray(np.isnan(part).any(axis=1)) for name, (part, _) in matrices.items()
+    }
+    rows, counts = complete_rows(missing, n)
+
+    random = []
+    for name in labels:
+        codes, levels = group_levels([name], [table.take(name, rows)])
+        part, part_names = matrices.get(name, (np.ones((n, 1)), ("(Intercept)",)))
+        text = " + ".join(part_names).replace("(Intercept)", "1")
+        text = f"{text} | {name}" if structure == "us" else f"{structure}({text} | {name})"
+        random.append(
+            RandomColumns(part[rows], part_names, name, codes, levels.labels, structure, (), text, levels)
+        )
+    kept = {name: vectors[name][rows] if name in vectors else None for name in ("y", "weights", "offset")}
+    return assemble(
+        formula="",
+        response=None if y is None else str(getattr(y, "name", None) or "y"),
+        x=design[rows],
+        x_names=names,
+        terms={name: np.array([j]) for j, name in enumerate(names)},
+        term_factors={name: (name,) for name in names},
+        factor_levels={},
+        random=tuple(random),
+        rows=rows,
+        n_dropped=n - len(rows),
+        missing=counts,
+        index=index[rows],
+        y=kept["y"],
+        weights=kept["weights"],
+        offset=kept["offset"],
+    )
+
+
+def assemble(
+    *,
+    x: np.ndarray,
+    x_names: tuple[str, ...],
+    terms: Mapping[str, np.ndarray],
+    random: tuple[RandomColumns, ...],
+    index: pd.Index,
+    recipe: Callable[[np.ndarray], Any] = lambda kept: None,
+    **others: Any,
+) -> ModelFrame:
+    """Check complete rows and drop aliased columns; `recipe` is told the columns kept."""
+    for j, name in enumerate(x_names):
+        require_finite(x[:, j], f"column {name!r}", index)
+    for term in random:
+        for j, name in enumerate(term.names):
+            require_finite(term.z[:, j], f"column {name!r} of ({term.text})", index)
+        require_levels(term._levels)
+    for what in ("y", "weights", "offset"):
+        if others[what] is not None:
+            require_finite(others[what], "the response" if what == "y" else what, index)
+    if others["weights"] is not None:
+        require_weights(others["weights"], index)
+    kept = independent_columns(x)
+    place = {int(j): k for k, j in enumerate(kept)}
+    slices = {t: np.array([place[int(j)] for j in js if int(j) in place], int) for t, js in terms.items()}
+    aliased = tuple(name for j, name in enumerate(x_names) if j not in place)
+    return ModelFrame(
+        x=np.ascontiguousarray(x[:, kept]),
+        x_names=tuple(x_names[j] for j in kept),
+        aliased=aliased,
+        random=random,
+        index=index,
+        term_slices=slices,
+        _recipe=recipe(kept),
+        **others,
+    )
+
+
+def _matrix(values: Any, what: str, names: Sequence[str] | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(n, k) float64 and its column names: given, a frame's own, or x0, x1, …"""
+    own = getattr(values, "columns", None)
+    try:
+        array = np.asarray(values.to_numpy() if hasattr(values, "to_numpy") else values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{what} is not a numeric matrix: code factors as columns, or use a formula"
+        ) from None
+    array = array[:, None] if array.ndim == 1 else array
+    if array.ndim != 2:
+        raise ValueError(f"{what} has shape {array.shape}: a matrix has one row for each observation")
+    found = names if names is not None else own if own is not None else None
+    if found is None:
+        ones = what == "z" and array.shape[1] == 1 and bool(np.all(array == 1))
+        found = ["(Intercept)"] if ones else [f"{what}{j}" for j in range(array.shape[1])]
+    if len(found) != array.shape[1] or len({str(name) for name in found}) < len(found):
+        raise ValueError(
+            f"{what} has {array.shape[1]} columns: give as many different names, not {list(found)}"
+        )
+    return array, tuple(str(name) for name in found)
+
+
+def _arranged(groups: Any, z: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """{name: labels} and {name: z or None} of whatever arrangement was given."""
+    if isinstance(groups, Mapping) or hasattr(groups, "columns"):
+        labels = {
+            str(name): groups[name] for name in (groups if isinstance(groups, Mapping) else groups.columns)
+        }
+    elif isinstance(groups, list | tuple) and groups and not np.isscalar(groups[0]):
+        labels = {str(getattr(g, "name", None) or f"group{k}"): g for k, g in enumerate(groups)}
+        if len(labels) < len(groups):
+            raise ValueError("two groups have the same name: pass a dict {name: labels}")
+    else:
+        return (only := {str(getattr(groups, "name", None) or "group"): groups}), dict.fromkeys(only, z)
+    if z is None:
+        return labels, dict.fromkeys(labels)
+    if isinstance(z, Mapping):
+        unknown = [str(name) for name in z if str(name) not in labels]
+        if unknown:
+            raise ValueError(f"z has {unknown[0]!r}, which is no group: there are {', '.join(labels)}")
+        return labels, {name: z.get(name) for name in labels}
+    if not isinstance(z, list | tuple) or len(z) != len(labels):
+        raise ValueError(f"there are {len(labels)} groups: pass z as a dict or list with one entry for each")
+    return labels, dict(zip(labels, z, strict=True))
