@@ -47,6 +47,7 @@ def run(
         str, typer.Option(envvar="LMMJAX_RSCRIPT", help="The Rscript that has lme4.")
     ] = "Rscript",
     cores: Annotated[int, typer.Option(help="Cores for everybody.")] = 2,
+    threads: Annotated[int, typer.Option(help="Threads of BLAS and OpenMP, for everybody.")] = 1,
     repeats: Annotated[int, typer.Option(help="Warm calls and fresh processes; medians are shown.")] = 5,
     budget: Annotated[float, typer.Option(help="Seconds after which a peer's loop ends.")] = 60.0,
     timeout: Annotated[float, typer.Option(help="Seconds after which a process is given up.")] = 1800.0,
@@ -61,10 +62,12 @@ def run(
     unknown = [p for p in asked if p not in PEERS]
     if unknown:
         raise typer.BadParameter(f"no peer {unknown[0]!r}; there are {', '.join(PEERS)}")
-    used = pin(cores)
+    used = pin(cores, threads)
     settings = Settings(asked, peer_python, rscript, small, repeats, budget, timeout)
-    described = machine.describe(used)
-    console.print(f"{described['cpu']}, {used} cores for everybody, {described['system']}")
+    described = machine.describe(used, threads)
+    console.print(
+        f"{described['cpu']}, {used} cores and {threads} BLAS threads for everybody, {described['system']}"
+    )
     results = []
     for workload in chosen:
         rows = measure(workload, settings, say=lambda text: console.print(f"[dim]{text}[/dim]"))

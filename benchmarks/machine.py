@@ -12,13 +12,14 @@ from pathlib import Path
 PACKAGES = ("lmmjax", "jax", "jaxlib", "numpy", "scipy", "pandas", "formulaic")
 
 
-def describe(cores: int) -> dict[str, object]:
+def describe(cores: int, threads: int) -> dict[str, object]:
     """Date, processor, memory, Python and package versions; the device is told by the lmmjax process."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "system": platform.platform(terse=True),
         "cpu": _cpu(),
         "cores_used": cores,
+        "blas_threads": threads,
         "cores_present": os.cpu_count(),
         "memory_gib": _memory(),
         "python": platform.python_version(),

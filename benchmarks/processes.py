@@ -30,16 +30,16 @@ class Outcome:
     error: str = ""
 
 
-def pin(cores: int) -> int:
+def pin(cores: int, threads: int) -> int:
     """Keep this process and its children on at most `cores` of the cores it may use; how many that is.
 
-    Thread pools are set to the same number, so that nobody runs more threads than cores.
+    `threads` is the size of the BLAS and OpenMP pools. XLA's own pool takes the cores there are.
     """
     if hasattr(os, "sched_setaffinity"):
         allowed = sorted(os.sched_getaffinity(0))[:cores]
         os.sched_setaffinity(0, allowed)
         cores = len(allowed)
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(cores)))
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     return cores
 
 

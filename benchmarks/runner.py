@@ -39,8 +39,9 @@ class Settings:
 class Row:
     """One call of one package. Seconds, for `responses` responses scaled from the `timed` ones.
 
-    `gap` is the largest excess of the criterion over the best optimum known, at the estimates reported and as
-    reported, over the `judged` responses; `passed` is the gate. `fresh`, `fresh_cached` are whole processes,
+    `gap` is, over the `judged` responses, the largest excess of the criterion at the reported estimates over
+    the best optimum known, or the largest error of the reported criterion, whichever is more; `passed` is the
+    gate and `failed` counts the responses beyond it. `fresh` and `fresh_cached` are whole processes,
     `over_imports` the part of them that is not importing jax, pandas and formulaic.
     """
 
@@ -57,10 +58,12 @@ class Row:
     over_imports_cached: float | None = None
     gap: float | None = None
     judged: int = 0
+    failed: int = 0
     passed: bool | None = None
     speedup: float | None = None
     peak_mib: float | None = None
     note: str = ""
+    failure: str = ""
     detail: dict[str, Any] = field(default_factory=dict)
     estimates: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
@@ -69,13 +72,20 @@ class Row:
         """Warm seconds per response."""
         return self.warm / self.responses if self.warm is not None and self.responses else None
 
+    @classmethod
+    def missing(cls, package: str, why: str, method: str = "") -> Row:
+        """The row of a package that was not measured."""
+        return cls(package, method, note=why, failure=why)
+
     def public(self) -> dict[str, Any]:
         """The row for the JSON file, without the single estimates and, if the gate failed, without times."""
         record = asdict(self) | {"per_fit": self.per_fit}
-        del record["estimates"]
+        del record["estimates"], record["failure"]
         if self.package == LMMJAX.name and self.passed is not True:
-            times = ("cold", "cached", "warm", "per_fit", "speedup", "detail", "fresh", "fresh_cached")
+            times = ("cold", "cached", "warm", "per_fit", "speedup", "fresh", "fresh_cached")
             record |= dict.fromkeys((*times, "over_imports", "over_imports_cached"))
+            kept = ("excess", "misreported", "gap_median", "device", "versions")
+            record |= {"detail": {k: v for k, v in self.detail.items() if k in kept}, "note": self.failure}
         return record
 
 
@@ -127,10 +137,10 @@ def _lmmjax(w: Workload, settings: Settings, folder: Path, count: int, index: np
 
     cold = call(0, estimates=False)
     if cold.result is None:
-        return [Row("lmmjax", "fit_batch", note=cold.error)]
+        return [Row.missing("lmmjax", cold.error, "fit_batch")]
     again = call(settings.repeats, estimates=True)
     if again.result is None:
-        return [Row("lmmjax", "fit_batch", note=again.error)]
+        return [Row.missing("lmmjax", again.error, "fit_batch")]
     got = again.result
     row = Row("lmmjax", "fit_batch", responses=count, timed=count, peak_mib=got["peak_mib"])
     row.cold, row.cached = cold.result["first"], got["first"]
@@ -152,10 +162,10 @@ def _ours(cache: Path) -> dict[str, str]:
 
 def _peer(peer: Peer, w: Workload, settings: Settings, folder: Path, count: int) -> list[Row]:
     if not peer.can_fit(w):
-        return [Row(peer.name, "", note="one grouping factor only")]
+        return [Row.missing(peer.name, "one grouping factor only")]
     interpreter = settings.rscript if peer.language == "R" else settings.peer_python
     if shutil.which(interpreter) is None:
-        return [Row(peer.name, "", note=f"not installed: no {Path(interpreter).name}")]
+        return [Row.missing(peer.name, f"not installed: no {Path(interpreter).name}")]
     rows = _each(peer, w, settings, folder, count, interpreter, {})
     if w.kind == "single":
         _fresh(peer, w, settings, folder, interpreter, rows[0])
@@ -175,7 +185,7 @@ def _each(
     command = peer.command(interpreter, "each", w, folder, budget=settings.budget)
     outcome = run(command, environment=environment, timeout=settings.timeout)
     if outcome.result is None:
-        return [Row(peer.name, "", note=outcome.error)]
+        return [Row.missing(peer.name, outcome.error)]
     rows = []
     for method, got in outcome.result["methods"].items():
         row = Row(peer.name, method, responses=count, timed=len(got["seconds"]), estimates=got["estimates"])
@@ -232,7 +242,7 @@ def _fresh(peer: Peer, w: Workload, settings: Settings, folder: Path, interprete
 def _median_wall(outcomes: Sequence[Outcome], row: Row) -> float | None:
     failed = [o.error for o in outcomes if o.result is None]
     if failed:
-        row.note = failed[0]
+        row.note = row.failure = failed[0]
         return None
     return median([o.seconds for o in outcomes])
 
@@ -246,7 +256,8 @@ def _judge(w: Workload, data: Dataset, index: np.ndarray, rows: list[Row]) -> No
         _judge_responses(w, data, list(data.responses[index]), rows)
         for row, other in zip(rows, fresh, strict=True):
             if other.gap is not None and row.gap is not None:
-                row.gap = max(row.gap, other.gap)
+                row.gap, row.failed = max(row.gap, other.gap), row.failed + other.failed
+                row.judged += other.judged
                 row.passed = bool(row.passed and other.passed)
     else:
         _judge_responses(w, data, list(data.responses[index]), rows)
@@ -257,23 +268,25 @@ def _judge_responses(w: Workload, data: Dataset, responses: list[np.ndarray], ro
     if not rows:
         return
     judge = Judge.of(w.model, data.design)
-    gaps: dict[int, list[float]] = {id(row): [] for row in rows}
+    shape = (len(rows), len(responses))
+    found, reported = np.full(shape, np.nan), np.full(shape, np.nan)
     best = np.empty(len(responses))
     for i, y in enumerate(responses):
         response = judge.response(y)
-        found = {}
-        for row in rows:
-            if i < len(row.estimates):
-                e = row.estimates[i]
-                found[id(row)] = math.nan if "error" in e else response.at_estimate(e["cov"], e["sigma2"])
-        best[i] = np.nanmin([response.best(response.starts()), *found.values()])
-        for row in rows:
-            if i < len(row.estimates):
-                reported = row.estimates[i].get("criterion", math.nan)
-                gaps[id(row)].append(max(found[id(row)], reported) - best[i])
-    for row in rows:
-        gap = np.array(gaps[id(row)])
-        row.judged, row.gap = len(gap), float(gap.max()) if gap.size else None
-        row.passed = bool(gap.size and np.all(gap <= tolerance(best[: len(gap)])))
-        row.detail["gap_median"] = float(np.nanmedian(gap))
-        row.detail["over_tolerance"] = int(np.sum(~(gap <= tolerance(best[: len(gap)]))))
+        for k, row in enumerate(rows):
+            if i < len(row.estimates) and "error" not in row.estimates[i]:
+                found[k, i] = response.at_estimate(row.estimates[i]["cov"], row.estimates[i]["sigma2"])
+                reported[k, i] = row.estimates[i]["criterion"]
+        best[i] = np.nanmin([response.best(response.starts()), *found[:, i]])
+    for k, row in enumerate(rows):
+        row.judged = len(row.estimates)
+        excess, misreported = found[k] - best, np.abs(reported[k] - found[k])
+        gap = np.maximum(excess, misreported)[: row.judged]
+        failed = ~(gap <= tolerance(best[: row.judged]))
+        row.gap = float(np.nanmax(gap)) if np.isfinite(gap).any() else math.nan
+        row.failed, row.passed = int(failed.sum()), not failed.any()
+        row.detail |= {
+            "excess": float(np.nanmax(excess, initial=0.0)),
+            "misreported": float(np.nanmax(misreported, initial=0.0)),
+            "gap_median": float(np.nanmedian(gap)) if np.isfinite(gap).any() else math.nan,
+        }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.peers import LMMJAX
@@ -20,7 +21,7 @@ WITHHELD = "withheld"
 
 def show(console: Console, workload: Workload, rows: list[Row], *, small: bool) -> None:
     """Print the rows of one workload."""
-    size = " [reduced size: checks the harness, measures nothing]" if small else ""
+    size = " (reduced size: checks the harness, measures nothing)" if small else ""
     table = Table(title=f"{workload.name}  {workload.title}{size}", caption=f"goal: {workload.goal}")
     single = workload.kind == "single"
     times = (
@@ -37,9 +38,9 @@ def show(console: Console, workload: Workload, rows: list[Row], *, small: bool) 
         printed = _times(row, single)
         if row.package == LMMJAX.name and row.passed is not True:
             printed = [WITHHELD if row.gap is not None else ""] * len(printed)
-        gate = {True: "pass", False: "FAIL", None: ""}[row.passed]
+        gate = {True: "pass", False: f"FAIL {row.failed}/{row.judged}", None: ""}[row.passed]
         peak = "" if row.peak_mib is None else f"{row.peak_mib:,.0f}"
-        table.add_row(row.package, row.method, *printed, _gap(row.gap), gate, peak, row.note)
+        table.add_row(row.package, row.method, *printed, _gap(row.gap), gate, peak, escape(row.note))
     console.print(table)
 
 

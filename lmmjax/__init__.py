@@ -1,0 +1,28 @@
+"""Linear mixed models in JAX: exact ML and REML, one fit or thousands, differentiable end to end."""
+
+from lmmjax._compile import enable_compilation_cache
+from lmmjax._version import __version__
+from lmmjax.batchfit import BatchFit
+from lmmjax.estimate import Estimate, estimate
+from lmmjax.model import Model, lmm
+from lmmjax.optimize import Status
+from lmmjax.problem import Problem, gram, loglik, profiled_deviance, response_axes, restricted_loglik
+from lmmjax.results import Fit
+
+__all__ = [
+    "BatchFit",
+    "Estimate",
+    "Fit",
+    "Model",
+    "Problem",
+    "Status",
+    "__version__",
+    "enable_compilation_cache",
+    "estimate",
+    "gram",
+    "lmm",
+    "loglik",
+    "profiled_deviance",
+    "response_axes",
+    "restricted_loglik",
+]

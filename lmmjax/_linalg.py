@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax._types import Array
+from lmmjax._types import Array, namespace
 
 UNROLL = 12
 """Largest block whose elimination is written out; larger ones loop over their columns."""
@@ -19,17 +19,17 @@ UNROLL = 12
 
 def _pivot_step(a: Array, j: Array | int, floor: Array) -> tuple[Array, Array]:
     """Sweep column j of a (q, q, ...); pivots at or below `floor` are skipped (g-inverse)."""
-    q = a.shape[0]
-    hot = (jnp.arange(q) == j).reshape((q,) + (1,) * (a.ndim - 2))
+    q, xp = a.shape[0], namespace(a)
+    hot = (xp.arange(q) == j).reshape((q,) + (1,) * (a.ndim - 2))
     row = a[j]
     pivot = row[j]
     good = pivot > floor[j]
-    inverse = jnp.where(good, 1.0 / jnp.where(good, pivot, 1.0), 0.0).astype(a.dtype)
+    inverse = xp.where(good, 1.0 / xp.where(good, pivot, 1.0), 0.0).astype(a.dtype)
     scaled = row * inverse
     cleared = a - scaled[:, None] * row[None, :]
-    edge = jnp.where(hot, -inverse, scaled)
-    a = jnp.where(hot[:, None], edge[None, :], jnp.where(hot[None, :], edge[:, None], cleared))
-    return a, jnp.where(good, pivot, 1.0)
+    edge = xp.where(hot, -inverse, scaled)
+    a = xp.where(hot[:, None], edge[None, :], xp.where(hot[None, :], edge[:, None], cleared))
+    return a, xp.where(good, pivot, 1.0)
 
 
 def sweep(a: Array, rtol: float = 0.0) -> tuple[Array, Array]:
@@ -47,13 +47,13 @@ def sweep(a: Array, rtol: float = 0.0) -> tuple[Array, Array]:
 
     Source: Goodnight (1979), doi:10.1080/00031305.1979.10482685.
     """
-    q = a.shape[0]
-    floor = rtol * jnp.stack([a[j, j] for j in range(q)])
-    if q <= UNROLL:
-        logdet = jnp.zeros_like(a[0, 0])
+    q, xp = a.shape[0], namespace(a)
+    floor = rtol * xp.stack([a[j, j] for j in range(q)])
+    if q <= UNROLL or xp is np:
+        logdet = xp.zeros_like(a[0, 0])
         for j in range(q):
             a, pivot = _pivot_step(a, j, floor)
-            logdet = logdet + jnp.log(pivot)
+            logdet = logdet + xp.log(pivot)
         return logdet, -a
 
     def body(j, carry):
@@ -75,7 +75,7 @@ def matmul(a: Array, b: Array) -> Array:
 
 def transpose(a: Array) -> Array:
     """Transpose of blocks (q, r, ...)."""
-    return jnp.swapaxes(a, 0, 1)
+    return namespace(a).swapaxes(a, 0, 1)
 
 
 def ldl(a: Array) -> tuple[Array, Array]:

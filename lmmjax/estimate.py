@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 
+from lmmjax._compile import quick_jit
 from lmmjax._linalg import sweep
 from lmmjax._types import Array, record
 from lmmjax.basis import solve_upper
 from lmmjax.criterion import CriterionParts, chain, criterion, parts, variance_information
-from lmmjax.optimize import NewtonState, Status, newton
+from lmmjax.likelihood import profiled_deviance
+from lmmjax.optimize import NewtonState, Status, lbfgs, newton
 from lmmjax.problem import Problem, deviance_shift
 
 BOUNDARY = 1e-4
@@ -50,20 +51,28 @@ class Estimate:
     singular: Array
 
 
-def estimate(problem: Problem, start: Array | None = None, *, max_iter: int = 100) -> Estimate:
+METHODS = ("newton", "lbfgs")
+
+
+def estimate(
+    problem: Problem, start: Array | None = None, *, method: str = "newton", max_iter: int = 100
+) -> Estimate:
     """Fit by ML or REML: pure, float32 or float64 as the problem is; works under `jit` and `vmap`.
 
     Parameters
     ----------
     problem : one response; map over `response_axes(problem)` for many.
-    start : (m,) starting θ, or None for the moment start.
-    max_iter : most evaluations of the criterion.
+    start : (m,) starting θ; None, or NaN as its first entry, for the moment start.
+    method : "newton" with exact Hessians, or "lbfgs" followed by Newton steps that certify the optimum.
+    max_iter : most evaluations of the criterion by Newton.
     """
-    structure = problem.structure
-    dtype = problem.n.dtype
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; choose one of: {', '.join(METHODS)}")
+    structure, dtype = problem.structure, problem.n.dtype
     if structure.n_params == 0:
         return _finish(problem, jnp.zeros(0, dtype), (), None)
     eyes = tuple(jnp.eye(term.q, dtype=dtype) for term in structure.terms)
+    identity = structure.params(eyes)
 
     def entries(theta, turns):
         return structure.entries(structure.turned(structure.factors(theta), turns), dtype)
@@ -73,16 +82,22 @@ def estimate(problem: Problem, start: Array | None = None, *, max_iter: int = 10
         jet = chain(criterion(split, problem.nu), lambda t: entries(t, turns), theta)
         return jet.value, jet.first, jet.second, split
 
-    def refine(split):
-        return structure.start(moments(split, problem.nu, entries(identity, eyes)), START_FLOOR)
+    def value(theta, turns):
+        gram = problem.shared.gram(entries(theta, turns), problem.response)
+        return profiled_deviance(gram, problem.n, problem.reml)
 
-    identity = structure.params(eyes)
-    if start is None:
-        state = newton(objective, identity, eyes, max_iter=max_iter, refine=refine, project=snap)
-    else:
-        inner = structure.change_basis(jnp.asarray(start, dtype), problem.basis.inward)
-        inner, turns = structure.start(entries(inner, eyes), 0.0)
-        state = newton(objective, inner, turns, max_iter=max_iter, project=snap)
+    def refine(split):
+        d, floor = moments(split, problem.nu, entries(identity, eyes)), jnp.asarray(START_FLOOR, dtype)
+        if start is not None:
+            given = structure.change_basis(jnp.asarray(start, dtype), problem.basis.inward)
+            chosen = ~jnp.isnan(given[0])
+            d, floor = jnp.where(chosen, entries(given, eyes), d), jnp.where(chosen, 0.0, floor)
+        theta, turns = structure.start(d, floor)
+        if method == "lbfgs":
+            theta = lbfgs(lambda t: value(t, turns), theta)
+        return theta, turns
+
+    state = newton(objective, identity, eyes, max_iter=max_iter, refine=refine, project=snap)
     return _finish(problem, state.x, state.context, state)
 
 
@@ -169,4 +184,4 @@ def _masked_inverse(information: Array, fixed: Array) -> Array:
     return jnp.where(either, 0.0, inverse)
 
 
-estimate_jit = jax.jit(estimate, static_argnames=("max_iter",))
+estimate_jit = quick_jit(estimate, static_argnames=("method", "max_iter"))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmmjax.bars import STRUCTURES, Bar, split_bars
+from lmmjax.formula.bars import STRUCTURES, Bar, split_bars
 
 
 def terms(formula: str) -> list[tuple[str, str]]:

@@ -49,7 +49,7 @@ each <- function(fit, responses) {
   budget <- as.numeric(option$budget)
   clock <- function() as.numeric(Sys.time())
   start <- clock()
-  suppressWarnings(suppressMessages(fit(responses[[1]])))
+  try(suppressWarnings(suppressMessages(fit(responses[[1]]))), silent = TRUE)
   begun <- clock()
   first <- begun - start
   seconds <- list()
@@ -77,10 +77,11 @@ tight <- lmerControl(optimizer = "nloptwrap", calc.derivs = FALSE, boundary.tol 
                                     maxeval = 1e5))
 fitted <- suppressWarnings(suppressMessages(lmer(formula, with_response(responses[[length(responses)]]), REML = reml)))
 parsed <- lFormula(formula, with_response(responses[[1]]), REML = reml)
+start <- parsed$reTrms$theta + 0  # a copy: the optimiser writes into parsed$reTrms
 modular <- function(y) {
   parsed$fr[[option$response]] <- y
   devfun <- do.call(mkLmerDevfun, parsed)
-  mkMerMod(environment(devfun), optimizeLmer(devfun), parsed$reTrms, fr = parsed$fr)
+  mkMerMod(environment(devfun), optimizeLmer(devfun, start = start), parsed$reTrms, fr = parsed$fr)
 }
 blas <- basename(sessionInfo()$BLAS)
 finish(list(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmmjax._linalg import pivot_order, psd_cholesky
-from lmmjax._types import Array
+from lmmjax._types import Array, namespace
 from lmmjax.covariance.base import CovarianceFamily
 
 
@@ -77,12 +77,14 @@ class Structure:
             matrix[np.array([i for i, _ in term.entries]), np.array([j for _, j in term.entries])]
             for term, matrix in zip(self.terms, covariances, strict=True)
         ]
-        return jnp.concatenate(picked) if picked else jnp.zeros(0, dtype)
+        xp = namespace(*covariances)
+        return xp.concatenate(picked) if picked else xp.zeros(0, dtype)
 
     def matrices(self, d: Array) -> tuple[Array, ...]:
         """The symmetric matrices D (q, q) from d (m,)."""
+        xp = namespace(d)
         return tuple(
-            jnp.tensordot(d[s], jnp.asarray(unit_entries(term), d.dtype), axes=1)
+            xp.tensordot(d[s], xp.asarray(unit_entries(term), dtype=d.dtype), axes=1)
             for term, s in zip(self.terms, self.entry_slices(), strict=True)
         )
 
@@ -94,7 +96,7 @@ class Structure:
             out.append(moved @ moved.T)
         return tuple(out)
 
-    def start(self, d: Array, floor: float) -> tuple[Array, tuple[Array, ...]]:
+    def start(self, d: Array, floor: Array) -> tuple[Array, tuple[Array, ...]]:
         """θ and coordinates of the positive definite matrices nearest to d.
 
         Variances are at least `floor`, correlations at most 0.9. An unstructured term is taken in

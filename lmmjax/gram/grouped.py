@@ -17,9 +17,10 @@ Groups of one pattern have the same R; then only Σ C_iCᵢᵀ of each pattern i
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 
 from lmmjax._linalg import matmul, sweep, transpose
-from lmmjax._types import Array, record, static
+from lmmjax._types import Array, namespace, record, static
 from lmmjax.covariance import Structure
 from lmmjax.covariance.structure import unit_entries
 from lmmjax.gram.base import CrossProducts, Gram, GramJet, Projection, ResponseProducts
@@ -50,20 +51,21 @@ class GroupedProducts(CrossProducts):
 
     def _blocks(self, d: Array) -> tuple[Array, Array, Array]:
         """log|I + RᵀDR| (K,), H (q, q, K), J = RH (q, q, K)."""
-        big_d = jnp.tensordot(self._units(d.dtype), d, axes=(0, 0))[..., None]
-        q = self.r.shape[0]
-        eye = jnp.eye(q, dtype=d.dtype)[..., None]
+        xp = namespace(d, self.r)
+        big_d = xp.tensordot(self.units.astype(d.dtype), d, axes=(0, 0))[..., None]
+        eye = xp.eye(self.r.shape[0], dtype=d.dtype)[..., None]
         logdet, h = sweep(eye + matmul(matmul(transpose(self.r), big_d), self.r))
         return logdet, h, matmul(self.r, h)
 
-    def _units(self, dtype) -> Array:
-        """E (m, q, q) in the merged columns of all terms."""
+    @property
+    def units(self) -> np.ndarray:
+        """E (m, q, q) with D = Σ d_c E_c, in the merged columns of all terms."""
         q, m = self.r.shape[0], self.structure.n_entries
-        units = jnp.zeros((m, q, q), dtype)
+        units = np.zeros((m, q, q))
         column = 0
         for term, s in zip(self.structure.terms, self.structure.entry_slices(), strict=True):
             block = slice(column, column + term.q)
-            units = units.at[s, block, block].set(jnp.asarray(unit_entries(term), dtype))
+            units[s, block, block] = unit_entries(term)
             column += term.q
         return units
 
@@ -84,9 +86,9 @@ class GroupedProducts(CrossProducts):
     def jet(self, d: Array, response: GroupedResponse) -> GramJet:
         logdet, h, j = self._blocks(d)
         u = matmul(j, transpose(self.r))
-        units = self._units(d.dtype)[..., None]
-        # (UE)_c and EJ_c: (q, q, m, K)
-        e = jnp.moveaxis(units, 0, 2)
+        units = jnp.asarray(self.units, d.dtype)
+        # E, UE: (q, q, m, K)
+        e = jnp.moveaxis(units, 0, 2)[..., None]
         ue = matmul(u[:, :, None], e)
         total = self.logdet_r + jnp.sum(self.count * logdet)
         first_logdet = jnp.sum(self.count * _trace(ue), axis=-1)
@@ -94,7 +96,7 @@ class GroupedProducts(CrossProducts):
         if self.compressed:
             xx, xy, yy = self._compressed_jet(h, j, u, e, response)
         else:
-            xx, xy, yy = self._raw_jet(h, j, u, units[..., 0], response)
+            xx, xy, yy = self._raw_jet(h, j, u, units, response)
         return GramJet(
             Gram(total, self.within_xx + xx[0], response.within_xy + xy[0], response.within_yy + yy[0]),
             Gram(first_logdet, xx[1], xy[1], yy[1]),
@@ -136,7 +138,7 @@ class GroupedProducts(CrossProducts):
         ut = (u[:, :, None, None] * t[None, None]).reshape(q * q * q * (p + 1), -1)
         tut = (flat @ ut.T).reshape(q, p + 1, q, q, q, p + 1)
         first = -jnp.einsum("cab,apbr->cpr", units, tt)
-        half = jnp.einsum("cab,def,apbefr->cdpr", units, units, jnp.transpose(tut, (0, 1, 2, 3, 4, 5)))
+        half = jnp.einsum("cab,def,apbefr->cdpr", units, units, tut)
         second = half + jnp.swapaxes(half, -1, -2)
         parts = (value, first, second)
         return (
@@ -147,7 +149,9 @@ class GroupedProducts(CrossProducts):
 
     def project(self, d: Array, response: GroupedResponse) -> tuple[Projection, ...]:
         if self.compressed:
-            raise ValueError("the random effects of compressed products are not kept; prepare with compress=False")
+            raise ValueError(
+                "the random effects of compressed products are not kept; prepare with compress=False"
+            )
         _, _, j = self._blocks(d)
         u = matmul(j, transpose(self.r))
         tx = matmul(j, self.between_xx)

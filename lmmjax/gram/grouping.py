@@ -81,7 +81,9 @@ class GroupedPrepared(Prepared):
         within_xy = within @ self.x_within.T
         within_yy = xp.sum(within * within, axis=-1)
         if not self.compressed:
-            return GroupedResponse(within_xy, within_yy, self._pad(c_y), xp.zeros((*y.shape[:-1], 0), y.dtype))
+            return GroupedResponse(
+                within_xy, within_yy, self._pad(c_y), xp.zeros((*y.shape[:-1], 0), y.dtype)
+            )
         between_xy, between_yy = [], []
         for a in range(self.q):
             for b in range(a, self.q):

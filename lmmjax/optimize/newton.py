@@ -104,7 +104,9 @@ def newton(
         level = (jnp.abs(actual) <= noise) & (state.predicted <= 4 * noise)
         flatter = jnp.max(jnp.abs(gradient)) <= jnp.max(jnp.abs(state.gradient))
         descends = (actual > 1e-4 * state.predicted) & (actual > 0)
-        take = finite & jnp.where(projecting, actual >= -noise, descends | (level & flatter) | first | restart)
+        take = finite & jnp.where(
+            projecting, actual >= -noise, descends | (level & flatter) | first | restart
+        )
 
         length = jnp.sqrt(jnp.sum((state.trial - state.x) ** 2))
         wider = jnp.where(actual > 0.75 * state.predicted, 2.0 * length, 0.0)

@@ -12,32 +12,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .bars import SplitFormula, split_bars
-from .columns import Table, group_levels, nearest, row_labels
-from .expressions import Part, apply_part, fit_parts, parse, parse_vector
-from .frame import (
+from lmmjax.formula.bars import SplitFormula, split_bars
+from lmmjax.formula.columns import Table, group_levels, nearest, row_labels
+from lmmjax.formula.expressions import Part, apply_part, fit_parts, parse, parse_vector
+from lmmjax.formula.frame import (
     ModelFrame,
     NewFrame,
     NewRandom,
     RandomColumns,
-    array_frame,
     assemble,
     complete_rows,
     require_finite,
     row_vector,
 )
 
-__all__ = ["ModelFrame", "NewFrame", "NewRandom", "RandomColumns", "array_frame", "model_frame", "new_frame"]
-
 
 @dataclass(frozen=True)
 class _Recipe:
     """What new data need: fitted parts ("fixed", "response", "offset", "offset(…)", terms by their
-    text), the columns of x that were kept, the columns of the data that are categorical."""
+    text), the columns of x that were kept, the kinds of the columns of the data."""
 
     parts: dict[str, Part]
     kept: np.ndarray
-    categorical: frozenset[str]
+    kinds: dict[str, str]
     array_offset: bool
 
 
@@ -77,8 +74,8 @@ def model_frame(
         column = table.take(name, rows)
         if column.dtype.kind == "f":
             require_finite(column.to_numpy(), f"column {name!r}", table.index[rows])
-    parts, matrices, rows, categorical = fit_parts(parts, table, rows, counts)
-    random = _random_columns(split, parts, matrices, table, rows, categorical)
+    parts, matrices, rows, kinds = fit_parts(parts, table, rows, counts)
+    random = _random_columns(split, parts, matrices, table, rows, kinds)
 
     fixed = parts["fixed"]
     vectors = {name: matrices[name][:, 0] for name, part in parts.items() if part.is_vector}
@@ -100,7 +97,7 @@ def model_frame(
         terms=fixed.terms,
         term_factors=fixed.term_factors,
         factor_levels=fixed.levels,
-        recipe=lambda kept: _Recipe(parts, kept, categorical, "offset" in arrays),
+        recipe=lambda kept: _Recipe(parts, kept, kinds, "offset" in arrays),
     )
 
 
@@ -153,7 +150,7 @@ def new_frame(
             raise ValueError(f"the new data have no column {name!r}: {nearest(name, table.keys)}")
         absent |= table.missing(name)
     rows = np.flatnonzero(~absent)
-    matrices = {name: apply_part(part, table, rows, recipe.categorical) for name, part in parts.items()}
+    matrices = {name: apply_part(part, table, rows, recipe.kinds) for name, part in parts.items()}
     random = []
     for term in wanted:
         columns = [table.take(name, rows) for name in term._levels.names]
@@ -197,14 +194,13 @@ def _random_columns(
     matrices: dict[str, np.ndarray],
     table: Table,
     rows: np.ndarray,
-    categorical: frozenset[str],
+    kinds: dict[str, str],
 ) -> tuple[RandomColumns, ...]:
     coded, out = {}, []
     for bar in split.bars:
         part = parts[bar.text]
-        confounded = categorical if len(bar.group) > 1 else part.bare
-        for name in part.bare & confounded & set(bar.group):
-            if bar.structure == "us":
+        for name in part.bare & set(bar.group):
+            if bar.structure == "us" and (len(bar.group) == 1 or kinds[name] in ("category", "bool")):
                 raise ValueError(
                     f"{name!r} is on both sides of the bar in ({bar.text}): take it off the left"
                 )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .columns import Levels, Table, group_levels
+from lmmjax.formula.columns import Levels, Table, group_levels
 
 ALIAS_TOLERANCE = 1e-10
 
@@ -214,7 +214,8 @@ def array_frame(
     for name in labels:
         codes, levels = group_levels([name], [table.take(name, rows)])
         part, part_names = matrices.get(name, (np.ones((n, 1)), ("(Intercept)",)))
-        text = " + ".join(part_names).replace("(Intercept)", "1")
+        text = " + ".join(["0"] * ("(Intercept)" not in part_names) + list(part_names))
+        text = text.replace("(Intercept)", "1")
         text = f"{text} | {name}" if structure == "us" else f"{structure}({text} | {name})"
         random.append(
             RandomColumns(part[rows], part_names, name, codes, levels.labels, structure, (), text, levels)

@@ -14,14 +14,17 @@ import numpy as np
 def natural_knots(x: np.ndarray, df: int | None, knots: Sequence[float] | None) -> dict[str, Any]:
     """Inner knots (given, or df − 1 of them at equally spaced quantiles of x) and boundary knots.
 
-    Raises ValueError if df is less than 1, if both are given, or if x has fewer than two values.
+    Raises ValueError if df is not a whole number of at least 1, if both are given, or if x has fewer
+    than two values.
     """
     x = x[np.isfinite(x)]
-    if df is not None and (knots is not None or df < 1):
-        raise ValueError(f"ns: give df of at least 1 or knots, not df={df} and knots={knots}")
+    if df is not None and (knots is not None or df < 1 or df != int(df)):
+        raise ValueError(
+            f"ns: give df, a whole number of at least 1, or knots, not df={df} and knots={knots}"
+        )
     if x.size == 0 or x.min() == x.max():
         raise ValueError("ns: a spline needs at least two different values")
-    inner = np.quantile(x, np.linspace(0, 1, (df or 1) + 1)[1:-1]) if knots is None else np.sort(knots)
+    inner = np.quantile(x, np.linspace(0, 1, int(df or 1) + 1)[1:-1]) if knots is None else np.sort(knots)
     return {"inner": np.asarray(inner, float), "boundary": (float(x.min()), float(x.max()))}
 
 

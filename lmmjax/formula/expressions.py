@@ -12,6 +12,7 @@ basis of R's), `factor` (formulaic's C), TRUE and FALSE; `np` is NumPy.
 
 import ast
 import builtins
+import copy
 import re
 import warnings
 from collections.abc import Iterable
@@ -23,10 +24,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .bars import STRUCTURES, quoted
-from .columns import Table, nearest
-from .frame import require_rows
-from .splines import natural_basis, natural_knots
+from lmmjax.formula.bars import STRUCTURES, quoted
+from lmmjax.formula.columns import Table, nearest
+from lmmjax.formula.frame import require_rows
+from lmmjax.formula.splines import natural_basis, natural_knots
 
 _QUOTES = re.compile(r"""`[^`]*`|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'""")
 
@@ -102,11 +103,11 @@ def parse_vector(name: str, text: str, table: Table) -> Part:
 
 def fit_parts(
     parts: dict[str, Part], table: Table, rows: np.ndarray, counts: dict[str, int]
-) -> tuple[dict[str, Part], dict[str, np.ndarray], np.ndarray, frozenset[str]]:
+) -> tuple[dict[str, Part], dict[str, np.ndarray], np.ndarray, dict[str, str]]:
     """Evaluate parts on the complete rows `rows` of a table.
 
     Returns the fitted parts, their matrices, the rows left after those were dropped in which an
-    expression gives NaN (counted in `counts`), and the columns of the data that are categorical.
+    expression gives NaN (counted in `counts`), and the kind of each column: number, bool, category, time.
     Expressions are evaluated again on the rows left, unless that gives NaN again (as `lag` does).
     """
 
@@ -129,20 +130,36 @@ def fit_parts(
         for name, part in parts.items()
     }
     columns = _frame(table, parts.values(), rows)
-    categorical = frozenset(str(name) for name, column in columns.items() if column.dtype == "category")
-    return fitted, {name: value.matrix for name, value in values.items()}, rows, categorical
+    kinds = {str(name): _kind(column) for name, column in columns.items()}
+    return fitted, {name: value.matrix for name, value in values.items()}, rows, kinds
 
 
-def apply_part(part: Part, table: Table, rows: np.ndarray, categorical: frozenset[str]) -> np.ndarray:
-    """(n, k) values of a fitted part (or a new vector) on all n rows of a table, NaN outside `rows`."""
+def apply_part(part: Part, table: Table, rows: np.ndarray, kinds: dict[str, str]) -> np.ndarray:
+    """(n, k) values of a fitted part (or a new vector) on all n rows of a table, NaN outside `rows`.
+
+    `kinds` are those of the fit; a column that has become another kind is converted to a factor or to
+    bool, or is a ValueError. The state of the fit is left as it is.
+    """
     out = np.full((table.n, 1 if part.is_vector else len(part.names)), np.nan)
     if rows.size:
         frame = _frame(table, [part], rows)
-        for name in categorical & set(part.columns):
-            frame[name] = frame[name].astype("category")
-        value = _evaluate(part, frame, set())
+        for name, column in list(frame.items()):
+            now = _kind(column)
+            kind = kinds.get(str(name), now)
+            if kind == "category":
+                frame[name] = column.astype("category")
+            elif kind == "bool" and now == "number" and bool(column.isin([0, 1]).all()):
+                frame[name] = column.astype(bool)
+            elif kind != now:
+                raise ValueError(f"{part.label}: column {name!r} was a {kind} in the fit and is a {now} here")
+        value = _evaluate(replace(part, spec=copy.deepcopy(part.spec)), frame, set())
         out[np.delete(rows, sorted(value.lost))] = value.matrix
     return out
+
+
+def _kind(column: pd.Series) -> str:
+    codes = {"b": "bool", "i": "number", "f": "number", "m": "time", "M": "time"}
+    return codes.get(column.dtype.kind, "category")
 
 
 @dataclass(frozen=True)
@@ -171,7 +188,8 @@ def _evaluate(part: Part, frame: pd.DataFrame, drop: set[int]) -> _Evaluated:
         try:
             matrix = materializer.get_model_matrix(part.spec, drop_rows=lost, output="numpy")
         except Exception as error:
-            raise ValueError(f"{part.label}: {error}") from error
+            short = _not_by_row(materializer.factor_cache, len(frame))
+            raise ValueError(f"{part.label}: {short or error}") from error
         evaluated = {str(expr): factor.values for expr, factor in materializer.factor_cache.items()}
         if lost:
             nulls = {expr: len(lib.find_nulls(v)) for expr, v in evaluated.items() if not np.isscalar(v)}
@@ -187,6 +205,14 @@ def _evaluate(part: Part, frame: pd.DataFrame, drop: set[int]) -> _Evaluated:
     return _Evaluated(
         values.astype(np.float64), matrix.model_spec, lost, {e: k for e, k in nulls.items() if k}
     )
+
+
+def _not_by_row(factors: dict[str, Any], n: int) -> str:
+    for expr, factor in factors.items():
+        values, python = factor.values, factor.factor.eval_method.value == "python"
+        if python and not isinstance(values.__wrapped__, dict) and np.shape(values)[:1] != (n,):
+            return f"{expr!r} does not give one value for each row"
+    return ""
 
 
 def _check_levels(part: Part, evaluated: dict[str, Any], *, known: bool) -> None:

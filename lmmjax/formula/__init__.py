@@ -1,0 +1,18 @@
+"""Formulas and data frames to arrays; the only part of the package that knows formulaic."""
+
+from lmmjax.formula.bars import Bar, SplitFormula, split_bars
+from lmmjax.formula.build import model_frame, new_frame
+from lmmjax.formula.frame import ModelFrame, NewFrame, NewRandom, RandomColumns, array_frame
+
+__all__ = [
+    "Bar",
+    "ModelFrame",
+    "NewFrame",
+    "NewRandom",
+    "RandomColumns",
+    "SplitFormula",
+    "array_frame",
+    "model_frame",
+    "new_frame",
+    "split_bars",
+]

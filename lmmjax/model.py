@@ -1,0 +1,201 @@
+"""`lmm` and `Model`: from a formula and a data frame to a problem, and from its estimate to a fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from lmmjax._linalg import psd_cholesky
+from lmmjax._types import Array
+from lmmjax.batch import estimate_many
+from lmmjax.batchfit import BatchFit
+from lmmjax.conditional import simulate
+from lmmjax.covariance import family
+from lmmjax.design import Design, RandomTerm
+from lmmjax.estimate import METHODS, Estimate, estimate_jit
+from lmmjax.formula import ModelFrame, array_frame, model_frame
+from lmmjax.problem import Problem, ProblemMaker
+from lmmjax.results import Fit
+from lmmjax.varcomp import Component, components
+
+
+def lmm(
+    formula: str, data: Any, *, weights: Any = None, offset: Any = None, backend: str | None = None
+) -> Model:
+    """A linear mixed model in lme4's notation.
+
+    Parameters
+    ----------
+    formula : "y ~ x + (x | g)"; without a response ("~ x + (x | g)") for `fit_batch`.
+    data : pandas or polars frame, or a dict of columns. Rows with a missing value in any variable of
+        the formula are dropped and counted.
+    weights : prior weights w, Var(ε) = σ²/w: a column's name, an expression or an array.
+    offset : known part of the mean, likewise; added to `offset(...)` terms of the formula.
+    backend : "grouped", "dense", or None for the cheapest that covers the model.
+
+    Raises
+    ------
+    ValueError : names what is wrong with the formula or the data, and the remedy.
+    """
+    return Model(model_frame(formula, data, weights=weights, offset=offset), backend=backend)
+
+
+class Model:
+    """A model with its data, ready to be fitted; made by `lmm` or `Model.from_arrays`."""
+
+    def __init__(self, frame: ModelFrame, backend: str | None = None):
+        self.frame = frame
+        self._backend = backend
+        self.design = Design(
+            frame.x,
+            tuple(
+                RandomTerm(term.z, term.codes, len(term.levels), family(term.structure), f"({term.text})")
+                for term in frame.random
+            ),
+            frame.weights,
+            frame.offset,
+        )
+        self.maker = ProblemMaker(self.design, backend)
+        self._expanded: ProblemMaker | None = None
+
+    @classmethod
+    def from_arrays(cls, y: Any, x: Any, groups: Any, z: Any = None, **options: Any) -> Model:
+        """A model from matrices: x (n, p), groups (n,) or a dict of them, z (n, q) or None for an intercept.
+
+        `options` are those of `lmmjax.formula.array_frame` (names, weights, offset) and `backend`.
+        """
+        backend = options.pop("backend", None)
+        return cls(array_frame(y, x, groups, z, **options), backend=backend)
+
+    @property
+    def formula(self) -> str:
+        """The formula as given."""
+        return self.frame.formula
+
+    @property
+    def components(self) -> list[Component]:
+        """The entries of ψ, in order."""
+        random = self.frame.random
+        return components(self.design.structure, [t.group for t in random], [t.names for t in random])
+
+    def problem(self, y: Array | None = None, reml: bool = True, dtype: Any = None) -> Problem:
+        """The pytree that the pure functions take; y (n,), the model's own if None, may be traced."""
+        response = self._response() if y is None else y
+        if response.shape[-1] != self.design.n:
+            raise ValueError(f"y has {response.shape[-1]} values for {self.design.n} rows of the model")
+        return self.maker(response, reml, dtype)
+
+    def expanded(self, y: np.ndarray, reml: bool = True) -> Problem:
+        """The problem with the products of every group kept, for conditional modes."""
+        compressed = getattr(self.maker.prepared, "compressed", False)
+        if compressed and self._expanded is None:
+            self._expanded = ProblemMaker(self.design, self._backend, compress=False)
+        return (self._expanded or self.maker)(y, reml)
+
+    def fit(
+        self, reml: bool = True, *, method: str = "newton", start: Array | None = None, max_iter: int = 100
+    ) -> Fit:
+        """Fit by REML, or by maximum likelihood with reml=False.
+
+        Parameters
+        ----------
+        method : "newton" (exact Hessians) or "lbfgs".
+        start : θ (m,) as `fit.theta` reports it; by default moment estimates.
+        """
+        return self.fit_response(self._response(), reml, method=method, start=start, max_iter=max_iter)
+
+    def fit_response(
+        self,
+        y: Any,
+        reml: bool = True,
+        *,
+        method: str = "newton",
+        start: Array | None = None,
+        max_iter: int = 100,
+        name: str | None = None,
+    ) -> Fit:
+        """Fit the model to a response y (n,) on its rows."""
+        if method not in METHODS:
+            raise ValueError(f"unknown method {method!r}; choose one of: {', '.join(METHODS)}")
+        y = np.asarray(y, dtype=float)
+        if y.shape != (self.design.n,):
+            raise ValueError(f"y has shape {y.shape}; the model has {self.design.n} rows: ({self.design.n},)")
+        if not np.all(np.isfinite(y)):
+            row = int(np.argmin(np.isfinite(y)))
+            raise ValueError(f"the response is not finite in row {row}: drop the row, or use fit_batch")
+        m = self.design.structure.n_params
+        first = np.full(m, np.nan) if start is None else np.asarray(start, float)
+        if first.shape != (m,):
+            raise ValueError(
+                f"start has shape {first.shape}; the model has {m} covariance parameters: ({m},)"
+            )
+        with jax.enable_x64(True):
+            problem = self.problem(y, reml)
+            result = estimate_jit(problem, first, method=method, max_iter=max_iter)
+            return Fit(self, y, jax.tree.map(np.asarray, result), reml, name)
+
+    def fit_batch(self, responses: Any, reml: bool = True, *, max_iter: int = 100) -> BatchFit:
+        """Fit the model to every column of `responses`, an n × T array or frame.
+
+        Rows match those of the data the model was made from; rows that were dropped there are dropped
+        here. A response that cannot be fitted gets a status and missing results.
+        """
+        names, values = _columns(responses)
+        n_data = self.design.n + self.frame.n_dropped
+        if values.shape[0] == n_data:
+            values = values[self.frame.rows]
+        elif values.shape[0] != self.design.n:
+            raise ValueError(
+                f"responses have {values.shape[0]} rows; the data have {n_data}: pass an n × T array with one "
+                "row per row of the data (transpose it?)"
+            )
+        result = estimate_many(self.maker, np.ascontiguousarray(values.T, dtype=float), reml, max_iter)
+        return BatchFit(self, names, values, result, reml)
+
+    def simulate(self, key: Array, mean: np.ndarray, psi: np.ndarray, draws: int) -> np.ndarray:
+        """Responses (draws, n) with fixed part mean (n,) and natural covariance parameters ψ (m + 1,)."""
+        weights = self.frame.weights
+        sd = np.sqrt(psi[-1]) * (np.ones(self.design.n) if weights is None else 1 / np.sqrt(weights))
+        with jax.enable_x64(True):
+            factors = tuple(
+                psd_cholesky(matrix, 1e-13) for matrix in self.design.structure.matrices(psi[:-1])
+            )
+            terms = self.design.terms
+            drawn = simulate(
+                key,
+                mean,
+                tuple(t.z for t in terms),
+                tuple(t.codes for t in terms),
+                factors,
+                tuple(t.n_groups for t in terms),
+                sd,
+                draws,
+            )
+            return np.asarray(drawn)
+
+    def _response(self) -> np.ndarray:
+        if self.frame.y is None:
+            raise ValueError(
+                f"the formula {self.formula!r} has no response: use fit_batch, or write one left of ~"
+            )
+        return self.frame.y
+
+    def __repr__(self) -> str:
+        groups = {term.group: len(term.levels) for term in self.frame.random}
+        return f"Model({self.formula!r}, n={self.design.n}, groups={groups})"
+
+
+def _columns(responses: Any) -> tuple[pd.Index, np.ndarray]:
+    if hasattr(responses, "columns"):
+        names = pd.Index(list(responses.columns))
+        return names, np.asarray(responses.to_numpy(), dtype=float)
+    values = np.asarray(responses, dtype=float)
+    if values.ndim != 2:
+        raise ValueError(f"responses have shape {values.shape}: pass an n × T array, one column a response")
+    return pd.RangeIndex(values.shape[1]), values
+
+
+__all__ = ["Estimate", "Model", "lmm"]

@@ -1,0 +1,53 @@
+"""Predictions for new rows: fixed part, offset and the random terms that are asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from lmmjax.formula import new_frame
+
+if TYPE_CHECKING:
+    from lmmjax.results import Fit
+
+
+def predict_new(fit: Fit, newdata: Any, re: Any, new_levels: str, offset: Any) -> pd.Series:
+    """See `Fit.predict`."""
+    if new_levels not in ("error", "population"):
+        raise ValueError(f"unknown new_levels {new_levels!r}; choose one of: error, population")
+    wanted = _wanted(re)
+    frame = fit.model.frame
+    if newdata is None:
+        values = frame.x @ fit.estimate.beta
+        known = frame.offset if offset is None else np.asarray(offset, float)
+        rows = [(term.z, term.codes, term.text) for term in frame.random if _included(term, wanted)]
+        index = frame.index
+    else:
+        new = new_frame(frame, newdata, groups=wanted, offset=offset)
+        for term in new.random:
+            if term.unseen and new_levels == "error":
+                shown = ", ".join(map(str, term.unseen[:5])) + (", …" if len(term.unseen) > 5 else "")
+                raise ValueError(
+                    f"new levels of {term.group!r}: {shown}; pass new_levels='population' to predict them with b = 0"
+                )
+        values, known, index = new.x @ fit.estimate.beta, new.offset, new.index
+        rows = [(term.z, term.codes, term.text) for term in new.random]
+    if known is not None:
+        values = values + known
+    modes = {term.text: m.b for term, m in zip(frame.random, fit._modes, strict=True)} if rows else {}
+    for z, codes, text in rows:
+        contribution = np.sum(z * modes[text][codes], axis=1)
+        values = values + np.where(codes < 0, 0.0, contribution)
+    return pd.Series(values, index=index, name="predicted")
+
+
+def _wanted(re: Any) -> list[str] | None:
+    if isinstance(re, str):
+        return None if re == "all" else [] if re == "none" else [re]
+    return list(re)
+
+
+def _included(term: Any, wanted: list[str] | None) -> bool:
+    return wanted is None or term.group in wanted or term.text in wanted

@@ -1,0 +1,381 @@
+"""`Fit`: a fitted model. Methods pick and label; the numbers come from functions on arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtr, ndtri
+
+from lmmjax import varcomp
+from lmmjax.conditional import Modes, conditional_modes
+from lmmjax.estimate import Estimate
+from lmmjax.optimize import Status
+from lmmjax.predict import predict_new
+from lmmjax.summary import Summary, summarise
+
+if TYPE_CHECKING:
+    from lmmjax.model import Model
+
+
+class Fit:
+    """A linear mixed model fitted to one response.
+
+    Attributes
+    ----------
+    model : the `Model`.
+    estimate : the record of arrays that `lmmjax.estimate` returned.
+    y : (n,) the response.
+    reml : whether the criterion was REML.
+    """
+
+    def __init__(self, model: Model, y: np.ndarray, estimate: Estimate, reml: bool, name: str | None = None):
+        self.model, self.y, self.estimate, self.reml = model, y, estimate, reml
+        self.response = model.frame.response if name is None else name
+
+    # --- fixed effects -------------------------------------------------------------------------------
+
+    def _series(self, values: Any, name: str) -> pd.Series:
+        return pd.Series(np.asarray(values), index=list(self.model.frame.x_names), name=name)
+
+    @property
+    def params(self) -> pd.Series:
+        """Estimates of the fixed effects β."""
+        return self._series(self.estimate.beta, "estimate")
+
+    @property
+    def bse(self) -> pd.Series:
+        """Standard errors of the fixed effects."""
+        return self._series(np.sqrt(np.diagonal(self.estimate.cov_beta)), "se")
+
+    @property
+    def tvalues(self) -> pd.Series:
+        """Estimate over standard error."""
+        return (self.params / self.bse).rename("t")
+
+    @property
+    def pvalues(self) -> pd.Series:
+        """Two-sided normal p-values."""
+        return self.coef_table()["p"]
+
+    def cov_params(self) -> pd.DataFrame:
+        """Covariance matrix Φ = (XᵀV⁻¹X)⁻¹ of the fixed effects."""
+        names = list(self.model.frame.x_names)
+        return pd.DataFrame(self.estimate.cov_beta, index=names, columns=names)
+
+    def coef_table(self, ddf: str = "normal") -> pd.DataFrame:
+        """Columns estimate, se, df, t, p. ddf="normal" refers t to the standard normal (df infinite)."""
+        if ddf != "normal":
+            raise ValueError(f"unknown ddf {ddf!r}; choose one of: normal")
+        t = self.tvalues
+        p = self._series(2.0 * ndtr(-np.abs(t)), "p")
+        df = self._series(np.full(len(t), np.inf), "df")
+        return pd.concat([self.params, self.bse, df, t, p], axis=1)
+
+    def conf_int(self, method: str = "wald", level: float = 0.95, which: str = "fixed") -> pd.DataFrame:
+        """Confidence intervals, columns lower and upper.
+
+        Parameters
+        ----------
+        method : "wald". Standard deviations are taken on the log scale, correlations on Fisher's z scale.
+        which : "fixed", or "all" for sds, correlations, sigma and then the fixed effects.
+        """
+        if method != "wald":
+            raise ValueError(f"unknown method {method!r}; choose one of: wald")
+        if which not in ("fixed", "all"):
+            raise ValueError(f"unknown which {which!r}; choose one of: fixed, all")
+        if not 0 < level < 1:
+            raise ValueError(f"level must lie between 0 and 1, not {level}")
+        half = ndtri(0.5 + level / 2) * self.bse
+        fixed = pd.DataFrame({"lower": self.params - half, "upper": self.params + half})
+        if which == "fixed":
+            return fixed
+        rows = self.model.components
+        return pd.concat([varcomp.sd_intervals(rows, self.estimate.psi, self.estimate.cov_psi, level), fixed])
+
+    # --- criterion -----------------------------------------------------------------------------------
+
+    @property
+    def deviance(self) -> float:
+        """The minimised criterion: REML criterion, or −2 log-likelihood under ML."""
+        return float(self.estimate.deviance)
+
+    @property
+    def llf(self) -> float:
+        """(Restricted) log-likelihood."""
+        return -0.5 * self.deviance
+
+    @property
+    def nobs(self) -> int:
+        """Number of observations used."""
+        return self.model.design.n
+
+    @property
+    def n_params(self) -> int:
+        """Fixed effects, covariance parameters and σ²."""
+        return self.model.design.p + self.model.design.structure.n_params + 1
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion, on the criterion that was fitted, as lme4 does."""
+        return self.deviance + 2.0 * self.n_params
+
+    @property
+    def bic(self) -> float:
+        """Bayesian information criterion with log(n), as lme4 does."""
+        return self.deviance + np.log(self.nobs) * self.n_params
+
+    @property
+    def aicc(self) -> float:
+        """AIC with the small-sample correction of Hurvich & Tsai (1989, doi:10.1093/biomet/76.2.297)."""
+        k = self.n_params
+        left = self.nobs - k - 1
+        return self.aic + 2.0 * k * (k + 1) / left if left > 0 else np.inf
+
+    @property
+    def scale(self) -> float:
+        """σ², the residual variance."""
+        return float(self.estimate.sigma2)
+
+    @property
+    def sigma(self) -> float:
+        """σ, the residual standard deviation."""
+        return float(np.sqrt(self.estimate.sigma2))
+
+    @property
+    def theta(self) -> np.ndarray:
+        """Entries of the relative Cholesky factors, as lme4's `getME(., "theta")`."""
+        return self.estimate.theta
+
+    @property
+    def status(self) -> str:
+        """How the optimisation ended, and what to do about it."""
+        return Status(int(self.estimate.status)).advice
+
+    @property
+    def converged(self) -> bool:
+        """Gradient and Newton decrement are below tolerance at the reported point."""
+        return int(self.estimate.status) == Status.CONVERGED
+
+    @property
+    def is_singular(self) -> bool:
+        """A variance is estimated as 0 or a correlation as ±1."""
+        return bool(self.estimate.singular)
+
+    @property
+    def grad_norm(self) -> float:
+        """Largest derivative of the criterion, for columns of X and Z of unit scale."""
+        return float(self.estimate.grad_norm)
+
+    @property
+    def n_iter(self) -> int:
+        """Evaluations of the criterion with its derivatives."""
+        return int(self.estimate.n_iter)
+
+    # --- random effects ------------------------------------------------------------------------------
+
+    def varcorr(self) -> pd.DataFrame:
+        """Variance components: group, term1, term2, vcov, sdcor, se (of vcov); the last row is Residual."""
+        return varcomp.varcorr_table(self.model.components, self.estimate.psi, self.estimate.cov_psi)
+
+    @cached_property
+    def _modes(self) -> tuple[Modes, ...]:
+        """Conditional modes of every term, in the user's coordinates."""
+        problem = self.model.expanded(self.y, self.reml)
+        structure, basis, scale = self.model.design.structure, problem.basis, problem.origin.scale
+        sigma2 = self.estimate.sigma2
+        inner = [
+            b @ matrix @ b.T
+            for b, matrix in zip(
+                basis.inward, structure.matrices(self.estimate.psi[:-1] / sigma2), strict=True
+            )
+        ]
+        projections = problem.shared.project(structure.entries(tuple(inner)), problem.response)
+        beta = basis.x_factor @ (self.estimate.beta - problem.origin.beta) / scale
+        cov_beta = basis.x_factor @ self.estimate.cov_beta @ basis.x_factor.T / scale**2
+        out = []
+        terms = self.model.design.terms
+        for term, projection, matrix, back in zip(terms, projections, inner, basis.outward, strict=True):
+            modes = conditional_modes(projection, matrix, beta, sigma2 / scale**2, cov_beta)
+            b, cond_var, mspe = (
+                np.asarray(a)[: term.n_groups] for a in (modes.b, modes.cond_var, modes.mspe)
+            )
+            square = scale**2
+            out.append(
+                Modes(
+                    scale * (b @ back.T), square * (back @ cond_var @ back.T), square * (back @ mspe @ back.T)
+                )
+            )
+        return tuple(out)
+
+    @property
+    def random_effects(self) -> dict[str, pd.DataFrame]:
+        """Conditional modes (BLUPs): for each grouping factor a frame of levels × terms."""
+        return self._by_group([modes.b for modes in self._modes])
+
+    def ranef(self, cond_var: bool = True) -> pd.DataFrame:
+        """Conditional modes in long form: group, level, term, value, and with cond_var also
+
+        cond_sd (given y, parameters known) and pred_se (√MSPE: with the uncertainty of β̂).
+        """
+        pieces = []
+        for term, modes in zip(self.model.frame.random, self._modes, strict=True):
+            for j, name in enumerate(term.names):
+                piece = {
+                    "group": term.group,
+                    "level": list(term.levels),
+                    "term": name,
+                    "value": modes.b[:, j],
+                }
+                if cond_var:
+                    piece["cond_sd"] = np.sqrt(np.maximum(modes.cond_var[:, j, j], 0.0))
+                    piece["pred_se"] = np.sqrt(np.maximum(modes.mspe[:, j, j], 0.0))
+                pieces.append(pd.DataFrame(piece))
+        return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame()
+
+    def cond_var(self, mspe: bool = False) -> dict[str, np.ndarray]:
+        """Per random term, as written, the (G, q, q) conditional (or prediction error) covariance matrices."""
+        terms = zip(self.model.frame.random, self._modes, strict=True)
+        return {term.text: modes.mspe if mspe else modes.cond_var for term, modes in terms}
+
+    def coef(self) -> dict[str, pd.DataFrame]:
+        """Fixed plus random coefficients of every level: for each grouping factor levels × coefficients."""
+        out = {}
+        for group, effects in self.random_effects.items():
+            effects = effects.rename(columns={"(Intercept)": "Intercept"})
+            names = [*self.params.index, *(c for c in effects.columns if c not in self.params.index)]
+            fixed = self.params.reindex(names).fillna(0.0)
+            out[group] = effects.reindex(columns=names).fillna(0.0) + fixed
+        return out
+
+    def _by_group(self, values: list[np.ndarray]) -> dict[str, pd.DataFrame]:
+        frames: dict[str, pd.DataFrame] = {}
+        for term, b in zip(self.model.frame.random, values, strict=True):
+            frame = pd.DataFrame(b, index=pd.Index(term.levels, name=term.group), columns=list(term.names))
+            known = frames.get(term.group)
+            frames[term.group] = frame if known is None else pd.concat([known, frame], axis=1)
+        return frames
+
+    def icc(self, by_group: bool = False) -> Any:
+        """Share of the variance that is between groups, averaged over the rows where slopes vary.
+
+        For one random intercept τ²/(τ² + σ²). With by_group=True a Series by grouping factor.
+
+        Source: Johnson (2014), doi:10.1111/2041-210X.12225.
+        """
+        shares: dict[str, float] = {}
+        matrices = self.model.design.structure.matrices(self.estimate.psi[:-1])
+        for term, matrix in zip(self.model.frame.random, matrices, strict=True):
+            mean = float(np.mean(np.sum((term.z @ matrix) * term.z, axis=1)))
+            shares[term.group] = shares.get(term.group, 0.0) + mean
+        total = sum(shares.values()) + self.scale
+        if by_group:
+            return pd.Series(shares, dtype=float) / total
+        return sum(shares.values()) / total
+
+    # --- fitted values -------------------------------------------------------------------------------
+
+    @cached_property
+    def _population(self) -> np.ndarray:
+        frame = self.model.frame
+        return frame.x @ self.estimate.beta + (0.0 if frame.offset is None else frame.offset)
+
+    @property
+    def fittedvalues(self) -> pd.Series:
+        """Xβ̂ + Zb̂ + offset."""
+        values = self._population.copy()
+        for term, modes in zip(self.model.frame.random, self._modes, strict=True):
+            values += np.sum(term.z * modes.b[term.codes], axis=1)
+        return pd.Series(values, index=self.model.frame.index, name="fitted")
+
+    @property
+    def resid(self) -> pd.Series:
+        """Response less fitted values."""
+        return (self.y - self.fittedvalues).rename("resid")
+
+    @property
+    def scaled_resid(self) -> pd.Series:
+        """Pearson residuals √w (y − ŷ)/σ̂."""
+        weights = self.model.frame.weights
+        return (self.resid * (1.0 if weights is None else np.sqrt(weights)) / self.sigma).rename(
+            "scaled_resid"
+        )
+
+    def predict(
+        self, newdata: Any = None, *, re: Any = "all", new_levels: str = "error", offset: Any = None
+    ) -> pd.Series:
+        """Predictions for new rows, or for those of the fit if newdata is None.
+
+        Parameters
+        ----------
+        re : "all", "none" (population level), or a list of grouping factors or terms to include.
+        new_levels : "error", or "population" for b = 0 at unseen levels of a grouping factor.
+        offset : replaces the offset given to the model.
+        """
+        return predict_new(self, newdata, re, new_levels, offset)
+
+    # --- refitting -----------------------------------------------------------------------------------
+
+    def refit(self, y: Any = None, *, reml: bool | None = None) -> Fit:
+        """The same model fitted to another response (n,), by the same criterion unless `reml` says otherwise."""
+        reml = self.reml if reml is None else reml
+        return self.model.fit_response(self.y if y is None else y, reml)
+
+    def simulate(self, key: Any, n: int = 1) -> pd.DataFrame:
+        """n responses drawn from the fitted model: a frame of rows × draws, as `fit_batch` takes it.
+
+        Parameters
+        ----------
+        key : `jax.random` key.
+        """
+        draws = self.model.simulate(key, self._population, self.estimate.psi, n)
+        return pd.DataFrame(draws.T, index=self.model.frame.index)
+
+    # --- reports -------------------------------------------------------------------------------------
+
+    def summary(self) -> Summary:
+        """What lme4 prints; shown as a table in a notebook."""
+        return summarise(self)
+
+    def tidy(self) -> pd.DataFrame:
+        """One row a coefficient and variance component (on the sd scale): effect, group, term, estimate, se."""
+        fixed = self.coef_table().rename_axis("term").reset_index()
+        fixed.insert(0, "effect", "fixed")
+        rows, psi = self.model.components, self.estimate.psi
+        values, jacobian = varcomp.sd_scale(psi, rows)
+        random = pd.DataFrame(
+            {
+                "effect": "random",
+                "group": [row.group for row in rows],
+                "term": [name.split("|")[0] for name in varcomp.names(rows)],
+                "estimate": values,
+                "se": varcomp.delta_se(jacobian, self.estimate.cov_psi),
+            }
+        )
+        table = pd.concat([fixed, random], ignore_index=True)
+        return table[["effect", "group", "term", "estimate", "se", "df", "t", "p"]]
+
+    def glance(self) -> pd.DataFrame:
+        """One row about the fit."""
+        names = ["nobs", "sigma", "llf", "deviance", "aic", "bic", "aicc", "reml", "converged", "is_singular"]
+        return pd.DataFrame([{name: getattr(self, name) for name in names}])
+
+    def augment(self) -> pd.DataFrame:
+        """One row an observation: response, fitted, population-level fitted, residuals."""
+        columns: Mapping[str, Any] = {
+            self.response or "y": self.y,
+            "fitted": self.fittedvalues,
+            "fixed": self._population,
+            "resid": self.resid,
+            "scaled_resid": self.scaled_resid,
+        }
+        return pd.DataFrame(columns, index=self.model.frame.index)
+
+    def __repr__(self) -> str:
+        kind = "REML" if self.reml else "ML"
+        return (
+            f"Fit({self.model.formula!r}, {kind}, deviance={self.deviance:.6g}, {self.status.split(':')[0]})"
+        )

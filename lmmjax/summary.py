@@ -1,0 +1,156 @@
+"""The printed summary of a fit, in the layout of lme4 and lmerTest; plain text and HTML."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from lmmjax.results import Fit
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Lines before the tables, the tables by title, and notes after them."""
+
+    head: tuple[str, ...]
+    tables: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]], ...]
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        blocks = ["\n".join(self.head)]
+        for title, header, rows in self.tables:
+            blocks.append(f"{title}:\n" + _text_table(header, rows))
+        return "\n\n".join(blocks) + ("\n" + "\n".join(self.notes) if self.notes else "")
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        parts = ["<div>", "".join(f"<div>{escape(line)}</div>" for line in self.head)]
+        for title, header, rows in self.tables:
+            cells = "".join(f"<th>{escape(h)}</th>" for h in header)
+            body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows)
+            parts.append(
+                f"<table><caption>{escape(title)}</caption><thead><tr>{cells}</tr></thead>"
+                f"<tbody>{body}</tbody></table>"
+            )
+        parts += [f"<div>{escape(note)}</div>" for note in self.notes]
+        return "".join(parts) + "</div>"
+
+
+def summarise(fit: Fit) -> Summary:
+    """Build the summary of a fit."""
+    kind = "REML" if fit.reml else "maximum likelihood"
+    label = "REML criterion at convergence" if fit.reml else "-2 log-likelihood"
+    head = [
+        f"Linear mixed model fit by {kind}",
+        f"Formula: {fit.model.formula}",
+        "",
+        f"{label}: {fit.deviance:.1f}    AIC: {fit.aic:.1f}    BIC: {fit.bic:.1f}",
+    ]
+    quantiles = np.quantile(fit.scaled_resid, [0.0, 0.25, 0.5, 0.75, 1.0])
+    tables = [
+        (
+            "Scaled residuals",
+            ("Min", "1Q", "Median", "3Q", "Max"),
+            (tuple(f"{q:.4f}" for q in quantiles),),
+        ),
+        ("Random effects", *_random_table(fit)),
+        ("Fixed effects", *_fixed_table(fit)),
+    ]
+    return Summary(tuple(head), tuple(tables), tuple(_notes(fit)))
+
+
+def _random_table(fit: Fit):
+    table = fit.varcorr()
+    digits = _digits(table["sdcor"][table["term2"].isna()])
+    rows, widest = [], 0
+    for k, term in enumerate(fit.model.frame.random):
+        mine = [c for c in fit.model.components if c.term == k]
+        values = {(c.i, c.j): table.iloc[fit.model.components.index(c)] for c in mine}
+        for i, name in enumerate(term.names):
+            row = values[i, i]
+            cor = [f"{values[i, j]['sdcor']:.2f}" if (i, j) in values else "" for j in range(i)]
+            widest = max(widest, len([c for c in cor if c]))
+            rows.append(
+                [term.group if i == 0 else "", name, _number(row["vcov"]), f"{row['sdcor']:.{digits}f}", *cor]
+            )
+    last = table.iloc[-1]
+    rows.append(["Residual", "", _number(last["vcov"]), f"{last['sdcor']:.{digits}f}"])
+    header = ["Groups", "Name", "Variance", "Std.Dev."] + ["Corr"] * bool(widest) + [""] * (widest - 1)
+    rows = [tuple((row + [""] * len(header))[: len(header)]) for row in rows]
+    return tuple(header), tuple(rows)
+
+
+def _fixed_table(fit: Fit):
+    table = fit.coef_table()
+    digits = _digits(table["se"])
+    rows = []
+    for name, row in table.iterrows():
+        rows.append(
+            (
+                str(name),
+                f"{row['estimate']:.{digits}f}",
+                f"{row['se']:.{digits}f}",
+                f"{row['t']:.3f}",
+                _p_value(row["p"]),
+                _stars(row["p"]),
+            )
+        )
+    return ("", "Estimate", "Std. Error", "t value", "Pr(>|z|)", ""), tuple(rows)
+
+
+def _notes(fit: Fit) -> list[str]:
+    frame = fit.model.frame
+    groups = dict.fromkeys((term.group, len(term.levels)) for term in frame.random)
+    counted = "; ".join(f"{name}, {size}" for name, size in groups)
+    notes = ["", f"Number of obs: {fit.nobs}" + (f", groups: {counted}" if counted else "")]
+    if frame.n_dropped:
+        listed = ", ".join(f"{name} {count}" for name, count in frame.missing.items())
+        notes.append(f"{frame.n_dropped} rows dropped for missing values ({listed})")
+    if frame.aliased:
+        notes.append(f"dropped for linear dependence: {', '.join(frame.aliased)}")
+    if fit.is_singular:
+        notes.append("boundary (singular) fit: a variance is estimated as 0 or a correlation as ±1")
+    if not fit.converged:
+        notes.append(f"not converged: {fit.status}")
+    return notes
+
+
+def _digits(values: pd.Series) -> int:
+    """Decimals that leave the smallest positive value about four significant digits."""
+    positive = values[np.isfinite(values) & (values > 0)]
+    if positive.empty:
+        return 4
+    return int(np.clip(3 - np.floor(np.log10(positive.min())), 0, 8))
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.4g}"
+
+
+def _p_value(p: float) -> str:
+    if not np.isfinite(p):
+        return "NaN"
+    return "<2e-16" if p < 2e-16 else f"{p:.3g}" if p < 1e-3 else f"{p:.4f}"
+
+
+def _stars(p: float) -> str:
+    return next((s for bound, s in ((1e-3, "***"), (1e-2, "**"), (0.05, "*"), (0.1, ".")) if p < bound), "")
+
+
+def _text_table(header: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> str:
+    widths = [max(len(line[k]) for line in (header, *rows)) for k in range(len(header))]
+    left = {k for k, name in enumerate(header) if name in ("", "Groups", "Name")}
+    return "\n".join(
+        " "
+        + " ".join(
+            c.ljust(w) if k in left else c.rjust(w) for k, (c, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in (header, *rows)
+    )

@@ -1,0 +1,92 @@
+"""Bad formulas and bad data: one ValueError that names the culprit and says what to do."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from frame_data import DATA, ONE, F, N
+
+from lmmjax.formula import model_frame
+
+BAD = DATA.assign(
+    one="u",
+    inf=np.where(np.arange(N) == 4, np.inf, 1.0),
+    date=pd.Timestamp("2024-01-01"),
+    scale=1.0,
+    none=np.nan,
+)
+
+
+@pytest.mark.parametrize(
+    ("formula", "options", "message"),
+    [
+        ("y ~ age2", {}, "fixed part: unknown column 'age2': there are: y, x, k"),
+        ("y ~ myCol", {}, "unknown column 'myCol': did you mean 'my col'?"),
+        ("y ~ x + (sise | g)", {}, "(sise | g): unknown column 'sise': did you mean 'size'?"),
+        ("y ~ x + (x | G)", {}, "unknown column 'G': did you mean 'g'?"),
+        ("Y ~ x", {}, "response 'Y': unknown column 'Y': did you mean 'y'?"),
+        ("y ~ log(dot.ted)", {}, "unknown column 'dot': in an expression write `dot.ted`, in backticks"),
+        ("y ~ lgo(x)", {}, "unknown function 'lgo': did you mean 'log'?"),
+        ("y ~ dia(x | g)", {}, "unknown function 'dia': did you mean 'diag'?"),
+        ("y ~ np.lgo(x)", {}, "module 'numpy' has no attribute 'lgo'"),
+        ("y ~ scale + scale(x)", {}, "column 'scale' hides the function scale()"),
+        ("y ~ x z", {}, "Missing operator between `x` and `z`.\n    x z\n    ^"),
+        ("y ~ x + (k k | g)", {}, "(k k | g): cannot read 'k k'"),
+        ("y ~ x + (1 | one)", {}, "grouping factor 'one' has one level (u)"),
+        ("y ~ one", {}, "factor 'one' has one level"),
+        ("y ~ x + (f | f)", {}, "'f' is on both sides of the bar in (f | f)"),
+        ("y ~ x + (g | g)", {}, "'g' is on both sides of the bar in (g | g)"),
+        ("y ~ x + (0 + f | f:g)", {}, "'f' is on both sides of the bar"),
+        ("y ~ x + (0 | g)", {}, "(0 | g) has no columns left of the bar"),
+        ("y ~ inf", {}, "column 'inf' is infinite in row r4"),
+        ("y ~ log(x - x)", {}, "column 'log(x - x)' is infinite in row r0"),
+        ("y ~ x + (log(0*k) | g)", {}, "column 'log(0 * k)' of (log(0*k) | g) is infinite in row r0"),
+        ("1/(0*y) ~ x", {}, "the response is infinite in row r0"),
+        ("f ~ x", {}, "response 'f' is not one numeric column"),
+        ("flag ~ x", {}, "response 'flag' is not one numeric column"),
+        ("poly(x, 2) ~ k", {}, "response 'poly(x, 2)' is not one numeric column"),
+        ("y ~ x + I(np.mean(k))", {}, "'I(np.mean(k))' does not give one value for each row"),
+        ("np.mean(y) ~ x", {}, "does not give one value for each row"),
+        ("y ~ ns(x, 0)", {}, "ns: give df, a whole number of at least 1"),
+        ("y ~ ns(x - x, 2)", {}, "a spline needs at least two different values"),
+        ("y ~ date", {}, "column 'date' is a date or time"),
+        ("y ~ none + x", {}, "every row has a missing value: none (24)"),
+        ("y ~ log(-x)", {}, "every row has a missing value: log(-x) (24)"),
+        ("y ~ C(f, levels=['a', 'b'])", {}, "has values outside its levels: c"),
+        ("y ~ x", {"weights": "k"}, "weights must be positive: 0 in row r0"),
+        ("y ~ x", {"weights": -ONE}, "weights must be positive: -1 in row r0"),
+        ("y ~ x", {"weights": "inf"}, "is infinite in row r4"),
+        ("y ~ x", {"weights": np.full(N, np.inf)}, "weights is infinite in row r0"),
+        ("y ~ x", {"weights": "f"}, "weights 'f' is not one numeric column"),
+        ("y ~ x", {"weights": "w8"}, "weights 'w8': unknown column 'w8'"),
+        ("y ~ x", {"weights": [1.0, 2.0]}, "weights has shape (2,): give one value for each of the 24 rows"),
+        ("y ~ x", {"weights": F}, "weights is not numeric"),
+        ("y ~ x", {"offset": "x^2"}, "offset 'x^2': ^ is Python's exclusive or"),
+        ("y ~ x", {"offset": pd.Series(ONE)}, "offset has another index than the data"),
+        ("y ~ x + (1 | g", {}, "this ( is never closed"),
+    ],
+)
+def test_bad_input_is_named(formula, options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        model_frame(formula, BAD, **options)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (DATA.iloc[:0], "the data have no rows"),
+        ({"y": [1.0, 2.0], "x": [1.0]}, "differ in length: {'y': 2, 'x': 1}"),
+        ({"y": [1.0, 2.0], "x": 1.0}, "column 'x' of data is a single value"),
+        ({"y": [1.0, 2.0], "x": np.ones((2, 2))}, "column 'x' has shape (2, 2)"),
+        ({"y": [1.0, 2.0], "x": [1j, 2j]}, "column 'x' has complex numbers"),
+        ({"y": [1.0, 2.0], "x": [[1], [2]]}, "column 'x' has values that are no labels"),
+        ([1, 2], "data is a list: pass a pandas or polars frame"),
+        (pl.LazyFrame({"y": [1.0], "x": [2.0]}), "pass data.collect()"),
+        (pd.DataFrame(np.ones((2, 3)), columns=["y", "x", "x"]), "more than one column 'x'"),
+    ],
+)
+def test_bad_data_is_named(data, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        model_frame("y ~ x", data)
