@@ -40,6 +40,7 @@ def run(
     ),
     json: Annotated[Path | None, typer.Option(help="Write everything measured to this file.")] = None,
     small: Annotated[bool, typer.Option("--small", help="A reduced size, to check the harness.")] = False,
+    responses: Annotated[int | None, typer.Option(help="Another number of responses, for scaling.")] = None,
     peer_python: Annotated[
         str, typer.Option(envvar="LMMJAX_PEER_PYTHON", help="The Python that has the peers.")
     ] = sys.executable,
@@ -63,7 +64,7 @@ def run(
     if unknown:
         raise typer.BadParameter(f"no peer {unknown[0]!r}; there are {', '.join(PEERS)}")
     used = pin(cores, threads)
-    settings = Settings(asked, peer_python, rscript, small, repeats, budget, timeout)
+    settings = Settings(asked, peer_python, rscript, small, responses, repeats, budget, timeout)
     described = machine.describe(used, threads)
     console.print(
         f"{described['cpu']}, {used} cores and {threads} BLAS threads for everybody, {described['system']}"
@@ -71,7 +72,7 @@ def run(
     results = []
     for workload in chosen:
         rows = measure(workload, settings, say=lambda text: console.print(f"[dim]{text}[/dim]"))
-        table.show(console, workload, rows, small=small)
+        table.show(console, workload, rows, small=small, responses=responses)
         results.append((workload, rows))
         if json is not None:
             table.save(json, table.record(described, results, small=small))

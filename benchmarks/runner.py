@@ -30,6 +30,7 @@ class Settings:
     peer_python: str
     rscript: str = "Rscript"
     small: bool = False
+    responses: int | None = None
     repeats: int = 5
     budget: float = 60.0
     timeout: float = 1800.0
@@ -91,7 +92,7 @@ class Row:
 
 def measure(workload: Workload, settings: Settings, say: Callable[[str], None]) -> list[Row]:
     """All rows of a workload: lmmjax first, then the peers."""
-    count = workload.small if settings.small else workload.responses
+    count = settings.responses or (workload.small if settings.small else workload.responses)
     say(f"{workload.name}: making {count:,} responses")
     data = workload.generate(count)
     index = workload.checked_index(count)
@@ -131,8 +132,9 @@ def _lmmjax(w: Workload, settings: Settings, folder: Path, count: int, index: np
         return rows
 
     def call(repeats: int, estimates: bool) -> Outcome:
-        more = {"repeats": repeats, "estimates": str(estimates).lower(), "checked": ",".join(map(str, index))}
-        command = LMMJAX.command(python, "batch", w, folder, **more)
+        checked = ",".join(map(str, index))
+        more = {"repeats": repeats, "budget": settings.budget, "estimates": str(estimates).lower()}
+        command = LMMJAX.command(python, "batch", w, folder, checked=checked, **more)
         return run(command, environment=environment, timeout=settings.timeout)
 
     cold = call(0, estimates=False)

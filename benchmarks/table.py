@@ -19,9 +19,12 @@ SCHEMA = 1
 WITHHELD = "withheld"
 
 
-def show(console: Console, workload: Workload, rows: list[Row], *, small: bool) -> None:
-    """Print the rows of one workload."""
+def show(
+    console: Console, workload: Workload, rows: list[Row], *, small: bool, responses: int | None = None
+) -> None:
+    """Print the rows of one workload, saying when it was not run at its own size."""
     size = " (reduced size: checks the harness, measures nothing)" if small else ""
+    size = f" (run with {responses:,} responses)" if responses else size
     table = Table(title=f"{workload.name}  {workload.title}{size}", caption=f"goal: {workload.goal}")
     single = workload.kind == "single"
     times = (

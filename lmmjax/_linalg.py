@@ -25,9 +25,9 @@ def _pivot_step(a: Array, j: Array | int, floor: Array) -> tuple[Array, Array]:
     pivot = row[j]
     good = pivot > floor[j]
     inverse = xp.where(good, 1.0 / xp.where(good, pivot, 1.0), 0.0).astype(a.dtype)
-    scaled = row * inverse
+    scaled = row * inverse[None]
     cleared = a - scaled[:, None] * row[None, :]
-    edge = xp.where(hot, -inverse, scaled)
+    edge = xp.where(hot, -inverse[None], scaled)
     a = xp.where(hot[:, None], edge[None, :], xp.where(hot[None, :], edge[:, None], cleared))
     return a, xp.where(good, pivot, 1.0)
 
@@ -48,7 +48,7 @@ def sweep(a: Array, rtol: float = 0.0) -> tuple[Array, Array]:
     Source: Goodnight (1979), doi:10.1080/00031305.1979.10482685.
     """
     q, xp = a.shape[0], namespace(a)
-    floor = rtol * xp.stack([a[j, j] for j in range(q)])
+    floor = rtol * diagonal(a)
     if q <= UNROLL or xp is np:
         logdet = xp.zeros_like(a[0, 0])
         for j in range(q):
@@ -63,6 +63,11 @@ def sweep(a: Array, rtol: float = 0.0) -> tuple[Array, Array]:
 
     a, logdet = jax.lax.fori_loop(0, q, body, (a, jnp.zeros_like(a[0, 0])))
     return logdet, -a
+
+
+def hold(a: Array) -> Array:
+    """a, marked as worth keeping: unrolled code computes it once rather than for each of its users."""
+    return a if isinstance(a, np.ndarray) else jax.lax.optimization_barrier(a)
 
 
 def matmul(a: Array, b: Array) -> Array:
@@ -93,7 +98,7 @@ def ldl(a: Array) -> tuple[Array, Array]:
     l_inv : (m, m) unit lower triangular, d : (m,).
     """
     m = a.shape[0]
-    scale = jnp.max(jnp.abs(jnp.stack([a[j, j] for j in range(m)])))
+    scale = jnp.max(jnp.abs(diagonal(a)))
     tiny = jnp.maximum(scale * 8 * jnp.finfo(a.dtype).eps, jnp.finfo(a.dtype).tiny * 1e8)
     l_inv = jnp.eye(m, dtype=a.dtype)
     pivots = []
@@ -122,13 +127,18 @@ def psd_cholesky(a: Array, rtol: float) -> Array:
     return jnp.stack(columns, axis=1)
 
 
+def diagonal(a: Array) -> Array:
+    """The diagonal (q, ...) of blocks (q, q, ...)."""
+    return namespace(a).stack([a[j, j] for j in range(a.shape[0])]) if a.shape[0] else a.reshape(0)
+
+
 def pivot_order(a: Array) -> Array:
     """Permutation t (q, q) for which tᵀat has its pivots in decreasing order."""
     q = a.shape[0]
     columns = []
     done = jnp.zeros(q, a.dtype)
     for _ in range(q):
-        left = jnp.where(done > 0, -jnp.inf, jnp.diagonal(a))
+        left = jnp.where(done > 0, -jnp.inf, diagonal(a))
         hot = (jnp.arange(q) == jnp.argmax(left)).astype(a.dtype)
         columns.append(hot)
         done = done + hot

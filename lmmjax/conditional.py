@@ -74,8 +74,8 @@ def simulate(
     """
     keys = jax.random.split(key, len(z) + 1)
     n = mean.shape[0]
-    y = mean + residual_sd * jax.random.normal(keys[0], (draws, n), mean.dtype)
+    y = mean[None] + residual_sd[None] * jax.random.normal(keys[0], (draws, n), mean.dtype)
     for k, zk, ck, fk, groups in zip(keys[1:], z, codes, factors, n_groups, strict=True):
         b = jax.random.normal(k, (draws, groups, fk.shape[0]), mean.dtype) @ fk.T
-        y = y + jnp.sum(zk * b[:, ck], axis=-1)
+        y = y + jnp.sum(zk[None] * b[:, ck], axis=-1)
     return y

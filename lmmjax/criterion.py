@@ -13,6 +13,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from lmmjax._linalg import hold
 from lmmjax._types import Array, record
 from lmmjax.gram.base import GramJet
 from lmmjax.likelihood import Profile, profile
@@ -38,7 +39,8 @@ class CriterionParts:
 
 def parts(jet: GramJet, reml: Array) -> CriterionParts:
     """The two parts of the criterion with their derivatives in d."""
-    fit = profile(jet.value)
+    jet = jax.lax.optimization_barrier(jet)
+    fit = jax.lax.optimization_barrier(profile(jet.value))
     beta, inverse, dtype = fit.beta, fit.xx_inv, fit.r2.dtype
     first, second = jet.first, jet.second
     xb = first.xx @ beta
@@ -46,8 +48,8 @@ def parts(jet: GramJet, reml: Array) -> CriterionParts:
     r2_first = first.yy - 2.0 * (first.xy @ beta) + xb @ beta
     r2_second = second.yy - 2.0 * (second.xy @ beta) + (second.xx @ beta) @ beta - 2.0 * v @ inverse @ v.T
     solved = inverse @ first.xx
-    trace_first = jnp.trace(solved, axis1=-2, axis2=-1)
-    trace_second = jnp.sum(inverse * second.xx, axis=(-2, -1))
+    trace_first = jnp.sum(inverse[None] * first.xx, axis=(-2, -1))
+    trace_second = jnp.sum(inverse[None, None] * second.xx, axis=(-2, -1))
     cross = jnp.sum(solved[:, None] * jnp.swapaxes(solved, -1, -2)[None], axis=(-2, -1))
     kappa = jnp.asarray(reml, dtype)
     logdet = Jet(
@@ -69,8 +71,10 @@ def criterion(split: CriterionParts, nu: Array) -> Jet:
 
 def chain(jet: Jet, entries: Callable[[Array], Array], theta: Array) -> Jet:
     """Derivatives in θ from those in d, through d = entries(θ)."""
-    jacobian = jax.jacfwd(entries)(theta)
-    bend = jax.hessian(lambda t: jet.first @ entries(t))(theta)
+    jet = jax.lax.optimization_barrier(jet)
+    slope = jax.jacfwd(entries)
+    jacobian = hold(slope(theta))
+    bend = jnp.tensordot(jet.first, jax.jacfwd(slope)(theta), axes=1)
     return Jet(jet.value, jet.first @ jacobian, jacobian.T @ jet.second @ jacobian + bend)
 
 

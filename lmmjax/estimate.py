@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from lmmjax._compile import quick_jit
-from lmmjax._linalg import sweep
+from lmmjax._linalg import diagonal, sweep
 from lmmjax._types import Array, record
 from lmmjax.basis import solve_upper
 from lmmjax.criterion import CriterionParts, chain, criterion, parts, variance_information
@@ -70,35 +70,76 @@ def estimate(
         raise ValueError(f"unknown method {method!r}; choose one of: {', '.join(METHODS)}")
     structure, dtype = problem.structure, problem.n.dtype
     if structure.n_params == 0:
-        return _finish(problem, jnp.zeros(0, dtype), (), None)
-    eyes = tuple(jnp.eye(term.q, dtype=dtype) for term in structure.terms)
-    identity = structure.params(eyes)
+        return finish(problem, jnp.zeros(0, dtype), ())
+    eyes = identity_turns(problem)
 
-    def entries(theta, turns):
-        return structure.entries(structure.turned(structure.factors(theta), turns), dtype)
-
-    def objective(theta, turns):
-        split = parts(problem.shared.jet(entries(theta, turns), problem.response), problem.reml)
-        jet = chain(criterion(split, problem.nu), lambda t: entries(t, turns), theta)
-        return jet.value, jet.first, jet.second, split
-
-    def value(theta, turns):
-        gram = problem.shared.gram(entries(theta, turns), problem.response)
-        return profiled_deviance(gram, problem.n, problem.reml)
-
-    def refine(split):
-        d, floor = moments(split, problem.nu, entries(identity, eyes)), jnp.asarray(START_FLOOR, dtype)
+    def refine(split: CriterionParts) -> tuple[Array, tuple[Array, ...]]:
+        d, floor = moments(split, problem.nu, prior(problem)), jnp.asarray(START_FLOOR, dtype)
         if start is not None:
             given = structure.change_basis(jnp.asarray(start, dtype), problem.basis.inward)
             chosen = ~jnp.isnan(given[0])
-            d, floor = jnp.where(chosen, entries(given, eyes), d), jnp.where(chosen, 0.0, floor)
+            d = jnp.where(chosen, entries(problem, given, eyes), d)
+            floor = jnp.where(chosen, 0.0, floor)
         theta, turns = structure.start(d, floor)
         if method == "lbfgs":
-            theta = lbfgs(lambda t: value(t, turns), theta)
+            theta = lbfgs(lambda t: value(problem, t, turns), theta)
         return theta, turns
 
-    state = newton(objective, identity, eyes, max_iter=max_iter, refine=refine, project=snap)
-    return _finish(problem, state.x, state.context, state)
+    state = newton(
+        lambda theta, turns: objective(problem, theta, turns),
+        structure.params(eyes),
+        eyes,
+        max_iter=max_iter,
+        refine=refine,
+        project=snap,
+    )
+    return finish(problem, state.x, state.context, state, state.aux)
+
+
+def entries(problem: Problem, theta: Array, turns: tuple[Array, ...]) -> Array:
+    """d (m,) for θ (m,) in the internal coordinates that `turns` (q, q) a term describe."""
+    structure = problem.structure
+    return structure.entries(structure.turned(structure.factors(theta), turns), theta.dtype)
+
+
+def objective(problem: Problem, theta: Array, turns: tuple[Array, ...]):
+    """The criterion at θ with gradient (m,) and Hessian (m, m), and its parts as functions of d."""
+    split = parts(problem.shared.jet(entries(problem, theta, turns), problem.response), problem.reml)
+    jet = chain(criterion(split, problem.nu), lambda t: entries(problem, t, turns), theta)
+    return jet.value, jet.first, jet.second, split
+
+
+def value(problem: Problem, theta: Array, turns: tuple[Array, ...]) -> Array:
+    """The criterion at θ."""
+    gram = problem.shared.gram(entries(problem, theta, turns), problem.response)
+    return profiled_deviance(gram, problem.n, problem.reml)
+
+
+def identity_turns(problem: Problem) -> tuple[Array, ...]:
+    """The internal coordinates as they are."""
+    return tuple(jnp.eye(term.q, dtype=problem.n.dtype) for term in problem.structure.terms)
+
+
+def prior(problem: Problem) -> Array:
+    """d (m,) of the prior for the moment start: unit relative variances."""
+    turns = identity_turns(problem)
+    return entries(problem, problem.structure.params(turns), turns)
+
+
+def moment_start(problem: Problem) -> tuple[Array, tuple[Array, ...]]:
+    """Starting θ and coordinates: what the first evaluation of `estimate` gives."""
+    d0 = prior(problem)
+    split = parts(problem.shared.jet(d0, problem.response), problem.reml)
+    return problem.structure.start(moments(split, problem.nu, d0), jnp.asarray(START_FLOOR, d0.dtype))
+
+
+def descend(problem: Problem, theta: Array, turns: tuple[Array, ...], max_iter: int) -> NewtonState:
+    """Newton steps from θ, keeping nothing but the point: for many lanes."""
+
+    def bare(theta, turns):
+        return (*objective(problem, theta, turns)[:3], ())
+
+    return newton(bare, theta, turns, max_iter=max_iter, project=snap)
 
 
 def moments(split: CriterionParts, nu: Array, d0: Array) -> Array:
@@ -132,15 +173,22 @@ def snap(theta: Array) -> Array:
     return jnp.where(jnp.abs(theta) < BOUNDARY, 0.0, theta).astype(theta.dtype)
 
 
-def _finish(problem: Problem, inner: Array, turns: tuple, state: NewtonState | None) -> Estimate:
+def finish(
+    problem: Problem,
+    inner: Array,
+    turns: tuple[Array, ...],
+    state: NewtonState | None = None,
+    split: CriterionParts | None = None,
+) -> Estimate:
+    """The record of a fit at θ in internal coordinates; evaluates the criterion's parts unless given."""
     structure, basis = problem.structure, problem.basis
     factors = structure.factors(inner)
-    covariances = structure.turned(factors, turns)
-    d = structure.entries(covariances, inner.dtype)
-    split = parts(problem.shared.jet(d, problem.response), problem.reml) if state is None else state.aux
+    d = entries(problem, inner, turns)
+    if split is None:
+        split = parts(problem.shared.jet(d, problem.response), problem.reml)
     scale2 = problem.origin.scale**2
     information, sigma2 = variance_information(split, problem.nu, d)
-    edges = [jnp.min(jnp.abs(jnp.diagonal(f))) < BOUNDARY for f in factors]
+    edges = [jnp.min(jnp.abs(diagonal(f))) < BOUNDARY for f in factors]
     on_edge = [jnp.broadcast_to(e, len(t.entries)) for e, t in zip(edges, structure.terms, strict=True)]
     fixed = jnp.concatenate([*on_edge, jnp.zeros(1, bool)])
     cov = _masked_inverse(information, fixed)
@@ -152,7 +200,7 @@ def _finish(problem: Problem, inner: Array, turns: tuple, state: NewtonState | N
     beta = problem.origin.beta + problem.origin.scale * solve_upper(basis.x_factor, split.fit.beta)
     half = solve_upper(basis.x_factor, split.fit.xx_inv)
     cov_beta = solve_upper(basis.x_factor, half.T) * (sigma2 * scale2)
-    value = criterion(split, problem.nu).value + deviance_shift(problem)
+    deviance = criterion(split, problem.nu).value + deviance_shift(problem)
     if state is None:
         status, grad, decrement, n_iter = Status.CONVERGED, 0.0, 0.0, 1
     else:
@@ -167,7 +215,7 @@ def _finish(problem: Problem, inner: Array, turns: tuple, state: NewtonState | N
         sigma2=sigma2 * scale2,
         cov_beta=cov_beta,
         cov_psi=jnp.where(missing, jnp.nan, cov_psi),
-        deviance=value,
+        deviance=deviance,
         status=jnp.where(exact, Status.PERFECT_FIT, status),
         grad_norm=jnp.asarray(grad, inner.dtype),
         decrement=jnp.asarray(decrement, inner.dtype),

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmmjax import likelihood
+from lmmjax._linalg import diagonal
 from lmmjax._types import Array, namespace, record, static
 from lmmjax.basis import Basis, Origin, Rows, standardise, standardise_response
 from lmmjax.covariance import Structure
@@ -111,7 +112,7 @@ def internal_entries(theta: Array, problem: Problem) -> Array:
 
 def log_x_factor(basis: Basis) -> Array:
     """log|R| of X = X̃R."""
-    return jnp.sum(jnp.log(jnp.abs(jnp.diagonal(basis.x_factor))))
+    return jnp.sum(jnp.log(jnp.abs(diagonal(basis.x_factor))))
 
 
 def gram(theta: Array, problem: Problem) -> Gram:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri
@@ -193,7 +194,9 @@ class Fit:
                 basis.inward, structure.matrices(self.estimate.psi[:-1] / sigma2), strict=True
             )
         ]
-        projections = problem.shared.project(structure.entries(tuple(inner)), problem.response)
+        with jax.enable_x64(True):
+            projections = problem.shared.project(structure.entries(tuple(inner)), problem.response)
+            projections = jax.tree.map(np.asarray, projections)
         beta = basis.x_factor @ (self.estimate.beta - problem.origin.beta) / scale
         cov_beta = basis.x_factor @ self.estimate.cov_beta @ basis.x_factor.T / scale**2
         out = []

@@ -25,7 +25,7 @@ class Diagonal(CovarianceFamily):
         return tuple((j, j) for j in range(q))
 
     def factor(self, theta: Array, q: int) -> Array:
-        return jnp.diag(theta)
+        return theta[:, None] * jnp.eye(q, dtype=theta.dtype)
 
     def params(self, factor: Array) -> Array:
         return factor[np.arange(factor.shape[0]), np.arange(factor.shape[0])]

@@ -11,7 +11,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax._linalg import pivot_order, psd_cholesky
+from lmmjax._linalg import diagonal, pivot_order, psd_cholesky
 from lmmjax._types import Array, namespace
 from lmmjax.covariance.base import CovarianceFamily
 
@@ -105,7 +105,7 @@ class Structure:
         """
         factors, turns = [], []
         for term, matrix in zip(self.terms, self.matrices(d), strict=True):
-            root = jnp.sqrt(jnp.maximum(jnp.diagonal(matrix), floor))
+            root = jnp.sqrt(jnp.maximum(diagonal(matrix), floor))
             eye = jnp.eye(term.q, dtype=d.dtype)
             off = matrix / (root[:, None] * root[None, :]) * (1 - eye)
             reach = jnp.max(jnp.sum(jnp.abs(off), axis=1))

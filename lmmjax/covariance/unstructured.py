@@ -27,7 +27,9 @@ class Unstructured(CovarianceFamily):
 
     def factor(self, theta: Array, q: int) -> Array:
         cols, rows = np.triu_indices(q)
-        return jnp.zeros((q, q), theta.dtype).at[rows, cols].set(theta)
+        units = np.zeros((len(rows), q, q))
+        units[np.arange(len(rows)), rows, cols] = 1.0
+        return jnp.tensordot(theta, jnp.asarray(units, theta.dtype), axes=1)
 
     def params(self, factor: Array) -> Array:
         cols, rows = np.triu_indices(factor.shape[0])

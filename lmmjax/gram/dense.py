@@ -45,7 +45,7 @@ class DenseProducts(CrossProducts):
         inverse = jsl.cho_solve(factor, jnp.eye(self.x.shape[1], dtype=self.x.dtype))
         out = []
         for z, codes, groups in zip(self.z, self.codes, self.n_groups, strict=True):
-            same = (codes[None, :] == jnp.arange(groups)[:, None]).astype(z.dtype)
+            same = (codes[None, :] == np.arange(groups, dtype=codes.dtype)[:, None]).astype(z.dtype)
             zg = same[:, None, :] * z[None]
             u = jnp.einsum("gan,nm,gbm->abg", zg, inverse, zg)
             tx = jnp.einsum("gan,np->apg", zg, solved_x)

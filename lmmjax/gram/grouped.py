@@ -19,7 +19,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax._linalg import matmul, sweep, transpose
+from lmmjax._linalg import hold, matmul, sweep, transpose
 from lmmjax._types import Array, namespace, record, static
 from lmmjax.covariance import Structure
 from lmmjax.covariance.structure import unit_entries
@@ -55,6 +55,7 @@ class GroupedProducts(CrossProducts):
         big_d = xp.tensordot(self.units.astype(d.dtype), d, axes=(0, 0))[..., None]
         eye = xp.eye(self.r.shape[0], dtype=d.dtype)[..., None]
         logdet, h = sweep(eye + matmul(matmul(transpose(self.r), big_d), self.r))
+        h = hold(h)
         return logdet, h, matmul(self.r, h)
 
     @property
@@ -85,14 +86,16 @@ class GroupedProducts(CrossProducts):
 
     def jet(self, d: Array, response: GroupedResponse) -> GramJet:
         logdet, h, j = self._blocks(d)
-        u = matmul(j, transpose(self.r))
+        j = hold(j)
+        u = hold(matmul(j, transpose(self.r)))
         units = jnp.asarray(self.units, d.dtype)
         # E, UE: (q, q, m, K)
         e = jnp.moveaxis(units, 0, 2)[..., None]
         ue = matmul(u[:, :, None], e)
         total = self.logdet_r + jnp.sum(self.count * logdet)
-        first_logdet = jnp.sum(self.count * _trace(ue), axis=-1)
-        second_logdet = -jnp.sum(self.count * _trace(matmul(ue[:, :, :, None], ue[:, :, None])), axis=-1)
+        first_logdet = jnp.sum(self.count[None] * _trace(ue), axis=-1)
+        traces = _trace(matmul(ue[:, :, :, None], ue[:, :, None]))
+        second_logdet = -jnp.sum(self.count[None, None] * traces, axis=-1)
         if self.compressed:
             xx, xy, yy = self._compressed_jet(h, j, u, e, response)
         else:
@@ -115,7 +118,7 @@ class GroupedProducts(CrossProducts):
             [h[:, :, None], first, second.reshape(q, q, m * m, k)],
             axis=2,
         )
-        pairs = jnp.moveaxis(_pairs(stacked), 1, 0)
+        pairs = hold(jnp.moveaxis(_pairs(stacked), 1, 0))
         return tuple(_split(a, m) for a in self._contract(pairs, response))
 
     def _contract(self, weights: Array, response: GroupedResponse) -> tuple[Array, Array, Array]:

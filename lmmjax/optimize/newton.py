@@ -98,6 +98,7 @@ def newton(
         restart = (state.n_iter == 1) if refine is not None else jnp.zeros((), bool)
         projecting = state.status == Status.CONVERGED
         f, gradient, hessian, aux = objective(state.trial, state.context)
+        f, gradient, hessian = jax.lax.optimization_barrier((f, gradient, hessian))
         finite = jnp.isfinite(f) & jnp.all(jnp.isfinite(gradient))
         actual = jnp.where(restart | first, jnp.abs(state.predicted), state.f - f)
         noise = 32 * eps * (1.0 + jnp.abs(f))
@@ -114,6 +115,7 @@ def newton(
         radius = jnp.where(projecting | first | restart, state.radius, radius)
 
         l_inv, pivots = ldl(hessian)
+        radius = jax.lax.optimization_barrier(radius)
         new = _propose(state.trial, gradient, hessian, l_inv, pivots, radius)
         new_status = jnp.where(new.curved | (new.decrement > bound), Status.RUNNING, Status.CONVERGED)
         # refused: the same point, a shorter step in the same direction
@@ -180,7 +182,8 @@ def _propose(x, gradient, hessian, l_inv, pivots, radius) -> Proposal:
     length = jnp.sqrt(jnp.sum(newton_step**2))
     step = newton_step * jnp.minimum(1.0, radius / jnp.where(length > 0, length, 1.0))
     # at a stationary point with a negative pivot d_j, L⁻ᵀe_j descends either way
-    escape = l_inv[jnp.argmin(pivots)]
+    lowest = (pivots == jnp.min(pivots)).astype(x.dtype)
+    escape = lowest @ l_inv
     escape = escape * (0.5 * radius / jnp.sqrt(jnp.sum(escape**2)))
     escape = jnp.where(escape @ gradient > 0, -escape, escape)
     step = jnp.where(curved & (length < 1e-3 * radius), escape, step)

@@ -1,0 +1,83 @@
+# Every target sets up what it needs: a machine with python3 (3.11 or newer) and make is enough.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test lint format types notebooks pair bench dev clean
+
+help:
+	@echo "make demo       fit a model, then 10,000 of them, and print what came out"
+	@echo "make test       run the tests (ARGS='-k name' selects)"
+	@echo "make lint       check style and formatting"
+	@echo "make format     mend what can be mended"
+	@echo "make types      check types"
+	@echo "make notebooks  check that notebooks match their sources, and execute them"
+	@echo "make pair       write the notebooks anew from their sources"
+	@echo "make bench      time against the packages that are installed (RUN='W9 W1' selects)"
+	@echo "make dev        everything above, and the pre-commit hooks"
+
+demo: $(STAMPS)/data
+	$(BIN)/lmmjax demo
+
+test: $(STAMPS)/test
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+lint: $(STAMPS)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMPS)/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(STAMPS)/dev
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+SOURCES := $(wildcard notebooks/*.py)
+HEADER := 2,/^\# ---$$/d
+
+# the notebook must be what its source gives, and hold no outputs
+notebooks: $(STAMPS)/docs
+	@for source in $(SOURCES); do \
+	  notebook=$${source%.py}.ipynb; \
+	  test "$$(sed '$(HEADER)' $$source)" \
+	    = "$$($(BIN)/jupytext --quiet --to py:percent --output - $$notebook | sed '$(HEADER)')" \
+	    || { echo "$$notebook and $$source differ: edit the source, then run make pair"; exit 1; }; \
+	  ! grep -q '"output_type"' $$notebook \
+	    || { echo "$$notebook holds outputs: run make pair"; exit 1; }; \
+	done
+	$(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --output-dir notebooks/executed \
+	  $(SOURCES:.py=.ipynb)
+
+pair: $(STAMPS)/docs
+	$(BIN)/jupytext --quiet --update --to ipynb $(SOURCES)
+	$(BIN)/jupyter nbconvert --log-level WARN --clear-output --inplace $(SOURCES:.py=.ipynb)
+
+bench: $(STAMPS)/data
+	$(BIN)/python -m benchmarks run $(or $(RUN),W9 W1 W2) $(ARGS)
+
+dev: $(STAMPS)/dev $(STAMPS)/test $(STAMPS)/docs
+	$(BIN)/pre-commit install
+
+clean:
+	rm -rf $(VENV) notebooks/executed .pytest_cache .ruff_cache .hypothesis dist build
+
+# a stamp an extra: a second run installs nothing until pyproject.toml changes
+$(STAMPS)/data $(STAMPS)/test $(STAMPS)/docs $(STAMPS)/dev: $(STAMPS)/%: pyproject.toml | $(STAMPS)/pip
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+$(STAMPS)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "lmmjax needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+	  || { echo "$(PYTHON) cannot make virtual environments: install its venv package (python3-venv)"; exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@mkdir -p $(STAMPS)
+	@touch $@

@@ -1,0 +1,113 @@
+"""Random designs of a few fixed shapes, so that tests share compiled programs, and their algebra written out in NumPy."""
+
+import functools
+
+import jax
+import numpy as np
+
+from lmmjax._compile import quick_jit
+from lmmjax.covariance import FAMILIES
+from lmmjax.design import Design, RandomTerm
+from lmmjax.estimate import estimate
+from lmmjax.problem import ProblemMaker, response_axes
+
+N, GROUPS, P = 36, 6, 2
+TERMS = {
+    **{f"{name}{q}": ((name, q),) for name in FAMILIES for q in (1, 2)},
+    "us3": (("us", 3),),
+    "us1+us1": (("us", 1), ("us", 1)),
+    "us2+diag1": (("us", 2), ("diag", 1)),
+}
+"""Random terms by family and number of columns: every registered family, and mixtures on one factor."""
+
+
+def design(rng, terms="us2", *, weights=False, offset=False, patterns=False, codes=None, n=N, groups=GROUPS):
+    """A random design; unless `codes` are given, groups of very different sizes, some smaller than q.
+
+    With `patterns` the groups are of two kinds only, so that products compress.
+    """
+    if codes is None and patterns:
+        codes = np.repeat(np.arange(groups), n // groups)
+    elif codes is None:
+        sizes = rng.multinomial(n - groups, rng.dirichlet(np.ones(groups))) + 1
+        codes = rng.permutation(np.repeat(np.arange(groups), sizes))
+    x = np.column_stack([np.ones(n), rng.normal(size=(n, P - 1))])
+    made = []
+    for name, q in TERMS[terms]:
+        z = rng.normal(size=(n, q))
+        if patterns:
+            z = np.tile(z[: n // groups], (groups, 1))
+            z[: n // 2] *= -2
+        if not made:
+            z[:, 0] = 1.0
+        made.append(RandomTerm(z, codes, groups, FAMILIES[name], "(term)"))
+    w = rng.uniform(0.3, 3.0, n) if weights else None
+    if w is not None and patterns:
+        w = np.tile(w[: n // groups], groups)
+    return Design(x, tuple(made), w, rng.normal(size=n) if offset else None)
+
+
+def factors(design, theta):
+    """Λ of each term."""
+    return [np.asarray(factor) for factor in design.structure.factors(jax.numpy.asarray(theta))]
+
+
+def relative_covariance(design, theta):
+    """H (n, n) with V = σ²H, entry by entry from the definition."""
+    h = np.diag(np.ones(design.n) if design.weights is None else 1.0 / design.weights)
+    for term, factor in zip(design.terms, factors(design, theta), strict=True):
+        same = term.codes[:, None] == term.codes[None, :]
+        h += same * (term.z @ factor @ factor.T @ term.z.T)
+    return h
+
+
+def response(rng, design, theta, sigma=1.0):
+    """y drawn from the model with Xβ = 1 + 2x, and offset."""
+    y = design.x @ np.arange(1.0, design.p + 1) + (0.0 if design.offset is None else design.offset)
+    h = relative_covariance(design, theta)
+    return y + sigma * np.linalg.cholesky(h) @ rng.normal(size=design.n)
+
+
+def random_theta(rng, design, zeros=0.0):
+    """θ (m,), standard normal, each entry zero with probability `zeros`."""
+    m = design.structure.n_params
+    return np.where(rng.random(m) < zeros, 0.0, rng.normal(size=m))
+
+
+def problem(design, y, reml=True, backend="grouped", **options):
+    return ProblemMaker(design, backend, **options)(y, reml)
+
+
+def stack(problems):
+    """One pytree with a leading axis from problems of one shape."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *problems)
+
+
+@functools.cache
+def lanes(method="newton", start=False):
+    """Compiled `estimate` over the leading axis of stacked problems, and of starting points."""
+    if start:
+        return quick_jit(jax.vmap(lambda p, s: estimate(p, s, method=method)))
+    return quick_jit(jax.vmap(lambda p: estimate(p, method=method)))
+
+
+@functools.cache
+def responses():
+    """Compiled `estimate` over the responses of one design."""
+    return quick_jit(lambda p: jax.vmap(estimate, in_axes=(response_axes(p),))(p))
+
+
+def arrays(tree):
+    """The same pytree with NumPy leaves."""
+    return jax.tree.map(np.asarray, tree)
+
+
+def assert_near(actual, expected, tol):
+    """Every leaf within tol of its counterpart, relative to the largest entry of the leaf or 1."""
+    actual, expected = jax.tree.leaves(arrays(actual)), jax.tree.leaves(arrays(expected))
+    assert len(actual) == len(expected)
+    for a, b in zip(actual, expected, strict=True):
+        assert a.shape == b.shape
+        assert np.all(np.isfinite(a))
+        if a.size:
+            np.testing.assert_allclose(a, b, rtol=0, atol=tol * max(1.0, float(np.abs(b).max())))

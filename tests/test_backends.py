@@ -1,0 +1,123 @@
+"""Every backend gives the same Gram, jet, projections and estimates as the explicit matrix H."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from core_data import TERMS, assert_near, design, problem, random_theta, relative_covariance, response
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import lmmjax as lj
+from lmmjax._compile import quick_jit
+from lmmjax.covariance import FAMILIES
+from lmmjax.estimate import estimate_jit
+from lmmjax.gram import BACKENDS, choose
+from lmmjax.problem import internal_entries
+
+KINDS = {name: (name, {}) for name in BACKENDS if name != "grouped"}
+KINDS |= {"raw": ("grouped", {"compress": False}), "compressed": ("grouped", {"compress": True})}
+# both sides are backward stable; derivatives of second order multiply condition numbers below 1e3
+TOL = 1e-9
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+@functools.cache
+def evaluate(kind):
+    """Compiled: the Gram in the user's coordinates, the jet and the projections in the internal ones."""
+
+    def everything(theta, problem):
+        d = internal_entries(theta, problem)
+        jet = problem.shared.jet(d, problem.response)
+        projections = () if kind == "compressed" else problem.shared.project(d, problem.response)
+        return lj.gram(theta, problem), jet, projections
+
+    return quick_jit(everything)
+
+
+@pytest.mark.parametrize("terms", [*(f"{name}2" for name in FAMILIES), "us2+diag1"])
+@given(
+    seed=st.integers(0, 10**6),
+    weights=st.booleans(),
+    offset=st.booleans(),
+    patterns=st.booleans(),
+    zeros=st.sampled_from([0.0, 0.5, 1.0]),
+)
+@example(seed=0, weights=True, offset=True, patterns=True, zeros=0.0)
+def test_backends_agree(terms, seed, weights, offset, patterns, zeros):
+    rng = np.random.default_rng(seed)
+    # offsets and weights change the numbers of a problem, not its shape
+    d = design(rng, terms, weights=weights, offset=offset, patterns=patterns)
+    theta, y = random_theta(rng, d, zeros), rng.normal(size=d.n)
+    inverse = np.linalg.inv(relative_covariance(d, theta))
+    w = np.column_stack([d.x, y - (0.0 if d.offset is None else d.offset)])
+    logdet = -np.linalg.slogdet(inverse)[1]
+    results = {}
+    for kind, (backend, options) in KINDS.items():
+        if kind == "compressed" and not patterns:
+            continue
+        results[kind] = evaluate(kind)(theta, problem(d, y, backend=backend, **options))
+        gram = results[kind][0]
+        s = np.block([[gram.xx, gram.xy[:, None]], [gram.xy[None], gram.yy]])
+        assert_near((gram.logdet, s), (logdet, w.T @ inverse @ w), TOL)
+    for kind, (_, jet, projections) in results.items():
+        assert_near(jet, results["dense"][1], TOL)
+        if kind == "raw":
+            padded = [jax.tree.map(lambda a: a[..., : d.terms[0].n_groups], p) for p in projections]
+            assert_near(padded, list(results["dense"][2]), TOL)
+
+
+@pytest.mark.parametrize("terms", [name for name in TERMS if name not in ("us1+us1", "diag1")])
+def test_estimates_agree(terms):
+    rng = np.random.default_rng(len(terms))
+    d = design(rng, terms, patterns=True, weights=True)
+    y = response(rng, d, random_theta(rng, d))
+    fits = {}
+    for kind, (backend, options) in KINDS.items():
+        if terms in ("us1", "us2+diag1") or kind != "dense":
+            fits[kind] = estimate_jit(problem(d, y, backend=backend, **options))
+    for fit in fits.values():
+        best = fits["raw"]
+        assert fit.status == lj.Status.CONVERGED
+        assert abs(fit.deviance - best.deviance) < TOL * (1 + abs(best.deviance))
+        # a point of a smooth minimum is known to the square root of the criterion's accuracy, or better
+        assert_near((fit.theta, fit.psi, fit.beta, fit.cov_beta), (best.theta, best.psi, best.beta, best.cov_beta), 1e-7)
+        np.testing.assert_allclose(fit.cov_psi, best.cov_psi, rtol=1e-6, atol=1e-6 * np.nanmax(np.abs(best.cov_psi)))
+
+
+def test_choice_of_a_backend():
+    rng = np.random.default_rng(0)
+    d = design(rng, "us1+us1")
+    assert choose(d) == "grouped"
+    other = design(rng, "us1")
+    crossed = type(d)(d.x, (d.terms[0], other.terms[0]))
+    assert choose(crossed) == "dense"
+    with pytest.raises(ValueError, match="all share one grouping factor"):
+        problem(crossed, rng.normal(size=d.n), backend="grouped")
+    with pytest.raises(ValueError, match="unknown backend 'sparse'; the known ones are: dense, grouped"):
+        problem(d, rng.normal(size=d.n), backend="sparse")
+
+
+@pytest.mark.parametrize(
+    ("patterns", "terms", "compressed"), [(True, "us1", True), (False, "us2", False), (True, "us3", False)]
+)
+def test_products_are_compressed_when_that_makes_them_smaller(patterns, terms, compressed):
+    rng = np.random.default_rng(1)
+    d = design(rng, terms, patterns=patterns)
+    made = problem(d, rng.normal(size=d.n))
+    assert made.shared.compressed == compressed
+    smaller = sum(a.size for a in jax.tree.leaves(made.response))
+    other = problem(d, rng.normal(size=d.n), compress=not compressed)
+    assert smaller <= sum(a.size for a in jax.tree.leaves(other.response))
+
+
+def test_number_of_groups_does_not_matter_for_compressed_products():
+    rng = np.random.default_rng(2)
+    shapes = set()
+    for groups in (6, 60):
+        d = design(rng, "us1", patterns=True, n=6 * groups, groups=groups)
+        made = problem(d, rng.normal(size=d.n))
+        shapes.add(tuple(a.shape for a in jax.tree.leaves((made.shared, made.response))))
+    assert len(shapes) == 1

