@@ -1,4 +1,4 @@
-"""Linear mixed models in JAX: exact ML and REML, one fit or thousands, differentiable end to end."""
+"""Linear mixed models in JAX: exact ML and REML, one fit or thousands."""
 
 from lmmjax._compile import enable_compilation_cache
 from lmmjax._version import __version__

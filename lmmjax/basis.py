@@ -9,6 +9,9 @@ all rows multiplied by √w, and maps back: β = β₀ + s R⁻¹β̃, σ = s σ
 
 from __future__ import annotations
 
+from functools import partial
+
+import jax
 import numpy as np
 
 from lmmjax._types import Array, namespace, record
@@ -33,7 +36,7 @@ class Basis:
 
 @record
 class Rows:
-    """Standardised rows, axes (column, row).
+    """Standardised rows, axes (column, row), in the order that the backend wants.
 
     Attributes
     ----------
@@ -50,6 +53,17 @@ class Rows:
     offset: Array | None
     logdet_r: Array
 
+    def take(self, order: np.ndarray | None) -> Rows:
+        """The rows in another order."""
+        if order is None:
+            return self
+        pick = partial(_take_columns, order=order)
+        return jax.tree.map(lambda a: pick(a) if a.ndim else a, self)
+
+
+def _take_columns(a: Array, order: np.ndarray) -> Array:
+    return namespace(a).take(a, order, axis=-1)
+
 
 @record
 class Origin:
@@ -57,7 +71,7 @@ class Origin:
 
     Attributes
     ----------
-    beta : (..., p) ordinary (weighted) least squares.
+    beta : (p, ...) ordinary (weighted) least squares.
     scale : (...) root mean square of its residuals, 1 where they vanish.
     """
 
@@ -84,38 +98,41 @@ def standardise(design: Design) -> tuple[Rows, Basis]:
     return rows, Basis(x_factor, tuple(inward), tuple(outward))
 
 
-def standardise_response(rows: Rows, basis: Basis, y: Array) -> tuple[Array, Origin]:
-    """ỹ (..., n) and its origin, for responses y (..., n)."""
+def standardise_response(rows: Rows, basis: Basis, y: Array) -> tuple[Array, Origin, Array]:
+    """Residuals (n, ...) of responses y (n, ...) on X, their origin, and the factor (...) that scales them.
+
+    The factor is 1/s, and 0 where X fits y perfectly.
+    """
     xp = namespace(y, rows.x)
-    y = xp.asarray(y)
+    lanes = (slice(None),) + (None,) * (y.ndim - 1)
     if rows.offset is not None:
-        y = y - rows.offset
+        y = y - rows.offset[lanes]
     if rows.root_weight is not None:
-        y = y * rows.root_weight
-    projection = y @ rows.x.T
-    size = xp.sqrt(xp.mean(y * y, axis=-1))
-    y = y - projection @ rows.x
-    correction = y @ rows.x.T
-    y = y - correction @ rows.x
-    scale = xp.sqrt(xp.mean(y * y, axis=-1))
-    exact = scale <= 64 * np.finfo(y.dtype).eps * size
-    scale = xp.where(exact, xp.ones_like(scale), scale)
-    y = xp.where(exact[..., None], xp.zeros_like(y), y / scale[..., None])
-    beta = solve_upper(basis.x_factor, projection + correction)
-    return y, Origin(beta, scale)
+        y = y * rows.root_weight[lanes]
+    projection = xp.tensordot(rows.x, y, axes=1)
+    residual = y - xp.tensordot(rows.x, projection, axes=((0,), (0,)))
+    left, taken = _sum_squares(xp, residual), _sum_squares(xp, projection)
+    exact = left <= (64 * np.finfo(residual.dtype).eps) ** 2 * (left + taken)
+    scale = xp.where(exact, 1.0, xp.sqrt(left / y.shape[0])).astype(residual.dtype)
+    beta = solve_upper(basis.x_factor, projection)
+    return residual, Origin(beta, scale), xp.where(exact, 0.0, 1.0 / scale).astype(residual.dtype)
+
+
+def _sum_squares(xp, a: Array) -> Array:
+    return xp.einsum("i...,i...->...", a, a)
 
 
 def solve_upper(r: Array, v: Array) -> Array:
-    """R⁻¹v for v (..., p), by back substitution."""
+    """R⁻¹v for v (p, ...), by back substitution."""
     p = r.shape[0]
     xp = namespace(r, v)
     solution: list = [None] * p
     for j in reversed(range(p)):
-        rest = v[..., j]
+        rest = v[j]
         for k in range(j + 1, p):
             rest = rest - r[j, k] * solution[k]
         solution[j] = rest / r[j, j]
-    return xp.stack(solution, axis=-1) if p else v
+    return xp.stack(solution) if p else v
 
 
 def _unit_basis(xp, z: Array, kind: str) -> tuple[Array, Array]:

@@ -1,58 +1,208 @@
-"""Many responses with one design: chunks of lanes through the same `estimate`."""
+"""Many responses with one design: start, descend, gather those not yet converged, descend again, finish.
+
+A mapped loop runs until its slowest lane stops, so every stage takes a few steps and the next one
+sees only the lanes that are left.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
 
 import jax
 import numpy as np
 
 from lmmjax._types import Array
-from lmmjax.estimate import Estimate, estimate
+from lmmjax.estimate import Estimate, descend, finish, moment_start
 from lmmjax.optimize import Status
 from lmmjax.problem import Problem, ProblemMaker, response_axes
+from lmmjax.unroll import unroll
 
-CHUNK = 4096
-"""Responses fitted by one call; fewer are padded to a power of two, so that sizes share programs."""
+LANES, SMALL = 2048, 64
+"""Responses advanced by one call: their working set fits the second-level cache; fewer make a small call."""
+
+STAGES = (4, 8, 12, 12, 12, 100)
+"""Evaluations of the criterion that the stages allow each of their lanes."""
 
 
 def estimate_many(maker: ProblemMaker, y: np.ndarray, reml: bool = True, max_iter: int = 100) -> Estimate:
-    """Fit every response of y (T, n); arrays of the result lead with T.
+    """Fit every column of y (n, T); arrays of the result lead with T.
 
     Responses with a missing or infinite value get `Status.NOT_FINITE` and missing results.
     """
-    usable = np.isfinite(y).all(axis=1)
-    clean = np.where(usable[:, None], y, 0.0)
-    pieces = []
-    with jax.enable_x64(True):
-        for first in range(0, len(y), CHUNK):
-            chunk = clean[first : first + CHUNK]
-            size = min(CHUNK, 1 << max(len(chunk) - 1, 0).bit_length())
-            padded = np.concatenate([chunk, np.repeat(chunk[:1], size - len(chunk), axis=0)])
-            result = _lanes(maker(padded, reml), max_iter=max_iter)
-            pieces.append(jax.tree.map(lambda a, k=len(chunk): np.asarray(a)[:k], result))
-    return blank(jax.tree.map(lambda *arrays: np.concatenate(arrays), *pieces), usable)
+    total = y.shape[1]
+    usable = np.ones(total, bool)
+    pieces: list[Any] = [None] * -(-total // LANES)
+
+    def begin(k: int) -> None:
+        part = slice(k * LANES, min((k + 1) * LANES, total))
+        block = np.asarray(y[:, part], dtype=float)
+        good = np.isfinite(block.sum(axis=0))
+        usable[part] = good
+        problem = maker.lanes(block if good.all() else np.where(good, block, 0.0), reml)
+        pieces[k] = (problem, *_call("start", problem))
+
+    with ThreadPoolExecutor(_workers()) as pool:
+        list(pool.map(_in_x64(begin), range(len(pieces))))
+        problem, theta, turns = _concatenate(pieces)
+        state = _descend(pool, problem, theta, turns, max_iter)
+        blocks = list(_blocks(total))
+        done = pool.map(
+            _in_x64(lambda part: _call("finish", _take(problem, part), *(_lanes(s, part) for s in state))),
+            blocks,
+        )
+        result = _concatenate(list(done))
+    return blank(jax.tree.map(lambda a: np.moveaxis(a, -1, 0), result), usable)
 
 
-def _mapped(problem: Problem, max_iter: int) -> Estimate:
-    def one(problem: Problem) -> Estimate:
-        return estimate(problem, max_iter=max_iter)
+def _descend(pool, problem: Problem, theta: Array, turns: tuple, max_iter: int) -> tuple:
+    """Newton for all lanes: (θ, coordinates, state) with axes of lanes last."""
+    total = theta.shape[-1]
+    left = np.arange(total)
+    state: Any = None
+    for most in STAGES:
+        limit = min(most, max_iter)
+        max_iter -= limit
 
-    return jax.vmap(one, in_axes=(response_axes(problem),))(problem)
+        def stage(part: np.ndarray, limit: int = limit) -> Any:
+            sub = _take(problem, part), theta[:, part], tuple(t[..., part] for t in turns)
+            return _call("descend", *sub, shared=(np.int32(limit),))
+
+        blocks = [left[b] for b in _blocks(len(left))]
+        new = _concatenate(list(pool.map(_in_x64(stage), blocks)))
+        if state is None:
+            state = new
+        else:
+            new = dataclasses.replace(new, n_iter=new.n_iter + state.n_iter[left])
+            for old, fresh in zip(jax.tree.leaves(state), jax.tree.leaves(new), strict=True):
+                old[..., left] = fresh
+        theta[:, left] = new.x
+        for turn, fresh in zip(turns, new.context, strict=True):
+            turn[..., left] = fresh
+        left = left[new.status == Status.ITERATION_LIMIT]
+        if not len(left) or not max_iter:
+            break
+    return theta, turns, state
 
 
-_lanes = jax.jit(_mapped, static_argnames=("max_iter",))
+FUNCTIONS: dict[str, Callable] = {"start": moment_start, "descend": descend, "finish": finish}
+
+
+def _call(name: str, problem: Problem, *lanes: Any, shared: tuple = ()) -> Any:
+    """One of `FUNCTIONS` over lanes, padded to a common size so that blocks share programs; NumPy out."""
+    count = jax.tree.leaves(problem.origin)[0].shape[-1]
+    size = LANES if count > SMALL else SMALL
+    problem, lanes = _padded(problem, size - count), jax.tree.map(lambda a: _pad(a, size - count), lanes)
+    function = _compiled(name, _unrollable(problem), len(lanes))
+    one = np.ones((), problem.n.dtype)
+    with _compiling(function, size):
+        result = function(one, problem, lanes, shared)
+    return jax.tree.map(lambda a: np.array(a[..., :count]), result)
+
+
+@contextlib.contextmanager
+def _compiling(function: Callable, size: int) -> Iterator[None]:
+    """Lets one thread at a time make the first call of a program, so that none is compiled twice."""
+    key = (id(function), size)
+    if key in _ready:
+        yield
+        return
+    with _lock:
+        yield
+        _ready.add(key)
+
+
+_lock, _ready = threading.Lock(), set()
+
+
+@cache
+def _compiled(name: str, unrolled: bool, lanes: int) -> Callable:
+    inner = unroll(FUNCTIONS[name]) if unrolled else lambda _, *args: FUNCTIONS[name](*args)
+
+    def mapped(one: Array, problem: Problem, rest: tuple, shared: tuple) -> Any:
+        axes = (None, response_axes(problem, -1), *(-1 for _ in rest), *(None for _ in shared))
+        return jax.vmap(inner, in_axes=axes, out_axes=-1)(one, problem, *rest, *shared)
+
+    return jax.jit(mapped)
+
+
+def _unrollable(problem: Problem) -> bool:
+    """Whether the arithmetic of one lane is short enough to be written out."""
+    return problem.shared.size <= 60
+
+
+def _take(problem: Problem, part: Any) -> Problem:
+    """The problem of some lanes."""
+    return dataclasses.replace(
+        problem, response=_lanes(problem.response, part), origin=_lanes(problem.origin, part)
+    )
+
+
+def _lanes(tree: Any, part: Any) -> Any:
+    return jax.tree.map(lambda a: a[..., part], tree)
+
+
+def _padded(problem: Problem, extra: int) -> Problem:
+    return dataclasses.replace(
+        problem,
+        response=jax.tree.map(lambda a: _pad(a, extra), problem.response),
+        origin=jax.tree.map(lambda a: _pad(a, extra), problem.origin),
+    )
+
+
+def _pad(a: Array, extra: int) -> Array:
+    return np.concatenate([a, np.repeat(a[..., :1], extra, axis=-1)], axis=-1) if extra else a
+
+
+def _concatenate(pieces: list[Any]) -> Any:
+    """Join pieces along the lanes; shared arrays of problems are taken from the first."""
+    if isinstance(pieces[0], tuple):
+        return tuple(_concatenate([piece[k] for piece in pieces]) for k in range(len(pieces[0])))
+    if isinstance(pieces[0], Problem):
+        return dataclasses.replace(
+            pieces[0],
+            response=_concatenate([piece.response for piece in pieces]),
+            origin=_concatenate([piece.origin for piece in pieces]),
+        )
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays, axis=-1), *pieces)
+
+
+def _blocks(total: int) -> Iterator[slice]:
+    for first in range(0, total, LANES):
+        yield slice(first, min(first + LANES, total))
+
+
+def _workers() -> int:
+    """Threads for blocks of lanes: the device runs one block while others are prepared."""
+    return min(4, os.cpu_count() or 1)
+
+
+def _in_x64(function: Callable) -> Callable:
+    """`function` under 64-bit JAX, which is a setting of the thread."""
+
+    def inside(*args: Any) -> Any:
+        with jax.enable_x64(True):
+            return function(*args)
+
+    return inside
 
 
 def blank(result: Estimate, usable: np.ndarray) -> Estimate:
     """Missing values in the lanes (T,) that are not usable, and their status."""
-    bad = ~usable | (result.status == Status.PERFECT_FIT) | (result.status == Status.NOT_FINITE)
+    status = np.where(usable, result.status, Status.NOT_FINITE)
+    bad = np.isin(status, (Status.PERFECT_FIT, Status.NOT_FINITE))
+    if not bad.any():
+        return dataclasses.replace(result, status=status)
 
     def mask(a: Array) -> Array:
         if not np.issubdtype(a.dtype, np.floating):
             return a
         return np.where(bad.reshape((-1,) + (1,) * (a.ndim - 1)), np.nan, a)
 
-    masked = jax.tree.map(mask, result)
-    status = np.where(usable, result.status, Status.NOT_FINITE)
-    return dataclasses.replace(masked, status=status)
+    return dataclasses.replace(jax.tree.map(mask, result), status=status)

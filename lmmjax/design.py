@@ -1,11 +1,11 @@
-"""The design of a model as arrays: fixed effects, random terms, weights, offset; checks of shapes and ranks."""
+"""The design of a model as arrays, and the checks of its shapes and ranks."""
 
 from __future__ import annotations
 
 import dataclasses
 
-import jax
 import numpy as np
+from jax.core import Tracer
 
 from lmmjax._types import Array
 from lmmjax.covariance import CovarianceFamily, Structure, TermStructure, Unstructured
@@ -132,4 +132,4 @@ def _first_bad(column: Array) -> int:
 
 
 def _traced(array: Array) -> bool:
-    return isinstance(array, jax.core.Tracer)
+    return isinstance(array, Tracer)

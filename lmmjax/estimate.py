@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 
 from lmmjax._compile import quick_jit
@@ -73,17 +77,20 @@ def estimate(
         return finish(problem, jnp.zeros(0, dtype), ())
     eyes = identity_turns(problem)
 
-    def refine(split: CriterionParts) -> tuple[Array, tuple[Array, ...]]:
-        d, floor = moments(split, problem.nu, prior(problem)), jnp.asarray(START_FLOOR, dtype)
+    def refine(theta, turns, split: CriterionParts, n_iter: Array) -> tuple[Array, tuple[Array, ...]]:
+        first = structure.start(moments(split, problem.nu, prior(problem)), START_FLOOR)
+        if method == "lbfgs":
+            first = lbfgs(lambda t: value(problem, t, first[1]), first[0]), first[1]
+        d = entries(problem, theta, turns)
         if start is not None:
             given = structure.change_basis(jnp.asarray(start, dtype), problem.basis.inward)
             chosen = ~jnp.isnan(given[0])
-            d = jnp.where(chosen, entries(problem, given, eyes), d)
-            floor = jnp.where(chosen, 0.0, floor)
-        theta, turns = structure.start(d, floor)
-        if method == "lbfgs":
-            theta = lbfgs(lambda t: value(problem, t, turns), theta)
-        return theta, turns
+            begin = jnp.where(chosen, given, structure.params(eyes))
+            d = jnp.where(n_iter == 0, entries(problem, begin, eyes), d)
+            again = (n_iter > 0) | chosen
+        else:
+            again = n_iter > 0
+        return jax.tree.map(partial(jnp.where, again), structure.pivoted(d), first)
 
     state = newton(
         lambda theta, turns: objective(problem, theta, turns),
@@ -91,7 +98,7 @@ def estimate(
         eyes,
         max_iter=max_iter,
         refine=refine,
-        project=snap,
+        projections=SNAPS,
     )
     return finish(problem, state.x, state.context, state, state.aux)
 
@@ -130,16 +137,17 @@ def moment_start(problem: Problem) -> tuple[Array, tuple[Array, ...]]:
     """Starting θ and coordinates: what the first evaluation of `estimate` gives."""
     d0 = prior(problem)
     split = parts(problem.shared.jet(d0, problem.response), problem.reml)
-    return problem.structure.start(moments(split, problem.nu, d0), jnp.asarray(START_FLOOR, d0.dtype))
+    return problem.structure.start(moments(split, problem.nu, d0), START_FLOOR)
 
 
 def descend(problem: Problem, theta: Array, turns: tuple[Array, ...], max_iter: int) -> NewtonState:
     """Newton steps from θ, keeping nothing but the point: for many lanes."""
+    theta, turns = problem.structure.pivoted(entries(problem, theta, turns))
 
     def bare(theta, turns):
         return (*objective(problem, theta, turns)[:3], ())
 
-    return newton(bare, theta, turns, max_iter=max_iter, project=snap)
+    return newton(bare, theta, turns, max_iter=max_iter, projections=SNAPS)
 
 
 def moments(split: CriterionParts, nu: Array, d0: Array) -> Array:
@@ -168,9 +176,12 @@ def mivque(split: CriterionParts, nu: Array, d0: Array) -> tuple[Array, Array]:
     return solution[0], solution[1:]
 
 
-def snap(theta: Array) -> Array:
-    """θ with its tiny entries exactly zero."""
-    return jnp.where(jnp.abs(theta) < BOUNDARY, 0.0, theta).astype(theta.dtype)
+def _snap(below: float) -> Callable[[Array], Array]:
+    return lambda theta: jnp.where(jnp.abs(theta) < below, 0.0, theta).astype(theta.dtype)
+
+
+SNAPS = (_snap(0.05), _snap(BOUNDARY))
+"""Small entries of Λ set to exactly zero: tried generously on the way, strictly at the optimum."""
 
 
 def finish(
@@ -206,16 +217,19 @@ def finish(
     else:
         grad, decrement = jnp.max(jnp.abs(state.gradient)), state.decrement
         status, n_iter = state.status, state.n_iter
-    exact = problem.response.within_yy == 0 if hasattr(problem.response, "within_yy") else sigma2 == 0
+    # no residual variation: X fits y, or y is constant within groups; rounding leaves ν·eps²
+    exact = problem.response.within <= 1e2 * problem.n * float(jnp.finfo(d.dtype).eps) ** 2
+    # nothing is left to estimate where X and Z fit perfectly
+    void = jnp.where(exact, jnp.nan, 0.0).astype(d.dtype)
     upright = structure.params(structure.upright(factors, turns))
     return Estimate(
-        theta=structure.change_basis(upright, basis.outward).astype(inner.dtype),
-        psi=psi,
-        beta=beta,
-        sigma2=sigma2 * scale2,
-        cov_beta=cov_beta,
-        cov_psi=jnp.where(missing, jnp.nan, cov_psi),
-        deviance=deviance,
+        theta=structure.change_basis(upright, basis.outward).astype(inner.dtype) + void,
+        psi=psi + void,
+        beta=beta + void,
+        sigma2=sigma2 * scale2 + void,
+        cov_beta=cov_beta + void,
+        cov_psi=jnp.where(missing, jnp.nan, cov_psi) + void,
+        deviance=deviance + void,
         status=jnp.where(exact, Status.PERFECT_FIT, status),
         grad_norm=jnp.asarray(grad, inner.dtype),
         decrement=jnp.asarray(decrement, inner.dtype),
@@ -226,8 +240,8 @@ def finish(
 
 def _masked_inverse(information: Array, fixed: Array) -> Array:
     """Inverse over the free rows; fixed rows and columns are zero."""
-    either = fixed[:, None] | fixed[None, :]
-    free = jnp.where(either, jnp.eye(fixed.shape[0], dtype=information.dtype), information)
+    either = jnp.logical_or(fixed[:, None], fixed[None, :])
+    free = jnp.where(either, jnp.eye(information.shape[0], dtype=information.dtype), information)
     _, inverse = sweep(free, 0.0)
     return jnp.where(either, 0.0, inverse)
 

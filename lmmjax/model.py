@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 
+from lmmjax._compile import quick_jit
 from lmmjax._linalg import psd_cholesky
 from lmmjax._types import Array
 from lmmjax.batch import estimate_many
@@ -149,10 +150,10 @@ class Model:
             values = values[self.frame.rows]
         elif values.shape[0] != self.design.n:
             raise ValueError(
-                f"responses have {values.shape[0]} rows; the data have {n_data}: pass an n × T array with one "
-                "row per row of the data (transpose it?)"
+                f"responses have {values.shape[0]} rows; the data have {n_data}: pass an n × T "
+                "array with one row per row of the data (transpose it?)"
             )
-        result = estimate_many(self.maker, np.ascontiguousarray(values.T, dtype=float), reml, max_iter)
+        result = estimate_many(self.maker, values, reml, max_iter)
         return BatchFit(self, names, values, result, reml)
 
     def simulate(self, key: Array, mean: np.ndarray, psi: np.ndarray, draws: int) -> np.ndarray:
@@ -164,7 +165,7 @@ class Model:
                 psd_cholesky(matrix, 1e-13) for matrix in self.design.structure.matrices(psi[:-1])
             )
             terms = self.design.terms
-            drawn = simulate(
+            drawn = _simulate(
                 key,
                 mean,
                 tuple(t.z for t in terms),
@@ -189,13 +190,29 @@ class Model:
 
 
 def _columns(responses: Any) -> tuple[pd.Index, np.ndarray]:
-    if hasattr(responses, "columns"):
-        names = pd.Index(list(responses.columns))
-        return names, np.asarray(responses.to_numpy(), dtype=float)
-    values = np.asarray(responses, dtype=float)
-    if values.ndim != 2:
+    names = pd.Index(list(responses.columns)) if hasattr(responses, "columns") else None
+    try:
+        if isinstance(responses, pd.DataFrame):
+            values = responses.to_numpy(dtype=float, na_value=np.nan)
+        else:
+            values = np.asarray(responses if names is None else responses.to_numpy(), dtype=float)
+    except (TypeError, ValueError):
+        wrong = [] if names is None else [name for name in names if not _numeric(responses[name])]
+        what = f"response {wrong[0]!r} is" if wrong else "responses are"
+        raise ValueError(f"{what} not numeric: leave out what is not a response") from None
+    if values.ndim != 2 or values.shape[1] == 0:
         raise ValueError(f"responses have shape {values.shape}: pass an n × T array, one column a response")
-    return pd.RangeIndex(values.shape[1]), values
+    return pd.RangeIndex(values.shape[1]) if names is None else names, values
 
+
+def _numeric(column: Any) -> bool:
+    try:
+        np.asarray(column, dtype=float)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+_simulate = quick_jit(simulate, static_argnames=("n_groups", "draws"))
 
 __all__ = ["Estimate", "Model", "lmm"]

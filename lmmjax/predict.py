@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.formula import new_frame
+from lmmjax.formula import new_frame, wanted_terms
 
 if TYPE_CHECKING:
     from lmmjax.results import Fit
@@ -20,9 +20,10 @@ def predict_new(fit: Fit, newdata: Any, re: Any, new_levels: str, offset: Any) -
     wanted = _wanted(re)
     frame = fit.model.frame
     if newdata is None:
-        values = frame.x @ fit.estimate.beta
-        known = frame.offset if offset is None else np.asarray(offset, float)
-        rows = [(term.z, term.codes, term.text) for term in frame.random if _included(term, wanted)]
+        if offset is not None:
+            raise ValueError("offset is for new rows: pass newdata with it")
+        values, known = frame.x @ fit.estimate.beta, frame.offset
+        rows = [(term.z, term.codes, term.text) for term in wanted_terms(frame.random, wanted)]
         index = frame.index
     else:
         new = new_frame(frame, newdata, groups=wanted, offset=offset)
@@ -30,7 +31,8 @@ def predict_new(fit: Fit, newdata: Any, re: Any, new_levels: str, offset: Any) -
             if term.unseen and new_levels == "error":
                 shown = ", ".join(map(str, term.unseen[:5])) + (", …" if len(term.unseen) > 5 else "")
                 raise ValueError(
-                    f"new levels of {term.group!r}: {shown}; pass new_levels='population' to predict them with b = 0"
+                    f"new levels of {term.group!r}: {shown}; pass new_levels='population' to predict "
+                    "them with b = 0"
                 )
         values, known, index = new.x @ fit.estimate.beta, new.offset, new.index
         rows = [(term.z, term.codes, term.text) for term in new.random]
@@ -47,7 +49,3 @@ def _wanted(re: Any) -> list[str] | None:
     if isinstance(re, str):
         return None if re == "all" else [] if re == "none" else [re]
     return list(re)
-
-
-def _included(term: Any, wanted: list[str] | None) -> bool:
-    return wanted is None or term.group in wanted or term.text in wanted

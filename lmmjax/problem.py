@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ from lmmjax.basis import Basis, Origin, Rows, standardise, standardise_response
 from lmmjax.covariance import Structure
 from lmmjax.design import Design, check_design
 from lmmjax.gram import CrossProducts, Gram, Prepared, ResponseProducts, prepare
+from lmmjax.gram.grouping import GroupedPrepared
 
 
 @record
@@ -73,12 +76,43 @@ class ProblemMaker:
     def __init__(self, design: Design, backend: str | None = None, **options):
         check_design(design)
         self.design = design
-        self.rows, self.basis = standardise(design)
-        self.prepared: Prepared = prepare(design, self.rows, backend, **options)
+        rows, self.basis = standardise(design)
+        self.prepared: Prepared = prepare(design, rows, backend, **options)
+        self.rows = rows.take(self.prepared.order)
+        self._onepass: Callable | None = None
 
     def __call__(self, y: Array, reml: bool = True, dtype=None) -> Problem:
         """The problem of responses y (..., n), NumPy or JAX, possibly traced."""
         return make_problem(self.rows, self.basis, self.prepared, self.design.structure, y, reml, dtype)
+
+    def lanes(self, y: np.ndarray, reml: bool = True) -> Problem:
+        """The problem of many responses y (n, T), finite NumPy; axes of responses trail."""
+        if not isinstance(self.prepared, GroupedPrepared):
+            return make_lanes(self.rows, self.basis, self.prepared, self.design.structure, y, reml)
+        if self._onepass is None:
+            # imported here: scipy.sparse adds a warning filter, and a single fit has no use for it
+            from lmmjax.gram.onepass import OnePass
+
+            self._onepass = OnePass(self.prepared, self.rows, self.basis)
+        response, origin, inexact = self._onepass(y)
+        problem = Problem(
+            self.prepared.shared,
+            response,
+            origin,
+            self.basis,
+            np.asarray(float(y.shape[0])),
+            np.asarray(float(reml)),
+            self.design.structure,
+        )
+        if inexact.any():
+            exact = make_lanes(
+                self.rows, self.basis, self.prepared, self.design.structure, y[:, inexact], reml
+            )
+            for name in ("response", "origin"):
+                pairs = zip(*(jax.tree.leaves(getattr(p, name)) for p in (problem, exact)), strict=True)
+                for mine, theirs in pairs:
+                    mine[..., inexact] = theirs
+        return problem
 
 
 def make_problem(
@@ -91,16 +125,37 @@ def make_problem(
     dtype=None,
 ) -> Problem:
     """Cross-products of y (..., n) with a prepared design; `dtype` casts the result."""
-    standard, origin = standardise_response(rows, basis, y)
-    response = prepared.respond(standard)
-    kind = standard.dtype if dtype is None else np.dtype(dtype)
-    xp = namespace(standard)
-    n = xp.asarray(float(y.shape[-1]), dtype=kind)
-    problem = Problem(
-        prepared.shared, response, origin, basis, n, xp.asarray(float(reml), dtype=kind), structure
+    xp = namespace(y, rows.x)
+    y = xp.moveaxis(xp.asarray(y), -1, 0)
+    problem = make_lanes(rows, basis, prepared, structure, y, reml)
+    lanes = tuple(range(y.ndim - 1))
+
+    def lead(a: Array) -> Array:
+        return xp.moveaxis(a, tuple(k - len(lanes) for k in lanes), lanes) if lanes else a
+
+    problem = dataclasses.replace(
+        problem, response=jax.tree.map(lead, problem.response), origin=jax.tree.map(lead, problem.origin)
     )
-    if dtype is None:
-        return problem
+    return problem if dtype is None else cast(problem, dtype)
+
+
+def make_lanes(
+    rows: Rows, basis: Basis, prepared: Prepared, structure: Structure, y: Array, reml: bool
+) -> Problem:
+    """The problem of responses y (n, ...): axes of responses trail in the result."""
+    xp = namespace(y, rows.x)
+    n = xp.asarray(float(y.shape[0]), dtype=rows.x.dtype)
+    if prepared.order is not None:
+        y = xp.take(y, prepared.order, axis=0)
+    residual, origin, factor = standardise_response(rows, basis, y)
+    response = prepared.respond(residual, factor)
+    kappa = xp.asarray(float(reml), dtype=rows.x.dtype)
+    return Problem(prepared.shared, response, origin, basis, n, kappa, structure)
+
+
+def cast(problem: Problem, dtype: Any) -> Problem:
+    """The problem with floating-point arrays of another dtype."""
+    kind = np.dtype(dtype)
     return jax.tree.map(lambda a: a.astype(kind) if np.issubdtype(a.dtype, np.floating) else a, problem)
 
 

@@ -55,12 +55,12 @@ class Fit:
     @property
     def tvalues(self) -> pd.Series:
         """Estimate over standard error."""
-        return (self.params / self.bse).rename("t")
+        return self._series(self.params / self.bse, "t")
 
     @property
     def pvalues(self) -> pd.Series:
         """Two-sided normal p-values."""
-        return self.coef_table()["p"]
+        return self._series(self.coef_table()["p"], "p")
 
     def cov_params(self) -> pd.DataFrame:
         """Covariance matrix Φ = (XᵀV⁻¹X)⁻¹ of the fixed effects."""
@@ -240,7 +240,7 @@ class Fit:
         return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame()
 
     def cond_var(self, mspe: bool = False) -> dict[str, np.ndarray]:
-        """Per random term, as written, the (G, q, q) conditional (or prediction error) covariance matrices."""
+        """Per random term, as written, (G, q, q) conditional or prediction error covariance matrices."""
         terms = zip(self.model.frame.random, self._modes, strict=True)
         return {term.text: modes.mspe if mspe else modes.cond_var for term, modes in terms}
 
@@ -297,7 +297,8 @@ class Fit:
     @property
     def resid(self) -> pd.Series:
         """Response less fitted values."""
-        return (self.y - self.fittedvalues).rename("resid")
+        values = self.y - self.fittedvalues.to_numpy()
+        return pd.Series(values, index=self.model.frame.index, name="resid")
 
     @property
     def scaled_resid(self) -> pd.Series:
@@ -316,14 +317,14 @@ class Fit:
         ----------
         re : "all", "none" (population level), or a list of grouping factors or terms to include.
         new_levels : "error", or "population" for b = 0 at unseen levels of a grouping factor.
-        offset : replaces the offset given to the model.
+        offset : of the new rows, in place of the model's `offset=`; `offset(...)` in the formula is kept.
         """
         return predict_new(self, newdata, re, new_levels, offset)
 
     # --- refitting -----------------------------------------------------------------------------------
 
     def refit(self, y: Any = None, *, reml: bool | None = None) -> Fit:
-        """The same model fitted to another response (n,), by the same criterion unless `reml` says otherwise."""
+        """The same model fitted to another response (n,); same criterion unless `reml` is given."""
         reml = self.reml if reml is None else reml
         return self.model.fit_response(self.y if y is None else y, reml)
 
@@ -344,7 +345,7 @@ class Fit:
         return summarise(self)
 
     def tidy(self) -> pd.DataFrame:
-        """One row a coefficient and variance component (on the sd scale): effect, group, term, estimate, se."""
+        """One row a coefficient or variance component (sds and correlations), with estimate and se."""
         fixed = self.coef_table().rename_axis("term").reset_index()
         fixed.insert(0, "effect", "fixed")
         rows, psi = self.model.components, self.estimate.psi
@@ -359,7 +360,7 @@ class Fit:
             }
         )
         table = pd.concat([fixed, random], ignore_index=True)
-        return table[["effect", "group", "term", "estimate", "se", "df", "t", "p"]]
+        return table.reindex(columns=["effect", "group", "term", "estimate", "se", "df", "t", "p"])
 
     def glance(self) -> pd.DataFrame:
         """One row about the fit."""

@@ -6,7 +6,6 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 if TYPE_CHECKING:
     from lmmjax.results import Fit
@@ -49,7 +48,7 @@ def summarise(fit: Fit) -> Summary:
     label = "REML criterion at convergence" if fit.reml else "-2 log-likelihood"
     head = [
         f"Linear mixed model fit by {kind}",
-        f"Formula: {fit.model.formula}",
+        *([f"Formula: {fit.model.formula}"] if fit.model.formula else []),
         "",
         f"{label}: {fit.deviance:.1f}    AIC: {fit.aic:.1f}    BIC: {fit.bic:.1f}",
     ]
@@ -68,7 +67,7 @@ def summarise(fit: Fit) -> Summary:
 
 def _random_table(fit: Fit):
     table = fit.varcorr()
-    digits = _digits(table["sdcor"][table["term2"].isna()])
+    digits = _digits(table["sdcor"].to_numpy()[table["term2"].isna()])
     rows, widest = [], 0
     for k, term in enumerate(fit.model.frame.random):
         mine = [c for c in fit.model.components if c.term == k]
@@ -89,7 +88,7 @@ def _random_table(fit: Fit):
 
 def _fixed_table(fit: Fit):
     table = fit.coef_table()
-    digits = _digits(table["se"])
+    digits = _digits(table["se"].to_numpy())
     rows = []
     for name, row in table.iterrows():
         rows.append(
@@ -122,10 +121,10 @@ def _notes(fit: Fit) -> list[str]:
     return notes
 
 
-def _digits(values: pd.Series) -> int:
+def _digits(values: np.ndarray) -> int:
     """Decimals that leave the smallest positive value about four significant digits."""
     positive = values[np.isfinite(values) & (values > 0)]
-    if positive.empty:
+    if not positive.size:
         return 4
     return int(np.clip(3 - np.floor(np.log10(positive.min())), 0, 8))
 

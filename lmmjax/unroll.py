@@ -17,11 +17,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend import core
 
 MOVES = frozenset(
-    "broadcast_in_dim concatenate copy expand_dims gather pad rev reshape scatter slice split squeeze stack "
-    "transpose".split()
+    [
+        "broadcast_in_dim",
+        "concatenate",
+        "copy",
+        "expand_dims",
+        "gather",
+        "pad",
+        "rev",
+        "reshape",
+        "scatter",
+        "slice",
+        "split",
+        "squeeze",
+        "stack",
+        "transpose",
+    ]
 )
 """Primitives that only move elements: they are applied to the elements' numbers instead."""
 
@@ -74,7 +89,7 @@ def _pack(elements: np.ndarray, dtype: Any) -> Any:
 
 
 def _constant(x: Any) -> bool:
-    return not isinstance(x, jax.core.Tracer)
+    return not isinstance(x, Tracer)
 
 
 class _Interpreter:
@@ -107,7 +122,7 @@ class _Interpreter:
         if name in MOVES:
             return _move(eqn, args)
         if name == "dot_general":
-            return [_dot_general(*args, params["dimension_numbers"])]
+            return [_dot_general(args[0], args[1], params["dimension_numbers"])]
         if name in REDUCTIONS:
             return [_reduce(REDUCTIONS[name], args[0], params["axes"])]
         if name in ("argmax", "argmin"):
@@ -148,7 +163,9 @@ class _Interpreter:
             return out
 
         def run_cond(flat: list[Any]) -> Any:
-            return jnp.asarray(self.evaluate(cond.jaxpr, cond.consts, cond_consts + restore(flat))[0][()], bool)
+            return jnp.asarray(
+                self.evaluate(cond.jaxpr, cond.consts, cond_consts + restore(flat))[0][()], bool
+            )
 
         def run_body(flat: list[Any]) -> list[Any]:
             return flatten(self.evaluate(body.jaxpr, body.consts, body_consts + restore(flat)))
@@ -283,7 +300,7 @@ def _plain(function: Callable) -> Callable:
         if all(_constant(x) for x in xs):
             with np.errstate(all="ignore"):
                 return numpy_function(*xs)
-        return function(*xs)
+        return function(*(x.item() if _constant(x) and hasattr(x, "item") else x for x in xs))
 
     return lambda params: rule
 

@@ -54,7 +54,7 @@ def sd_scale(psi: np.ndarray, rows: list[Component]) -> tuple[np.ndarray, np.nda
 
 
 def delta_se(jacobian: np.ndarray, cov: np.ndarray) -> np.ndarray:
-    """Standard errors (k,) of functions with Jacobian (k, m); missing parts of `cov` matter only where used."""
+    """Standard errors (k,) of functions with Jacobian (k, m); missing parts of `cov` spoil their users."""
     out = np.full(len(jacobian), np.nan)
     for k, row in enumerate(jacobian):
         used = np.flatnonzero(row)

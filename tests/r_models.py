@@ -53,7 +53,9 @@ def fixed_effects(fit, ref):
     if "wald_ci" in ref:
         limits = fit.conf_int()
         for side in ("lower", "upper"):
-            assert np.all(np.abs(limits[side] - listed(ref["wald_ci"][side])) <= FIXED * (np.abs(estimate) + se))
+            assert np.all(
+                np.abs(limits[side] - listed(ref["wald_ci"][side])) <= FIXED * (np.abs(estimate) + se)
+            )
 
 
 def variance_components(fit, ref):
@@ -105,7 +107,9 @@ def random_effects(fit, ref):
         order = [list(ours.index).index(level) for level in levels[: len(effects["condvar"])]]
         expected = np.array(effects["condvar"]).reshape(len(order), len(terms), len(terms))
         floor = BOUNDARY * ref["sigma"] ** 2 if singular(ref) else 0.0
-        assert_allclose(matrices[0][order], expected, rtol=VARIANCE, atol=1e-7 * np.abs(expected).max() + floor)
+        assert_allclose(
+            matrices[0][order], expected, rtol=VARIANCE, atol=1e-7 * np.abs(expected).max() + floor
+        )
 
 
 def fitted(fit, ref):
@@ -131,4 +135,7 @@ def predictions(fit, ref):
         assert_allclose(fit.predict(frame, new_levels="population"), expected, rtol=0, atol=scale)
 
 
-ASPECTS = {f.__name__: f for f in (criterion, fixed_effects, variance_components, random_effects, fitted, predictions)}
+ASPECTS = {
+    f.__name__: f
+    for f in (criterion, fixed_effects, variance_components, random_effects, fitted, predictions)
+}

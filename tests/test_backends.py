@@ -83,8 +83,14 @@ def test_estimates_agree(terms):
         assert fit.status == lj.Status.CONVERGED
         assert abs(fit.deviance - best.deviance) < TOL * (1 + abs(best.deviance))
         # a point of a smooth minimum is known to the square root of the criterion's accuracy, or better
-        assert_near((fit.theta, fit.psi, fit.beta, fit.cov_beta), (best.theta, best.psi, best.beta, best.cov_beta), 1e-7)
-        np.testing.assert_allclose(fit.cov_psi, best.cov_psi, rtol=1e-6, atol=1e-6 * np.nanmax(np.abs(best.cov_psi)))
+        assert_near(
+            (fit.theta, fit.psi, fit.beta, fit.cov_beta),
+            (best.theta, best.psi, best.beta, best.cov_beta),
+            1e-7,
+        )
+        np.testing.assert_allclose(
+            fit.cov_psi, best.cov_psi, rtol=1e-6, atol=1e-6 * np.nanmax(np.abs(best.cov_psi))
+        )
 
 
 def test_choice_of_a_backend():

@@ -11,6 +11,7 @@ import lmmjax as lj
 from lmmjax.optimize import Status
 
 SETS, RESTARTS = 500, 10
+CODES = np.repeat(np.arange(15), np.resize([4, 6, 8, 10], 15))
 
 
 def truth(rng, terms, boundary):
@@ -25,14 +26,27 @@ def truth(rng, terms, boundary):
 
 
 @functools.cache
-def simulated(terms):
+def simulated(terms, codes=True):
+    """Half of the data sets from the boundary; 15 groups of 4 to 10, or six of very different sizes."""
     rng = np.random.default_rng(2024)
     problems = []
+    shape = {"codes": CODES, "n": len(CODES), "groups": 15} if codes else {}
     for k in range(SETS):
-        d = design(rng, terms, weights=k % 4 == 0)
+        d = design(rng, terms, weights=k % 4 == 0, **shape)
         y = response(rng, d, truth(rng, terms, boundary=k % 2 == 0))
         problems.append(problem(d, y, reml=k % 3 > 0, compress=False))
     return stack(problems)
+
+
+def best_of_restarts(problems, fits):
+    """The lowest criterion (T,) that random starts lead to."""
+    rng = np.random.default_rng(1)
+    best = np.full(SETS, np.inf)
+    for _k in range(RESTARTS):
+        starts = rng.normal(size=fits.theta.shape) * 10.0 ** rng.uniform(-2, 1, (SETS, 1))
+        again = arrays(lanes(start=True)(problems, starts))
+        best = np.fmin(best, again.deviance)
+    return best
 
 
 @pytest.mark.usefixtures("x64")
@@ -41,17 +55,21 @@ def test_simulated_data_sets(terms):
     problems = simulated(terms)
     fits = arrays(lanes()(problems))
     assert np.all(fits.status == Status.CONVERGED)
-    # half of them are drawn on the boundary, and chance puts others there
-    assert 0.25 * SETS < fits.singular.sum() < 0.75 * SETS
-    rng = np.random.default_rng(1)
-    best = np.full(SETS, np.inf)
-    for k in range(RESTARTS):
-        starts = rng.normal(size=fits.theta.shape) * 10.0 ** rng.uniform(-2, 1, (SETS, 1))
-        again = arrays(lanes(start=True)(problems, starts))
-        # a restart may end at a local minimum above ours, never below
-        best = np.fmin(best, again.deviance)
+    # some estimates leave the boundary that they were drawn from, others join it
+    assert 0.2 * SETS < fits.singular.sum() < 0.8 * SETS
+    best = best_of_restarts(problems, fits)
     assert np.all(fits.deviance <= best + 1e-6), np.flatnonzero(fits.deviance > best + 1e-6)
     assert np.all(fits.grad_norm <= 1e-6 * (1 + np.abs(fits.deviance)))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("terms", ["us1", "us2"])
+def test_several_maxima_are_rare_in_tiny_designs(terms):
+    """With six very unequal groups some 0.3 % of such data sets have several maxima; a descent finds one."""
+    problems = simulated(terms, codes=False)
+    fits = arrays(lanes()(problems))
+    assert np.all(fits.status == Status.CONVERGED)
+    assert np.mean(fits.deviance > best_of_restarts(problems, fits) + 1e-6) <= 0.01
 
 
 @pytest.mark.usefixtures("x64")
@@ -66,7 +84,9 @@ def test_boundary_is_told_from_the_interior(terms):
         assert np.array_equal(fits.singular, diagonal[:, 0] == 0)
     determinant = fits.psi[:, 0] if q == 1 else fits.psi[:, 0] * fits.psi[:, 1] - fits.psi[:, 2] ** 2
     size = fits.sigma2**q
-    assert np.all(determinant[fits.singular] < 1e-6 * size[fits.singular] * (1 + fits.theta[fits.singular].max()) ** 4)
+    assert np.all(
+        determinant[fits.singular] < 1e-6 * size[fits.singular] * (1 + fits.theta[fits.singular].max()) ** 4
+    )
     assert np.all(determinant[~fits.singular] > 0)
     missing = np.isnan(fits.cov_psi[:, 0, 0])
     assert np.array_equal(missing, fits.singular)

@@ -76,7 +76,7 @@ def test_jet(terms, backend):
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("terms", ["us2", "diag2", "us2+diag1"])
 def test_criterion_and_its_derivatives(terms, reml):
-    d, p, theta = random_problem(terms, "grouped", reml=reml)
+    _d, p, theta = random_problem(terms, "grouped", reml=reml)
     values, gradients = arrays(deviances()(around(theta), p))
     jet = arrays(chained()(theta, p))
     assert abs(jet.value + deviance_shift(p) - values[0]) < 1e-10 * (1 + abs(values[0]))
@@ -87,7 +87,7 @@ def test_criterion_and_its_derivatives(terms, reml):
 
 @pytest.mark.parametrize("terms", TERMS)
 def test_reported_optimum_is_stationary(terms):
-    d, p, _ = random_problem(terms, "grouped", seed=11)
+    _d, p, _ = random_problem(terms, "grouped", seed=11)
     fit = arrays(estimate_jit(p))
     assert fit.status == lj.Status.CONVERGED
     values, gradients = arrays(deviances()(around(fit.theta), p))

@@ -1,4 +1,4 @@
-"""Standard errors of variance components: the observed information, by finite differences of the explicit likelihood."""
+"""Observed information of variance components against finite differences of the explicit likelihood."""
 
 import jax
 import numpy as np
@@ -97,4 +97,6 @@ def test_delta_method():
     psi = np.array([2.0, 0.5, -0.3, 1.7])
     values, jacobian = varcomp.sd_scale(psi, rows)
     np.testing.assert_allclose(values, natural(psi), rtol=1e-14)
-    np.testing.assert_allclose(jacobian, jax.jacobian(natural)(jax.numpy.asarray(psi)), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(
+        jacobian, jax.jacobian(natural)(jax.numpy.asarray(psi)), rtol=1e-12, atol=1e-14
+    )

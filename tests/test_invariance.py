@@ -126,4 +126,3 @@ def test_fixed_part_added_to_the_response(seed):
     assert abs(a.deviance - b.deviance) < CRITERION * (1 + abs(a.deviance))
     assert_near(b.psi, a.psi, POINT)
     assert_near(b.beta - gamma, a.beta, POINT)
-

@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parents[1] / ".." / "shared" / "reference"
 if not (FOLDER / "models.json").exists():
     pytest.skip("../shared/reference is not beside the repository", allow_module_level=True)
 
-# nlme has no formula for the random part; R codes ordered factors by polynomials, here the formula asks for them
+# nlme has no formula for the random part; R codes ordered factors by polynomials, here by request
 FORMULAS = {
     "seed4_water_pddiag_lme": "water ~ 1 + ti + ti2 + (ti + ti2 || tree)",
     "cake_split_reml": "angle ~ recipe * C(temperature, contr.poly) + (1 | recipe:replicate)",

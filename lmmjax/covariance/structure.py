@@ -7,6 +7,7 @@ scale on which every covariance backend works: V/σ² is linear in d.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import jax.numpy as jnp
 import numpy as np
@@ -96,24 +97,31 @@ class Structure:
             out.append(moved @ moved.T)
         return tuple(out)
 
-    def start(self, d: Array, floor: Array) -> tuple[Array, tuple[Array, ...]]:
-        """θ and coordinates of the positive definite matrices nearest to d.
-
-        Variances are at least `floor`, correlations at most 0.9. An unstructured term is taken in
-        pivoted order: with the largest variance first a singular D has a zero in the last rows
-        of Λ, where the criterion is smooth and well conditioned.
-        """
-        factors, turns = [], []
-        for term, matrix in zip(self.terms, self.matrices(d), strict=True):
+    def start(self, d: Array, floor: float) -> tuple[Array, tuple[Array, ...]]:
+        """`pivoted` for positive definite matrices near d: variances ≥ floor, |correlations| ≤ 0.9."""
+        positive = []
+        for matrix in self.matrices(d):
             root = jnp.sqrt(jnp.maximum(diagonal(matrix), floor))
-            eye = jnp.eye(term.q, dtype=d.dtype)
+            eye = jnp.eye(matrix.shape[0], dtype=d.dtype)
             off = matrix / (root[:, None] * root[None, :]) * (1 - eye)
             reach = jnp.max(jnp.sum(jnp.abs(off), axis=1))
             shrink = jnp.minimum(1.0, 0.9 / jnp.maximum(reach, 0.1))
-            positive = (off * shrink + eye) * (root[:, None] * root[None, :])
-            pivoted = term.family.basis == "triangular" and term.q > 1
-            turn = pivot_order(positive) if pivoted else eye
-            factors.append(psd_cholesky(turn.T @ positive @ turn, 0.0))
+            positive.append((off * shrink + eye) * (root[:, None] * root[None, :]))
+        return self.pivoted(self.entries(tuple(positive), d.dtype))
+
+    def pivoted(self, d: Array) -> tuple[Array, tuple[Array, ...]]:
+        """θ and coordinates of positive semi-definite matrices d.
+
+        An unstructured term is taken in pivoted order: with the largest variance first a singular D has
+        its zero in the last rows of Λ, where the criterion is smooth and well conditioned.
+        """
+        factors, turns = [], []
+        for term, matrix in zip(self.terms, self.matrices(d), strict=True):
+            turn = jnp.eye(term.q, dtype=d.dtype)
+            if term.family.basis == "triangular" and term.q > 1:
+                turn = pivot_order(matrix)
+                matrix = turn.T @ matrix @ turn
+            factors.append(psd_cholesky(matrix, 1e-15))
             turns.append(turn)
         return self.params(tuple(factors)).astype(d.dtype), tuple(turns)
 
@@ -148,4 +156,4 @@ def unit_entries(term: TermStructure) -> np.ndarray:
 
 def _slices(sizes: list[int]) -> list[slice]:
     ends = np.cumsum([0, *sizes])
-    return [slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    return [slice(int(a), int(b)) for a, b in itertools.pairwise(ends)]

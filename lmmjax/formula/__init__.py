@@ -1,7 +1,7 @@
 """Formulas and data frames to arrays; the only part of the package that knows formulaic."""
 
 from lmmjax.formula.bars import Bar, SplitFormula, split_bars
-from lmmjax.formula.build import model_frame, new_frame
+from lmmjax.formula.build import model_frame, new_frame, wanted_terms
 from lmmjax.formula.frame import ModelFrame, NewFrame, NewRandom, RandomColumns, array_frame
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "model_frame",
     "new_frame",
     "split_bars",
+    "wanted_terms",
 ]

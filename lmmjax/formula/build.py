@@ -124,7 +124,7 @@ def new_frame(
     if recipe is None:
         raise ValueError("this model was built from matrices: it has no formula to evaluate on new data")
     table = Table(newdata)
-    wanted = _wanted(frame.random, groups)
+    wanted = wanted_terms(frame.random, groups)
     parts = {"fixed": recipe.parts["fixed"]} | {term.text: recipe.parts[term.text] for term in wanted}
     if require_response:
         if frame.response is None:
@@ -169,7 +169,8 @@ def new_frame(
     )
 
 
-def _wanted(terms: tuple[RandomColumns, ...], groups: Collection[str] | None) -> list[RandomColumns]:
+def wanted_terms(terms: tuple[RandomColumns, ...], groups: Collection[str] | None) -> list[RandomColumns]:
+    """The terms that `groups` picks, by group or text; ValueError names one that is not there."""
     if groups is None:
         return list(terms)
     groups = [groups] if isinstance(groups, str) else groups

@@ -6,6 +6,7 @@ import abc
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lmmjax._types import Array, record
 
@@ -60,6 +61,11 @@ class CrossProducts(abc.ABC):
     A subclass is a record; its methods are pure and may be traced.
     """
 
+    @property
+    def size(self) -> float:
+        """Rough measure of the scalars in one evaluation, for the choice to unroll; infinite means never."""
+        return float("inf")
+
     @abc.abstractmethod
     def gram(self, d: Array, response: ResponseProducts) -> Gram:
         """(log|H|, WᵀH⁻¹W) at d (m,)."""
@@ -79,17 +85,29 @@ class CrossProducts(abc.ABC):
 
 
 class ResponseProducts(abc.ABC):
-    """Cross-products that depend on the response: a record whose arrays may lead with axes of responses."""
+    """Cross-products that depend on the response: a record of arrays."""
+
+    @property
+    @abc.abstractmethod
+    def within(self) -> Array:
+        """Sum of squares that the random effects cannot explain (an upper bound will do)."""
 
 
 class Prepared(abc.ABC):
-    """The rows of a design, ready to take responses: lives outside the optimiser."""
+    """The rows of a design, ready to take responses: lives outside the optimiser.
+
+    Attributes
+    ----------
+    shared : products of the design.
+    order : the order in which `respond` wants the rows, or None.
+    """
 
     shared: CrossProducts
+    order: np.ndarray | None = None
 
     @abc.abstractmethod
-    def respond(self, y: Array) -> ResponseProducts:
-        """The products of standardised responses y (..., n); NumPy in, NumPy out; traceable."""
+    def respond(self, residual: Array, factor: Array) -> ResponseProducts:
+        """Products of factor · residual (n, ...); axes of responses trail. NumPy in, NumPy out; traceable."""
 
 
 def _lead(gram: Gram, axes: int) -> Gram:

@@ -1,4 +1,4 @@
-"""Grouped backend: all random terms share one grouping factor; cost linear in the groups, or in their patterns.
+"""Grouped backend: one grouping factor for all random terms; cost linear in its groups or their patterns.
 
 Group i has Z_i = Q_i R_iᵀ with orthonormal Q_i. With C_i = Q_iᵀW_i and H_i = (I + R_iᵀDR_i)⁻¹,
 
@@ -48,6 +48,13 @@ class GroupedProducts(CrossProducts):
     logdet_r: Array
     structure: Structure = static()
     compressed: bool = static()
+
+    @property
+    def size(self) -> float:
+        if not self.compressed:
+            return float("inf")
+        q, patterns = self.r.shape[0], self.r.shape[-1]
+        return patterns * q**2 * self.structure.n_entries + self.within_xx.shape[0] ** 2
 
     def _blocks(self, d: Array) -> tuple[Array, Array, Array]:
         """log|I + RᵀDR| (K,), H (q, q, K), J = RH (q, q, K)."""
@@ -125,8 +132,8 @@ class GroupedProducts(CrossProducts):
         """Σ weights (c, pairs, K) × the between-group products: arrays (c, p, p), (c, p), (c,)."""
         flat = weights.reshape(weights.shape[0], -1)
         p = self.within_xx.shape[0]
-        xx = (flat @ self.between_xx.reshape(-1, p * p)).reshape(-1, p, p)
-        xy = flat @ response.between_xy.reshape(-1, p)
+        xx = (flat @ self.between_xx.reshape(flat.shape[1], p * p)).reshape(flat.shape[0], p, p)
+        xy = flat @ response.between_xy.reshape(flat.shape[1], p)
         yy = flat @ response.between_yy.reshape(-1)
         return xx, xy, yy
 
@@ -169,7 +176,7 @@ class GroupedProducts(CrossProducts):
 
 @record
 class GroupedResponse(ResponseProducts):
-    """Products of the responses; arrays may lead with axes of responses.
+    """Products of a response.
 
     Attributes
     ----------
@@ -182,6 +189,10 @@ class GroupedResponse(ResponseProducts):
     within_yy: Array
     between_xy: Array
     between_yy: Array
+
+    @property
+    def within(self) -> Array:
+        return self.within_yy
 
 
 def _pairs(h: Array) -> Array:

@@ -15,6 +15,9 @@ from lmmjax.gram.grouped import GroupedProducts, GroupedResponse
 RANK_TOL = 1e-10
 """A column whose part orthogonal to the earlier ones is below this, relative, adds nothing in its group."""
 
+CANCELLATION = 1e-3
+"""Squares within groups below this share of the total are summed from the rows, not by difference."""
+
 PATTERN_DIGITS = 1e11
 """Groups whose R agree to this relative accuracy are one pattern."""
 
@@ -56,54 +59,71 @@ class GroupedPrepared(Prepared):
         else:
             k, count = groups, np.ones(groups)
         self.padding = bucket(k) - k
-        self.basis, self.q, self.k = basis, q, k
+        self.q, self.k = q, k
         x = xp.take(rows.x, self.order, axis=1)
-        self.c_x = xp.stack([self.segments.sum(column * x) for column in basis])
-        self.x_within = x - self._between(self.c_x)
+        self.columns = [self.segments.column(column) for column in basis]
+        self.c_x = xp.stack([column.sum(x.T).T for column in self.columns])
+        self.x_within = x - self._between(xp.swapaxes(self.c_x, 1, 2)).T
         self.shared = GroupedProducts(
-            self._pad(xp.swapaxes(r, 0, 1)),
-            self._pad(xp.asarray(count, dtype=x.dtype)),
+            self.pad(xp.swapaxes(r, 0, 1), 2),
+            self.pad(xp.asarray(count, dtype=x.dtype), 0),
             self.x_within @ self.x_within.T,
-            self._pad(self._square(self.c_x) if self.compressed else self.c_x, -1 - 2 * self.compressed),
+            self.pad(self._square(self.c_x), 1) if self.compressed else self.pad(self.c_x, 2),
             rows.logdet_r,
             design.structure,
             self.compressed,
         )
 
-    def respond(self, y: Array) -> GroupedResponse:
-        """Products of standardised responses y (..., n)."""
-        xp = namespace(y, self.c_x)
-        y = xp.take(y, self.order, axis=-1)
-        c_y = xp.stack([self.segments.sum(column * y) for column in self.basis], axis=-2)
-        within = y
-        for a, column in enumerate(self.basis):
-            within = within - column * self.segments.spread(c_y[..., a, :])
-        within_xy = within @ self.x_within.T
-        within_yy = xp.sum(within * within, axis=-1)
+    def respond(self, residual: Array, factor: Array) -> GroupedResponse:
+        xp = namespace(residual, self.c_x)
+        c_y = xp.stack([column.sum(residual) for column in self.columns])
+        within_xy = xp.tensordot(self.x_within, residual, axes=1)
+        within_yy = self._within_squares(xp, residual, c_y)
         if not self.compressed:
-            return GroupedResponse(
-                within_xy, within_yy, self._pad(c_y), xp.zeros((*y.shape[:-1], 0), y.dtype)
-            )
+            between_xy, between_yy = self.pad(c_y, 1), xp.zeros((0, *within_yy.shape), c_y.dtype)
+        else:
+            between_xy, between_yy = (self.pad(a, 1) for a in self._square_response(xp, c_y))
+        square = factor * factor
+        return GroupedResponse(
+            within_xy * factor, within_yy * square, between_xy * factor, between_yy * square
+        )
+
+    def _within_squares(self, xp, residual: Array, c_y: Array) -> Array:
+        """Squares within groups: by difference where that is exact enough, else from the rows."""
+        total = xp.einsum("n...,n...->...", residual, residual)
+        if xp is jnp:
+            within = residual - self._between(c_y)
+            return xp.einsum("n...,n...->...", within, within)
+        difference = total - np.einsum("qg...,qg...->...", c_y, c_y)
+        close = difference < CANCELLATION * total
+        if np.any(close):
+            within = residual[:, close] if close.ndim else residual
+            within = within - self._between(c_y[..., close] if close.ndim else c_y)
+            exact = np.einsum("n...,n...->...", within, within)
+            if not close.ndim:
+                return exact
+            difference[close] = exact
+        return difference
+
+    def _between(self, c: Array) -> Array:
+        """The part (n, ...) of the rows that lies in the columns of Z, from c (q, G, ...)."""
+        return sum(column.spread(c[a]) for a, column in enumerate(self.columns))
+
+    def _square_response(self, xp, c_y: Array) -> tuple[Array, Array]:
         between_xy, between_yy = [], []
         for a in range(self.q):
             for b in range(a, self.q):
-                xy = self._per_pattern(c_y[..., b, :], self.c_x[a])
-                yy = self._per_pattern_squares(c_y[..., a, :], c_y[..., b, :])
+                xy = [xp.tensordot(self.c_x[a][:, s], c_y[b][s], axes=1) for s in self._pattern_slices()]
+                yy = [xp.einsum("g...,g...->...", c_y[a][s], c_y[b][s]) for s in self._pattern_slices()]
                 if a != b:
-                    xy = xy + self._per_pattern(c_y[..., a, :], self.c_x[b])
-                    yy = 2 * yy
-                between_xy.append(xy)
-                between_yy.append(yy)
-        return GroupedResponse(
-            within_xy,
-            within_yy,
-            self._pad(xp.stack(between_xy, axis=-3), -2),
-            self._pad(xp.stack(between_yy, axis=-2)),
-        )
-
-    def _between(self, c: Array) -> Array:
-        """The part of the rows that lies in the columns of Z."""
-        return sum(column * self.segments.spread(c[a]) for a, column in enumerate(self.basis))
+                    other = [
+                        xp.tensordot(self.c_x[b][:, s], c_y[a][s], axes=1) for s in self._pattern_slices()
+                    ]
+                    xy = [u + v for u, v in zip(xy, other, strict=True)]
+                    yy = [2.0 * v for v in yy]
+                between_xy.append(xp.stack(xy))
+                between_yy.append(xp.stack(yy))
+        return xp.stack(between_xy), xp.stack(between_yy)
 
     def _square(self, c: Array) -> Array:
         blocks = []
@@ -113,18 +133,11 @@ class GroupedPrepared(Prepared):
                 blocks.append(block if a == b else block + np.swapaxes(block, 1, 2))
         return np.stack(blocks)
 
-    def _per_pattern(self, c_y: Array, c_x: Array) -> Array:
-        xp = namespace(c_y)
-        return xp.stack([c_y[..., s] @ c_x[:, s].T for s in self._pattern_slices()], axis=-2)
-
-    def _per_pattern_squares(self, left: Array, right: Array) -> Array:
-        xp = namespace(left)
-        return xp.stack([xp.sum(left[..., s] * right[..., s], -1) for s in self._pattern_slices()], axis=-1)
-
     def _pattern_slices(self) -> list[slice]:
         return [slice(int(a), int(b)) for a, b in zip(self.bounds[:-1], self.bounds[1:], strict=True)]
 
-    def _pad(self, a: Array, axis: int = -1) -> Array:
+    def pad(self, a: Array, axis: int) -> Array:
+        """Zeros for the patterns that only fill up a bucket."""
         if self.padding == 0:
             return a
         widths = [(0, 0)] * a.ndim
@@ -133,31 +146,58 @@ class GroupedPrepared(Prepared):
 
 
 class Segments:
-    """Sums over consecutive groups of rows, and the way back, for arrays (..., n)."""
+    """Sums over consecutive groups of rows, and the way back, for arrays (n, ...)."""
 
     def __init__(self, codes: np.ndarray, groups: int):
         self.codes, self.groups = codes, groups
         counts = np.bincount(codes, minlength=groups)
         self.filled = np.flatnonzero(counts)
         self.starts = (np.cumsum(counts) - counts)[self.filled]
-        self.full = len(self.filled) == groups
 
     def sum(self, v: Array) -> Array:
-        """Σ over the rows of each group: (..., n) → (..., G)."""
+        """Σ over the rows of each group: (n, ...) → (G, ...)."""
         if namespace(v) is jnp:
-            rows_first = jnp.moveaxis(v, -1, 0)
-            total = jax.ops.segment_sum(rows_first, self.codes, self.groups, indices_are_sorted=True)
-            return jnp.moveaxis(total, 0, -1)
-        sums = np.add.reduceat(v, self.starts, axis=-1)
-        if self.full:
+            return jax.ops.segment_sum(v, self.codes, self.groups, indices_are_sorted=True)
+        sums = np.add.reduceat(v, self.starts, axis=0)
+        if len(self.filled) == self.groups:
             return sums
-        out = np.zeros((*v.shape[:-1], self.groups), v.dtype)
-        out[..., self.filled] = sums
+        out = np.zeros((self.groups, *v.shape[1:]), v.dtype)
+        out[self.filled] = sums
         return out
 
     def spread(self, c: Array) -> Array:
-        """The value of each row's group: (..., G) → (..., n)."""
-        return namespace(c).take(c, self.codes, axis=-1)
+        """The value of each row's group: (G, ...) → (n, ...)."""
+        return namespace(c).take(c, self.codes, axis=0)
+
+    def column(self, values: Array) -> Column:
+        """A column (n,) of the orthonormal basis; one that is constant within groups is summed faster."""
+        if namespace(values) is np:
+            first = np.zeros(self.groups, values.dtype)
+            first[self.filled] = values[self.starts]
+            if np.array_equal(first[self.codes], values):
+                return Column(self, first, True)
+        return Column(self, values, False)
+
+
+class Column:
+    """One column of the basis of Z: its products with rows (n, ...) by group, and the way back."""
+
+    def __init__(self, segments: Segments, values: Array, constant: bool):
+        self.segments, self.values, self.constant = segments, values, constant
+
+    def sum(self, v: Array) -> Array:
+        """Σ over the rows of each group of column × v: (n, ...) → (G, ...)."""
+        values = self.values[(...,) + (None,) * (v.ndim - 1)]
+        return values * self.segments.sum(v) if self.constant else self.segments.sum(values * v)
+
+    def rows(self) -> Array:
+        """The column (n,) itself."""
+        return self.segments.spread(self.values) if self.constant else self.values
+
+    def spread(self, c: Array) -> Array:
+        """column × the value of each row's group: (G, ...) → (n, ...)."""
+        values = self.values[(...,) + (None,) * (c.ndim - 1)]
+        return self.segments.spread(values * c) if self.constant else values * self.segments.spread(c)
 
 
 def bucket(k: int) -> int:

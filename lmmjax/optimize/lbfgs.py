@@ -31,7 +31,7 @@ def lbfgs(
         value, gradient = value_and_grad(x, state=state)
         updates, state = solver.update(gradient, state, x, value=value, grad=gradient, value_fn=function)
         bound = eps * (1.0 + jnp.abs(value)) if tol is None else tol
-        return optax.apply_updates(x, updates), state, i + 1, jnp.max(jnp.abs(gradient)) > bound
+        return optax.apply_updates(x, updates), state, i + 1, jnp.max(jnp.abs(jnp.asarray(gradient))) > bound
 
     def unfinished(carry):
         return carry[3] & (carry[2] < max_iter)

@@ -1,9 +1,10 @@
-"""Safeguarded Newton minimisation with exact Hessians: one flat loop of proposed, accepted or refused steps."""
+"""Safeguarded Newton minimisation with exact Hessians: one flat loop of steps, accepted or refused."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,6 +17,10 @@ from lmmjax.optimize.status import Status
 Objective = Callable[[Array, Any], tuple[Array, Array, Array, Any]]
 
 
+NEAR = 1e-4
+"""Newton decrement, in units of the objective, from which a projection is worth a try."""
+
+
 @record
 class NewtonState:
     """The accepted point, what is known there, and the next trial.
@@ -24,10 +29,12 @@ class NewtonState:
     ----------
     x : (m,) accepted point; f, gradient (m,), aux : what the objective returned there.
     context : pytree handed to the objective: the coordinates that x is expressed in.
-    trial : (m,) the point to evaluate next; predicted : decrease expected of it.
+    planned : (m,) the Newton proposal from x; predicted : the decrease expected of it.
+    trial : (m,) the point to evaluate next: `planned`, or a projection of x.
+    projecting : whether it is a projection; projections : how many have been dealt with.
+    renewed : whether the trial is x in new coordinates.
     radius : of the trust region.
     decrement : ½ gᵀ|H|⁻¹g at x: the decrease that a full Newton step promises.
-    projected : whether the projection has been tried.
     status : a `Status` code; n_iter : evaluations of the objective.
     """
 
@@ -36,11 +43,14 @@ class NewtonState:
     gradient: Array
     aux: Any
     context: Any
-    trial: Array
+    planned: Array
     predicted: Array
+    trial: Array
+    projecting: Array
+    projections: Array
+    renewed: Array
     radius: Array
     decrement: Array
-    projected: Array
     status: Array
     n_iter: Array
 
@@ -52,8 +62,9 @@ def newton(
     *,
     max_iter: int = 100,
     tol: float | None = None,
-    refine: Callable[[Any], tuple[Array, Any]] | None = None,
-    project: Callable[[Array], Array] | None = None,
+    refine: Callable[[Array, Any, Any, Array], tuple[Array, Any]] | None = None,
+    every: int = 12,
+    projections: tuple[Callable[[Array], Array], ...] = (),
 ) -> NewtonState:
     """Minimise a smooth function of x (m,), m ≥ 1.
 
@@ -65,14 +76,16 @@ def newton(
     ----------
     objective : (x, context) → (f, gradient (m,), Hessian (m, m), aux).
     tol : bound on the decrement; default eps^(7/8) of the dtype, 2e-14 in float64.
-    refine : aux at x → a better starting point and its context, taken in place of the first Newton step.
-    project : tried once at the optimum: a nearby point (exact zeros), preferred when f is not worse.
+    refine : (x, context, aux, n_iter) → a point and its context, which take the place of the first Newton
+        step (a better start) and of every `every`-th (the same point in better coordinates).
+    projections : maps to nearby points (exact zeros), preferred when f is not worse there. The first is
+        tried near the optimum, the others at it; one that leaves x alone costs nothing.
 
     Source: Nocedal & Wright (2006), chapters 3.4 and 4, doi:10.1007/978-0-387-40065-5.
     """
     eps = float(jnp.finfo(x.dtype).eps)
     bound = eps**0.875 if tol is None else tol
-    zero, inf = jnp.zeros((), x.dtype), jnp.full((), jnp.inf, x.dtype)
+    zero, inf, no = jnp.zeros((), x.dtype), jnp.full((), jnp.inf, x.dtype), jnp.zeros((), bool)
     aux = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(objective, x, context)[3])
     start = NewtonState(
         x=x,
@@ -80,81 +93,90 @@ def newton(
         gradient=jnp.zeros_like(x),
         aux=aux,
         context=context,
-        trial=x,
+        planned=x,
         predicted=zero,
+        trial=x,
+        projecting=no,
+        projections=jnp.zeros((), jnp.int32),
+        renewed=no,
         radius=zero + 1.0,
         decrement=inf,
-        projected=jnp.asarray(project is None),
-        status=jnp.asarray(int(Status.RUNNING), jnp.int32),
+        status=jnp.full((), Status.RUNNING, jnp.int32),
         n_iter=jnp.zeros((), jnp.int32),
     )
 
     def unfinished(state: NewtonState) -> Array:
-        waiting = (state.status == Status.CONVERGED) & ~state.projected
-        return ((state.status == Status.RUNNING) | waiting) & (state.n_iter < max_iter)
+        return (state.status == Status.RUNNING) & (state.n_iter < max_iter)
 
     def body(state: NewtonState) -> NewtonState:
         first = state.n_iter == 0
-        restart = (state.n_iter == 1) if refine is not None else jnp.zeros((), bool)
-        projecting = state.status == Status.CONVERGED
+        renew = (state.n_iter % every == 0) if refine is not None else no
         f, gradient, hessian, aux = objective(state.trial, state.context)
         f, gradient, hessian = jax.lax.optimization_barrier((f, gradient, hessian))
         finite = jnp.isfinite(f) & jnp.all(jnp.isfinite(gradient))
-        actual = jnp.where(restart | first, jnp.abs(state.predicted), state.f - f)
+        actual = jnp.where(state.renewed | first, state.predicted, state.f - f)
         noise = 32 * eps * (1.0 + jnp.abs(f))
         level = (jnp.abs(actual) <= noise) & (state.predicted <= 4 * noise)
         flatter = jnp.max(jnp.abs(gradient)) <= jnp.max(jnp.abs(state.gradient))
         descends = (actual > 1e-4 * state.predicted) & (actual > 0)
-        take = finite & jnp.where(
-            projecting, actual >= -noise, descends | (level & flatter) | first | restart
+        better = jnp.where(
+            state.projecting, actual >= -noise, descends | (level & flatter) | first | state.renewed
         )
+        take = finite & better
 
         length = jnp.sqrt(jnp.sum((state.trial - state.x) ** 2))
         wider = jnp.where(actual > 0.75 * state.predicted, 2.0 * length, 0.0)
         radius = jnp.where(take, jnp.maximum(state.radius, wider), 0.25 * length)
-        radius = jnp.where(projecting | first | restart, state.radius, radius)
-
-        l_inv, pivots = ldl(hessian)
+        radius = jnp.where(state.projecting | first | state.renewed, state.radius, radius)
         radius = jax.lax.optimization_barrier(radius)
-        new = _propose(state.trial, gradient, hessian, l_inv, pivots, radius)
-        new_status = jnp.where(new.curved | (new.decrement > bound), Status.RUNNING, Status.CONVERGED)
-        # refused: the same point, a shorter step in the same direction
+        # a refused step is tried again, shorter; a refused projection gives way to the planned step
         shorter = jnp.minimum(1.0, radius / jnp.where(length > 0, length, 1.0))
-        smallest = 1e-3 * eps**0.5 * (1.0 + jnp.max(jnp.abs(state.x)))
-        old_status = jnp.where(radius < smallest, Status.STALLED, Status.RUNNING)
-        old_status = jnp.where(projecting, Status.CONVERGED, old_status)
-        old_status = jnp.where(first, Status.NOT_FINITE, old_status)
+        shorter = jnp.where(state.projecting, 1.0, shorter)
 
-        trial = jnp.where(take, new.trial, state.x + shorter * (state.trial - state.x))
-        context = state.context
-        if refine is not None:
-            better, context = refine(aux)
-            trial = jnp.where(first, better, trial)
-            context = jax.tree.map(lambda a, b: jnp.where(first, a, b), context, state.context)
-        converged = take & (new_status == Status.CONVERGED)
-        if refine is not None:
-            converged = converged & ~first
-        status = jnp.where(take, jnp.where(converged, Status.CONVERGED, Status.RUNNING), old_status)
-        projected = state.projected | projecting
-        if project is not None:
-            snapped = project(state.trial)
-            trial = jnp.where(converged & ~projected, snapped, trial)
-            projected = projected | (converged & jnp.all(snapped == state.trial))
+        new = propose(state.trial, gradient, hessian, radius)
 
         def pick(a, b):
             return jnp.where(take, a, b)
 
+        x = pick(state.trial, state.x)
+        planned = pick(new.trial, state.x + shorter * (state.planned - state.x))
+        decrement = pick(new.decrement, state.decrement)
+        settled = jnp.where(take, ~new.curved, state.projecting) & (decrement <= bound)
+        smallest = 1e-3 * eps**0.5 * (1.0 + jnp.max(jnp.abs(state.x)))
+        stuck = ~take & ~state.projecting & (radius < smallest)
+        context, trial = state.context, planned
+        if refine is not None:
+            refined, moved = refine(x, context, aux, state.n_iter)
+            renew = renew & ~settled | first
+            planned = trial = jnp.where(renew, refined, planned)
+            context = jax.tree.map(partial(jnp.where, renew), moved, context)
+            settled = settled & ~first
+        tried, projecting = state.projections + state.projecting.astype(jnp.int32), no
+        for k, projection in enumerate(projections):
+            close = (decrement <= NEAR) & take & ~new.curved & ~renew
+            due = (tried == k) & (settled if k else close | settled)
+            image = projection(x)
+            moves = jnp.any(image != x)
+            trial = jnp.where(due & moves, image, trial)
+            projecting = projecting | (due & moves)
+            tried = jnp.where(due & ~moves, k + 1, tried)
+        status = jnp.where(settled & ~projecting, Status.CONVERGED, Status.RUNNING)
+        status = jnp.where(stuck, Status.STALLED, status)
+        status = jnp.where(first & ~take, Status.NOT_FINITE, status)
         return NewtonState(
-            x=pick(state.trial, state.x),
+            x=x,
             f=pick(f, state.f),
             gradient=pick(gradient, state.gradient),
             aux=jax.tree.map(pick, aux, state.aux),
             context=context,
-            trial=trial,
+            planned=planned,
             predicted=pick(new.predicted, state.predicted * shorter),
+            trial=trial,
+            projecting=projecting,
+            projections=tried.astype(jnp.int32),
+            renewed=renew,
             radius=radius,
-            decrement=pick(new.decrement, state.decrement),
-            projected=projected,
+            decrement=decrement,
             status=status.astype(jnp.int32),
             n_iter=state.n_iter + 1,
         )
@@ -174,10 +196,12 @@ class Proposal:
     curved: Array
 
 
-def _propose(x, gradient, hessian, l_inv, pivots, radius) -> Proposal:
+def propose(x: Array, gradient: Array, hessian: Array, radius: Array) -> Proposal:
+    """The safeguarded Newton step from x (m,), no longer than the radius."""
+    l_inv, pivots = ldl(hessian)
     reduced = l_inv @ gradient
     decrement = 0.5 * jnp.sum(reduced**2 / jnp.abs(pivots))
-    curved = jnp.min(pivots) < -1e-7 * jnp.max(jnp.abs(pivots))
+    curved = jnp.min(pivots) < -1e-5 * jnp.max(jnp.abs(pivots))
     newton_step = -l_inv.T @ (reduced / jnp.abs(pivots))
     length = jnp.sqrt(jnp.sum(newton_step**2))
     step = newton_step * jnp.minimum(1.0, radius / jnp.where(length > 0, length, 1.0))

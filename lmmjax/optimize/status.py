@@ -30,6 +30,6 @@ _ADVICE = {
     "covariates, or compute in float64",
     Status.NOT_FINITE: "the criterion is not finite at the starting point: check the response for missing or "
     "infinite values",
-    Status.PERFECT_FIT: "the fixed effects fit the response perfectly (it is constant, or a linear function of X): "
-    "there is no residual variation to model",
+    Status.PERFECT_FIT: "the model fits the response perfectly (it is constant, or linear in X and Z): "
+    "there is no residual variation to estimate",
 }
