@@ -25,7 +25,7 @@ from lmmjax.problem import Problem, ProblemMaker, response_axes
 from lmmjax.unroll import unroll
 
 LANES, SMALL = 2048, 64
-"""Responses advanced by one call: their working set fits the second-level cache; fewer make a small call."""
+"""Responses advanced by one call: their working set fits the second-level cache; small batches take few."""
 
 STAGES = (4, 8, 12, 12, 12, 100)
 """Evaluations of the criterion that the stages allow each of their lanes."""
@@ -37,6 +37,7 @@ def estimate_many(maker: ProblemMaker, y: np.ndarray, reml: bool = True, max_ite
     Responses with a missing or infinite value get `Status.NOT_FINITE` and missing results.
     """
     total = y.shape[1]
+    size = LANES if total > SMALL else SMALL
     usable = np.ones(total, bool)
     pieces: list[Any] = [None] * -(-total // LANES)
 
@@ -46,22 +47,24 @@ def estimate_many(maker: ProblemMaker, y: np.ndarray, reml: bool = True, max_ite
         good = np.isfinite(block.sum(axis=0))
         usable[part] = good
         problem = maker.lanes(block if good.all() else np.where(good, block, 0.0), reml)
-        pieces[k] = (problem, *_call("start", problem))
+        pieces[k] = (problem, *_call("start", size, problem))
 
     with ThreadPoolExecutor(_workers()) as pool:
         list(pool.map(_in_x64(begin), range(len(pieces))))
         problem, theta, turns = _concatenate(pieces)
-        state = _descend(pool, problem, theta, turns, max_iter)
+        state = _descend(pool, size, problem, theta, turns, max_iter)
         blocks = list(_blocks(total))
         done = pool.map(
-            _in_x64(lambda part: _call("finish", _take(problem, part), *(_lanes(s, part) for s in state))),
+            _in_x64(
+                lambda part: _call("finish", size, _take(problem, part), *(_lanes(s, part) for s in state))
+            ),
             blocks,
         )
         result = _concatenate(list(done))
     return blank(jax.tree.map(lambda a: np.moveaxis(a, -1, 0), result), usable)
 
 
-def _descend(pool, problem: Problem, theta: Array, turns: tuple, max_iter: int) -> tuple:
+def _descend(pool, size: int, problem: Problem, theta: Array, turns: tuple, max_iter: int) -> tuple:
     """Newton for all lanes: (θ, coordinates, state) with axes of lanes last."""
     total = theta.shape[-1]
     left = np.arange(total)
@@ -72,7 +75,7 @@ def _descend(pool, problem: Problem, theta: Array, turns: tuple, max_iter: int) 
 
         def stage(part: np.ndarray, limit: int = limit) -> Any:
             sub = _take(problem, part), theta[:, part], tuple(t[..., part] for t in turns)
-            return _call("descend", *sub, shared=(np.int32(limit),))
+            return _call("descend", size, *sub, shared=(np.int32(limit),))
 
         blocks = [left[b] for b in _blocks(len(left))]
         new = _concatenate(list(pool.map(_in_x64(stage), blocks)))
@@ -94,10 +97,9 @@ def _descend(pool, problem: Problem, theta: Array, turns: tuple, max_iter: int) 
 FUNCTIONS: dict[str, Callable] = {"start": moment_start, "descend": descend, "finish": finish}
 
 
-def _call(name: str, problem: Problem, *lanes: Any, shared: tuple = ()) -> Any:
-    """One of `FUNCTIONS` over lanes, padded to a common size so that blocks share programs; NumPy out."""
+def _call(name: str, size: int, problem: Problem, *lanes: Any, shared: tuple = ()) -> Any:
+    """One of `FUNCTIONS` over lanes, padded to `size` so that all blocks share a program; NumPy out."""
     count = jax.tree.leaves(problem.origin)[0].shape[-1]
-    size = LANES if count > SMALL else SMALL
     problem, lanes = _padded(problem, size - count), jax.tree.map(lambda a: _pad(a, size - count), lanes)
     function = _compiled(name, _unrollable(problem), len(lanes))
     one = np.ones((), problem.n.dtype)

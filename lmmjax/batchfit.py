@@ -111,7 +111,7 @@ class BatchFit:
         return self._series([Status(int(s)).name.lower() for s in self.estimate.status], "status")
 
     def tidy(self) -> pd.DataFrame:
-        """Long frame: response, effect, term, estimate, se, t, p; sds and correlations as random effects."""
+        """Long frame: response, effect, group, term, estimate, se, t, p; sds and correlations."""
         t, p = len(self.names), len(self.model.frame.x_names)
         fixed = pd.DataFrame(
             {
@@ -125,16 +125,29 @@ class BatchFit:
             }
         )
         rows = self.model.components
-        values = np.array([varcomp.sd_scale(psi, rows)[0] for psi in self.estimate.psi])
+        values, se = self._sd_scale()
         random = pd.DataFrame(
             {
                 "response": np.repeat(self.names.to_numpy(), len(rows)),
                 "effect": "random",
-                "term": np.tile(np.array(varcomp.names(rows), dtype=object), t),
+                "group": np.tile(np.array([row.group for row in rows], dtype=object), t),
+                "term": np.tile(np.array([n.split("|")[0] for n in varcomp.names(rows)], dtype=object), t),
                 "estimate": values.ravel(),
+                "se": se.ravel(),
             }
         )
-        return pd.concat([fixed, random], ignore_index=True)
+        columns = ["response", "effect", "group", "term", "estimate", "se", "t", "p"]
+        return pd.concat([fixed, random], ignore_index=True).reindex(columns=columns)
+
+    def _sd_scale(self) -> tuple[np.ndarray, np.ndarray]:
+        """Standard deviations and correlations (T, m + 1) and their standard errors."""
+        rows = self.model.components
+        values = np.empty_like(self.estimate.psi)
+        se = np.empty_like(self.estimate.psi)
+        for k, (psi, cov) in enumerate(zip(self.estimate.psi, self.estimate.cov_psi, strict=True)):
+            values[k], jacobian = varcomp.sd_scale(psi, rows)
+            se[k] = varcomp.delta_se(jacobian, cov)
+        return values, se
 
     def __len__(self) -> int:
         return len(self.names)

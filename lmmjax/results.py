@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri
 
-from lmmjax import varcomp
+from lmmjax import reports, varcomp
 from lmmjax.conditional import Modes, conditional_modes
 from lmmjax.estimate import Estimate
 from lmmjax.optimize import Status
@@ -346,37 +345,15 @@ class Fit:
 
     def tidy(self) -> pd.DataFrame:
         """One row a coefficient or variance component (sds and correlations), with estimate and se."""
-        fixed = self.coef_table().rename_axis("term").reset_index()
-        fixed.insert(0, "effect", "fixed")
-        rows, psi = self.model.components, self.estimate.psi
-        values, jacobian = varcomp.sd_scale(psi, rows)
-        random = pd.DataFrame(
-            {
-                "effect": "random",
-                "group": [row.group for row in rows],
-                "term": [name.split("|")[0] for name in varcomp.names(rows)],
-                "estimate": values,
-                "se": varcomp.delta_se(jacobian, self.estimate.cov_psi),
-            }
-        )
-        table = pd.concat([fixed, random], ignore_index=True)
-        return table.reindex(columns=["effect", "group", "term", "estimate", "se", "df", "t", "p"])
+        return reports.tidy(self)
 
     def glance(self) -> pd.DataFrame:
         """One row about the fit."""
-        names = ["nobs", "sigma", "llf", "deviance", "aic", "bic", "aicc", "reml", "converged", "is_singular"]
-        return pd.DataFrame([{name: getattr(self, name) for name in names}])
+        return reports.glance(self)
 
     def augment(self) -> pd.DataFrame:
         """One row an observation: response, fitted, population-level fitted, residuals."""
-        columns: Mapping[str, Any] = {
-            self.response or "y": self.y,
-            "fitted": self.fittedvalues,
-            "fixed": self._population,
-            "resid": self.resid,
-            "scaled_resid": self.scaled_resid,
-        }
-        return pd.DataFrame(columns, index=self.model.frame.index)
+        return reports.augment(self)
 
     def __repr__(self) -> str:
         kind = "REML" if self.reml else "ML"
