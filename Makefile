@@ -26,7 +26,7 @@ demo: $(STAMPS)/data
 	$(BIN)/lmmjax demo
 
 test: $(STAMPS)/test
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check .

@@ -20,12 +20,16 @@ import numpy as np
 
 from lmmjax._types import Array
 from lmmjax.estimate import Estimate, descend, finish, moment_start
+from lmmjax.gram import CrossProducts
 from lmmjax.optimize import Status
 from lmmjax.problem import Problem, ProblemMaker, response_axes
 from lmmjax.unroll import unroll
 
-LANES, SMALL = 2048, 64
-"""Responses advanced by one call: their working set fits the second-level cache; small batches take few."""
+LANES, FEWEST, SMALL = 2048, 16, 64
+"""Responses advanced by one call, at most and at least, and in small batches."""
+
+WORKING_SET = 100_000
+"""Elements of one vector over the responses of a call that the second-level cache holds with its fellows."""
 
 STAGES = (4, 8, 12, 12, 12, 100)
 """Evaluations of the criterion that the stages allow each of their lanes."""
@@ -37,28 +41,28 @@ def estimate_many(maker: ProblemMaker, y: np.ndarray, reml: bool = True, max_ite
     Responses with a missing or infinite value get `Status.NOT_FINITE` and missing results.
     """
     total = y.shape[1]
-    size = LANES if total > SMALL else SMALL
+    size = lane_count(maker.prepared.shared, total)
     usable = np.ones(total, bool)
-    pieces: list[Any] = [None] * -(-total // LANES)
+    parts = list(_blocks(total, size))
+    pieces: list[Any] = [None] * len(parts)
 
     def begin(k: int) -> None:
-        part = slice(k * LANES, min((k + 1) * LANES, total))
+        part = parts[k]
         block = np.asarray(y[:, part], dtype=float)
         good = np.isfinite(block.sum(axis=0))
         usable[part] = good
         problem = maker.lanes(block if good.all() else np.where(good, block, 0.0), reml)
         pieces[k] = (problem, *_call("start", size, problem))
 
-    with ThreadPoolExecutor(_workers()) as pool:
+    with ThreadPoolExecutor(_workers(maker.prepared.shared)) as pool:
         list(pool.map(_in_x64(begin), range(len(pieces))))
         problem, theta, turns = _concatenate(pieces)
         state = _descend(pool, size, problem, theta, turns, max_iter)
-        blocks = list(_blocks(total))
         done = pool.map(
             _in_x64(
                 lambda part: _call("finish", size, _take(problem, part), *(_lanes(s, part) for s in state))
             ),
-            blocks,
+            parts,
         )
         result = _concatenate(list(done))
     return blank(jax.tree.map(lambda a: np.moveaxis(a, -1, 0), result), usable)
@@ -67,6 +71,8 @@ def estimate_many(maker: ProblemMaker, y: np.ndarray, reml: bool = True, max_ite
 def _descend(pool, size: int, problem: Problem, theta: Array, turns: tuple, max_iter: int) -> tuple:
     """Newton for all lanes: (θ, coordinates, state) with axes of lanes last."""
     total = theta.shape[-1]
+    if not len(theta):
+        return theta, turns, None
     left = np.arange(total)
     state: Any = None
     for most in STAGES:
@@ -77,7 +83,7 @@ def _descend(pool, size: int, problem: Problem, theta: Array, turns: tuple, max_
             sub = _take(problem, part), theta[:, part], tuple(t[..., part] for t in turns)
             return _call("descend", size, *sub, shared=(np.int32(limit),))
 
-        blocks = [left[b] for b in _blocks(len(left))]
+        blocks = [left[b] for b in _blocks(len(left), size)]
         new = _concatenate(list(pool.map(_in_x64(stage), blocks)))
         if state is None:
             state = new
@@ -101,7 +107,7 @@ def _call(name: str, size: int, problem: Problem, *lanes: Any, shared: tuple = (
     """One of `FUNCTIONS` over lanes, padded to `size` so that all blocks share a program; NumPy out."""
     count = jax.tree.leaves(problem.origin)[0].shape[-1]
     problem, lanes = _padded(problem, size - count), jax.tree.map(lambda a: _pad(a, size - count), lanes)
-    function = _compiled(name, _unrollable(problem), len(lanes))
+    function = _compiled(name, _unrollable(problem.shared), len(lanes))
     one = np.ones((), problem.n.dtype)
     with _compiling(function, size):
         result = function(one, problem, lanes, shared)
@@ -134,9 +140,9 @@ def _compiled(name: str, unrolled: bool, lanes: int) -> Callable:
     return jax.jit(mapped)
 
 
-def _unrollable(problem: Problem) -> bool:
+def _unrollable(shared: CrossProducts) -> bool:
     """Whether the arithmetic of one lane is short enough to be written out."""
-    return problem.shared.size <= 60
+    return shared.size <= 60
 
 
 def _take(problem: Problem, part: Any) -> Problem:
@@ -175,14 +181,20 @@ def _concatenate(pieces: list[Any]) -> Any:
     return jax.tree.map(lambda *arrays: np.concatenate(arrays, axis=-1), *pieces)
 
 
-def _blocks(total: int) -> Iterator[slice]:
-    for first in range(0, total, LANES):
-        yield slice(first, min(first + LANES, total))
+def lane_count(shared: CrossProducts, total: int) -> int:
+    """Responses a call: a power of two whose working set fits the cache; few sizes, few programs."""
+    fitting = 1 << int(np.log2(np.clip(WORKING_SET / shared.vector, FEWEST, LANES)))
+    return min(fitting, SMALL) if total <= SMALL else fitting
 
 
-def _workers() -> int:
-    """Threads for blocks of lanes: the device runs one block while others are prepared."""
-    return min(4, os.cpu_count() or 1)
+def _blocks(total: int, size: int) -> Iterator[slice]:
+    for first in range(0, total, size):
+        yield slice(first, min(first + size, total))
+
+
+def _workers(shared: CrossProducts) -> int:
+    """Threads for blocks of lanes; one for programs that call LAPACK, which can block each other."""
+    return min(4, os.cpu_count() or 1) if _unrollable(shared) else 1
 
 
 def _in_x64(function: Callable) -> Callable:

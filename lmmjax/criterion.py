@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from lmmjax._linalg import hold
 from lmmjax._types import Array, record
-from lmmjax.gram.base import GramJet
+from lmmjax.gram.base import CrossProducts, GramJet, ResponseProducts
 from lmmjax.likelihood import Profile, profile
 
 
@@ -35,6 +35,17 @@ class CriterionParts:
     logdet: Jet
     r2: Jet
     fit: Profile
+
+
+SHORTCUTS: dict[type, Callable] = {}
+"""Per type of cross-products, a shorter way to the parts than by its jet; None where it does not apply."""
+
+
+def evaluate(shared: CrossProducts, d: Array, response: ResponseProducts, reml: Array) -> CriterionParts:
+    """The parts of the criterion at d (m,), by a registered shortcut or from the backend's jet."""
+    shortcut = SHORTCUTS.get(type(shared))
+    own = shortcut(shared, d, response, reml) if shortcut else None
+    return parts(shared.jet(d, response), reml) if own is None else own
 
 
 def parts(jet: GramJet, reml: Array) -> CriterionParts:

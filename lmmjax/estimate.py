@@ -8,11 +8,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from lmmjax import criterion_lanes  # noqa: F401  registers a shortcut
 from lmmjax._compile import quick_jit
 from lmmjax._linalg import diagonal, sweep
 from lmmjax._types import Array, record
 from lmmjax.basis import solve_upper
-from lmmjax.criterion import CriterionParts, chain, criterion, parts, variance_information
+from lmmjax.criterion import CriterionParts, chain, criterion, evaluate, variance_information
 from lmmjax.likelihood import profiled_deviance
 from lmmjax.optimize import NewtonState, Status, lbfgs, newton
 from lmmjax.problem import Problem, deviance_shift
@@ -111,7 +112,7 @@ def entries(problem: Problem, theta: Array, turns: tuple[Array, ...]) -> Array:
 
 def objective(problem: Problem, theta: Array, turns: tuple[Array, ...]):
     """The criterion at θ with gradient (m,) and Hessian (m, m), and its parts as functions of d."""
-    split = parts(problem.shared.jet(entries(problem, theta, turns), problem.response), problem.reml)
+    split = evaluate(problem.shared, entries(problem, theta, turns), problem.response, problem.reml)
     jet = chain(criterion(split, problem.nu), lambda t: entries(problem, t, turns), theta)
     return jet.value, jet.first, jet.second, split
 
@@ -136,7 +137,7 @@ def prior(problem: Problem) -> Array:
 def moment_start(problem: Problem) -> tuple[Array, tuple[Array, ...]]:
     """Starting θ and coordinates: what the first evaluation of `estimate` gives."""
     d0 = prior(problem)
-    split = parts(problem.shared.jet(d0, problem.response), problem.reml)
+    split = evaluate(problem.shared, d0, problem.response, problem.reml)
     return problem.structure.start(moments(split, problem.nu, d0), START_FLOOR)
 
 
@@ -196,7 +197,7 @@ def finish(
     factors = structure.factors(inner)
     d = entries(problem, inner, turns)
     if split is None:
-        split = parts(problem.shared.jet(d, problem.response), problem.reml)
+        split = evaluate(problem.shared, d, problem.response, problem.reml)
     scale2 = problem.origin.scale**2
     information, sigma2 = variance_information(split, problem.nu, d)
     edges = [jnp.min(jnp.abs(diagonal(f))) < BOUNDARY for f in factors]

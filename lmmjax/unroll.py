@@ -42,6 +42,9 @@ MOVES = frozenset(
 
 CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr"}
 
+WHOLE = frozenset(["while", "custom_vmap_call"])
+"""Primitives that take arrays as they are; `custom_vmap_call` brings its own rule for many responses."""
+
 REDUCTIONS = {
     "reduce_sum": "add",
     "reduce_max": "max",
@@ -65,9 +68,8 @@ def unroll(function: Callable) -> Callable:
 
     def unrolled(one: Any, *args: Any) -> Any:
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
-        flat = [_unpack(a) for a in jax.tree.leaves(args)]
-        out = _Interpreter(one).evaluate(closed.jaxpr, closed.consts, flat)
-        leaves = [_pack(a, s.dtype) for a, s in zip(out, jax.tree.leaves(shape), strict=True)]
+        out = _Interpreter(one).evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args))
+        leaves = [_packed(a, s.dtype) for a, s in zip(out, jax.tree.leaves(shape), strict=True)]
         return jax.tree.unflatten(jax.tree.structure(shape), leaves)
 
     return unrolled
@@ -88,6 +90,14 @@ def _pack(elements: np.ndarray, dtype: Any) -> Any:
     return jnp.stack(flat).reshape(elements.shape) if flat else jnp.zeros(elements.shape, dtype)
 
 
+def _unpacked(a: Any) -> np.ndarray:
+    return a if isinstance(a, np.ndarray) and a.dtype == object else _unpack(a)
+
+
+def _packed(a: Any, dtype: Any) -> Any:
+    return _pack(a, dtype) if isinstance(a, np.ndarray) and a.dtype == object else jnp.asarray(a, dtype)
+
+
 def _constant(x: Any) -> bool:
     return not isinstance(x, Tracer)
 
@@ -98,20 +108,29 @@ class _Interpreter:
     def __init__(self, one: Any):
         self.one = one
 
-    def evaluate(self, jaxpr: Any, consts: Any, args: list[np.ndarray]) -> list[np.ndarray]:
-        values: dict[Any, np.ndarray] = dict(zip(jaxpr.constvars, map(_unpack, consts), strict=True))
+    def evaluate(self, jaxpr: Any, consts: Any, args: list[Any]) -> list[Any]:
+        """Values of the outputs; arrays are unpacked into elements only where an operation needs them."""
+        values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
         values.update(zip(jaxpr.invars, args, strict=True))
 
-        def read(v: Any) -> np.ndarray:
-            return _unpack(v.val) if isinstance(v, core.Literal) else values[v]
+        def read(v: Any, whole: bool) -> Any:
+            if isinstance(v, core.Literal):
+                return v.val if whole else _unpack(v.val)
+            if not whole:
+                values[v] = _unpacked(values[v])
+            return values[v]
 
         for eqn in jaxpr.eqns:
-            out = self.apply(eqn, [read(v) for v in eqn.invars])
+            whole = eqn.primitive.name in CALLS or eqn.primitive.name in WHOLE
+            out = self.apply(eqn, [read(v, whole) for v in eqn.invars])
             values.update(zip(eqn.outvars, out, strict=True))
-        return [read(v) for v in jaxpr.outvars]
+        return [read(v, True) for v in jaxpr.outvars]
 
-    def apply(self, eqn: Any, args: list[np.ndarray]) -> list[np.ndarray]:
+    def apply(self, eqn: Any, args: list[Any]) -> list[Any]:
         name, params = eqn.primitive.name, eqn.params
+        if name == "custom_vmap_call":
+            arrays = [_packed(a, v.aval.dtype) for a, v in zip(args, eqn.invars, strict=True)]
+            return eqn.primitive.bind(*arrays, **params)
         if name in CALLS:
             inner = params[CALLS[name]]
             return self.evaluate(inner.jaxpr, inner.consts, args)
@@ -143,7 +162,7 @@ class _Interpreter:
             return x
         return x / self.one
 
-    def loop(self, params: dict[str, Any], args: list[np.ndarray]) -> list[np.ndarray]:
+    def loop(self, params: dict[str, Any], args: list[Any]) -> list[Any]:
         cond, body = params["cond_jaxpr"], params["body_jaxpr"]
         first, second = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
         cond_consts, body_consts, carry = args[:first], args[first:second], args[second:]
@@ -151,7 +170,7 @@ class _Interpreter:
 
         def flatten(arrays: list[np.ndarray]) -> list[Any]:
             pairs = zip(arrays, kinds, strict=True)
-            return [jnp.asarray(e, kind.dtype) for a, kind in pairs for e in a.ravel()]
+            return [jnp.asarray(e, kind.dtype) for a, kind in pairs for e in _unpacked(a).ravel()]
 
         def restore(flat: list[Any]) -> list[np.ndarray]:
             items, out = iter(flat), []

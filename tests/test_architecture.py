@@ -14,7 +14,7 @@ LAYERS = (
     ("covariance", "residual"),
     ("design", "basis"),
     ("gram",),
-    ("likelihood", "criterion", "optimize"),
+    ("likelihood", "criterion", "criterion_lanes", "optimize"),
     ("problem",),
     ("estimate", "conditional"),
     ("batch",),

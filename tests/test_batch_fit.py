@@ -65,6 +65,48 @@ def test_equals_a_loop_of_fits(model, responses, fits, reml):
     assert 0 < batch.is_singular.sum() < T
 
 
+STRUCTURES = {
+    "intercepts": ("~ Days + (1 | Subject)", {}),
+    "uncorrelated": ("~ Days + (Days || Subject)", {}),
+    "two terms": ("~ Days + (1 | Subject) + (0 + Days | Subject)", {}),
+    "weights and offset": ("~ Days + (Days | Subject)", {"weights": "1 + Days", "offset": "Days"}),
+    "raw": ("~ Days + (Days | Subject)", {"irregular": True}),
+    "no random effects": ("~ Days", {}),
+    "no fixed effects": ("~ 0 + (1 | Subject)", {}),
+}
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_every_structure_equals_a_loop_of_fits(name, sleepstudy, responses):
+    formula, options = STRUCTURES[name]
+    if options.get("irregular"):
+        # no two groups alike, and missing rows
+        rng = np.random.default_rng(8)
+        sleepstudy = sleepstudy.assign(Days=sleepstudy["Days"] + rng.normal(size=180) / 9)[
+            rng.random(180) < 0.9
+        ]
+        responses = responses.loc[sleepstudy.index]
+    model = lj.lmm(formula, sleepstudy, **{k: v for k, v in options.items() if k != "irregular"})
+    batch = model.fit_batch(responses)
+    for response in responses:
+        assert_same_fit(batch[response], model.fit_response(responses[response]))
+
+
+def test_hundreds_of_responses(model):
+    """Enough for the lanes that are not done to be compacted, in more than one chunk of work."""
+    rng = np.random.default_rng(6)
+    frame = model.frame
+    size = 10.0 ** rng.uniform(-2, 1.5, (700, 1, 2)) * (rng.random((700, 1, 2)) < 0.7)
+    b = rng.normal(size=(700, 18, 2)) * size
+    z = frame.random[0].z
+    y = rng.normal(size=(700, 180)) + np.sum(z * b[:, frame.random[0].codes], axis=2)
+    batch = model.fit_batch(y.T)
+    assert batch.converged.all()
+    assert 0.3 < batch.is_singular.mean() < 0.8
+    for k in range(0, 700, 23):
+        assert_same_fit(batch[k], model.fit_response(y[k]))
+
+
 def test_one_response_of_a_batch_is_a_whole_fit(fits, model, responses):
     one, single = fits["gene1"], model.fit_response(responses["gene1"])
     assert isinstance(one, lj.Fit)

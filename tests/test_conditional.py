@@ -82,7 +82,7 @@ def test_prediction_for_new_rows(fit):
     assert_allclose(fit.predict(new.drop(columns="Subject"), re="none"), x @ beta, rtol=1e-12)
     assert_allclose(fit.predict(new, re=[]), x @ beta, rtol=1e-12)
     assert_allclose(fit.predict(new, re="Subject"), everything, rtol=1e-14)
-    assert_allclose(fit.predict(new, offset=[1.0, -1.0]), [*everything, 1.0, -1.0], rtol=1e-12)
+    assert_allclose(fit.predict(new, offset=[1.0, -1.0]), everything + np.array([1.0, -1.0]), rtol=1e-12)
 
 
 def test_one_of_two_terms(sleepstudy):

@@ -66,6 +66,11 @@ class CrossProducts(abc.ABC):
         """Rough measure of the scalars in one evaluation, for the choice to unroll; infinite means never."""
         return float("inf")
 
+    @property
+    def vector(self) -> int:
+        """Length of the vectors that one response works on beside its small blocks: 1 if there are none."""
+        return 1
+
     @abc.abstractmethod
     def gram(self, d: Array, response: ResponseProducts) -> Gram:
         """(log|H|, WᵀH⁻¹W) at d (m,)."""

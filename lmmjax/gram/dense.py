@@ -28,6 +28,10 @@ class DenseProducts(CrossProducts):
     structure: Structure = static()
     n_groups: tuple[int, ...] = static()
 
+    @property
+    def vector(self) -> int:
+        return self.x.shape[1] ** 2
+
     def _factor(self, d: Array) -> Array:
         # H = I + Σ Z D Zᵀ on the rows of the same group
         h = jnp.eye(self.x.shape[1], dtype=self.x.dtype)

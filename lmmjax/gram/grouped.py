@@ -51,10 +51,12 @@ class GroupedProducts(CrossProducts):
 
     @property
     def size(self) -> float:
-        if not self.compressed:
-            return float("inf")
-        q, patterns = self.r.shape[0], self.r.shape[-1]
+        q, patterns = self.r.shape[0], self.r.shape[-1] if self.compressed else 1
         return patterns * q**2 * self.structure.n_entries + self.within_xx.shape[0] ** 2
+
+    @property
+    def vector(self) -> int:
+        return 1 if self.compressed else self.r.shape[-1] * self.r.shape[0] ** 2
 
     def _blocks(self, d: Array) -> tuple[Array, Array, Array]:
         """log|I + RᵀDR| (K,), H (q, q, K), J = RH (q, q, K)."""

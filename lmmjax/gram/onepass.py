@@ -97,7 +97,7 @@ class OnePass:
             between_xy, between_yy = c.reshape(q, groups, lanes), np.zeros((0, lanes))
         else:
             pairs, sums = self.pairs
-            between_xy = (pairs @ c).reshape(-1, self.prepared.k, p, lanes)
+            between_xy = (pairs @ c).reshape(q * (q + 1) // 2, self.prepared.k, p, lanes)
             by_column = c.reshape(q, groups, lanes)
             between_yy = np.stack(
                 [
