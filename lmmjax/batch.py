@@ -19,14 +19,17 @@ import jax
 import numpy as np
 
 from lmmjax._types import Array
-from lmmjax.estimate import Estimate, descend, finish, moment_start
+from lmmjax.estimate import Estimate, descend, estimate_jit, finish, moment_start
 from lmmjax.gram import CrossProducts
 from lmmjax.optimize import Status
 from lmmjax.problem import Problem, ProblemMaker, response_axes
 from lmmjax.unroll import unroll
 
-LANES, FEWEST, SMALL = 2048, 16, 64
-"""Responses advanced by one call, at most and at least, and in small batches."""
+LANES, FEWEST = 2048, 16
+"""Responses advanced by one call, at most and at least."""
+
+FEW = 512
+"""Up to so many responses are fitted one after the other, by the program of a single fit."""
 
 WORKING_SET = 100_000
 """Elements of one vector over the responses of a call that the second-level cache holds with its fellows."""
@@ -41,7 +44,9 @@ def estimate_many(maker: ProblemMaker, y: np.ndarray, reml: bool = True, max_ite
     Responses with a missing or infinite value get `Status.NOT_FINITE` and missing results.
     """
     total = y.shape[1]
-    size = lane_count(maker.prepared.shared, total)
+    if total <= FEW or maker.prepared.shared.sequential:
+        return _one_by_one(maker, y, reml, max_iter)
+    size = lane_count(maker.prepared.shared)
     usable = np.ones(total, bool)
     parts = list(_blocks(total, size))
     pieces: list[Any] = [None] * len(parts)
@@ -66,6 +71,20 @@ def estimate_many(maker: ProblemMaker, y: np.ndarray, reml: bool = True, max_ite
         )
         result = _concatenate(list(done))
     return blank(jax.tree.map(lambda a: np.moveaxis(a, -1, 0), result), usable)
+
+
+def _one_by_one(maker: ProblemMaker, y: np.ndarray, reml: bool, max_iter: int) -> Estimate:
+    """`estimate_many` as a loop."""
+    values = np.asarray(y, dtype=float)
+    usable = np.isfinite(values.sum(axis=0))
+    with jax.enable_x64(True):
+        problem = maker.lanes(np.where(usable, values, 0.0), reml)
+        start = np.full(problem.structure.n_params, np.nan)
+        results = [
+            jax.tree.map(np.asarray, estimate_jit(_take(problem, k), start, max_iter=max_iter))
+            for k in range(values.shape[1])
+        ]
+    return blank(jax.tree.map(lambda *arrays: np.stack(arrays), *results), usable)
 
 
 def _descend(pool, size: int, problem: Problem, theta: Array, turns: tuple, max_iter: int) -> tuple:
@@ -181,10 +200,9 @@ def _concatenate(pieces: list[Any]) -> Any:
     return jax.tree.map(lambda *arrays: np.concatenate(arrays, axis=-1), *pieces)
 
 
-def lane_count(shared: CrossProducts, total: int) -> int:
+def lane_count(shared: CrossProducts) -> int:
     """Responses a call: a power of two whose working set fits the cache; few sizes, few programs."""
-    fitting = 1 << int(np.log2(np.clip(WORKING_SET / shared.vector, FEWEST, LANES)))
-    return min(fitting, SMALL) if total <= SMALL else fitting
+    return 1 << int(np.log2(np.clip(WORKING_SET / shared.vector, FEWEST, LANES)))
 
 
 def _blocks(total: int, size: int) -> Iterator[slice]:

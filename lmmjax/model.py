@@ -18,6 +18,7 @@ from lmmjax.covariance import family
 from lmmjax.design import Design, RandomTerm
 from lmmjax.estimate import METHODS, Estimate, estimate_jit
 from lmmjax.formula import ModelFrame, array_frame, model_frame
+from lmmjax.optimize import Status
 from lmmjax.problem import Problem, ProblemMaker
 from lmmjax.results import Fit
 from lmmjax.varcomp import Component, components
@@ -135,8 +136,18 @@ class Model:
             )
         with jax.enable_x64(True):
             problem = self.problem(y, reml)
-            result = estimate_jit(problem, first, method=method, max_iter=max_iter)
+            starts = [first] if start is not None else [first, *self._other_starts(problem)]
+            results = [estimate_jit(problem, s, method=method, max_iter=max_iter) for s in starts]
+            result = min(results, key=lambda r: (int(r.status) != Status.CONVERGED, float(r.deviance)))
             return Fit(self, y, jax.tree.map(np.asarray, result), reml, name)
+
+    def _other_starts(self, problem: Problem) -> list[np.ndarray]:
+        """θ at zero and near it: where a small design has several optima, these reach the others."""
+        if not problem.structure.n_params:
+            return []
+        pairs = zip(problem.structure.terms, problem.basis.outward, strict=True)
+        small = np.concatenate([term.family.params(0.1 * np.asarray(b)) for term, b in pairs])
+        return [small, np.zeros_like(small)]
 
     def fit_batch(self, responses: Any, reml: bool = True, *, max_iter: int = 100) -> BatchFit:
         """Fit the model to every column of `responses`, an n × T array or frame.

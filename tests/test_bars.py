@@ -64,12 +64,13 @@ def test_the_fixed_part_is_what_remains(formula, fixed):
         ("~ (-1 + x | g)", [("-1 + x", "g")]),
         ("~ (poly(x, 2)*f | g)", [("poly(x, 2)*f", "g")]),
         ("~ (I(a|b) | g)", [("I(a|b)", "g")]),
-        ("~ (1|a/b)", [("1", "a"), ("1", "a:b")]),
-        ("~ (x|a/b/c)", [("x", "a"), ("x", "a:b"), ("x", "a:b:c")]),
+        ("~ (1|a/b)", [("1", "a"), ("1", "b:a")]),
+        ("~ (x|a/b/c)", [("x", "a"), ("x", "b:a"), ("x", "c:b:a")]),
         ("~ (1|a:b)", [("1", "a:b")]),
-        ("~ (1|a:b/c)", [("1", "a:b"), ("1", "a:b:c")]),
-        ("~ (1|a/b:c)", [("1", "a"), ("1", "a:b:c")]),
-        ("~ (1|a/(b/c))", [("1", "a"), ("1", "a:b"), ("1", "a:b:c")]),
+        ("~ (1|b:a)", [("1", "b:a")]),
+        ("~ (1|a:b/c)", [("1", "a:b"), ("1", "c:a:b")]),
+        ("~ (1|a/b:c)", [("1", "a"), ("1", "b:c:a")]),
+        ("~ (1|a/(b/c))", [("1", "a"), ("1", "b:a"), ("1", "c:b:a")]),
         ("~ (1|(a:b))", [("1", "a:b")]),
         ("~ (1|`a/b`:`c d`)", [("1", "a/b:c d")]),
         ("~ (1|g) + (0+x|g)", [("1", "g"), ("0 + x", "g")]),
@@ -84,7 +85,7 @@ def test_the_fixed_part_is_what_remains(formula, fixed):
         ("~ (f||g)", [("1", "g"), ("0 + f", "g")]),
         ("~ (x*z + f||g)", [("1", "g"), ("0 + x", "g"), ("0 + z", "g"), ("0 + f", "g"), ("0 + x:z", "g")]),
         ("~ (poly(x, 2) + `a b`:z||g)", [("1", "g"), ("0 + poly(x, 2)", "g"), ("0 + `a b`:z", "g")]),
-        ("~ (x||a/b)", [("1", "a"), ("0 + x", "a"), ("1", "a:b"), ("0 + x", "a:b")]),
+        ("~ (x||a/b)", [("1", "a"), ("0 + x", "a"), ("1", "b:a"), ("0 + x", "b:a")]),
         ("~ us(x|g)", [("x", "g")]),
     ],
 )
@@ -105,13 +106,13 @@ def test_structures_are_named(structure):
 
 
 def test_nesting_keeps_the_structure():
-    assert [bar.text for bar in split_bars("~ diag(f | a/b)").bars] == ["diag(f | a)", "diag(f | a:b)"]
+    assert [bar.text for bar in split_bars("~ diag(f | a/b)").bars] == ["diag(f | a)", "diag(f | b:a)"]
 
 
 def test_text_writes_names_as_a_formula_does():
     assert [bar.text for bar in split_bars("~ (x|`my group`/b)").bars] == [
         "x | `my group`",
-        "x | `my group`:b",
+        "x | b:`my group`",
     ]
 
 
@@ -145,6 +146,7 @@ def test_text_writes_names_as_a_formula_does():
         ("y ~ (1|g) + x + (1 | g)", "(1 | g)", "appears twice"),
         ("y ~ (x||g) + (1|g)", "(1|g)", "(1 | g) appears twice"),
         ("y ~ (1|a:b) + (1|b:a)", "(1|b:a)", "appears twice"),
+        ("y ~ (1|a/b) + (1|a:b)", "(1|a:b)", "appears twice"),
         ("y ~ (1|a*b)", "*b", "write a:b, a/b, or (1 | a) + (1 | b) + (1 | a:b)"),
         ("y ~ (1|a + b)", "+ b", "write a:b"),
         ("y ~ (1|factor(g))", "factor(g)", "factor(g) is no grouping factor"),

@@ -5,12 +5,12 @@
 Pure string work: nothing here knows a data frame. What stays in the fixed part, and everything left
 of a bar, is formulaic's syntax; what is right of a bar is
 
-    group  =  path ('/' path)*        a/b/c  is  a, a:b, a:b:c
+    group  =  path ('/' path)*        a/b/c  is  a, b:a, c:b:a: as in lme4 the inner factor comes first
     path   =  factor (':' factor)*    a:b    is the interaction, one level for each pair that occurs
     factor =  name | `any text` | '(' group ')'
 
-Differences from lme4: `a/b` is named `a:b` (lme4: `b:a`), and `(x | a*b)` or `(x | a + b)`, which lme4
-evaluates as arithmetic, is an error that says what to write.
+Differences from lme4: `a/b/c` gives `c:b:a`, where lme4 writes `c:(b:a)`; and `(x | a*b)` or
+`(x | a + b)`, which lme4 evaluates as arithmetic, is an error that says what to write.
 """
 
 import re
@@ -312,7 +312,7 @@ class _Splitter:
         return ranges
 
     def group(self, lo: int, hi: int) -> list[tuple[str, ...]]:
-        """Grouping factors of a right side: nesting written out, each a tuple of factor names."""
+        """Grouping factors of a right side, each a tuple of factor names: nesting written out, inner first."""
         out: list[tuple[str, ...]] = []
         for a, b in self.cut(lo, hi, "/"):
             outer = out[-1] if out else ()
@@ -320,10 +320,10 @@ class _Splitter:
             if len(factors) > 1 and any(len(inner) > 1 for inner in factors):
                 self.fail(self.at(a), "nesting inside an interaction: write the terms one by one")
             inner = factors[0] if len(factors) == 1 else [tuple(f for (names,) in factors for f in names)]
-            for names in inner:
-                if len(set(outer + names)) < len(outer + names):
-                    self.fail(self.at(a), f"a factor appears twice in {':'.join(outer + names)}")
-                out.append(outer + names)
+            for names in (n + outer for n in inner):
+                if len(set(names)) < len(names):
+                    self.fail(self.at(a), f"a factor appears twice in {':'.join(names)}")
+                out.append(names)
         return out
 
     def factor(self, lo: int, hi: int) -> list[tuple[str, ...]]:

@@ -17,7 +17,7 @@ class RandomColumns:
     """One random-effect term on n rows.
 
     z (n, q) float64 with column `names` ("(Intercept)" as in lme4, otherwise formulaic's); `group`
-    ("Subject", "batch:cask") with int32 `codes` (n,) into its `levels`, all of which occur;
+    ("Subject", "cask:batch") with int32 `codes` (n,) into its `levels`, all of which occur;
     `structure`, `args` and `text` as in `bars.Bar`.
     """
 

@@ -67,6 +67,11 @@ class CrossProducts(abc.ABC):
         return float("inf")
 
     @property
+    def sequential(self) -> bool:
+        """Whether responses must be taken one by one: batched LAPACK calls in a mapped loop can hang."""
+        return False
+
+    @property
     def vector(self) -> int:
         """Length of the vectors that one response works on beside its small blocks: 1 if there are none."""
         return 1

@@ -29,8 +29,8 @@ class DenseProducts(CrossProducts):
     n_groups: tuple[int, ...] = static()
 
     @property
-    def vector(self) -> int:
-        return self.x.shape[1] ** 2
+    def sequential(self) -> bool:
+        return True
 
     def _factor(self, d: Array) -> Array:
         # H = I + Σ Z D Zᵀ on the rows of the same group
