@@ -1,7 +1,8 @@
 """Many responses with one design: start, descend, gather those not yet converged, descend again, finish.
 
 A mapped loop runs until its slowest lane stops, so every stage takes a few steps and the next one
-sees only the lanes that are left.
+sees only the lanes that are left. Up to `FEW` responses, and designs that are `sequential`, are fitted
+one after the other. Every response gets one descent, from its moment start.
 """
 
 from __future__ import annotations

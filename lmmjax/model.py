@@ -105,7 +105,8 @@ class Model:
         Parameters
         ----------
         method : "newton" (exact Hessians) or "lbfgs".
-        start : θ (m,) as `fit.theta` reports it; by default moment estimates.
+        start : θ (m,) as `fit.theta` reports it, the only start then; by default moment estimates,
+            near zero and zero, of which the best optimum is kept.
         """
         return self.fit_response(self._response(), reml, method=method, start=start, max_iter=max_iter)
 
@@ -153,12 +154,13 @@ class Model:
         """Fit the model to every column of `responses`, an n × T array or frame.
 
         Rows match those of the data the model was made from; rows that were dropped there are dropped
-        here. A response that cannot be fitted gets a status and missing results.
+        here. A response that cannot be fitted gets a status and missing results. Each gets one descent,
+        where `fit` makes three.
         """
         names, values = _columns(responses)
         n_data = self.design.n + self.frame.n_dropped
         if values.shape[0] == n_data:
-            values = values[self.frame.rows]
+            values = values[self.frame.rows] if self.frame.n_dropped else values
         elif values.shape[0] != self.design.n:
             raise ValueError(
                 f"responses have {values.shape[0]} rows; the data have {n_data}: pass an n × T "

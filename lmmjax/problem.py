@@ -27,7 +27,8 @@ class Problem:
     Attributes
     ----------
     shared : cross-products of the design.
-    response : cross-products of the response(s); arrays may lead with an axis of responses.
+    response : cross-products of the response(s); arrays may have an axis of responses, first or, from
+        `ProblemMaker.lanes`, last.
     origin : what was taken off the response(s).
     basis : maps between the user's coordinates and the internal ones.
     n : number of observations, as a floating-point scalar.
@@ -54,7 +55,7 @@ class Problem:
 
 
 def response_axes(problem: Problem, axis: int | None = 0) -> Problem:
-    """`in_axes` for `jax.vmap` over the leading axis of the responses of a problem."""
+    """`in_axes` for `jax.vmap` over the responses of a problem: the leading axis, or -1 for lanes."""
     everything = jax.tree.map(lambda _: None, problem)
     return dataclasses.replace(
         everything,

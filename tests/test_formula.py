@@ -176,11 +176,24 @@ def test_groups_follow_the_order_of_a_categorical_without_unused_levels():
 
 def test_nested_groups_have_one_level_for_each_combination_that_occurs():
     frame = model_frame("y ~ 1 + (1 | h/g/f)", DATA)
-    assert [term.group for term in frame.random] == ["h", "h:g", "h:g:f"]
-    for term, names in zip(frame.random, (["h"], ["h", "g"], ["h", "g", "f"]), strict=True):
+    assert [term.group for term in frame.random] == ["h", "g:h", "f:g:h"]
+    for term, names in zip(frame.random, (["h"], ["g", "h"], ["f", "g", "h"]), strict=True):
         combinations = sorted(set(DATA[names].itertuples(index=False, name=None)))
         assert list(term.levels) == [":".join(map(str, c)) for c in combinations]
         assert_array_equal(term.levels.to_numpy()[term.codes], DATA[names].astype(str).agg(":".join, axis=1))
+
+
+def test_nesting_is_named_as_in_lme4_and_an_interaction_as_written():
+    """lme4's ngroups and levels of (1 | batch/cask) on Pastes: inner factor first, and varying slowest."""
+    data = pd.DataFrame(
+        {"y": np.arange(30.0), "batch": list("ABCDEFGHIJ") * 3, "cask": np.repeat(list("abc"), 10)}
+    )
+    outer, nested = model_frame("y ~ 1 + (1 | batch/cask)", data).random
+    assert (outer.group, nested.group, nested.text) == ("batch", "cask:batch", "1 | cask:batch")
+    assert list(nested.levels) == [f"{cask}:{batch}" for cask in "abc" for batch in "ABCDEFGHIJ"]
+    (written,) = model_frame("y ~ 1 + (1 | batch:cask)", data).random
+    assert written.group == "batch:cask"
+    assert list(written.levels[:4]) == ["A:a", "A:b", "A:c", "B:a"]
 
 
 def test_many_groups_stay_codes():

@@ -70,6 +70,20 @@ def test_new_groups():
     assert list(new.index) == list("stuv")
 
 
+def test_new_rows_of_nested_groups_find_their_levels():
+    frame = model_frame("y ~ 1 + (1 | g/h)", DATA)
+    outer, nested = new_frame(frame, NEW).random
+    assert (outer.group, nested.group) == ("g", "h:g")
+    assert_array_equal(outer.codes, [1, -1, 3, 1])
+    assert [frame.random[1].levels[c] for c in nested.codes[[0, 2, 3]]] == ["p:20", "p:40", "p:20"]
+    assert nested.codes[1] == -1
+    assert nested.unseen == ("q:7",)
+    assert [t.text for t in new_frame(frame, NEW, groups=["h:g"]).random] == ["1 | h:g"]
+    again = new_frame(frame, DATA.iloc[::-1]).random
+    for a, b in zip(again, frame.random, strict=True):
+        assert_array_equal(a.codes[::-1], b.codes)
+
+
 def test_only_wanted_terms_need_their_columns():
     frame = model_frame("y ~ k + (x | g) + (1 | h)", DATA)
     assert new_frame(frame, NEW[["k"]], groups=()).random == ()

@@ -312,7 +312,7 @@ class _Splitter:
         return ranges
 
     def group(self, lo: int, hi: int) -> list[tuple[str, ...]]:
-        """Grouping factors of a right side, each a tuple of factor names: nesting written out, inner first."""
+        """Grouping factors of a right side, each a tuple of names: nesting written out, inner first."""
         out: list[tuple[str, ...]] = []
         for a, b in self.cut(lo, hi, "/"):
             outer = out[-1] if out else ()

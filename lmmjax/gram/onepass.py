@@ -20,7 +20,7 @@ from lmmjax.gram.grouping import CANCELLATION, GroupedPrepared
 BLOCK = 256
 """Responses read at a time: a block of a few hundred rows stays in the second-level cache."""
 
-FIXED_SHARE = 1e-5
+FIXED_SHARE = 1e-3
 """A response whose residual sum of squares is below this share of the total takes the exact path."""
 
 
@@ -47,7 +47,17 @@ class OnePass:
         self.fixed = sp.csr_array(x)
         self.c_x = sp.csr_array(prepared.c_x.transpose(0, 2, 1).reshape(q * groups, p))
         self.c_x_t = sp.csr_array(self.c_x.T)
+        self.ones = self._constant()
         self.pairs = self._pattern_maps() if prepared.compressed else None
+
+    def _constant(self) -> np.ndarray | None:
+        """The coefficients (p,) that make a constant of X, if it has one in its span."""
+        n = self.rows.x.shape[1]
+        column = np.ones(n) if self.rows.root_weight is None else self._back(self.rows.root_weight)
+        projection = self.fixed @ column
+        if abs(_squares(projection[:, None])[0] / (column @ column) - 1.0) > 1e-12:
+            return None
+        return solve_upper(self.basis.x_factor, projection)
 
     def _pattern_maps(self) -> tuple[sp.csr_array, sp.csr_array]:
         """Maps of c (qG) to Σ C_x c by pair and pattern, and of products c_ac_b to their sums by pattern."""
@@ -75,6 +85,9 @@ class OnePass:
     def _block(self, y: np.ndarray) -> tuple[np.ndarray, ...]:
         q, p, groups = self.shape
         y = np.ascontiguousarray(y, dtype=float)
+        # a level far from zero would cost digits below; the first row is a good enough guess of it
+        level = np.zeros(y.shape[1]) if self.ones is None else y[0].copy()
+        y = y - level
         if self.rows.offset is not None:
             y = y - self._back(self.rows.offset)[:, None]
         if self.rows.root_weight is not None:
@@ -91,6 +104,8 @@ class OnePass:
         factor = 1.0 / scale
         square = factor * factor
         beta = solve_upper(self.basis.x_factor, projection)
+        if self.ones is not None:
+            beta = beta + self.ones[:, None] * level
         within_xy = -(self.c_x_t @ c) * factor
         lanes = y.shape[1]
         if self.pairs is None:
