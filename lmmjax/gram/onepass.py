@@ -4,8 +4,9 @@ With X̃ orthonormal, P = X̃ᵀy and c = Qᵀy, everything else follows without
 
     ‖e‖² = ‖y‖² − ‖P‖²,   c_e = c − C_xP,   X̃ᵀe = 0 within and between, so within = −Σ C_xᵀc_e.
 
-The differences lose digits when y lies almost wholly in the columns of X or of Z; such responses are left
-to the exact path. Sparse products keep a block of responses in cache and need no threads of their own.
+The differences lose digits when y is far from zero, so y is shifted first where X spans a constant, and
+when it lies almost wholly in the columns of X or of Z; such responses are left to the exact path. Sparse
+products keep a block of responses in cache and need no threads of their own.
 """
 
 from __future__ import annotations

@@ -1,0 +1,51 @@
+"""The criterion's parts for many responses equal those of one response after the other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lmmjax.covariance import FAMILIES
+from lmmjax.criterion import parts
+from lmmjax.criterion_lanes import parts_of_groups
+from lmmjax.design import Design, RandomTerm
+from lmmjax.problem import ProblemMaker, response_axes
+
+LANES = 4
+
+
+def problem(q, family, reml):
+    rng = np.random.default_rng(q)
+    codes = np.repeat(np.arange(7), [1, 2, 3, 4, 6, 7, 9])
+    z = np.column_stack([np.ones(len(codes)), rng.normal(size=(len(codes), q - 1))])
+    x = np.column_stack([np.ones(len(codes)), rng.normal(size=(len(codes), 2))])
+    y = rng.normal(size=(LANES, len(codes)))
+    maker = ProblemMaker(Design(x, (RandomTerm(z, codes, 7, family),), weights=1 + codes % 2), compress=False)
+    return maker(y, reml)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize("mapped", ["response", "response and d", "d"])
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("q", [1, 2, 3])
+def test_equal_to_the_jet(q, name, mapped, reml):
+    with jax.enable_x64(True):
+        many = problem(q, FAMILIES[name], reml)
+        root = np.tril(np.random.default_rng(1).normal(size=(q, q))) + np.eye(q)
+        d = many.structure.entries((jnp.asarray(root @ root.T),))
+        scale = jnp.linspace(0.1, 2.0, LANES)[:, None]
+        ds = d if mapped == "response" else d[None] * scale
+        axis = None if mapped == "response" else 0
+        one = jax.tree.map(lambda a: a[0], (many.response, many.origin))
+        if mapped == "d":
+            data, axes = one[0], None
+        else:
+            data, axes = many.response, response_axes(many).response
+        kappa = jnp.asarray(many.reml)
+        got = jax.vmap(parts_of_groups, in_axes=(None, axis, axes, None))(many.shared, ds, data, kappa)
+        for k in range(LANES):
+            own = data if mapped == "d" else jax.tree.map(lambda a, k=k: a[k], data)
+            want = parts(many.shared.jet(ds if axis is None else ds[k], own), kappa)
+            for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+                # both sum the same terms, in different orders
+                np.testing.assert_allclose(g[k], w, rtol=1e-10, atol=1e-10)
