@@ -36,7 +36,7 @@ def parts_of_groups(shared: Any, d: Array, response: Any, reml: Array) -> Criter
 
 @parts_of_groups.def_vmap
 def _mapped(size: int, batched: list, shared: Any, d: Array, response: Any, reml: Array) -> Any:
-    if any(jax.tree.leaves((batched[0], batched[3]))):
+    if batched[3]:
         axes = jax.tree.map(lambda b: 0 if b else None, tuple(batched))
         out = jax.vmap(lambda s, d, y, k: parts(s.jet(d, y), k), in_axes=axes)(shared, d, response, reml)
         return out, jax.tree.map(lambda _: True, out)
@@ -45,12 +45,16 @@ def _mapped(size: int, batched: list, shared: Any, d: Array, response: Any, reml
         return a if mapped else jnp.broadcast_to(a, (size, *a.shape))
 
     own = jax.tree.map(lead, response, batched[2])
+    if any(jax.tree.leaves(batched[0])):
+        design = jax.tree.map(lead, shared, batched[0])
+    else:
+        design = jax.tree.map(lambda a: a[None], shared)
     out = lanes_parts(
-        shared.r,
-        shared.count,
-        shared.within_xx,
-        shared.between_xx,
-        shared.logdet_r,
+        design.r,
+        design.count,
+        design.within_xx,
+        design.between_xx,
+        design.logdet_r,
         shared.units,
         d if batched[1] else d[None],
         own.within_xy,
@@ -83,46 +87,58 @@ def lanes_parts(
 ) -> CriterionParts:
     """`criterion.parts` for d (T, m) or (1, m) and responses with T leading.
 
-    Arrays by group keep the group axis last: r (q, q, G), c_x (q, p, G), c_y (T, q, G). `units` are the
-    matrices E (m, q, q).
+    Arrays by group keep the group axis last: r (S, q, q, G), c_x (S, q, p, G), c_y (T, q, G), with S = 1
+    for a design shared by all responses and S = T for one each. `units` are the matrices E (m, q, q).
     """
-    q, p, groups = c_x.shape
+    designs, q, p, groups = c_x.shape
     pairs = [(a, b) for a in range(q) for b in range(a, q)]
     lanes = c_y.shape[0]
     # entries (T, G) of I + RᵀDR, of H and of log|I + RᵀDR|
-    curves = jnp.einsum("aig,cab,bjg->ijcg", r, jnp.asarray(units, d.dtype), r)
-    b = [[d @ curves[i, j] + (1.0 if i == j else 0.0) for j in range(q)] for i in range(q)]
+    curves = jnp.einsum("saig,cab,sbjg->sijcg", r, jnp.asarray(units, d.dtype), r)
+    b = [
+        [1.0 * (i == j) + jnp.sum(d[:, :, None] * curves[:, i, j], axis=1) for j in range(q)]
+        for i in range(q)
+    ]
     logdet, h = _inverse(b)
-    logdet = jnp.sum(count[None] * logdet, axis=-1)
+    logdet = jnp.sum(count * logdet, axis=-1)
 
-    c_pairs = jnp.stack([_pair(c_x, a, b_) for a, b_ in pairs])
-    flat_xx = jnp.moveaxis(c_pairs, -1, 1).reshape(len(pairs) * groups, p * p)
-    flat_x = jnp.moveaxis(c_x, -1, 1).reshape(q * groups, p)
+    c_pairs = jnp.stack([_pair(c_x, a, b_) for a, b_ in pairs], axis=3).reshape(designs, p * p, -1)
+    c_rows = jnp.swapaxes(c_x, 1, 2).reshape(designs, p, -1)
+
+    def over(weights: list[Array], rows: Array) -> Array:
+        """Σ over groups of weights (T, G) × rows (S, k, G), several of each joined: (T, k)."""
+        stacked = jnp.concatenate([jnp.broadcast_to(x, (x.shape[0], groups)) for x in weights], axis=-1)
+        if designs == 1:
+            return stacked @ rows[0].T
+        return jnp.sum(stacked[:, None] * rows, axis=-1)
+
+    def back(values: Array, rows: Array, blocks: int) -> Array:
+        """Σ over k of values (T, k) × rows (S, k, G): (T, blocks, G)."""
+        if designs == 1:
+            return (values @ rows[0]).reshape(lanes, blocks, groups)
+        return jnp.sum(values[:, :, None] * rows, axis=1).reshape(lanes, blocks, groups)
 
     def over_xx(weights: list[Array]) -> Array:
-        """Σ_g over pairs of weights (T, G) × C_aᵀC_b: (T, p, p)."""
-        stacked = jnp.concatenate(weights, axis=-1)
-        return (stacked @ flat_xx).reshape(-1, p, p)
+        return over(weights, c_pairs).reshape(-1, p, p)
 
     def over_x(weights: list[Array]) -> Array:
-        """Σ_g Σ_a c_x[a] weights_a: (T, p)."""
-        return jnp.concatenate(weights, axis=-1) @ flat_x
+        return over(weights, c_rows)
 
     y = [c_y[:, a] for a in range(q)]
     hy = [_sum(h[a][b_] * y[b_] for b_ in range(q)) for a in range(q)]
-    xx = within_xx[None] + over_xx([h[a][b_] for a, b_ in pairs])
+    xx = within_xx + over_xx([h[a][b_] for a, b_ in pairs])
     xy = within_xy + over_x(hy)
     yy = within_yy + jnp.sum(_sum(hy[a] * y[a] for a in range(q)), axis=-1)
     fit = _profiles(jnp.broadcast_to(xx, (lanes, p, p)), xy, yy, 1.0 + 0.0 * reml)
 
-    shift = (fit.beta @ flat_x.T).reshape(lanes, q, groups)
+    shift = back(fit.beta, c_rows, q)
     e = [y[a] - shift[:, a] for a in range(q)]
     w = [_sum(h[a][b_] * e[b_] for b_ in range(q)) for a in range(q)]
-    t = [_sum(r[a, i][None] * w[i] for i in range(a + 1)) for a in range(q)]
-    j = [[_sum(r[a, k][None] * h[k][i] for k in range(a + 1)) for i in range(q)] for a in range(q)]
-    u = [[_sum(j[a][k] * r[b_, k][None] for k in range(b_ + 1)) for b_ in range(q)] for a in range(q)]
-    s = (fit.xx_inv.reshape(lanes, p * p) @ flat_xx.T).reshape(lanes, len(pairs), groups)
-    # flat_xx holds C_aᵀC_b + C_bᵀC_a off the diagonal: twice the bilinear form
+    t = [_sum(r[:, a, i] * w[i] for i in range(a + 1)) for a in range(q)]
+    j = [[_sum(r[:, a, k] * h[k][i] for k in range(a + 1)) for i in range(q)] for a in range(q)]
+    u = [[_sum(j[a][k] * r[:, b_, k] for k in range(b_ + 1)) for b_ in range(q)] for a in range(q)]
+    s = back(fit.xx_inv.reshape(lanes, p * p), c_pairs, len(pairs))
+    # c_pairs holds C_aᵀC_b + C_bᵀC_a off the diagonal: twice the bilinear form
     forms = {pair: s[:, k] * (1.0 if pair[0] == pair[1] else 0.5) for k, pair in enumerate(pairs)}
     js = [[_sum(j[a][k] * forms[min(k, i), max(k, i)] for k in range(q)) for i in range(q)] for a in range(q)]
     big_q = [[_sum(js[a][i] * j[b_][i] for i in range(q)) for b_ in range(q)] for a in range(q)]
@@ -238,9 +254,9 @@ def _inverse(b: list[list[Array]]) -> tuple[Array, list[list[Array]]]:
 
 
 def _pair(c: Array, a: int, b: int) -> Array:
-    """C_aᵀC_b + C_bᵀC_a (p, p, G), halved for a = b."""
-    product = c[a][:, None] * c[b][None]
-    return product if a == b else product + jnp.swapaxes(product, 0, 1)
+    """C_aᵀC_b + C_bᵀC_a (S, p, p, G), halved for a = b."""
+    product = c[:, a, :, None] * c[:, b, None]
+    return product if a == b else product + jnp.swapaxes(product, 1, 2)
 
 
 def _sum(items) -> Array:
