@@ -7,7 +7,7 @@ REML criterion *there*, and how far that lies above the best optimum known.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import formulaic
 import numpy as np
@@ -39,6 +39,7 @@ class Judge:
     widths: tuple[int, ...]
     repeats: tuple[int, ...]
     reml: bool
+    root: np.ndarray | None = None
 
     @classmethod
     def of(cls, model: Model, design: pd.DataFrame) -> Judge:
@@ -57,8 +58,16 @@ class Judge:
         ztz = np.einsum("nbi,nbj->bij", z, z, optimize=True)
         return cls(x, z, ztz, tuple(e.shape[1] for e in effects), repeats, model.reml)
 
+    def weighted(self, w: np.ndarray) -> Judge:
+        """The judge for Var(ε) = σ²/w: all rows times √w."""
+        root = np.sqrt(w)
+        x, z = self.x * root[:, None], self.z * root[:, None, None]
+        ztz = np.einsum("nbi,nbj->bij", z, z, optimize=True)
+        return replace(self, x=x, z=z, ztz=ztz, root=root)
+
     def response(self, y: np.ndarray) -> Response:
         """The criterion of one response."""
+        y = y if self.root is None else y * self.root
         residual = y - self.x @ np.linalg.lstsq(self.x, y, rcond=None)[0]
         w = np.column_stack([self.x, residual])
         return Response(self, np.einsum("nbi,nj->bij", self.z, w, optimize=True), w.T @ w)
@@ -86,6 +95,8 @@ class Response:
         n, p = judge.x.shape
         df = n - p if judge.reml else n
         logdet = np.linalg.slogdet(middle)[1].sum()
+        if judge.root is not None:
+            logdet -= 2.0 * np.log(judge.root).sum()
         logdet_x = 2.0 * np.log(pivots[:-1]).sum() if judge.reml else 0.0
         return float(logdet + logdet_x + df * (1.0 + np.log(2.0 * np.pi * pivots[-1] ** 2 / df)))
 

@@ -121,6 +121,10 @@ def _write(folder: Path, data: Dataset, index: np.ndarray, *, batch: bool) -> No
     checked.to_csv(folder / "checked.csv", index=False, float_format="%.17g")
     if batch:
         np.save(folder / "responses.npy", data.responses)
+    if data.weights is not None:
+        checked = pd.DataFrame(data.weights[index].T, columns=[f"r{i}" for i in index])
+        checked.to_csv(folder / "checked_weights.csv", index=False, float_format="%.17g")
+        np.save(folder / "weights.npy", data.weights)
 
 
 def _lmmjax(w: Workload, settings: Settings, folder: Path, count: int, index: np.ndarray) -> list[Row]:
@@ -164,7 +168,7 @@ def _ours(cache: Path) -> dict[str, str]:
 
 def _peer(peer: Peer, w: Workload, settings: Settings, folder: Path, count: int) -> list[Row]:
     if not peer.can_fit(w):
-        return [Row.missing(peer.name, "one grouping factor only")]
+        return [Row.missing(peer.name, peer.cannot(w))]
     interpreter = settings.rscript if peer.language == "R" else settings.peer_python
     if shutil.which(interpreter) is None:
         return [Row.missing(peer.name, f"not installed: no {Path(interpreter).name}")]
@@ -262,10 +266,17 @@ def _judge(w: Workload, data: Dataset, index: np.ndarray, rows: list[Row]) -> No
                 row.judged += other.judged
                 row.passed = bool(row.passed and other.passed)
     else:
-        _judge_responses(w, data, list(data.responses[index]), rows)
+        weights = None if data.weights is None else list(data.weights[index])
+        _judge_responses(w, data, list(data.responses[index]), rows, weights)
 
 
-def _judge_responses(w: Workload, data: Dataset, responses: list[np.ndarray], rows: list[Row]) -> None:
+def _judge_responses(
+    w: Workload,
+    data: Dataset,
+    responses: list[np.ndarray],
+    rows: list[Row],
+    weights: list[np.ndarray] | None = None,
+) -> None:
     rows = [row for row in rows if row.estimates]
     if not rows:
         return
@@ -274,7 +285,7 @@ def _judge_responses(w: Workload, data: Dataset, responses: list[np.ndarray], ro
     found, reported = np.full(shape, np.nan), np.full(shape, np.nan)
     best = np.empty(len(responses))
     for i, y in enumerate(responses):
-        response = judge.response(y)
+        response = judge.response(y) if weights is None else judge.weighted(weights[i]).response(y)
         for k, row in enumerate(rows):
             if i < len(row.estimates) and "error" not in row.estimates[i]:
                 found[k, i] = response.at_estimate(row.estimates[i]["cov"], row.estimates[i]["sigma2"])

@@ -9,6 +9,7 @@ from benchmarks.spec import Dataset
 
 UNBALANCED = [*np.resize([6, 8, 10], 99).tolist(), 8]  # 100 groups, 800 rows
 BALANCED = [8] * 100
+SMALL_GROUPS = [4] * 100
 CHUNK = 2000
 
 
@@ -60,6 +61,19 @@ def grouped_responses(seed: int, design: pd.DataFrame, responses: int, *, slopes
             effects += (sd_slope * b1)[:, code] * time
         y[index] = beta @ x.T + scale * (effects + rng.standard_normal(effects.shape))
     return y
+
+
+def weighted(generate, seed: int):
+    """`generate` with precision weights for every value, spread as those of voom: about 0.5 to 5."""
+
+    def with_weights(responses: int) -> Dataset:
+        data = generate(responses)
+        rng = np.random.default_rng(seed)
+        spread = rng.normal(0.0, 0.35, data.responses.shape)
+        level = rng.normal(0.3, 0.4, (responses, 1))
+        return Dataset(data.design, data.responses, np.exp(level + spread))
+
+    return with_weights
 
 
 def grouped(design_seed: int, seed: int, sizes: list[int], *, balanced_time: bool, slopes: bool):

@@ -40,11 +40,13 @@ class Model:
 class Dataset:
     """n rows of covariates and T responses.
 
-    `responses` is T × n: every response is contiguous, as in a data frame of n rows and T columns.
+    `responses` is T × n: every response is contiguous, as in a data frame of n rows and T columns. `weights`,
+    if there are any, are T × n too: a precision weight for every value.
     """
 
     design: pd.DataFrame
     responses: np.ndarray
+    weights: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Workload:
     small: int
     checked: int
     variant: str = ""
+    weighted: bool = False
 
     @property
     def name(self) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr
 
-from lmmjax import varcomp
+from lmmjax import batch_reports, varcomp
 from lmmjax.estimate import Estimate
 from lmmjax.optimize import Status
 from lmmjax.results import Fit
@@ -28,9 +28,17 @@ class BatchFit:
     estimate : record of arrays that lead with T.
     """
 
-    def __init__(self, model: Model, names: pd.Index, y: np.ndarray, estimate: Estimate, reml: bool):
+    def __init__(
+        self,
+        model: Model,
+        names: pd.Index,
+        y: np.ndarray,
+        estimate: Estimate,
+        reml: bool,
+        weights: np.ndarray | None = None,
+    ):
         self.model, self.names, self.estimate, self.reml = model, names, estimate, reml
-        self._y = y
+        self._y, self._weights = y, weights
         failed = int(np.sum(~self.converged.to_numpy()))
         if failed:
             warnings.warn(
@@ -110,44 +118,64 @@ class BatchFit:
         """How each fit ended: the name of its `Status`."""
         return self._series([Status(int(s)).name.lower() for s in self.estimate.status], "status")
 
-    def tidy(self) -> pd.DataFrame:
-        """Long frame: response, effect, group, term, estimate, se, t, p; sds and correlations."""
-        t, p = len(self.names), len(self.model.frame.x_names)
-        fixed = pd.DataFrame(
-            {
-                "response": np.repeat(self.names.to_numpy(), p),
-                "effect": "fixed",
-                "term": np.tile(np.array(self.model.frame.x_names, dtype=object), t),
-                "estimate": self.params.to_numpy().ravel(),
-                "se": self.bse.to_numpy().ravel(),
-                "t": self.tvalues.to_numpy().ravel(),
-                "p": self.pvalues.to_numpy().ravel(),
-            }
-        )
+    @property
+    def sdcor(self) -> pd.DataFrame:
+        """Standard deviations and correlations, responses × names as `sd_(Intercept)|Subject`, `sigma`."""
         rows = self.model.components
-        values, se = self._sd_scale()
-        random = pd.DataFrame(
-            {
-                "response": np.repeat(self.names.to_numpy(), len(rows)),
-                "effect": "random",
-                "group": np.tile(np.array([row.group for row in rows], dtype=object), t),
-                "term": np.tile(np.array([n.split("|")[0] for n in varcomp.names(rows)], dtype=object), t),
-                "estimate": values.ravel(),
-                "se": se.ravel(),
-            }
-        )
-        columns = ["response", "effect", "group", "term", "estimate", "se", "t", "p"]
-        return pd.concat([fixed, random], ignore_index=True).reindex(columns=columns)
+        values, _ = varcomp.sd_scale(self.estimate.psi, rows)
+        return pd.DataFrame(values, index=self.names, columns=varcomp.names(rows))
 
-    def _sd_scale(self) -> tuple[np.ndarray, np.ndarray]:
-        """Standard deviations and correlations (T, m + 1) and their standard errors."""
-        rows = self.model.components
-        values = np.empty_like(self.estimate.psi)
-        se = np.empty_like(self.estimate.psi)
-        for k, (psi, cov) in enumerate(zip(self.estimate.psi, self.estimate.cov_psi, strict=True)):
-            values[k], jacobian = varcomp.sd_scale(psi, rows)
-            se[k] = varcomp.delta_se(jacobian, cov)
-        return values, se
+    def icc(self, by_group: bool = False) -> Any:
+        """Share of the variance that is between groups, a Series over responses; see `Fit.icc`.
+
+        With by_group=True a frame, responses × grouping factors.
+        """
+        return batch_reports.icc(self, by_group)
+
+    def random_effects(self, group: str | None = None) -> pd.DataFrame:
+        """Conditional modes (BLUPs) of one grouping factor: responses × (level, term).
+
+        `fits.random_effects().to_numpy().reshape(T, G, q)` is the array; nothing is refitted.
+
+        Parameters
+        ----------
+        group : the grouping factor; may be left out if there is one.
+        """
+        return batch_reports.random_effects(self, group)
+
+    def conf_int(self, level: float = 0.95) -> pd.DataFrame:
+        """Wald intervals of the fixed effects: responses × (coefficient, lower | upper)."""
+        return batch_reports.conf_int(self, level)
+
+    def contrast(self, contrasts: Any, names: list[str] | None = None) -> pd.DataFrame:
+        """Linear contrasts Lβ of every response: columns estimate, se, t, p, q, a row a response.
+
+        Parameters
+        ----------
+        contrasts : text such as "Sex[T.Female] - 0.5 * Days", a dict {coefficient: weight}, an array (p,),
+            or several: a list of texts or dicts, or an array (k, p). With several, rows are
+            (contrast, response).
+        names : labels of the contrasts; by default their text.
+
+        q are Benjamini-Hochberg values over the responses, contrast by contrast.
+        """
+        return batch_reports.contrast(self, contrasts, names)
+
+    def top(self, term: str, n: int = 20, by: str = "p") -> pd.DataFrame:
+        """The n foremost responses for one coefficient: columns estimate, se, t, p, q.
+
+        Parameters
+        ----------
+        by : "p", "q" or "se" (smallest first), "t" or "estimate" (largest absolute value first).
+        """
+        return batch_reports.top(self, term, n, by)
+
+    def tidy(self) -> pd.DataFrame:
+        """Long frame: response, effect, group, term, estimate, se, t, p, q; sds and correlations.
+
+        q are Benjamini-Hochberg values of a fixed effect over the responses that have a p-value.
+        """
+        return batch_reports.tidy(self)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -158,7 +186,11 @@ class BatchFit:
             raise KeyError(f"no response {response!r} in this batch")
         k = int(np.flatnonzero(self.names == response)[0])
         one = jax.tree.map(lambda a: a[k], self.estimate)
-        return Fit(self.model, self._y[:, k], one, self.reml, str(response))
+        y, w = self._y[:, k], None if self._weights is None else self._weights[:, k]
+        keep = np.isfinite(y) if w is None else np.isfinite(y) & (w > 0)
+        if w is None and (keep.all() or not keep.any()):
+            return Fit(self.model, y, one, self.reml, str(response))
+        return Fit(self.model.subset(keep, w), y[keep], one, self.reml, str(response))
 
     def __repr__(self) -> str:
         good = int(self.converged.sum())

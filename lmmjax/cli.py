@@ -1,4 +1,4 @@
-"""The command line: `lmmjax fit` and `lmmjax demo`."""
+"""The command line: `lmmjax fit`, `lmmjax batch` (in `cli_batch`) and `lmmjax demo`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from rich.table import Table
 
 import lmmjax
 from lmmjax import BatchFit, Fit
+from lmmjax.cli_batch import batch
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Linear mixed models."
@@ -76,6 +77,9 @@ def fit(
             json_file.write_text(json.dumps(report(result), indent=2, allow_nan=False) + "\n", "utf-8")
     if not result.converged:
         raise typer.Exit(NOT_CONVERGED)
+
+
+app.command()(batch)
 
 
 @app.command()

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from lmmjax._types import Array, record
 from lmmjax.gram import Projection
+from lmmjax.problem import Problem
 
 
 @record
@@ -36,15 +37,40 @@ def conditional_modes(
 ) -> Modes:
     """Modes of a term with relative covariance D (q, q), at β (p,), σ² and Φ (p, p)."""
     d = covariance
-    residual = projection.ty - (projection.tx * beta[:, None]).sum(axis=1)
+    b = _means(projection, d, beta)
     # axes (q, …, G)
-    b = (d[:, :, None] * residual[None]).sum(axis=1)
     dt = (d[:, :, None, None] * projection.tx[None]).sum(axis=1)
     spread = _sandwich(d, projection.u)
     cond_var = sigma2 * (d[:, :, None] - spread)
     phi = (dt[:, :, None] * cov_beta[None, :, :, None]).sum(axis=1)
     extra = (phi[:, None] * dt[None]).sum(axis=2)
     return Modes(b.T, cond_var.transpose(2, 0, 1), (cond_var + extra).transpose(2, 0, 1))
+
+
+def conditional_means(problem: Problem, psi: Array, beta: Array) -> tuple[Array, ...]:
+    """The modes b̂ (G, q) of every term alone, in the user's coordinates: pure, for `vmap` over responses.
+
+    Parameters
+    ----------
+    problem : one response, with the products of every group (see `Projection`).
+    psi : (m + 1,) natural covariance parameters; the last is σ².
+    beta : (p,) fixed effects.
+    """
+    structure, basis, scale = problem.structure, problem.basis, problem.origin.scale
+    relative = structure.matrices(psi[:-1] / psi[-1])
+    inner = tuple(b @ matrix @ b.T for b, matrix in zip(basis.inward, relative, strict=True))
+    projections = problem.shared.project(structure.entries(inner, psi.dtype), problem.response)
+    moved = basis.x_factor @ (beta - problem.origin.beta) / scale
+    return tuple(
+        scale * (_means(projection, matrix, moved).T @ back.T)
+        for projection, matrix, back in zip(projections, inner, basis.outward, strict=True)
+    )
+
+
+def _means(projection: Projection, d: Array, beta: Array) -> Array:
+    """D ZᵀH⁻¹(y − Xβ), (q, G)."""
+    residual = projection.ty - (projection.tx * beta[None, :, None]).sum(axis=1)
+    return (d[:, :, None] * residual[None]).sum(axis=1)
 
 
 def _sandwich(d: Array, u: Array) -> Array:

@@ -65,6 +65,19 @@ class Design:
         return Structure(tuple(TermStructure(term.family, term.q) for term in self.terms))
 
 
+def take_rows(design: Design, keep: np.ndarray, weights: np.ndarray | None = None) -> Design:
+    """The design on the rows `keep` (n,), without groups that lose all of theirs; `weights` (n,) multiply."""
+    terms = []
+    for term in design.terms:
+        present, codes = np.unique(term.codes[keep], return_inverse=True)
+        terms.append(dataclasses.replace(term, z=term.z[keep], codes=codes, n_groups=len(present)))
+    own = design.weights if weights is None else weights * (1.0 if design.weights is None else design.weights)
+    if own is not None and np.all(own[keep] == 1.0):
+        own = None
+    offset = None if design.offset is None else design.offset[keep]
+    return Design(design.x[keep], tuple(terms), None if own is None else own[keep], offset)
+
+
 def check_design(design: Design) -> None:
     """Raise ValueError if the design cannot be fitted; traced arrays are checked for shape only."""
     n = design.n
@@ -104,9 +117,10 @@ def _check_term(term: RandomTerm, n: int, weighted: bool) -> None:
         )
     if n > 0 and (term.codes.min() < 0 or term.codes.max() >= term.n_groups):
         raise ValueError(f"{term.name}: group codes must lie in 0 … {term.n_groups - 1}")
-    if term.n_groups * term.q >= n and not weighted:
+    occupied = len(np.unique(term.codes))
+    if occupied * term.q >= n and not weighted:
         raise ValueError(
-            f"{term.name}: {term.n_groups} groups × {term.q} coefficients = {term.n_groups * term.q} random "
+            f"{term.name}: {occupied} groups × {term.q} coefficients = {occupied * term.q} random "
             f"coefficients for {n} observations; they cannot be told from the residual: use fewer "
             "coefficients, a coarser grouping factor or more observations per group"
         )

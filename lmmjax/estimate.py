@@ -141,9 +141,15 @@ def moment_start(problem: Problem) -> tuple[Array, tuple[Array, ...]]:
     return problem.structure.start(moments(split, problem.nu, d0), START_FLOOR)
 
 
-def descend(problem: Problem, theta: Array, turns: tuple[Array, ...], max_iter: int) -> NewtonState:
-    """Newton steps from θ, keeping nothing but the point: for many lanes."""
-    theta, turns = problem.structure.pivoted(entries(problem, theta, turns))
+def descend(problem: Problem, theta: Array, turns: tuple[Array, ...], max_iter: Array) -> NewtonState:
+    """Newton steps from θ in the coordinates `turns`, or from the moment start where θ is NaN.
+
+    Keeps nothing but the point: for many lanes, a few steps at a time.
+    """
+    fresh = jnp.isnan(theta[0])
+    safe = jnp.where(fresh, 0.0, theta).astype(theta.dtype)
+    again = problem.structure.pivoted(entries(problem, safe, turns))
+    theta, turns = jax.tree.map(partial(jnp.where, fresh), moment_start(problem), again)
 
     def bare(theta, turns):
         return (*objective(problem, theta, turns)[:3], ())

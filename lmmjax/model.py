@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -17,11 +17,14 @@ from lmmjax.conditional import simulate
 from lmmjax.covariance import family
 from lmmjax.design import Design, RandomTerm
 from lmmjax.estimate import METHODS, Estimate, estimate_jit
-from lmmjax.formula import ModelFrame, array_frame, model_frame
+from lmmjax.formula import ModelFrame, array_frame, model_frame, take_rows
 from lmmjax.optimize import Status
 from lmmjax.problem import Problem, ProblemMaker
 from lmmjax.results import Fit
 from lmmjax.varcomp import Component, components
+
+if TYPE_CHECKING:
+    from lmmjax.stream import Streamed
 
 
 def lmm(
@@ -150,24 +153,64 @@ class Model:
         small = np.concatenate([term.family.params(0.1 * np.asarray(b)) for term, b in pairs])
         return [small, np.zeros_like(small)]
 
-    def fit_batch(self, responses: Any, reml: bool = True, *, max_iter: int = 100) -> BatchFit:
+    def fit_batch(
+        self,
+        responses: Any,
+        reml: bool = True,
+        *,
+        weights: Any = None,
+        offset: Any = None,
+        max_iter: int = 100,
+    ) -> BatchFit:
         """Fit the model to every column of `responses`, an n × T array or frame.
 
         Rows match those of the data the model was made from; rows that were dropped there are dropped
-        here. A response that cannot be fitted gets a status and missing results. Each gets one descent,
-        where `fit` makes three.
+        here. A missing value leaves its row out of the fit of its response only. A response that cannot be
+        fitted gets a status and missing results. Each gets one descent, where `fit` makes three.
+
+        Parameters
+        ----------
+        weights : n × T, a weight w ≥ 0 for every value, Var(ε) = σ²/w (precision weights, as of voom);
+            they multiply the model's own. A weight of zero leaves the value out.
+        offset : n × T, a known part of the mean of every value, beside the model's own.
         """
         names, values = _columns(responses)
+        values = self._matching(values, "responses")
+        shape = values.shape
+        own = None if weights is None else self._matching(_columns(weights)[1], "weights", shape)
+        if own is not None and not np.all(own >= 0):
+            raise ValueError("weights must be at least zero, and not missing")
+        if offset is not None:
+            values = values - self._matching(_columns(offset)[1], "offset", shape)
+        result = estimate_many(self.maker, values, reml, max_iter, own)
+        return BatchFit(self, names, values, result, reml, own)
+
+    def _matching(self, values: np.ndarray, what: str, shape: tuple | None = None) -> np.ndarray:
+        """Values (n, T) on the rows of the model."""
         n_data = self.design.n + self.frame.n_dropped
         if values.shape[0] == n_data:
             values = values[self.frame.rows] if self.frame.n_dropped else values
         elif values.shape[0] != self.design.n:
             raise ValueError(
-                f"responses have {values.shape[0]} rows; the data have {n_data}: pass an n × T "
+                f"{what} have {values.shape[0]} rows; the data have {n_data}: pass an n × T "
                 "array with one row per row of the data (transpose it?)"
             )
-        result = estimate_many(self.maker, values, reml, max_iter)
-        return BatchFit(self, names, values, result, reml)
+        if shape is not None and values.shape != shape:
+            raise ValueError(f"{what} are {values.shape[1]} columns for {shape[1]} responses: pass one each")
+        return values
+
+    def subset(self, keep: np.ndarray, weights: np.ndarray | None = None) -> Model:
+        """The model on the rows `keep` (n,) of its own; `weights` (n,) multiply its prior weights."""
+        return Model(take_rows(self.frame, keep, weights), backend=self._backend)
+
+    def stream_batch(self, source: Any, out: Any, **options: Any) -> Streamed:
+        """`fit_batch` in bounded memory, from a file or array to the Parquet file `out`.
+
+        Sources, columns and options are those of `lmmjax.stream.stream_batch`.
+        """
+        from lmmjax.stream import stream_batch
+
+        return stream_batch(self, source, out, **options)
 
     def simulate(self, key: Array, mean: np.ndarray, psi: np.ndarray, draws: int) -> np.ndarray:
         """Responses (draws, n) with fixed part mean (n,) and natural covariance parameters ψ (m + 1,)."""

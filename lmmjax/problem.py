@@ -76,7 +76,7 @@ class ProblemMaker:
 
     def __init__(self, design: Design, backend: str | None = None, **options):
         check_design(design)
-        self.design = design
+        self.design, self.backend = design, backend
         rows, self.basis = standardise(design)
         self.prepared: Prepared = prepare(design, rows, backend, **options)
         self.rows = rows.take(self.prepared.order)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,9 @@ from lmmjax.predict import predict_new
 from lmmjax.summary import Summary, summarise
 
 if TYPE_CHECKING:
+    from lmmjax.influence import Influence
     from lmmjax.model import Model
+    from lmmjax.resample import Bootstrap, Permutation
 
 
 class Fit:
@@ -336,6 +339,24 @@ class Fit:
         """
         draws = self.model.simulate(key, self._population, self.estimate.psi, n)
         return pd.DataFrame(draws.T, index=self.model.frame.index)
+
+    def bootstrap(self, key: Any, n: int = 1000, statistic: Callable | None = None) -> Bootstrap:
+        """Parametric bootstrap: n simulated responses refitted as one batch; see `lmmjax.resample`."""
+        from lmmjax.resample import bootstrap
+
+        return bootstrap(self, key, n, statistic)
+
+    def influence(self, group: str | None = None) -> Influence:
+        """Refits without each level of a grouping factor: estimates, Cook's distance, DFBETAS."""
+        from lmmjax.influence import influence
+
+        return influence(self, group)
+
+    def permutation(self, key: Any, term: str, n: int = 1000) -> Permutation:
+        """Permutation test of a fixed term (Freedman-Lane on whitened residuals)."""
+        from lmmjax.resample import permutation
+
+        return permutation(self, key, term, n)
 
     # --- reports -------------------------------------------------------------------------------------
 

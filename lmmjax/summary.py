@@ -90,7 +90,7 @@ def _fixed_table(fit: Fit):
     table = fit.coef_table()
     digits = _digits(table["se"].to_numpy())
     rows = []
-    for name, row in table.iterrows():
+    for name, row in zip(table.index, table.to_dict("records"), strict=True):
         rows.append(
             (
                 str(name),

@@ -35,31 +35,36 @@ def components(structure: Structure, groups: list[str], names: list[tuple[str, .
 
 
 def sd_scale(psi: np.ndarray, rows: list[Component]) -> tuple[np.ndarray, np.ndarray]:
-    """Standard deviations and correlations (m + 1,) of ψ (m + 1,), and their Jacobian (m + 1, m + 1)."""
+    """Standard deviations and correlations (..., m + 1) of ψ (..., m + 1); Jacobians (..., m + 1, m + 1)."""
     variance = {(r.term, r.i): k for k, r in enumerate(rows) if r.i == r.j}
-    values, jacobian = np.full(len(rows), np.nan), np.zeros((len(rows), len(rows)))
+    values, jacobian = np.full(psi.shape, np.nan), np.zeros((*psi.shape, len(rows)))
     with np.errstate(divide="ignore", invalid="ignore"):
         for k, row in enumerate(rows):
             if row.i == row.j:
-                values[k] = np.sqrt(psi[k])
-                jacobian[k, k] = 0.5 / values[k]
+                values[..., k] = np.sqrt(psi[..., k])
+                jacobian[..., k, k] = 0.5 / values[..., k]
                 continue
             a, b = variance[row.term, row.i], variance[row.term, row.j]
-            root = np.sqrt(psi[a] * psi[b])
-            values[k] = psi[k] / root
-            jacobian[k, k] = 1.0 / root
-            jacobian[k, a] = -0.5 * values[k] / psi[a]
-            jacobian[k, b] = -0.5 * values[k] / psi[b]
+            root = np.sqrt(psi[..., a] * psi[..., b])
+            values[..., k] = psi[..., k] / root
+            jacobian[..., k, k] = 1.0 / root
+            jacobian[..., k, a] = -0.5 * values[..., k] / psi[..., a]
+            jacobian[..., k, b] = -0.5 * values[..., k] / psi[..., b]
     return values, jacobian
 
 
 def delta_se(jacobian: np.ndarray, cov: np.ndarray) -> np.ndarray:
-    """Standard errors (k,) of functions with Jacobian (k, m); missing parts of `cov` spoil their users."""
-    out = np.full(len(jacobian), np.nan)
-    for k, row in enumerate(jacobian):
-        used = np.flatnonzero(row)
-        with np.errstate(invalid="ignore"):
-            out[k] = np.sqrt(row[used] @ cov[np.ix_(used, used)] @ row[used])
+    """Standard errors (..., k) of functions with Jacobian (..., k, m).
+
+    Missing parts of `cov` (..., m, m) spoil the functions that use them and no others.
+    """
+    out = np.empty(jacobian.shape[:-1])
+    with np.errstate(invalid="ignore"):
+        for k in range(jacobian.shape[-2]):
+            row = jacobian[..., k, :]
+            used = row != 0
+            needed = np.where(used[..., :, None] & used[..., None, :], cov, 0.0)
+            out[..., k] = np.sqrt(np.einsum("...i,...ij,...j->...", row, needed, row))
     return out
 
 

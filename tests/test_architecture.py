@@ -19,9 +19,9 @@ LAYERS = (
     ("estimate", "conditional"),
     ("batch",),
     ("inference", "posterior"),
-    ("formula", "varcomp", "summary", "reports", "predict", "datasets"),
-    ("results", "batchfit", "model"),
-    ("cli", "plot", "__init__", "__main__"),
+    ("formula", "varcomp", "summary", "reports", "batch_reports", "predict", "influence", "datasets"),
+    ("results", "batchfit", "resample", "model", "sources", "stream"),
+    ("cli", "cli_batch", "plot", "__init__", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 ARRAYS = {name for names in LAYERS[:9] for name in names}

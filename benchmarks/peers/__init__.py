@@ -12,16 +12,26 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Peer:
-    """A package and the script beside this file that drives it; `one_group` if it knows one factor only."""
+    """A package and the script beside this file that drives it; `one_group` if it knows one factor only.
+
+    `weights` if it fits a response with weights of its own.
+    """
 
     name: str
     script: str
     language: str = "python"
     one_group: bool = False
+    weights: bool = False
 
     def can_fit(self, workload: Workload) -> bool:
         """Whether the package has this model at all."""
-        return not self.one_group or len(workload.model.terms) == 1
+        return not self.cannot(workload)
+
+    def cannot(self, workload: Workload) -> str:
+        """What of the model it lacks, if anything."""
+        if self.one_group and len(workload.model.terms) > 1:
+            return "one grouping factor only"
+        return "" if self.weights or not workload.weighted else "no weights by response"
 
     def command(
         self, interpreter: str, mode: str, workload: Workload, folder: Path, **more: object
@@ -36,18 +46,19 @@ class Peer:
             "response": model.response or "y",
             "reml": str(model.reml).lower(),
             "groups": ",".join(term.group for term in model.terms),
+            "weighted": str(workload.weighted).lower(),
             "effects": ";".join(term.effects for term in model.terms),
             **more,
         }
         return [interpreter, str(HERE / self.script), *(f"{key}={value}" for key, value in options.items())]
 
 
-LMMJAX = Peer("lmmjax", "lmmjax_.py")
+LMMJAX = Peer("lmmjax", "lmmjax_.py", weights=True)
 
 PEERS: dict[str, Peer] = {
     peer.name: peer
     for peer in (
-        Peer("lme4", "lme4.R", language="R"),
+        Peer("lme4", "lme4.R", language="R", weights=True),
         Peer("mixedlm", "mixedlm_.py"),
         Peer("mixedlm-rs", "mixedlm_rs_.py", one_group=True),
         Peer("statsmodels", "statsmodels_.py", one_group=True),

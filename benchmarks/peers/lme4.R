@@ -71,6 +71,19 @@ if (option$mode == "fresh") {
 }
 
 responses <- as.list(read.csv(file.path(option$data, "checked.csv")))
+versions <- list(R = paste(R.version$major, R.version$minor, sep = "."),
+                 lme4 = as.character(packageVersion("lme4")), BLAS = basename(sessionInfo()$BLAS))
+if (option$weighted == "true") {
+  weights <- read.csv(file.path(option$data, "checked_weights.csv"))
+  both <- lapply(seq_along(responses), function(i) list(y = responses[[i]], w = weights[[i]]))
+  one <- function(p) {
+    d <- design
+    d[[option$response]] <- p$y
+    d$own_weights <- p$w
+    lmer(formula, d, REML = reml, weights = own_weights)
+  }
+  finish(list(methods = list(lmer = each(one, both)), versions = versions))
+}
 with_response <- function(y) { d <- design; d[[option$response]] <- y; d }
 tight <- lmerControl(optimizer = "nloptwrap", calc.derivs = FALSE, boundary.tol = 0,
                      optCtrl = list(algorithm = "NLOPT_LN_BOBYQA", xtol_abs = 1e-10, ftol_abs = 1e-12,
@@ -83,7 +96,6 @@ modular <- function(y) {
   devfun <- do.call(mkLmerDevfun, parsed)
   mkMerMod(environment(devfun), optimizeLmer(devfun, start = start), parsed$reTrms, fr = parsed$fr)
 }
-blas <- basename(sessionInfo()$BLAS)
 finish(list(
   methods = list(
     lmer = each(function(y) lmer(formula, with_response(y), REML = reml), responses),
@@ -91,6 +103,5 @@ finish(list(
     modular = each(modular, responses),
     `lmer, tight` = each(function(y) lmer(formula, with_response(y), REML = reml, control = tight), responses)
   ),
-  versions = list(R = paste(R.version$major, R.version$minor, sep = "."),
-                  lme4 = as.character(packageVersion("lme4")), BLAS = blas)
+  versions = versions
 ))

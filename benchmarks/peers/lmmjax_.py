@@ -93,6 +93,9 @@ def batch():
     imported = time.perf_counter() - begun
     design = exchange.load_design()
     y = np.load(exchange.DATA / "responses.npy").T
+    more = {}
+    if exchange.OPTIONS["weighted"] == "true":
+        more["weights"] = np.load(exchange.DATA / "weights.npy").T
     formula = exchange.OPTIONS["formula"].removeprefix("y ")
     reml = exchange.OPTIONS["reml"] == "true"
 
@@ -100,7 +103,7 @@ def batch():
         start = time.perf_counter()
         model = lj.lmm(formula, design)
         built = time.perf_counter()
-        fits = model.fit_batch(y, reml=reml)
+        fits = model.fit_batch(y, reml=reml, **more)
         _ = fits.deviance, fits.params, fits.converged
         end = time.perf_counter()
         return fits, {"total": end - start, "build": built - start}

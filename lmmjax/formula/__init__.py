@@ -2,7 +2,7 @@
 
 from lmmjax.formula.bars import Bar, SplitFormula, split_bars
 from lmmjax.formula.build import model_frame, new_frame, wanted_terms
-from lmmjax.formula.frame import ModelFrame, NewFrame, NewRandom, RandomColumns, array_frame
+from lmmjax.formula.frame import ModelFrame, NewFrame, NewRandom, RandomColumns, array_frame, take_rows
 
 __all__ = [
     "Bar",
@@ -15,5 +15,6 @@ __all__ = [
     "model_frame",
     "new_frame",
     "split_bars",
+    "take_rows",
     "wanted_terms",
 ]

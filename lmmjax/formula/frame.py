@@ -1,7 +1,7 @@
 """What a model reads from data: response, design matrices, group codes. Built here from plain arrays."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,21 @@ class ModelFrame:
     term_factors: dict[str, tuple[str, ...]]
     factor_levels: dict[str, tuple]
     _recipe: Any = field(default=None, repr=False)
+
+
+def take_rows(frame: ModelFrame, keep: np.ndarray, weights: np.ndarray | None = None) -> ModelFrame:
+    """The frame on the rows `keep` (n,), its levels as they were; `weights` (n,) multiply its own."""
+    own = frame.weights if weights is None else weights * (1.0 if frame.weights is None else frame.weights)
+    return replace(
+        frame,
+        y=None if frame.y is None else frame.y[keep],
+        x=frame.x[keep],
+        random=tuple(replace(term, z=term.z[keep], codes=term.codes[keep]) for term in frame.random),
+        weights=None if own is None else own[keep],
+        offset=None if frame.offset is None else frame.offset[keep],
+        rows=frame.rows[keep],
+        index=frame.index[keep],
+    )
 
 
 @dataclass(frozen=True, eq=False)

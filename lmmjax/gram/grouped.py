@@ -70,7 +70,7 @@ class GroupedProducts(CrossProducts):
     @property
     def units(self) -> np.ndarray:
         """E (m, q, q) with D = Σ d_c E_c, in the merged columns of all terms."""
-        q, m = self.r.shape[0], self.structure.n_entries
+        q, m = sum(term.q for term in self.structure.terms), self.structure.n_entries
         units = np.zeros((m, q, q))
         column = 0
         for term, s in zip(self.structure.terms, self.structure.entry_slices(), strict=True):

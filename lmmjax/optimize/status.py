@@ -14,6 +14,7 @@ class Status(enum.IntEnum):
     STALLED = 3
     NOT_FINITE = 4
     PERFECT_FIT = 5
+    NOT_ESTIMABLE = 6
 
     @property
     def advice(self) -> str:
@@ -32,4 +33,6 @@ _ADVICE = {
     "infinite values",
     Status.PERFECT_FIT: "the model fits the response perfectly (it is constant, or linear in X and Z): "
     "there is no residual variation to estimate",
+    Status.NOT_ESTIMABLE: "too little is left of the response: its values do not determine the fixed "
+    "effects, or fall into fewer than two groups",
 }

@@ -1,0 +1,389 @@
+"""Streamed batches: the numbers of one batch in memory; a killed run resumes, loses and repeats nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+import lmmjax as lj
+from lmmjax import stream
+from lmmjax.cli import app
+from lmmjax.model import Model
+from lmmjax.sources import Source
+from lmmjax.stream import chunk_size, ranges, stream_batch
+
+FORMULA = "~ x + (x | g)"
+N, T, CHUNK = 48, 23, 4
+
+
+def make():
+    """(data, responses (N, T)), the same in every process."""
+    rng = np.random.default_rng(1)
+    g, x = np.repeat(np.arange(8), 6), rng.normal(size=N)
+    b = rng.normal(size=(2, 8, T))
+    values = 1 + x[:, None] * (1 + 0.5 * b[1, g]) + b[0, g] + 0.7 * rng.normal(size=(N, T))
+    return pd.DataFrame({"x": x, "g": g}), values
+
+
+DATA, VALUES = make()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return lj.lmm(FORMULA, DATA)
+
+
+def recording(values=VALUES, names=None):
+    """A source and the list of the ranges that are read from it."""
+    read = []
+
+    def part(start, stop):
+        read.append((start, stop))
+        return values[:, start:stop]
+
+    return Source(pd.RangeIndex(values.shape[1]) if names is None else names, len(values), part), read
+
+
+@pytest.fixture
+def fitted(monkeypatch):
+    """Number of responses of every call of `fit_batch`."""
+    sizes, real = [], Model.fit_batch
+
+    def counting(self, responses, *args, **options):
+        sizes.append(responses.shape[1])
+        return real(self, responses, *args, **options)
+
+    monkeypatch.setattr(Model, "fit_batch", counting)
+    return sizes
+
+
+@pytest.mark.parametrize("reml", [True, False])
+def test_equals_one_batch_in_memory(model, tmp_path, reml):
+    frame = pd.DataFrame(VALUES, columns=[f"gene.{k}" for k in range(T)])
+    frame.to_parquet(tmp_path / "y.parquet")
+    done = model.stream_batch(tmp_path / "y.parquet", tmp_path / "out.parquet", reml=reml, chunk=CHUNK)
+    fits = model.fit_batch(frame, reml)
+    out = pd.read_parquet(tmp_path / "out.parquet")
+    assert list(out["response"]) == list(frame)
+    for what, table in {
+        "estimate": fits.params,
+        "se": fits.bse,
+        "t": fits.tvalues,
+        "p": fits.pvalues,
+    }.items():
+        for term in ("Intercept", "x"):
+            np.testing.assert_allclose(out[f"{what}:{term}"], table[term], rtol=1e-6, err_msg=what)
+    for k, name in enumerate(frame):
+        where = [("g", "(Intercept)", ""), ("g", "x", ""), ("Residual", "", "")]
+        values = np.sqrt(fits.varcorr.iloc[k][where].to_numpy())
+        got = out.loc[k, ["sd_(Intercept)|g", "sd_x|g", "sigma"]].to_numpy(float)
+        np.testing.assert_allclose(got, values, rtol=1e-6, atol=1e-6, err_msg=name)
+    assert "cor_x.(Intercept)|g" in out
+    np.testing.assert_allclose(out["deviance"], fits.deviance, rtol=1e-10)
+    assert list(out["status"]) == list(fits.status)
+    assert list(out["is_singular"]) == list(fits.is_singular)
+    assert list(out["n_iter"]) == list(fits.estimate.n_iter)
+    assert (done.n_responses, done.n_fitted, done.n_failed) == (T, T, 0)
+    assert done.n_singular == fits.is_singular.sum()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.parquet", "y.parquet"]
+
+
+def test_memory_is_bounded_by_chunks(model, tmp_path, monkeypatch):
+    """No read is larger than a chunk, and at most the next chunk is read while one is fitted."""
+    source, read = recording()
+    ahead, real = [], Model.fit_batch
+
+    def fit_batch(self, values, *args):
+        ahead.append(len(read))
+        return real(self, values, *args)
+
+    monkeypatch.setattr(Model, "fit_batch", fit_batch)
+    stream_batch(model, source, tmp_path / "out.parquet", chunk=CHUNK)
+    parts = ranges(T, CHUNK)
+    assert read == [(0, 1), *parts]
+    assert max(stop - start for start, stop in read) <= CHUNK
+    # k chunks were fitted before; the first read is of the fingerprint
+    assert all(count <= 1 + k + 2 for k, count in enumerate(ahead))
+
+
+@pytest.mark.parametrize(("total", "chunk"), [(1, 1), (23, 4), (24, 4), (5, 100), (4097, 2048)])
+def test_ranges_cover_all_once(total, chunk):
+    parts = ranges(total, chunk)
+    assert [k for start, stop in parts for k in range(start, stop)] == list(range(total))
+    sizes = [stop - start for start, stop in parts]
+    assert max(sizes) <= chunk
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_chunk_follows_memory(model, monkeypatch):
+    assert stream.available_memory() > 0
+    most = chunk_size(model)
+    monkeypatch.setattr(stream, "available_memory", lambda: 1 << 20)
+    assert 1 <= chunk_size(model) < most
+    monkeypatch.setattr(stream, "available_memory", lambda: 0)
+    assert chunk_size(model) == 1
+
+
+def test_progress(model, tmp_path):
+    seen = []
+    stream_batch(
+        model,
+        VALUES,
+        tmp_path / "out.parquet",
+        chunk=8,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen == [(0, T), (7, T), (15, T), (T, T)]
+
+
+def test_bad_responses_have_a_status_and_one_warning(model, tmp_path):
+    values = VALUES.copy()
+    values[:, 3], values[0, 9], values[:, 20] = np.nan, np.inf, 1.0
+    with pytest.warns(UserWarning, match="3 of 23 responses could not be fitted") as caught:
+        done = stream_batch(model, values, tmp_path / "out.parquet", chunk=CHUNK)
+    assert len(caught) == 1
+    assert done.n_failed == 3
+    out = pd.read_parquet(tmp_path / "out.parquet").set_index("response")
+    assert list(out.index[out["status"] != "converged"]) == [3, 9, 20]
+    assert out.loc[[3, 9], "estimate:x"].isna().all()
+    stream_batch(model, VALUES, tmp_path / "good.parquet", chunk=CHUNK)
+    good = pd.read_parquet(tmp_path / "good.parquet").set_index("response")
+    pd.testing.assert_frame_equal(out.drop(index=[3, 9, 20]), good.drop(index=[3, 9, 20]), rtol=1e-12)
+
+
+def test_rows_dropped_from_the_design_are_dropped_here(tmp_path):
+    lost = DATA.assign(x=DATA["x"].where(DATA.index != 5))
+    model = lj.lmm(FORMULA, lost)
+    stream_batch(model, VALUES, tmp_path / "all.parquet")
+    stream_batch(model, np.delete(VALUES, 5, axis=0), tmp_path / "kept.parquet")
+    assert pq.read_table(tmp_path / "all.parquet").equals(pq.read_table(tmp_path / "kept.parquet"))
+
+
+# --- killed and resumed ----------------------------------------------------------------------------------
+
+SLOW = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from test_stream import CHUNK, DATA, FORMULA, VALUES, recording
+import lmmjax as lj
+from lmmjax.sources import Source
+
+source, _ = recording()
+def slow(start, stop):
+    time.sleep(0.25)
+    return source.read(start, stop)
+lj.lmm(FORMULA, DATA).stream_batch(Source(source.names, source.n_rows, slow), {out!r}, chunk=CHUNK)
+"""
+
+
+def test_a_killed_run_resumes_and_does_nothing_twice(model, tmp_path, fitted):
+    out = tmp_path / "out.parquet"
+    parts = tmp_path / "out.parquet.parts"
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW.format(tests=os.path.dirname(__file__), out=str(out))]
+    )
+    try:
+        end = time.monotonic() + 120
+        while len(list(parts.glob("*.parquet"))) < 2 and time.monotonic() < end:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    assert not out.exists()
+    ready = sorted(parts.glob("*.parquet"))
+    kept = sum(pq.read_metadata(path).num_rows for path in ready)
+    assert 0 < kept < T
+    stamps = [path.stat().st_mtime_ns for path in ready]
+    # what a kill in the middle of writing leaves
+    (parts / "part-000005.tmp").write_bytes(b"half a part")
+
+    source, read = recording()
+    seen = []
+
+    def watch(done, total):
+        seen.append(done)
+        assert [path.stat().st_mtime_ns for path in ready] == stamps
+
+    done = stream_batch(model, source, out, resume=True, progress=watch)
+    assert (done.n_fitted, sum(fitted), seen[0]) == (T - kept, T - kept, kept)
+    assert read[1:] == ranges(T, CHUNK)[len(ready) :]
+    stream_batch(model, VALUES, tmp_path / "whole.parquet", chunk=CHUNK)
+    assert pq.read_table(out).equals(pq.read_table(tmp_path / "whole.parquet"))
+    assert not parts.exists()
+
+    fitted.clear()
+    assert stream_batch(model, VALUES, out, resume=True).n_fitted == 0
+    assert not fitted
+
+
+def interrupted(model, out, values=VALUES, after=2, **options):
+    """Run until `after` chunks are written."""
+
+    def stop(done, total):
+        if done >= after * CHUNK:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stream_batch(model, values, out, chunk=CHUNK, progress=stop, **options)
+
+
+@pytest.mark.parametrize("moment", ["_remove", "_join"])
+def test_killed_at_the_end(model, tmp_path, fitted, monkeypatch, moment):
+    out = tmp_path / "out.parquet"
+
+    def killed(*_, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stream, moment, killed)
+        with pytest.raises(KeyboardInterrupt):
+            stream_batch(model, VALUES, out, chunk=CHUNK)
+    fitted.clear()
+    assert stream_batch(model, VALUES, out, resume=True).n_fitted == 0
+    assert not fitted
+    assert pq.read_metadata(out).num_rows == T
+
+
+def test_resume_of_nothing_starts(model, tmp_path):
+    assert stream_batch(model, VALUES, tmp_path / "out.parquet", resume=True).n_fitted == T
+
+
+OTHER = VALUES.copy()
+OTHER[0, 0] += 1
+
+
+@pytest.mark.parametrize(
+    ("formula", "data", "source", "options", "message"),
+    [
+        ("~ 1 + x + (x | g)", DATA, VALUES, {}, r"formula: '~ x .* there, '~ 1 \+ x .* here"),
+        (FORMULA, DATA, VALUES, {"reml": False}, "method: 'REML' there, 'ML' here"),
+        (FORMULA, DATA, VALUES[:, 1:], {}, "n_responses: 23 there, 22 here"),
+        (FORMULA, DATA, VALUES, {"chunk": 5}, "chunk: 4 there, 5 here"),
+        (FORMULA, DATA.assign(x=DATA["x"] + 1), VALUES, {}, "design$"),
+        (FORMULA, DATA, OTHER, {}, "values of the first response$"),
+        (FORMULA, DATA, pd.DataFrame(VALUES).add_prefix("g"), {}, "names of the responses$"),
+    ],
+)
+@pytest.mark.parametrize("finished", [False, True])
+def test_something_else_is_not_resumed(model, tmp_path, formula, data, source, options, message, finished):
+    out = tmp_path / "out.parquet"
+    if finished:
+        stream_batch(model, VALUES, out, chunk=CHUNK)
+    else:
+        interrupted(model, out)
+    if finished and "chunk" in options:
+        assert stream_batch(model, VALUES, out, resume=True, **options).n_fitted == 0
+        return
+    with pytest.raises(ValueError, match=message):
+        stream_batch(lj.lmm(formula, data), source, out, resume=True, **options)
+
+
+def test_another_version_does_not_resume(model, tmp_path, monkeypatch):
+    out = tmp_path / "out.parquet"
+    interrupted(model, out)
+    monkeypatch.setattr(stream, "__version__", "99")
+    with pytest.raises(ValueError, match=r"version of lmmjax: '.*' there, '99' here"):
+        stream_batch(model, VALUES, out, resume=True)
+
+
+def test_an_unfinished_run_is_not_thrown_away(model, tmp_path):
+    out = tmp_path / "out.parquet"
+    interrupted(model, out)
+    with pytest.raises(ValueError, match="a run that did not end"):
+        stream_batch(model, VALUES, out)
+    assert 0 < stream_batch(model, VALUES, out, resume=True).n_fitted < T
+
+
+def test_refused_before_anything_is_fitted(model, tmp_path, fitted):
+    (tmp_path / "y.parquet").touch()
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "other.parquet")
+    out = tmp_path / "out.parquet"
+    for arguments, options, message in (
+        ((VALUES.T, out), {}, "responses have 23 rows; the data of the design have 48:"),
+        ((VALUES, out), {"chunk": 0}, "chunk must be at least 1"),
+        ((VALUES, tmp_path), {}, "is a folder"),
+        ((tmp_path / "y.parquet", tmp_path / "y.parquet"), {}, "is the input"),
+        ((VALUES, tmp_path / "other.parquet"), {"resume": True}, "is no result of a batch"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            stream_batch(model, *arguments, **options)
+    assert not fitted
+    assert not list(tmp_path.glob("*.parts"))
+
+
+# --- the command -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.setattr(lj, "enable_compilation_cache", lambda: None)
+    DATA.to_csv(tmp_path / "design.csv", index=False)
+    frame = pd.DataFrame(VALUES, columns=[f"g{k}" for k in range(T)])
+    frame.insert(0, "sample", [f"s{k}" for k in range(N)])
+    frame.to_parquet(tmp_path / "y.parquet", index=False)
+    return tmp_path
+
+
+def test_command_with_a_row_a_response(files):
+    frame = pd.DataFrame(VALUES.T, columns=[f"s{k}" for k in range(N)])
+    frame.insert(0, "gene", [f"g{k}" for k in range(T)])
+    frame.to_parquet(files / "rows.parquet", index=False)
+    assert run(files, "--chunk", "5").exit_code == 0
+    expected = pq.read_table(files / "out.parquet")
+    for options in ((), ("--index", "gene")):
+        result = run(files, "--chunk", "5", "--rows", *options, responses="rows.parquet")
+        assert result.exit_code == 0, result.output
+        assert pq.read_table(files / "out.parquet").equals(expected)
+
+
+def run(files, *options, responses="y.parquet", formula=FORMULA):
+    arguments = ["batch", formula, files / "design.csv", files / responses, "-o", files / "out.parquet"]
+    return CliRunner().invoke(app, [str(a) for a in (*arguments, *options)])
+
+
+@pytest.mark.parametrize("options", [(), ("--ml",), ("--chunk", "5"), ("--index", "sample")])
+def test_command(model, files, options):
+    result = run(files, *options)
+    assert result.exit_code == 0, result.output
+    assert "23 responses fitted in" in result.output
+    fits = model.fit_batch(VALUES, "--ml" not in options)
+    out = pd.read_parquet(files / "out.parquet")
+    np.testing.assert_allclose(out["deviance"], fits.deviance, rtol=1e-10)
+    manifest = json.loads(pq.read_schema(files / "out.parquet").metadata[b"lmmjax"])
+    assert manifest["method"] == ("ML" if "--ml" in options else "REML")
+
+
+def test_command_resumes(model, files):
+    interrupted(model, files / "out.parquet", files / "y.parquet")
+    result = run(files)
+    assert result.exit_code == 2
+    assert "a run that did not end" in result.output
+    result = run(files, "--resume")
+    assert result.exit_code == 0, result.output
+    assert "were done before" in result.output
+    assert pq.read_metadata(files / "out.parquet").num_rows == T
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"responses": "absent.parquet"}, "absent.parquet: No such file"),
+        ({"responses": "design.csv"}, "files of kind .csv are not known"),
+        ({"formula": "~ z + (1 | g)"}, "unknown column 'z'"),
+    ],
+)
+def test_command_refuses_bad_input(files, options, message):
+    result = run(files, **options)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Traceback" not in result.output
