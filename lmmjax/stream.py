@@ -23,7 +23,8 @@ import numpy as np
 import pandas as pd
 
 from lmmjax._version import __version__
-from lmmjax.batch import FEW, lane_count
+from lmmjax.batch import FEW
+from lmmjax.lanes import lane_count
 from lmmjax.sources import Source, open_source, pyarrow
 
 if TYPE_CHECKING:

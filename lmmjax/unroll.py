@@ -336,6 +336,7 @@ ELEMENTWISE: dict[str, Callable[[dict[str, Any]], Callable]] = {
     "rsqrt": lambda _: lambda x: 1.0 / jnp.sqrt(x),
     "copy_p": lambda _: lambda x: x,
     "stop_gradient": lambda _: lambda x: x,
+    "reshard": lambda _: lambda x: x,
 }
 for _name, _function in {
     "log": jnp.log,

@@ -17,7 +17,7 @@ LAYERS = (
     ("likelihood", "criterion", "criterion_lanes", "optimize"),
     ("problem",),
     ("estimate", "conditional"),
-    ("batch",),
+    ("lanes", "batch"),
     ("inference", "posterior"),
     ("formula", "varcomp", "summary", "reports", "batch_reports", "predict", "influence", "datasets"),
     ("results", "batchfit", "resample", "model", "sources", "stream"),
