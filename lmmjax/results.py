@@ -6,16 +6,16 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri
 
 from lmmjax import reports, varcomp
-from lmmjax.conditional import Modes, conditional_modes
+from lmmjax.conditional import Modes
 from lmmjax.estimate import Estimate
 from lmmjax.optimize import Status
 from lmmjax.predict import predict_new
+from lmmjax.ranef import fitted_modes
 from lmmjax.summary import Summary, summarise
 
 if TYPE_CHECKING:
@@ -186,35 +186,7 @@ class Fit:
 
     @cached_property
     def _modes(self) -> tuple[Modes, ...]:
-        """Conditional modes of every term, in the user's coordinates."""
-        problem = self.model.expanded(self.y, self.reml)
-        structure, basis, scale = self.model.design.structure, problem.basis, problem.origin.scale
-        sigma2 = self.estimate.sigma2
-        inner = [
-            b @ matrix @ b.T
-            for b, matrix in zip(
-                basis.inward, structure.matrices(self.estimate.psi[:-1] / sigma2), strict=True
-            )
-        ]
-        with jax.enable_x64(True):
-            projections = problem.shared.project(structure.entries(tuple(inner)), problem.response)
-            projections = jax.tree.map(np.asarray, projections)
-        beta = basis.x_factor @ (self.estimate.beta - problem.origin.beta) / scale
-        cov_beta = basis.x_factor @ self.estimate.cov_beta @ basis.x_factor.T / scale**2
-        out = []
-        terms = self.model.design.terms
-        for term, projection, matrix, back in zip(terms, projections, inner, basis.outward, strict=True):
-            modes = conditional_modes(projection, matrix, beta, sigma2 / scale**2, cov_beta)
-            b, cond_var, mspe = (
-                np.asarray(a)[: term.n_groups] for a in (modes.b, modes.cond_var, modes.mspe)
-            )
-            square = scale**2
-            out.append(
-                Modes(
-                    scale * (b @ back.T), square * (back @ cond_var @ back.T), square * (back @ mspe @ back.T)
-                )
-            )
-        return tuple(out)
+        return fitted_modes(self.model, self.y, self.estimate, self.reml)
 
     @property
     def random_effects(self) -> dict[str, pd.DataFrame]:

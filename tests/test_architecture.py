@@ -19,7 +19,17 @@ LAYERS = (
     ("estimate", "conditional"),
     ("lanes", "batch"),
     ("inference", "posterior"),
-    ("formula", "varcomp", "summary", "reports", "batch_reports", "predict", "influence", "datasets"),
+    (
+        "formula",
+        "varcomp",
+        "summary",
+        "reports",
+        "batch_reports",
+        "predict",
+        "ranef",
+        "influence",
+        "datasets",
+    ),
     ("results", "batchfit", "resample", "model", "sources", "stream"),
     ("cli", "cli_batch", "plot", "__init__", "__main__"),
 )
