@@ -175,7 +175,7 @@ def _one_by_one(maker: ProblemMaker, y: np.ndarray, reml: bool, max_iter: int) -
     """`_shared_design` as a loop."""
     values = np.asarray(y, dtype=float)
     usable = np.isfinite(values.sum(axis=0))
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), np.errstate(all="ignore"):
         problem = maker.lanes(np.where(usable, values, 0.0), reml)
         start = np.full(problem.structure.n_params, np.nan)
         results = [

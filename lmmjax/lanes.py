@@ -211,10 +211,13 @@ def _blocks(total: int, size: int) -> Iterator[slice]:
 
 
 def _in_x64(function: Callable) -> Callable:
-    """`function` under 64-bit JAX, which is a setting of the thread."""
+    """`function` under 64-bit JAX and without NumPy's warnings, which are settings of the thread.
+
+    A response that overflows gets a status; it needs no warning of its own.
+    """
 
     def inside(*args: Any) -> Any:
-        with jax.enable_x64(True):
+        with jax.enable_x64(True), np.errstate(all="ignore"):
             return function(*args)
 
     return inside
