@@ -164,10 +164,12 @@ def moments(split: CriterionParts, nu: Array, d0: Array) -> Array:
 
 
 def mivque(split: CriterionParts, nu: Array, d0: Array) -> tuple[Array, Array]:
-    """Minimum-variance quadratic unbiased estimates at the prior d0 (m,): σ² and the components Σ (m,).
+    """Minimum-norm quadratic unbiased estimates at the prior d0 (m,): σ² and the components Σ (m,).
+
+    Under normality they have minimum variance if d0 is right (MIVQUE).
 
     With P the GLS residual operator at d0, t_a = tr(PV_a) and M_ab = tr(PV_aPV_b), they solve
-    (Rao 1971, doi:10.1016/0047-259X(71)90002-1)
+    (Rao 1971, doi:10.1016/0047-259X(71)90001-7)
 
         −∂_a r² = σ²(t_a − Σ_c d0_c M_ac) + Σ_c Σ_c M_ac,     r² = σ²(ν − Σ_c d0_c t_c) + Σ_c Σ_c t_c.
     """

@@ -4,8 +4,8 @@ A loop over thousands of responses is fast when every elementary operation is on
 along the responses. `unroll(f)` traces f for one response, then evaluates its operations element
 by element: arrays become NumPy object arrays of scalars, multiplications by constant zeros and ones
 disappear, data movement costs nothing. Under `jax.vmap` each scalar turns into a vector of responses
-and XLA fuses the lot; measured against mapping the arrays themselves, 20 to 50 times faster for the
-2 × 2 to 5 × 5 blocks of a mixed model.
+and XLA fuses the lot. Measured on two CPU cores for five evaluations of 2048 responses with four fixed
+effects: 2.5 times as fast as mapping the arrays for (1 | g), 2.1 times for (1 + t | g).
 """
 
 from __future__ import annotations

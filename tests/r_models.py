@@ -33,6 +33,7 @@ def singular(ref) -> bool:
 
 def criterion(fit, ref):
     assert fit.converged, fit.status
+    assert fit.grad_norm <= 1e-6 * (1 + abs(fit.deviance))
     assert fit.nobs == ref["nobs"]
     assert fit.deviance <= ref["objective"] + CRITERION
     assert fit.deviance >= ref["objective"] - CRITERION, "lower than R: the reference is not at its optimum"

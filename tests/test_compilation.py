@@ -52,8 +52,9 @@ def test_batches_of_near_sizes_share_a_program():
     draws = rng.normal(size=(180, 8))
     model.fit_batch(draws)
     with jax.no_tracing():
-        model.fit_batch(draws[:, :7])
-        model.fit_batch(draws[:, :5], reml=False)
+        fits = model.fit_batch(draws[:, :7])
+        assert len(fits) == 7
+        assert len(model.fit_batch(draws[:, :5], reml=False)) == 5
 
 
 def test_batches_of_many_share_a_program_whatever_their_size():
