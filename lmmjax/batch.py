@@ -9,16 +9,20 @@ moment start.
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
 from lmmjax._types import Array
-from lmmjax.design import take_rows
+from lmmjax.design import Design, take_rows
 from lmmjax.estimate import Estimate, estimate_jit
 from lmmjax.lanes import fit_lanes, lane_count, take_lanes, unrollable
 from lmmjax.optimize import Status
 from lmmjax.problem import Problem, ProblemMaker
+
+if TYPE_CHECKING:
+    from lmmjax.gram.ownweights import OwnWeights
 
 FEW = 512
 """Up to so many responses are fitted one after the other, by the program of a single fit."""
@@ -67,7 +71,7 @@ def _shared_design(
         usable[part] = good
         return maker.lanes(values if good.all() else np.where(good, values, 0.0), reml)
 
-    result = fit_lanes(total, lane_count(shared.vector), unrollable(shared), block, max_iter)
+    result = fit_lanes(total, lane_count(shared.vector, total), unrollable(shared), block, max_iter)
     return blank(result, ~usable, Status.NOT_FINITE), usable
 
 
@@ -75,36 +79,47 @@ def _own_weights(
     maker: ProblemMaker, y: np.ndarray, weights: np.ndarray, reml: bool, max_iter: int
 ) -> Estimate:
     """Fits of responses with weights of their own."""
-    if maker.prepared.shared.sequential:
+    if not maker.prepared.shared.individual:
         return _by_pattern(maker, y, weights, reml, max_iter)
     from lmmjax.gram.ownweights import OwnWeights
 
     products = OwnWeights(maker.design, maker.basis)
     total = y.shape[1]
     finite, estimable = np.ones(total, bool), np.ones(total, bool)
-    own = maker.design.weights
-    kappa = np.asarray(float(reml))
 
     def block(part: slice) -> Problem:
-        values, w = np.asarray(y[:, part], dtype=float), np.asarray(weights[:, part], dtype=float)
-        w = np.where(np.isnan(values), 0.0, w if own is None else w * own[:, None])
-        good = ~np.isinf(values).any(axis=0) & np.isfinite(w).all(axis=0) & (w >= 0).all(axis=0)
-        w, values = np.where(good, w, 1.0), np.where(good, values, 0.0)
-        shared, response, origin, basis, n, fine = products(np.nan_to_num(values), w)
-        finite[part], estimable[part] = good, fine
-        return Problem(shared, response, origin, basis, n, kappa, maker.design.structure)
+        problem, finite[part], estimable[part] = own_problem(
+            products, maker.design, y[:, part], weights[:, part], reml
+        )
+        return problem
 
     q, groups = products.z.shape[0], products.groups
-    result = fit_lanes(total, lane_count(groups * q**2 * 4), True, block, max_iter)
+    result = fit_lanes(total, lane_count(groups * q**2 * 4, total), True, block, max_iter)
     result = blank(result, ~estimable, Status.NOT_ESTIMABLE)
     return blank(result, ~finite, Status.NOT_FINITE)
+
+
+def own_problem(
+    products: OwnWeights, design: Design, y: np.ndarray, weights: np.ndarray, reml: bool
+) -> tuple[Problem, np.ndarray, np.ndarray]:
+    """The problem of responses y (n, T) with weights (n, T) of their own; all axes of responses trail.
+
+    Also which responses are finite (T,), and which leave something to estimate (T,).
+    """
+    values, w, own = np.asarray(y, dtype=float), np.asarray(weights, dtype=float), design.weights
+    w = np.where(np.isnan(values), 0.0, w if own is None else w * own[:, None])
+    good = ~np.isinf(values).any(axis=0) & np.isfinite(w).all(axis=0) & (w >= 0).all(axis=0)
+    w, values = np.where(good, w, 1.0), np.where(good, values, 0.0)
+    shared, response, origin, basis, n, fine = products(np.nan_to_num(values), w)
+    kappa = np.asarray(float(reml))
+    return Problem(shared, response, origin, basis, n, kappa, design.structure), np.asarray(good), fine
 
 
 def _incomplete(maker: ProblemMaker, y: np.ndarray, reml: bool, max_iter: int) -> Estimate:
     """Fits of responses with missing values: by pattern where many share one, else by weights of 0 and 1."""
     codes = np.unique(np.packbits(np.isnan(y), axis=0), axis=1, return_inverse=True)[1].ravel()
     size = np.bincount(codes)[codes]
-    common = (size >= FEW // 8) | maker.prepared.shared.sequential
+    common = (size >= FEW // 8) | (not maker.prepared.shared.individual)
     if y.shape[1] - common.sum() < FEW // 8:
         common[:] = True
     result = None

@@ -120,7 +120,7 @@ def _refuse(message: str) -> NoReturn:
 def report(result: Fit) -> dict[str, Any]:
     """What `--json` writes; numbers that do not exist, such as standard errors on a boundary, are null."""
     frame = result.model.frame
-    fixed = result.coef_table().drop(columns="df")
+    fixed = result.coef_table()
     return {
         "lmmjax": lmmjax.__version__,
         "formula": result.model.formula,

@@ -22,6 +22,11 @@ from rich.text import Text
 
 import lmmjax
 
+FORMATS = (
+    "a row a row of the design, a column a response. Parquet, .npy, .h5ad, .zarr (a folder or zipped); "
+    "FILE.h5::ARRAY for an array inside, FILE.h5ad::LAYER for a layer."
+)
+
 
 class RateColumn(ProgressColumn):
     """Responses a second."""
@@ -33,14 +38,28 @@ class RateColumn(ProgressColumn):
 def batch(
     formula: Annotated[str, typer.Argument(help="Without a response: '~ x + (x | group)'.")],
     design: Annotated[Path, typer.Argument(help="CSV file of the variables in the formula.")],
-    responses: Annotated[
-        Path,
-        typer.Argument(help="Parquet file or .npy array: a row a row of the design, a column a response."),
-    ],
+    responses: Annotated[str, typer.Argument(help=f"The responses: {FORMATS}")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Parquet file to write.", metavar="FILE")],
     ml: Annotated[bool, typer.Option("--ml", help="Maximum likelihood instead of REML.")] = False,
     weights: Annotated[
         str | None, typer.Option(help="Column of prior weights w: Var(ε) = σ²/w.", metavar="COL")
+    ] = None,
+    response_weights: Annotated[
+        str | None,
+        typer.Option(help="File like RESPONSES with a weight for every value of it.", metavar="FILE"),
+    ] = None,
+    response_offset: Annotated[
+        str | None,
+        typer.Option(
+            help="File like RESPONSES with a known part of the mean of every value.", metavar="FILE"
+        ),
+    ] = None,
+    contrast: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also estimate this: 'Sex[T.Female] - Days', or 'NAME = Sex[T.Female] - Days'. Repeatable.",
+            metavar="TEXT",
+        ),
     ] = None,
     index: Annotated[
         str | None, typer.Option(help="Column of RESPONSES that holds labels, no values.", metavar="COL")
@@ -52,14 +71,28 @@ def batch(
         int | None, typer.Option(help="Most responses at a time; by default what memory allows.", min=1)
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was killed.")] = False,
+    distributed: Annotated[
+        bool,
+        typer.Option(
+            "--distributed",
+            help="One of several processes that share the work: run the same command in each. Under SLURM, "
+            "Open MPI or on a TPU pod they find each other; elsewhere give the next three options.",
+        ),
+    ] = False,
+    coordinator: Annotated[
+        str | None, typer.Option(help="Address of process 0.", metavar="HOST:PORT")
+    ] = None,
+    num_processes: Annotated[int | None, typer.Option(help="How many processes there are.", min=1)] = None,
+    process_id: Annotated[int | None, typer.Option(help="Which of them this is, from 0.", min=0)] = None,
 ) -> None:
     """Fit a model to every response of a file and write a row of results for each.
 
     The exit code is 0 if all responses were read, whatever the status of their fits, and 2 if the formula,
-    the data or what is to be resumed are wrong.
+    the data or what is to be resumed are wrong, or another process failed.
     """
     # imported here: cli imports this module
-    from lmmjax.cli import _one_line_errors, _read, _seconds
+    from lmmjax.cli import _one_line_errors, _read, _refuse, _seconds
+    from lmmjax.processes import ProcessError
 
     console = Console(stderr=True, highlight=False)
     bar = (BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn(), TextColumn("left"))
@@ -67,19 +100,59 @@ def batch(
     with _one_line_errors(), warnings.catch_warnings():
         # the last line counts them
         warnings.filterwarnings("ignore", message=".*could not be fitted")
+        process = _join_others(distributed, coordinator, num_processes, process_id)
         model = lmmjax.lmm(formula, _read(design), weights=weights)
-        with Progress(*bar, console=console) as progress:
+        with Progress(*bar, console=console, disable=process > 0) as progress:
             task = progress.add_task("", total=None)
 
             def show(done: int, total: int) -> None:
                 progress.update(task, completed=done, total=total)
 
-            options = {"reml": not ml, "chunk": chunk, "resume": resume, "index": index, "rows": rows}
-            result = model.stream_batch(responses, out, progress=show, **options)
-    known = result.n_responses - result.n_fitted
+            try:
+                result = model.stream_batch(
+                    responses,
+                    out,
+                    reml=not ml,
+                    weights=response_weights,
+                    offset=response_offset,
+                    contrasts=contrast,
+                    chunk=chunk,
+                    resume=resume,
+                    index=index,
+                    rows=rows,
+                    progress=show,
+                )
+            except ProcessError as error:
+                _refuse(str(error))
+    if process:
+        typer.echo(f"process {process} fitted {result.n_fitted:,} responses", err=True)
+        return
+    fitted = result.n_responses - result.n_resumed
     typer.echo(
-        f"{result.n_fitted:,} responses fitted in {_seconds(time.perf_counter() - begin)}"
-        + (f" ({known:,} were done before)" if known else "")
+        f"{fitted:,} responses fitted in {_seconds(time.perf_counter() - begin)}"
+        + (f" ({result.n_fitted:,} of them by process 0)" if result.n_fitted < fitted else "")
+        + (f" ({result.n_resumed:,} were done before)" if result.n_resumed else "")
         + f": {result.n_singular:,} on the boundary, {result.n_failed:,} could not be fitted. "
         f"Results: {result.path}"
     )
+
+
+def _join_others(distributed: bool, coordinator: str | None, count: int | None, process: int | None) -> int:
+    """Which process this is, after it has met the others; 0 if it is alone."""
+    if not distributed:
+        for name, value in {
+            "--coordinator": coordinator,
+            "--num-processes": count,
+            "--process-id": process,
+        }.items():
+            if value is not None:
+                raise ValueError(f"{name} is for processes that share the work: add --distributed")
+        return 0
+    import jax
+
+    try:
+        jax.distributed.initialize(coordinator, count, process)
+    except ValueError as error:
+        wanted = "--coordinator, --num-processes and --process-id"
+        raise ValueError(f"the processes do not find each other ({error}): give {wanted}") from None
+    return jax.process_index()

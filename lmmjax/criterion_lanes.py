@@ -66,7 +66,7 @@ def _mapped(size: int, batched: list, shared: Any, d: Array, response: Any, reml
 
 
 def _shortcut(shared: GroupedProducts, d: Array, response: Any, reml: Array) -> CriterionParts | None:
-    return None if shared.compressed else parts_of_groups(shared, d, response, reml)
+    return None if shared.compressed or shared.tied else parts_of_groups(shared, d, response, reml)
 
 
 SHORTCUTS[GroupedProducts] = _shortcut

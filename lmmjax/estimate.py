@@ -22,7 +22,7 @@ BOUNDARY = 1e-4
 """A term is singular when a diagonal entry of its Λ, for columns of Z of unit mean square, is below this."""
 
 START_FLOOR = 0.05
-"""Least starting variance of a random coefficient, relative to σ², for columns of unit mean square."""
+"""Largest lower bound of a starting variance, relative to σ², for columns of unit mean square."""
 
 
 @record
@@ -79,7 +79,7 @@ def estimate(
     eyes = identity_turns(problem)
 
     def refine(theta, turns, split: CriterionParts, n_iter: Array) -> tuple[Array, tuple[Array, ...]]:
-        first = structure.start(moments(split, problem.nu, prior(problem)), START_FLOOR)
+        first = structure.start(moments(split, problem.nu, prior(problem)), start_floor(split, problem))
         if method == "lbfgs":
             first = lbfgs(lambda t: value(problem, t, first[1]), first[0]), first[1]
         d = entries(problem, theta, turns)
@@ -138,7 +138,16 @@ def moment_start(problem: Problem) -> tuple[Array, tuple[Array, ...]]:
     """Starting θ and coordinates: what the first evaluation of `estimate` gives."""
     d0 = prior(problem)
     split = evaluate(problem.shared, d0, problem.response, problem.reml)
-    return problem.structure.start(moments(split, problem.nu, d0), START_FLOOR)
+    return problem.structure.start(moments(split, problem.nu, d0), start_floor(split, problem))
+
+
+def start_floor(split: CriterionParts, problem: Problem) -> Array:
+    """Least starting variances (m,): half of σ² over the rows of a group, at most `START_FLOOR`.
+
+    At unit relative variances tr(PV) is about the number of groups.
+    """
+    share = 0.5 * split.logdet.first / problem.n
+    return jnp.clip(share, 1e-6, START_FLOOR)
 
 
 def descend(problem: Problem, theta: Array, turns: tuple[Array, ...], max_iter: Array) -> NewtonState:
@@ -211,7 +220,7 @@ def finish(
     edges = [jnp.min(jnp.abs(diagonal(f))) < BOUNDARY for f in factors]
     on_edge = [jnp.broadcast_to(e, len(t.entries)) for e, t in zip(edges, structure.terms, strict=True)]
     fixed = jnp.concatenate([*on_edge, jnp.zeros(1, bool)])
-    cov = _masked_inverse(information, fixed)
+    cov = masked_inverse(information, fixed)
     outward = jnp.eye(d.shape[0] + 1, dtype=d.dtype)
     outward = outward.at[:-1, :-1].set(structure.entry_map(basis.outward).astype(d.dtype))
     psi = outward @ jnp.concatenate([sigma2 * d, sigma2[None]]) * scale2
@@ -247,7 +256,7 @@ def finish(
     )
 
 
-def _masked_inverse(information: Array, fixed: Array) -> Array:
+def masked_inverse(information: Array, fixed: Array) -> Array:
     """Inverse over the free rows; fixed rows and columns are zero."""
     either = jnp.logical_or(fixed[:, None], fixed[None, :])
     free = jnp.where(either, jnp.eye(information.shape[0], dtype=information.dtype), information)

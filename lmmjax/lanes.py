@@ -21,6 +21,7 @@ import numpy as np
 from lmmjax._types import Array
 from lmmjax.estimate import Estimate, descend, finish
 from lmmjax.gram import CrossProducts
+from lmmjax.gram.grouped import SHORT
 from lmmjax.optimize import Status
 from lmmjax.problem import Problem
 from lmmjax.unroll import unroll
@@ -36,9 +37,17 @@ WORKING_SET = 100_000
 
 
 def fit_lanes(
-    total: int, size: int, threaded: bool, block: Callable[[slice], Problem], max_iter: int
+    total: int,
+    size: int,
+    threaded: bool,
+    block: Callable[[slice], Problem],
+    max_iter: int,
+    start: np.ndarray | None = None,
 ) -> Estimate:
-    """All stages for `total` responses, whose problems `block` makes; arrays of the result lead with T."""
+    """All stages for `total` responses, whose problems `block` makes; arrays of the result lead with T.
+
+    `start` (m,) is θ in internal coordinates, the same for all; None for the moment start of each.
+    """
     # a block is as many lanes as one device takes, times the devices, which work on one block together
     devices = jax.local_device_count()
     size, threaded = size * devices, threaded and devices == 1
@@ -49,9 +58,12 @@ def fit_lanes(
         structure = problem.structure
         if not structure.n_params:
             return (problem,)
-        lanes = part.stop - part.start
-        theta = np.full((structure.n_params, lanes), np.nan)
-        turns = tuple(np.zeros((term.q, term.q, lanes)) for term in structure.terms)
+        lanes, dtype = part.stop - part.start, problem.n.dtype
+        first = np.full(structure.n_params, np.nan) if start is None else start
+        theta = np.repeat(first[:, None], lanes, axis=1).astype(dtype)
+        turns = tuple(
+            np.repeat(np.eye(term.q, dtype=dtype)[..., None], lanes, -1) for term in structure.terms
+        )
         limit = np.int32(min(STAGES[0], max_iter))
         return problem, _call("descend", size, problem, theta, turns, shared=(limit,))
 
@@ -61,7 +73,7 @@ def fit_lanes(
             state = _later_stages(pool, size, problem, begun[0], max_iter - STAGES[0])
             point = (state.x, state.context, state)
         else:
-            point = (np.zeros((0, total)), (), None)
+            point = (np.zeros((0, total), problem.n.dtype), (), None)
 
         def end(part: slice) -> Estimate:
             return _call("finish", size, take_lanes(problem, part), *_lanes(point, part))
@@ -99,7 +111,7 @@ def _call(name: str, size: int, problem: Problem, *lanes: Any, shared: tuple = (
     """One of `FUNCTIONS` over lanes, padded to `size` so that all blocks share a program; NumPy out."""
     count = jax.tree.leaves(problem.origin)[0].shape[-1]
     problem, lanes = _padded(problem, size - count), jax.tree.map(lambda a: _pad(a, size - count), lanes)
-    function = _compiled(name, unrollable(problem.shared), len(lanes))
+    function = _compiled(name, unrollable(take_lanes(problem, 0).shared), len(lanes))
     one = np.ones((), problem.n.dtype)
     if jax.local_device_count() > 1:
         problem, lanes = _each(problem, lambda _, field: _sharded(field)), _sharded(lanes)
@@ -149,12 +161,17 @@ def _compiled(name: str, unrolled: bool, lanes: int) -> Callable:
 
 def unrollable(shared: CrossProducts) -> bool:
     """Whether the arithmetic of one lane is short enough to be written out."""
-    return shared.size <= 60
+    return shared.size <= SHORT
 
 
-def lane_count(vector: int) -> int:
-    """Responses a call: a power of two whose working set fits the cache; few sizes, few programs."""
-    return 1 << int(np.log2(np.clip(WORKING_SET / vector, FEWEST, LANES)))
+def lane_count(vector: int, total: int) -> int:
+    """Responses a call: a power of two whose working set fits the cache; few sizes, few programs.
+
+    A batch that is smaller than a call of the usual size takes a quarter of it, for less padding.
+    """
+    return 1 << int(
+        np.log2(np.clip(WORKING_SET / vector, FEWEST, LANES if total > LANES // 2 else LANES // 4))
+    )
 
 
 def _own_designs(problem: Problem) -> bool:

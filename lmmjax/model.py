@@ -18,13 +18,18 @@ from lmmjax.covariance import family
 from lmmjax.design import Design, RandomTerm
 from lmmjax.estimate import METHODS, Estimate, estimate_jit
 from lmmjax.formula import ModelFrame, array_frame, model_frame, take_rows
+from lmmjax.moments import Moments, moments
 from lmmjax.optimize import Status
 from lmmjax.problem import Problem, ProblemMaker
 from lmmjax.results import Fit
+from lmmjax.structure import StructureReport, structure_report
 from lmmjax.varcomp import Component, components
 
 if TYPE_CHECKING:
     from lmmjax.stream import Streamed
+
+MANY = 50
+"""Groups of a factor from which on one descent is made: several optima are a matter of few groups."""
 
 
 def lmm(
@@ -86,6 +91,10 @@ class Model:
         random = self.frame.random
         return components(self.design.structure, [t.group for t in random], [t.names for t in random])
 
+    def structure(self) -> StructureReport:
+        """The blocks that the backend works on, their sizes, and the cost of an evaluation; prints as text."""
+        return structure_report(self)
+
     def problem(self, y: Array | None = None, reml: bool = True, dtype: Any = None) -> Problem:
         """The pytree that the pure functions take; y (n,), the model's own if None, may be traced."""
         response = self._response() if y is None else y
@@ -109,7 +118,8 @@ class Model:
         ----------
         method : "newton" (exact Hessians) or "lbfgs".
         start : θ (m,) as `fit.theta` reports it, the only start then; by default moment estimates,
-            near zero and zero, of which the best optimum is kept.
+            near zero and zero, of which the best optimum is kept. Where every factor has `MANY` groups,
+            or an evaluation is costly, moment estimates alone.
         """
         return self.fit_response(self._response(), reml, method=method, start=start, max_iter=max_iter)
 
@@ -145,9 +155,37 @@ class Model:
             result = min(results, key=lambda r: (int(r.status) != Status.CONVERGED, float(r.deviance)))
             return Fit(self, y, jax.tree.map(np.asarray, result), reml, name)
 
+    def moments(
+        self,
+        kind: str = "minque0",
+        *,
+        prior: Any = None,
+        iterate: bool = False,
+        truncate: bool = False,
+        max_iter: int = 1000,
+    ) -> Moments:
+        """Variance components by quadratic unbiased estimation, fixed effects by feasible GLS at them.
+
+        Unbiased without normality, in one step; variances can come out negative, and are reported so.
+
+        Parameters
+        ----------
+        kind : "minque0", the prior that all components but σ² are zero; "minque1", that every random
+            coefficient has variance σ², in the units of the columns as given; "mivque", `prior`: under
+            normality of minimum variance if the prior is right.
+        prior : (m + 1,) components in the order of `varcorr()`, σ² last; only their ratios matter.
+        iterate : take the estimates as the next prior, negative ones as zero, until they settle. Inside the
+            parameter space that is REML.
+        truncate : report the nearest covariance matrices that are positive semi-definite.
+
+        Source: Rao (1971), doi:10.1016/0047-259X(71)90001-7.
+        """
+        return moments(self, self._response(), kind, prior, iterate, truncate, max_iter)
+
     def _other_starts(self, problem: Problem) -> list[np.ndarray]:
         """θ at zero and near it: where a small design has several optima, these reach the others."""
-        if not problem.structure.n_params:
+        fewest = min((term.n_groups for term in self.design.terms), default=MANY)
+        if not problem.structure.n_params or fewest >= MANY or problem.shared.costly:
             return []
         pairs = zip(problem.structure.terms, problem.basis.outward, strict=True)
         small = np.concatenate([term.family.params(0.1 * np.asarray(b)) for term, b in pairs])

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri
 
 from lmmjax.batch import estimate_many
 from lmmjax.batchfit import BatchFit
 from lmmjax.design import Design
 from lmmjax.estimate import Estimate
 from lmmjax.formula.columns import nearest
+from lmmjax.inference.bootstrap_intervals import KINDS
 from lmmjax.influence import best_estimate, require_estimates
 from lmmjax.problem import ProblemMaker
 
@@ -62,28 +62,29 @@ class Bootstrap:
         """Mean of the replicates less the original."""
         return (self._used.mean() - self.original).rename("bias")
 
-    def conf_int(self, level: float = 0.95, kind: str = "percentile") -> pd.DataFrame:
+    def conf_int(
+        self, level: float = 0.95, kind: str = "percentile", leave_out: np.ndarray | None = None
+    ) -> pd.DataFrame:
         """Confidence intervals, columns lower and upper.
 
         Parameters
         ----------
         kind : "percentile", [q(α/2), q(1 − α/2)] of the replicates; "basic", the same reflected at the
-            original t, [2t − q(1 − α/2), 2t − q(α/2)]; "normal", t − bias ± z·se.
+            original t, [2t − q(1 − α/2), 2t − q(α/2)]; "normal", t − bias ± z·se; "bca", bias-corrected and
+            accelerated.
+        leave_out : for "bca": (G, k) statistics without each independent group, which give the acceleration;
+            0 if None.
 
         Source: Davison & Hinkley (1997), ch. 5, doi:10.1017/CBO9780511802843.
         """
         if not 0 < level < 1:
             raise ValueError(f"level must lie between 0 and 1, not {level}")
-        if kind == "normal":
-            centre, half = self.original - self.bias, ndtri(0.5 + level / 2) * self.se
-            return pd.DataFrame({"lower": centre - half, "upper": centre + half})
-        if kind not in ("percentile", "basic"):
-            raise ValueError(f"unknown kind {kind!r}; choose one of: percentile, basic, normal")
-        tails = self._used.quantile([0.5 - level / 2, 0.5 + level / 2])
-        lower, upper = tails.iloc[0], tails.iloc[1]
-        if kind == "basic":
-            lower, upper = 2 * self.original - upper, 2 * self.original - lower
-        return pd.DataFrame({"lower": lower, "upper": upper})
+        if kind not in KINDS:
+            raise ValueError(f"unknown kind {kind!r}; choose one of: {', '.join(KINDS)}")
+        options = {"leave_out": leave_out} if kind == "bca" else {}
+        values, original = self._used.to_numpy(dtype=float), self.original.to_numpy(dtype=float)
+        limits = KINDS[kind](values, original, level, **options)
+        return pd.DataFrame(limits, index=self.original.index, columns=["lower", "upper"])
 
     def __repr__(self) -> str:
         good = int(self.converged.sum())

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtr, ndtri
 
 from lmmjax import reports, varcomp
 from lmmjax.conditional import Modes
 from lmmjax.estimate import Estimate
+from lmmjax.fit_intervals import Intervals
+from lmmjax.fit_random_tests import RandomTests
+from lmmjax.fit_tests import FixedTests
 from lmmjax.optimize import Status
 from lmmjax.predict import predict_new
 from lmmjax.ranef import fitted_modes
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from lmmjax.resample import Bootstrap, Permutation
 
 
-class Fit:
+class Fit(FixedTests, Intervals, RandomTests):
     """A linear mixed model fitted to one response.
 
     Attributes
@@ -59,45 +61,10 @@ class Fit:
         """Estimate over standard error."""
         return self._series(self.params / self.bse, "t")
 
-    @property
-    def pvalues(self) -> pd.Series:
-        """Two-sided normal p-values."""
-        return self._series(self.coef_table()["p"], "p")
-
     def cov_params(self) -> pd.DataFrame:
         """Covariance matrix Φ = (XᵀV⁻¹X)⁻¹ of the fixed effects."""
         names = list(self.model.frame.x_names)
         return pd.DataFrame(self.estimate.cov_beta, index=names, columns=names)
-
-    def coef_table(self, ddf: str = "normal") -> pd.DataFrame:
-        """Columns estimate, se, df, t, p. ddf="normal" refers t to the standard normal (df infinite)."""
-        if ddf != "normal":
-            raise ValueError(f"unknown ddf {ddf!r}; choose one of: normal")
-        t = self.tvalues
-        p = self._series(2.0 * ndtr(-np.abs(t)), "p")
-        df = self._series(np.full(len(t), np.inf), "df")
-        return pd.concat([self.params, self.bse, df, t, p], axis=1)
-
-    def conf_int(self, method: str = "wald", level: float = 0.95, which: str = "fixed") -> pd.DataFrame:
-        """Confidence intervals, columns lower and upper.
-
-        Parameters
-        ----------
-        method : "wald". Standard deviations are taken on the log scale, correlations on Fisher's z scale.
-        which : "fixed", or "all" for sds, correlations, sigma and then the fixed effects.
-        """
-        if method != "wald":
-            raise ValueError(f"unknown method {method!r}; choose one of: wald")
-        if which not in ("fixed", "all"):
-            raise ValueError(f"unknown which {which!r}; choose one of: fixed, all")
-        if not 0 < level < 1:
-            raise ValueError(f"level must lie between 0 and 1, not {level}")
-        half = ndtri(0.5 + level / 2) * self.bse
-        fixed = pd.DataFrame({"lower": self.params - half, "upper": self.params + half})
-        if which == "fixed":
-            return fixed
-        rows = self.model.components
-        return pd.concat([varcomp.sd_intervals(rows, self.estimate.psi, self.estimate.cov_psi, level), fixed])
 
     # --- criterion -----------------------------------------------------------------------------------
 
@@ -236,23 +203,6 @@ class Fit:
             frames[term.group] = frame if known is None else pd.concat([known, frame], axis=1)
         return frames
 
-    def icc(self, by_group: bool = False) -> Any:
-        """Share of the variance that is between groups, averaged over the rows where slopes vary.
-
-        For one random intercept τ²/(τ² + σ²). With by_group=True a Series by grouping factor.
-
-        Source: Johnson (2014), doi:10.1111/2041-210X.12225.
-        """
-        shares: dict[str, float] = {}
-        matrices = self.model.design.structure.matrices(self.estimate.psi[:-1])
-        for term, matrix in zip(self.model.frame.random, matrices, strict=True):
-            mean = float(np.mean(np.sum((term.z @ matrix) * term.z, axis=1)))
-            shares[term.group] = shares.get(term.group, 0.0) + mean
-        total = sum(shares.values()) + self.scale
-        if by_group:
-            return pd.Series(shares, dtype=float) / total
-        return sum(shares.values()) / total
-
     # --- fitted values -------------------------------------------------------------------------------
 
     @cached_property
@@ -332,9 +282,9 @@ class Fit:
 
     # --- reports -------------------------------------------------------------------------------------
 
-    def summary(self) -> Summary:
-        """What lme4 prints; shown as a table in a notebook."""
-        return summarise(self)
+    def summary(self, ddf: str = "satterthwaite") -> Summary:
+        """What lmerTest prints; shown as a table in a notebook. `ddf` as in `coef_table`."""
+        return summarise(self, ddf)
 
     def tidy(self) -> pd.DataFrame:
         """One row a coefficient or variance component (sds and correlations), with estimate and se."""

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.stores import HDF5, ZARR, needed, open_store, split_path
+
 KINDS = (
     "an n × T array or memmap, a pandas or polars frame, an AnnData object, a zarr or h5py array, "
-    "or a path that ends in .npy or .parquet"
+    "or a path that ends in .npy, .parquet, .h5ad, .h5, .hdf5, .zarr or .zip (of a zarr folder)"
 )
 
 BUFFERS = 1 << 24
@@ -48,10 +50,12 @@ def open_source(
     Parameters
     ----------
     obj : array or memmap (n × T), path to .npy, pandas or polars frame, path to a Parquet file, AnnData
-        (its variables are the responses, its obs the rows of the design), zarr or h5py array, or a `Source`.
+        (its variables are the responses, its obs the rows of the design) or path to its .h5ad or .zarr, zarr
+        or h5py array, path to a zarr array or "PATH::ARRAY" in an HDF5 or zarr file, or a `Source`. Sparse
+        matrices on disk are best stored by columns (CSC): others are read whole for every range.
     index : column of a frame or Parquet file that labels rows and is no response. A first column that is
         not numeric is left out without being named, and so is an index that pandas wrote.
-    layer : layer of an AnnData object, X if None.
+    layer : layer of an AnnData object or file ("PATH::LAYER" is the same), X if None.
     rows : the Parquet file has a row a response and a column a row of the design; the column `index` has
         the names of the responses. Parquet files of very many columns are slow to read; of rows they are not.
 
@@ -62,7 +66,7 @@ def open_source(
     if isinstance(obj, Source):
         return _checked(obj, index=index, layer=layer)
     if isinstance(obj, str | Path):
-        return _checked(_from_path(Path(obj), index, rows), layer=layer)
+        return _from_path(obj, index, layer, rows)
     if rows:
         raise ValueError("rows=True is for Parquet files: transpose the responses, one column each")
     if hasattr(obj, "var_names") and hasattr(obj, "obs") and hasattr(obj, "X"):
@@ -86,15 +90,23 @@ def _checked(source: Source, **unused: str | None) -> Source:
     return source
 
 
-def _from_path(path: Path, index: str | None, rows: bool) -> Source:
+def _from_path(text: str | Path, index: str | None, layer: str | None, rows: bool) -> Source:
+    path, inside = split_path(text)
     kind = path.suffix.lower()
-    if kind == ".npy" and index is None and not rows:
+    if kind in (".parquet", ".pq") and inside is None:
+        return _checked(_from_parquet(path, index, rows), layer=layer)
+    if rows:
+        raise ValueError("rows=True is for Parquet files: transpose the responses, one column each")
+    if kind == ".npy" and inside is None:
         try:
-            return _from_array(np.load(path, mmap_mode="r", allow_pickle=False))
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
         except ValueError as error:
             raise ValueError(f"{path} cannot be read: {error}") from None
-    if kind in (".parquet", ".pq"):
-        return _from_parquet(path, index, rows)
+        return _checked(_from_array(array), index=index, layer=layer)
+    if kind in (*HDF5, *ZARR):
+        array, names = open_store(path, layer if inside is None else inside)
+        taken = names is not None and inside is None
+        return _checked(_from_array(array, names), index=index, layer=None if taken else layer)
     raise ValueError(f"{path}: files of kind {kind or 'without ending'} are not known: pass {KINDS}")
 
 
@@ -263,11 +275,4 @@ def _responses(
 
 def pyarrow(part: str) -> Any:
     """`pyarrow.part`, or an ImportError that names the extra."""
-    import importlib
-
-    try:
-        return importlib.import_module(f"pyarrow.{part}")
-    except ImportError:
-        raise ImportError(
-            "Parquet files need pyarrow: pip install 'lmmjax[parquet]' (or pip install pyarrow)"
-        ) from None
+    return needed(f"pyarrow.{part}", "Parquet files", "parquet")

@@ -1,20 +1,13 @@
-"""Batches larger than memory: responses read in chunks, results written to Parquet, resumed after a kill.
-
-A chunk's results go to `OUT.parts/part-000000.parquet` under a temporary name and are renamed when they
-are on disk, so that a part which exists is complete. At the end the parts are joined to OUT.
-"""
+"""Batches larger than memory: responses read in chunks, results written to Parquet, resumed after a kill."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import os
-import shutil
+import platform
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lmmjax._version import __version__
+from lmmjax import stream_parts
+from lmmjax._memory import available_memory
 from lmmjax.batch import FEW
-from lmmjax.lanes import lane_count
-from lmmjax.sources import Source, open_source, pyarrow
+from lmmjax.lanes import LANES, lane_count
+from lmmjax.processes import Processes, processes
+from lmmjax.stream_inputs import Inputs, check_out, named_contrasts, open_inputs
 
 if TYPE_CHECKING:
     from lmmjax.batchfit import BatchFit
@@ -38,10 +33,9 @@ SHARE = 0.25
 """Part of the available memory that these copies may take."""
 
 BLOCKS = 16
-"""Most calls of the engine (`lmmjax.batch.lane_count` responses each) in a chunk."""
+"""Most calls of the engine (`lmmjax.lanes.lane_count` responses each) in a chunk."""
 
-KEY = b"lmmjax"
-"""Where the metadata of OUT keep the manifest."""
+UNLIMITED = float("inf")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +45,7 @@ class Streamed:
     Attributes
     ----------
     path : the Parquet file of results.
-    n_responses : T; `n_fitted` of them in this call, the others before it was resumed.
+    n_responses : T; `n_fitted` of them by this process in this call, `n_resumed` before it was resumed.
     n_failed, n_singular : responses that could not be fitted; fits on the boundary.
     """
 
@@ -60,6 +54,7 @@ class Streamed:
     n_fitted: int
     n_failed: int
     n_singular: int
+    n_resumed: int = 0
 
 
 def stream_batch(
@@ -68,6 +63,9 @@ def stream_batch(
     out: str | Path,
     *,
     reml: bool = True,
+    weights: Any = None,
+    offset: Any = None,
+    contrasts: Any = None,
     chunk: int | None = None,
     resume: bool = False,
     index: str | None = None,
@@ -78,56 +76,83 @@ def stream_batch(
     """Fit `model` to every response of `source` and write the results to the Parquet file `out`.
 
     Two chunks are in memory at a time: the one being fitted and the one being read. The result has a row a
-    response: response, `estimate:NAME se:NAME t:NAME p:NAME` for each fixed effect (normal p-values), the
-    standard deviations and correlations as `sd_(Intercept)|g`, `cor_x.(Intercept)|g` and `sigma`, deviance,
-    status, is_singular and n_iter. Responses that cannot be fitted have their status and missing numbers.
+    response: response, `estimate:NAME se:NAME df:NAME t:NAME p:NAME` for each fixed effect and each
+    contrast (Satterthwaite's df), the standard deviations and correlations as `sd_(Intercept)|g`, `cor_x.(Intercept)|g` and
+    `sigma`, deviance, status, is_singular and n_iter. Responses that cannot be fitted have their status and
+    missing numbers.
+
+    Where `jax.distributed.initialize` was called, all processes must make this call; each fits every
+    `process_count`-th chunk. Sources and `out` must be on file systems that all processes share. A run that
+    was killed may be resumed by any number of processes.
 
     Parameters
     ----------
     source, index, layer, rows : as for `lmmjax.sources.open_source`; what is
         read has the rows that `Model.fit_batch` asks for.
+    weights, offset : sources with a weight, or a known part of the mean, for every value of the responses, as
+        for `Model.fit_batch`; in the same order, and by the same names if both have names. `index` and `rows`
+        hold for those which are Parquet files. A response with a negative or missing weight cannot be fitted.
+    contrasts : as for `BatchFit.contrast`; a text may name its contrast, as "NAME = Sex[T.Female] - Days".
     chunk : most responses a chunk; by default what fits a quarter of the memory available.
     resume : continue what a killed call with the same arguments left in `OUT.parts`.
-    progress : called as progress(done, total) at the start and after each chunk.
+    progress : called as progress(done, total) at the start and after each chunk, without the chunks of other
+        processes.
 
     Raises
     ------
-    ValueError : the source is not one, its rows do not match, or what is resumed was something else.
+    ValueError : a source is not one, its rows do not match, a contrast is wrong, or what is resumed was
+        something else.
+    lmmjax.processes.ProcessError : another process failed.
     """
     path = Path(out)
-    if path.is_dir() or (isinstance(source, str | Path) and Path(source).resolve() == path.resolve()):
-        raise ValueError(
-            f"{path} is {'a folder' if path.is_dir() else 'the input'}: name another file as out"
-        )
-    source = open_source(source, index=index, layer=layer, rows=rows)
-    _check_rows(model, source)
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be at least 1, not {chunk}")
-    task = _manifest(model, source, reml)
     parts = path.with_name(path.name + ".parts")
-    if resume and not parts.exists() and path.exists():
-        _agree(_finished(path), task, None, path)
-        return _report(path, 0, progress)
-    chunk = _begin(parts, task, chunk or chunk_size(model), resume, chunk is not None)
-    todo = [
-        (k, a, b) for k, (a, b) in enumerate(ranges(source.n_responses, chunk)) if not _done(parts, k, b - a)
-    ]
-    fitted = sum(b - a for _, a, b in todo)
-    done = source.n_responses - fitted
-    if progress is not None:
-        progress(done, source.n_responses)
-    for (k, start, stop), values in _read_ahead(source, todo):
-        with warnings.catch_warnings():
-            # one warning counts the failures of all chunks
-            warnings.filterwarnings("ignore", message=".*could not be fitted")
-            fits = model.fit_batch(values, reml)
-        _write(part_path(parts, k), result_columns(fits, source.names[start:stop]))
-        del fits, values
-        done += stop - start
-        if progress is not None:
-            progress(done, source.n_responses)
-    _join(parts, path, len(ranges(source.n_responses, chunk)))
-    return _report(path, fitted)
+    with processes() as together:
+        check_out(path, source, weights, offset)
+        inputs = open_inputs(model, source, weights, offset, index=index, layer=layer, rows=rows)
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"chunk must be at least 1, not {chunk}")
+        wanted = named_contrasts(contrasts, list(model.frame.x_names))
+        task = stream_parts.manifest(
+            model,
+            inputs.responses,
+            reml,
+            weights=inputs.weights,
+            offset=inputs.offset,
+            contrasts=[[name, row.tolist()] for name, row in wanted.items()],
+        )
+        size = _chunk_of_all(together, task, chunk, model, inputs)
+        plan = None
+        if together.index == 0:
+            plan = _plan(path, parts, task, inputs.n_responses, size, resume, chunk is not None)
+        plan = together.exchange(plan)[0]
+        mine = plan["todo"][together.index :: together.count]
+        if mine and not stream_parts.has_manifest(parts):
+            raise ValueError(f"{parts} is not there: out must be in a folder that all processes share")
+        done = inputs.n_responses - _count(plan["todo"])
+        total, sizes = done + _count(mine), {k: stop - start for k, start, stop in mine}
+        report = progress or (lambda done, total: None)
+        report(done, total)
+        results = _results(model, inputs, wanted, reml, mine)
+        with closing(stream_parts.write_behind(parts, results)) as written:
+            for k in written:
+                done += sizes[k]
+                report(done, total)
+                together.check()
+        together.exchange("fitted", UNLIMITED)
+        ends = None
+        if together.index == 0:
+            if plan["count"]:
+                stream_parts.join(parts, path, plan["count"])
+            ends = stream_parts.count_ends(path)
+        failed, singular = together.exchange(ends, UNLIMITED)[0]
+    if failed and together.index == 0:
+        warnings.warn(
+            f"{failed} of {inputs.n_responses} responses could not be fitted; see the column status of "
+            f"{path}",
+            stacklevel=2,
+        )
+    resumed = inputs.n_responses - _count(plan["todo"])
+    return Streamed(path, inputs.n_responses, _count(mine), failed, singular, resumed)
 
 
 def ranges(total: int, chunk: int) -> list[tuple[int, int]]:
@@ -137,35 +162,34 @@ def ranges(total: int, chunk: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def chunk_size(model: Model) -> int:
-    """Responses a chunk, from the memory available."""
+def chunk_size(model: Model, sources: int = 1) -> int:
+    """Responses a chunk, from the memory available; `sources` are the matrices that are read."""
     shared = model.maker.prepared.shared
     # a response has its values on the rows, and a few vectors of the engine
-    bytes_each = COPIES * 8 * (model.design.n + model.frame.n_dropped + 4 * shared.vector)
-    most = FEW if shared.sequential else BLOCKS * lane_count(shared.vector)
+    rows = sources * (model.design.n + model.frame.n_dropped)
+    bytes_each = COPIES * 8 * (rows + 4 * shared.vector)
+    most = FEW if shared.sequential else BLOCKS * lane_count(shared.vector, LANES)
     return int(np.clip(SHARE * available_memory() / bytes_each, 1, most))
 
 
-def available_memory() -> int:
-    """Bytes that can be had without swapping: of the machine, and of the control group that limits it."""
-    found = [4 << 30]
-    with suppress(OSError, ValueError, IndexError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        found = [1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))]
-    with suppress(OSError, ValueError):
-        group = Path("/sys/fs/cgroup")
-        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-        found.append(max(limit - used, 0))
-    return min(found)
-
-
-def result_columns(fits: BatchFit, names: pd.Index) -> dict[str, Any]:
-    """The results of some responses, a column each: fixed effects, variance components, how the fit ended."""
+def result_columns(
+    fits: BatchFit, names: pd.Index, contrasts: dict[str, np.ndarray] | None = None
+) -> dict[str, Any]:
+    """The results of some responses, a column each: fixed effects, contrasts, variance components, status."""
     numbers = pd.api.types.is_integer_dtype(names.dtype)
     columns: dict[str, Any] = {"response": np.asarray(names) if numbers else [str(name) for name in names]}
-    tables = {"estimate": fits.params, "se": fits.bse, "t": fits.tvalues, "p": fits.pvalues}
+    tables = {
+        "estimate": fits.params,
+        "se": fits.bse,
+        "df": fits.df(),
+        "t": fits.tvalues,
+        "p": fits.pvalues,
+    }
     for k, term in enumerate(fits.model.frame.x_names):
         columns |= {f"{what}:{term}": table.to_numpy()[:, k] for what, table in tables.items()}
+    for name, row in (contrasts or {}).items():
+        table = fits.contrast(row)
+        columns |= {f"{what}:{name}": table[what].to_numpy() for what in tables}
     columns |= {str(name): values.to_numpy() for name, values in fits.sdcor.items()}
     return columns | {
         "deviance": fits.deviance,
@@ -175,162 +199,85 @@ def result_columns(fits: BatchFit, names: pd.Index) -> dict[str, Any]:
     }
 
 
-def part_path(parts: Path, k: int) -> Path:
-    """The file of chunk k."""
-    return parts / f"part-{k:06d}.parquet"
+# --- what is to be done ----------------------------------------------------------------------------------
 
 
-def _check_rows(model: Model, source: Source) -> None:
-    n, dropped = model.design.n, model.frame.n_dropped
-    if source.n_rows not in (n, n + dropped):
-        without = f" ({n} without those that have missing values)" if dropped else ""
-        raise ValueError(
-            f"responses have {source.n_rows} rows; the data of the design have {n + dropped}{without}: one "
-            "row a row of the design is needed, one column a response"
-        )
+def _chunk_of_all(
+    together: Processes, task: dict[str, Any], chunk: int | None, model: Model, inputs: Inputs
+) -> int:
+    """Responses a chunk, for processes that were all given the same task."""
+    sources = sum(source is not None for source in (inputs.responses, inputs.weights, inputs.offset))
+    offer = {"task": task, "size": chunk or chunk_size(model, sources), "host": platform.node()}
+    offers = together.exchange(offer)
+    for k, other in enumerate(offers):
+        stream_parts.agree(offers[0]["task"], other["task"], f"process {k} streams something else, it")
+    if chunk is not None or together.count == 1:
+        return offer["size"]
+    hosts = [other["host"] for other in offers]
+    share = min(other["size"] // hosts.count(other["host"]) for other in offers)
+    return max(1, min(share, -(-task["n_responses"] // together.count)))
 
 
-def _read_ahead(source: Source, todo: list[tuple[int, int, int]]) -> Iterator[tuple[Any, np.ndarray]]:
+def _plan(
+    path: Path, parts: Path, task: dict[str, Any], total: int, size: int, resume: bool, chosen: bool
+) -> dict[str, Any]:
+    """The chunks to fit, as [chunk, start, stop], and how many parts make the result; 0 if it is there."""
+    if resume and not parts.exists() and path.exists():
+        stream_parts.check_finished(path, task)
+        return {"count": 0, "todo": []}
+    chunks = ranges(total, stream_parts.begin(parts, task, size, resume, chosen))
+    done = [stream_parts.is_done(parts, k, b - a) for k, (a, b) in enumerate(chunks)]
+    todo = [[k, a, b] for k, (a, b) in enumerate(chunks) if not done[k]]
+    return {"count": len(chunks), "todo": todo}
+
+
+# --- fitting ---------------------------------------------------------------------------------------------
+
+
+def _results(
+    model: Model, inputs: Inputs, contrasts: dict[str, np.ndarray], reml: bool, todo: list[list[int]]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(chunk, columns of its results) of each chunk [chunk, start, stop], while the next one is read."""
+    for (k, start, stop), values in _read_ahead(inputs, todo):
+        fits = _fit(model, reml, *values)
+        del values
+        columns = result_columns(fits, inputs.responses.names[start:stop], contrasts)
+        del fits
+        yield k, columns
+
+
+def _read_ahead(inputs: Inputs, todo: list[list[int]]) -> Iterator[tuple[list[int], list[Any]]]:
     """(chunk, values) of each, the next being read by a thread meanwhile."""
     with ThreadPoolExecutor(1) as pool:
-        coming = [pool.submit(source.read, *item[1:]) for item in todo[:1]]
+        coming = [pool.submit(inputs.read, *item[1:]) for item in todo[:1]]
         for k, item in enumerate(todo):
             values = coming.pop().result()
-            coming += [pool.submit(source.read, *after[1:]) for after in todo[k + 1 : k + 2]]
+            coming += [pool.submit(inputs.read, *after[1:]) for after in todo[k + 1 : k + 2]]
             yield item, values
             del values
 
 
-# --- what is resumed -------------------------------------------------------------------------------------
+def _fit(
+    model: Model, reml: bool, values: np.ndarray, weights: np.ndarray | None, offset: np.ndarray | None
+) -> BatchFit:
+    if weights is not None:
+        values, weights = _excused(values, weights)
+    with warnings.catch_warnings():
+        # one warning counts the failures of all chunks
+        warnings.filterwarnings("ignore", message=".*could not be fitted")
+        return model.fit_batch(values, reml, weights=weights, offset=offset)
 
 
-def _manifest(model: Model, source: Source, reml: bool) -> dict[str, Any]:
-    """What a resumed call must share with the one that was killed."""
-    labels = hashlib.sha256()
-    for name in source.names:
-        labels.update(f"{name}\0".encode())
-    first = np.ascontiguousarray(source.read(0, 1))
-    return {
-        "formula": model.formula,
-        "method": "REML" if reml else "ML",
-        "n_responses": source.n_responses,
-        "n_rows": source.n_rows,
-        "names of the responses": labels.hexdigest(),
-        "values of the first response": hashlib.sha256(first.tobytes()).hexdigest(),
-        "design": fingerprint(model),
-        "version of lmmjax": __version__,
-    }
+def _excused(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values and weights of which `fit_batch` refuses none: responses with bad weights are infinite instead.
+
+    Their status is that of an infinite response. The weight of a missing value may be missing.
+    """
+    weights = np.where(np.isnan(values), 0.0, weights)
+    good = (np.isfinite(weights) & (weights >= 0)).all(axis=0)
+    return np.where(good, values, np.inf), np.where(good, weights, 1.0)
 
 
-def fingerprint(model: Model) -> str:
-    """Digest of X, Z, groups, weights, offset and the rows kept."""
-    design, digest = model.design, hashlib.sha256()
-    arrays = [design.x, design.weights, design.offset, model.frame.rows]
-    for term in design.terms:
-        digest.update(f"{type(term.family).__name__} {term.n_groups}".encode())
-        arrays += [term.z, term.codes]
-    for array in arrays:
-        digest.update(b"none" if array is None else str(np.shape(array)).encode())
-        if array is not None:
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
-def _begin(parts: Path, task: dict[str, Any], chunk: int, resume: bool, chosen: bool) -> int:
-    """Make the folder of parts, or check that it is of this task; the responses a chunk."""
-    manifest = parts / "manifest.json"
-    if manifest.exists():
-        if not resume:
-            raise ValueError(
-                f"{parts} holds parts of a run that did not end: resume it, or delete the folder"
-            )
-        found = json.loads(manifest.read_text("utf-8"))
-        _agree(found, task, chunk if chosen else None, parts)
-        return found["chunk"]
-    parts.mkdir(exist_ok=True)
-    temporary = parts / "manifest.tmp"
-    temporary.write_text(json.dumps(task | {"chunk": chunk}, indent=2), "utf-8")
-    temporary.replace(manifest)
-    return chunk
-
-
-def _agree(found: dict[str, Any], task: dict[str, Any], chunk: int | None, where: Path) -> None:
-    wanted = task if chunk is None else task | {"chunk": chunk}
-    for name, value in wanted.items():
-        if found.get(name) != value:
-            digest = isinstance(value, str) and len(value) == 64
-            what = "" if digest else f": {found.get(name)!r} there, {value!r} here"
-            raise ValueError(f"{where} cannot be resumed, it differs in the {name}{what}")
-
-
-def _finished(path: Path) -> dict[str, Any]:
-    """The manifest in the metadata of finished results."""
-    metadata = pyarrow("parquet").read_schema(path).metadata or {}
-    if KEY not in metadata:
-        raise ValueError(f"{path} exists and is no result of a batch: nothing to resume")
-    return json.loads(metadata[KEY])
-
-
-# --- files -----------------------------------------------------------------------------------------------
-
-
-def _write(path: Path, columns: dict[str, Any]) -> None:
-    """Write a part such that it exists only when it is complete."""
-    import pyarrow as pa
-
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        pyarrow("parquet").write_table(pa.table(columns), file, use_dictionary=["status"])
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _done(parts: Path, k: int, count: int) -> bool:
-    """Whether chunk k is written, with all of its `count` responses."""
-    path = part_path(parts, k)
-    return path.exists() and pyarrow("parquet").read_metadata(path).num_rows == count
-
-
-def _join(parts: Path, path: Path, count: int) -> None:
-    """OUT from its parts, one part in memory at a time; the parts go when OUT is complete."""
-    parquet = pyarrow("parquet")
-    temporary = parts / "joined.tmp"
-    manifest = (parts / "manifest.json").read_bytes()
-    schema = parquet.read_schema(part_path(parts, 0)).with_metadata({KEY: manifest})
-    with temporary.open("wb") as file:
-        with parquet.ParquetWriter(file, schema, use_dictionary=["status"]) as writer:
-            for k in range(count):
-                writer.write_table(
-                    parquet.read_table(part_path(parts, k)).replace_schema_metadata({KEY: manifest})
-                )
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _remove(parts)
-
-
-def _remove(parts: Path) -> None:
-    """Delete the parts: renamed as a whole first, since half a folder would be taken for a run to resume."""
-    gone = parts.with_name(parts.name + ".gone")
-    shutil.rmtree(gone, ignore_errors=True)
-    parts.replace(gone)
-    shutil.rmtree(gone)
-
-
-def _report(path: Path, fitted: int, progress: Callable[[int, int], None] | None = None) -> Streamed:
-    """Count how the fits of finished results ended, and warn of failures."""
-    file = pyarrow("parquet").ParquetFile(path)
-    total, failed, singular = file.metadata.num_rows, 0, 0
-    for k in range(file.metadata.num_row_groups):
-        group = file.read_row_group(k, columns=["status", "is_singular"]).to_pydict()
-        failed += sum(status != "converged" for status in group["status"])
-        singular += sum(group["is_singular"])
-    if progress is not None:
-        progress(total, total)
-    if failed:
-        warnings.warn(
-            f"{failed} of {total} responses could not be fitted; see the column status of {path}",
-            stacklevel=3,
-        )
-    return Streamed(path, total, fitted, failed, singular)
+def _count(todo: list[list[int]]) -> int:
+    """Responses in chunks [chunk, start, stop]."""
+    return sum(stop - start for _, start, stop in todo)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from lmmjax.results import Fit
 
 
@@ -42,12 +44,14 @@ class Summary:
         return "".join(parts) + "</div>"
 
 
-def summarise(fit: Fit) -> Summary:
-    """Build the summary of a fit."""
+def summarise(fit: Fit, ddf: str) -> Summary:
+    """Build the summary of a fit, tests with the degrees of freedom `ddf`."""
     kind = "REML" if fit.reml else "maximum likelihood"
     label = "REML criterion at convergence" if fit.reml else "-2 log-likelihood"
+    coefficients = fit.coef_table(ddf)
+    tests = "" if ddf == "normal" else f"; t-tests use {coefficients.attrs['ddf']}'s method"
     head = [
-        f"Linear mixed model fit by {kind}",
+        f"Linear mixed model fit by {kind}{tests}",
         *([f"Formula: {fit.model.formula}"] if fit.model.formula else []),
         "",
         f"{label}: {fit.deviance:.1f}    AIC: {fit.aic:.1f}    BIC: {fit.bic:.1f}",
@@ -60,9 +64,12 @@ def summarise(fit: Fit) -> Summary:
             (tuple(f"{q:.4f}" for q in quantiles),),
         ),
         ("Random effects", *_random_table(fit)),
-        ("Fixed effects", *_fixed_table(fit)),
+        ("Fixed effects", *_fixed_table(coefficients)),
     ]
-    return Summary(tuple(head), tuple(tables), tuple(_notes(fit)))
+    notes = _notes(fit)
+    if "note" in coefficients.attrs:
+        notes.append(coefficients.attrs["note"])
+    return Summary(tuple(head), tuple(tables), tuple(notes))
 
 
 def _random_table(fit: Fit):
@@ -86,8 +93,8 @@ def _random_table(fit: Fit):
     return tuple(header), tuple(rows)
 
 
-def _fixed_table(fit: Fit):
-    table = fit.coef_table()
+def _fixed_table(table: pd.DataFrame):
+    with_df = bool(np.any(np.isfinite(table["df"])))
     digits = _digits(table["se"].to_numpy())
     rows = []
     for name, row in zip(table.index, table.to_dict("records"), strict=True):
@@ -96,12 +103,14 @@ def _fixed_table(fit: Fit):
                 str(name),
                 f"{row['estimate']:.{digits}f}",
                 f"{row['se']:.{digits}f}",
+                *([_number(row["df"])] if with_df else []),
                 f"{row['t']:.3f}",
                 _p_value(row["p"]),
                 _stars(row["p"]),
             )
         )
-    return ("", "Estimate", "Std. Error", "t value", "Pr(>|z|)", ""), tuple(rows)
+    tail = ("df", "t value", "Pr(>|t|)", "") if with_df else ("t value", "Pr(>|z|)", "")
+    return ("", "Estimate", "Std. Error", *tail), tuple(rows)
 
 
 def _notes(fit: Fit) -> list[str]:

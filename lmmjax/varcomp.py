@@ -98,14 +98,23 @@ def varcorr_table(rows: list[Component], psi: np.ndarray, cov: np.ndarray) -> pd
     )
 
 
-def sd_intervals(rows: list[Component], psi: np.ndarray, cov: np.ndarray, level: float) -> pd.DataFrame:
-    """Wald intervals of standard deviations (log scale) and correlations (Fisher's z), rows as `names`."""
+def sd_limits(
+    rows: list[Component], psi: np.ndarray, cov: np.ndarray, level: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Wald limits (..., m + 1), lower and upper: sds on the log scale, correlations on Fisher's z scale."""
     values, jacobian = sd_scale(psi, rows)
     se = delta_se(jacobian, cov)
     half = ndtri(0.5 + level / 2) * se
     correlation = np.array([row.term2 is not None for row in rows])
-    with np.errstate(divide="ignore", invalid="ignore"):
+    # the interval of an sd near zero reaches to infinity
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         z, stretch = np.arctanh(np.where(correlation, values, 0.0)), 1.0 - values**2
         lower = np.where(correlation, np.tanh(z - half / stretch), values * np.exp(-half / values))
         upper = np.where(correlation, np.tanh(z + half / stretch), values * np.exp(half / values))
+    return lower, upper
+
+
+def sd_intervals(rows: list[Component], psi: np.ndarray, cov: np.ndarray, level: float) -> pd.DataFrame:
+    """The limits of one fit, rows as `names`."""
+    lower, upper = sd_limits(rows, psi, cov, level)
     return pd.DataFrame({"lower": lower, "upper": upper}, index=names(rows))

@@ -47,6 +47,25 @@ def design(rng, terms="us2", *, weights=False, offset=False, patterns=False, cod
     return Design(x, tuple(made), w, rng.normal(size=n) if offset else None)
 
 
+def several(rng, kind, widths, *, weights=False, n=60):
+    """A random unbalanced design with grouping factors "nested", "crossed", or some of both ("mixed").
+
+    `widths` are the columns of the terms, from the coarsest factor to the finest.
+    """
+    top = np.concatenate([np.arange(4), rng.integers(0, 4, n - 4)])
+    middle = top * 3 + rng.integers(0, 3, n)
+    low = middle * 3 + rng.integers(0, 3, n)
+    free = [rng.integers(0, groups, n) for groups in (4, 5, 9)]
+    codes = {"nested": (top, middle, low), "crossed": free, "mixed": (top, free[1], middle)}[kind]
+    terms = []
+    for q, factor in zip(widths, codes, strict=False):
+        labels, own = np.unique(factor, return_inverse=True)
+        z = np.column_stack([np.ones(n), rng.normal(size=(n, q - 1))])
+        terms.append(RandomTerm(z, own, len(labels), FAMILIES["us"], "(term)"))
+    x = np.column_stack([np.ones(n), rng.normal(size=(n, P - 1))])
+    return Design(x, tuple(terms), rng.uniform(0.5, 2.0, n) if weights else None)
+
+
 def factors(design, theta):
     """Λ of each term."""
     return [np.asarray(factor) for factor in design.structure.factors(jax.numpy.asarray(theta))]

@@ -27,6 +27,11 @@ def listed(value) -> list:
     return value if isinstance(value, list) else [value]
 
 
+def group_name(term) -> str:
+    """The grouping factor; lme4 numbers the terms of one factor g, g.1, …"""
+    return re.sub(r"\.\d+$", "", term["group"])
+
+
 def singular(ref) -> bool:
     return bool(ref.get("singular")) or "singular" in ref.get("tags", [])
 
@@ -64,35 +69,54 @@ def variance_components(fit, ref):
     assert_allclose(fit.sigma, ref["sigma"], rtol=VARIANCE)
     assert fit.is_singular == singular(ref)
     table = fit.varcorr()
-    ours = {(row.term1, row.term2 or row.term1): row.vcov for row in table.itertuples() if row.term1}
-    ours = {(r_name(a), r_name(b)): value for (a, b), value in ours.items()}
+    rows = [row for row in table.itertuples() if row.term1]
+    ours = {(row.group, r_name(row.term1), r_name(row.term2 or row.term1)): row.vcov for row in rows}
     count = 0
     for term in ref["varcomp"]:
-        names = listed(term["names"])
+        names, group = listed(term["names"]), group_name(term)
         matrix = np.array(term["cov"], float).reshape(len(names), len(names))
         sd = np.sqrt(np.diag(matrix))
         for i, a in enumerate(names):
             for j, b in enumerate(names[: i + 1]):
-                if (b, a) not in ours:
+                if (group, b, a) not in ours:
                     assert i != j
                     assert matrix[i, j] == 0
                     continue
                 count += 1
-                assert abs(ours[b, a] - matrix[i, j]) <= VARIANCE * sd[i] * sd[j] + floor, (a, b)
+                assert abs(ours[group, b, a] - matrix[i, j]) <= VARIANCE * sd[i] * sd[j] + floor, (a, b)
     assert count == len(ours)
     if "theta" in ref:
-        theta = np.array(listed(ref["theta"]))
+        theta = theta_as_written(fit, ref)
         # an sd at its bound is known to the square root of what its variance is
         atol = np.sqrt(BOUNDARY) if singular(ref) else VARIANCE * np.abs(theta).max()
         assert_allclose(fit.theta, theta, rtol=VARIANCE, atol=atol)
 
 
+def theta_as_written(fit, ref) -> np.ndarray:
+    """R's θ with terms in the order of the formula: lme4 has the factor with most levels first."""
+    blocks, start = {}, 0
+    for term in ref["varcomp"]:
+        names = tuple(listed(term["names"]))
+        stop = start + len(names) * (len(names) + 1) // 2
+        blocks[group_name(term), names] = listed(ref["theta"])[start:stop]
+        start = stop
+    if start != len(listed(ref["theta"])):
+        return np.array(listed(ref["theta"]))
+    keys = [(term.group, tuple(r_name(name) for name in term.names)) for term in fit.model.frame.random]
+    return np.concatenate([blocks[key] for key in keys])
+
+
 def random_effects(fit, ref):
-    (effects,) = ref["ranef"]
+    for effects in ref.get("ranef", []):
+        of_factor(fit, ref, effects)
+
+
+def of_factor(fit, ref, effects):
     levels, terms = listed(effects["levels"]), listed(effects["terms"])
     ours = fit.random_effects[effects["group"]]
     ours = ours.set_axis(ours.index.astype(str)).rename(columns=r_name)
     long = fit.ranef()
+    long = long[long["group"] == effects["group"]]
     for j, name in enumerate(terms):
         expected = np.array(effects["values"][j])
         atol = FIXED * np.sqrt(np.mean(expected**2)) + (BOUNDARY * ref["sigma"] if singular(ref) else 0.0)
@@ -103,7 +127,8 @@ def random_effects(fit, ref):
         sd = of_term["cond_sd"].set_axis(of_term["level"].astype(str))
         floor = np.sqrt(BOUNDARY) * ref["sigma"] if singular(ref) else 0.0
         assert_allclose(sd[levels], effects["condsd"][j], rtol=VARIANCE, atol=floor, err_msg=name)
-    matrices = list(fit.cond_var().values())
+    own = [term.group == effects["group"] for term in fit.model.frame.random]
+    matrices = [one for one, here in zip(fit.cond_var().values(), own, strict=True) if here]
     if effects.get("condvar") and len(matrices) == 1:
         order = [list(ours.index).index(level) for level in levels[: len(effects["condvar"])]]
         expected = np.array(effects["condvar"]).reshape(len(order), len(terms), len(terms))

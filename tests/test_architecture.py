@@ -10,7 +10,7 @@ import lmmjax
 ROOT = Path(lmmjax.__file__).parent
 # from the bottom up; a module may import from its own row and those above it
 LAYERS = (
-    ("_types", "_linalg", "_compile", "_version", "unroll"),
+    ("_types", "_linalg", "_compile", "_memory", "_version", "unroll"),
     ("covariance", "residual"),
     ("design", "basis"),
     ("gram",),
@@ -21,16 +21,35 @@ LAYERS = (
     ("inference", "posterior"),
     (
         "formula",
+        "fit_tests",
+        "fit_intervals",
+        "fit_random_tests",
+        "functions",
+        "moments",
         "varcomp",
+        "contrasts",
         "summary",
         "reports",
         "batch_reports",
         "predict",
         "ranef",
+        "structure",
         "influence",
         "datasets",
     ),
-    ("results", "batchfit", "resample", "model", "sources", "stream"),
+    (
+        "results",
+        "compare",
+        "batchfit",
+        "resample",
+        "model",
+        "sources",
+        "stores",
+        "processes",
+        "stream",
+        "stream_inputs",
+        "stream_parts",
+    ),
     ("cli", "cli_batch", "plot", "__init__", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

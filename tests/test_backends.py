@@ -1,12 +1,23 @@
 """Every backend gives the same Gram, jet, projections and estimates as the explicit matrix H."""
 
+import dataclasses
 import functools
+import sys
 
 import jax
 import numpy as np
 import pytest
-from core_data import TERMS, assert_near, design, problem, random_theta, relative_covariance, response
-from hypothesis import example, given
+from core_data import (
+    TERMS,
+    assert_near,
+    design,
+    problem,
+    random_theta,
+    relative_covariance,
+    response,
+    several,
+)
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import lmmjax as lj
@@ -16,7 +27,8 @@ from lmmjax.estimate import estimate_jit
 from lmmjax.gram import BACKENDS, choose
 from lmmjax.problem import internal_entries
 
-KINDS = {name: (name, {}) for name in BACKENDS if name != "grouped"}
+SEVERAL = {"nested", "crossed"}
+KINDS = {name: (name, {}) for name in BACKENDS if name not in SEVERAL | {"grouped"}}
 KINDS |= {"raw": ("grouped", {"compress": False}), "compressed": ("grouped", {"compress": True})}
 # both sides are backward stable; derivatives of second order multiply condition numbers below 1e3
 TOL = 1e-9
@@ -99,11 +111,86 @@ def test_choice_of_a_backend():
     assert choose(d) == "grouped"
     other = design(rng, "us1")
     crossed = type(d)(d.x, (d.terms[0], other.terms[0]))
-    assert choose(crossed) == "dense"
-    with pytest.raises(ValueError, match="all share one grouping factor"):
+    assert choose(crossed) == "crossed"
+    assert choose(several(rng, "nested", (1, 1, 1))) == "nested"
+    with pytest.raises(ValueError, match="whose grouping factors are nested"):
         problem(crossed, rng.normal(size=d.n), backend="grouped")
-    with pytest.raises(ValueError, match="unknown backend 'sparse'; the known ones are: dense, grouped"):
+    with pytest.raises(ValueError, match="each within the next"):
+        problem(crossed, rng.normal(size=d.n), backend="nested")
+    for name in SEVERAL:
+        with pytest.raises(ValueError, match="two or more grouping factors"):
+            problem(d, rng.normal(size=d.n), backend=name)
+    with pytest.raises(
+        ValueError, match="unknown backend 'sparse'; the known ones are: crossed, dense, grouped, nested"
+    ):
         problem(d, rng.normal(size=d.n), backend="sparse")
+
+
+def families():
+    """Codes of 12 families of two or three members with two rows each: nested, with two patterns."""
+    members = np.repeat(np.arange(30), 2)
+    sizes = np.tile([2, 3], 6)
+    return np.repeat(np.arange(12), sizes)[members], members
+
+
+@given(seed=st.integers(0, 10**6), zeros=st.sampled_from([0.0, 0.5, 1.0]))
+@example(seed=0, zeros=1.0)
+def test_nested_factors_in_slots(seed, zeros):
+    rng = np.random.default_rng(seed)
+    d = design(rng, "us1", n=60, groups=12, codes=families()[0])
+    inner = dataclasses.replace(d.terms[0], codes=families()[1], n_groups=30)
+    d = dataclasses.replace(d, terms=(d.terms[0], inner))
+    assert choose(d) == "grouped"
+    theta, y = random_theta(rng, d, zeros), rng.normal(size=d.n)
+    expected = evaluate("dense")(theta, problem(d, y, backend="dense"))
+    compressed = evaluate("compressed")(theta, problem(d, y, compress=True))
+    assert_near(compressed[:2], expected[:2], TOL)
+    assert problem(d, y, compress=True).shared.count.sum() == 12
+    assert problem(d, y, compress=True).shared.r.shape[-1] == 2
+    gram, jet, projections = evaluate("raw")(theta, problem(d, y, compress=False))
+    assert_near((gram, jet), expected[:2], TOL)
+    # families are padded to a bucket, members are not
+    own = [jax.tree.map(lambda a: a[..., :12], projections[0]), projections[1]]
+    assert_near(own, list(expected[2]), TOL)
+
+
+DESIGNS = {
+    "nested": [("nested", (1, 1, 1)), ("nested", (2, 1))],
+    "crossed": [
+        ("nested", (1, 2)),
+        ("crossed", (1, 1)),
+        ("crossed", (2, 1, 1)),
+        ("mixed", (1, 1, 2)),
+        ("mixed", (1, 2, 1)),
+    ],
+}
+
+
+@pytest.mark.parametrize(("backend", "kind", "widths"), [(b, *case) for b in DESIGNS for case in DESIGNS[b]])
+@settings(max_examples=12)
+@given(
+    seed=st.integers(0, 10**6),
+    weights=st.booleans(),
+    zeros=st.sampled_from([0.0, 0.5, 1.0]),
+    heavy=st.sampled_from([0.0, 0.6, 1.0]),
+)
+@example(seed=0, weights=True, zeros=0.5, heavy=0.6)
+def test_several_factors_equal_the_dense_matrix(backend, kind, widths, seed, weights, zeros, heavy):
+    rng = np.random.default_rng(seed)
+    d = several(rng, kind, widths, weights=weights)
+    theta, y = random_theta(rng, d, zeros), rng.normal(size=d.n)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["lmmjax.gram.crossing"], "HEAVY", heavy)
+        actual = evaluate(backend)(theta, problem(d, y, backend=backend))
+    assert_near(actual, evaluate("dense")(theta, problem(d, y, backend="dense")), TOL)
+
+
+def test_dense_part_that_memory_cannot_hold_is_refused(monkeypatch):
+    rng = np.random.default_rng(3)
+    d = several(rng, "crossed", (1, 1))
+    monkeypatch.setattr(sys.modules["lmmjax.gram.crossing"], "available_memory", lambda: 1000)
+    with pytest.raises(ValueError, match=r"dense matrices of 4 × 4.*Leave out or coarsen"):
+        problem(d, rng.normal(size=d.n), backend="crossed")
 
 
 @pytest.mark.parametrize(

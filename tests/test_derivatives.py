@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from core_data import TERMS, arrays, assert_near, design, problem, random_theta, response
+from core_data import TERMS, arrays, assert_near, design, problem, random_theta, response, several
 
 import lmmjax as lj
 from lmmjax._compile import quick_jit
@@ -43,6 +43,10 @@ def chained():
     return quick_jit(evaluate)
 
 
+SEVERAL = {"nested": (1, 2), "crossed": (2, 1)}
+"""Backends for several factors, and the columns of a term of each factor."""
+
+
 def around(x):
     """x, x + STEP e_a, x − STEP e_a: (2m + 1, m)."""
     moves = STEP * np.eye(len(x))
@@ -58,13 +62,18 @@ def central(values):
 def random_problem(terms, backend, seed=5, reml=True):
     rng = np.random.default_rng(seed)
     options = {"compress": False} if backend == "grouped" else {}
-    d = design(rng, terms, weights=True)
+    if backend in SEVERAL:
+        d = several(rng, backend, SEVERAL[backend], weights=True)
+    else:
+        d = design(rng, terms, weights=True)
     y = response(rng, d, random_theta(rng, d))
     return d, problem(d, y, reml, backend=backend, **options), random_theta(rng, d)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("terms", ["us2", "diag2", "us2+diag1"])
+@pytest.mark.parametrize(
+    ("terms", "backend"),
+    [(t, b) for b in BACKENDS for t in ("us2", "diag2", "us2+diag1") if b not in SEVERAL or t == "us2"],
+)
 def test_jet(terms, backend):
     _, p, theta = random_problem(terms, backend)
     jet = arrays(jets()(around(np.asarray(internal_entries(theta, p))), p))

@@ -27,7 +27,9 @@ def test_fixed_effects(any_fit):
     assert_allclose(any_fit.bse, np.sqrt(np.diag(phi)), rtol=TOL)
     t = beta / np.sqrt(np.diag(phi))
     assert_allclose(any_fit.tvalues, t, rtol=TOL)
-    assert_allclose(any_fit.pvalues, 2 * stats.norm.sf(np.abs(t)), rtol=1e-7)
+    assert_allclose(any_fit.coef_table(ddf="normal")["p"], 2 * stats.norm.sf(np.abs(t)), rtol=1e-7)
+    df = any_fit.coef_table()["df"]
+    assert_allclose(any_fit.pvalues, 2 * stats.t.sf(np.abs(t), df), rtol=1e-6)
     half = stats.norm.isf(0.05) * np.sqrt(np.diag(phi))
     limits = any_fit.conf_int(level=0.9)
     assert_allclose(limits["lower"], beta - half, rtol=1e-8)

@@ -1,4 +1,4 @@
-"""Results of lme4 and nlme in ../shared/reference: every model with one grouping factor and iid residuals."""
+"""Results of lme4 and nlme in ../shared/reference: every model with iid residuals."""
 
 import functools
 import json
@@ -25,7 +25,7 @@ DATASETS = {entry["name"]: entry for entry in json.loads((FOLDER / "datasets.jso
 
 
 def covered(ref) -> bool:
-    return ref["id"] in FORMULAS or ("lmer" in ref["engine"] and len(ref["ngroups"]) == 1)
+    return ref["id"] in FORMULAS or "lmer" in ref["engine"]
 
 
 MODELS = {ref["id"]: ref for ref in STORED if covered(ref)}
@@ -43,8 +43,8 @@ def read(ref) -> pd.DataFrame:
     prep = ref["prep"] or ""
     if "t = log(1+(age-45)/10)" in prep:
         data["t"] = np.log(1 + (data["age"] - 45) / 10)
-    for column in ("FamilyID", "rat"):
-        if f"{column} as factor" in prep:
+    if "as factor" in prep:
+        for column in prep.split("; ")[-1].split(" as factor")[0].split(", "):
             data[column] = data[column].astype(str)
     return data
 

@@ -65,8 +65,8 @@ def test_bootstrap_intervals(boot):
         }
         for kind, interval in expected.items():
             assert_allclose(boot.conf_int(0.9, kind).loc[name], interval, rtol=1e-10, err_msg=kind)
-    with pytest.raises(ValueError, match="unknown kind 'bca'; choose one of: percentile, basic, normal"):
-        boot.conf_int(kind="bca")
+    with pytest.raises(ValueError, match="unknown kind 'bc'; choose one of: percentile, basic, normal, bca"):
+        boot.conf_int(kind="bc")
     with pytest.raises(ValueError, match="level must lie between 0 and 1"):
         boot.conf_int(95)
 

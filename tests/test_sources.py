@@ -1,5 +1,7 @@
 """Every kind of responses reads as the same numbers, a range at a time; what is none is refused."""
 
+import sys
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -82,6 +84,130 @@ KINDS = {
         parquet(pa.table({name: pa.array(f[name], from_pandas=True) for name in f}), p / "y.parquet")
     ),
 }
+
+
+# --- stores on disk --------------------------------------------------------------------------------------
+
+
+def hdf5(values, path, **arrays):
+    """An HDF5 file with the array "y" and others."""
+    with pytest.importorskip("h5py").File(path, "w") as file:
+        for name, array in {"y": values, **arrays}.items():
+            file[name] = array
+    return path
+
+
+def zarr_group(values, path):
+    zarr = pytest.importorskip("zarr")
+    group = zarr.open_group(str(path), mode="w")
+    group["deep/y"], group["labels"] = values, np.arange(N)
+    return path
+
+
+def zarr_zip(values, path):
+    zarr = pytest.importorskip("zarr")
+    store = zarr.storage.ZipStore(str(path), mode="w")
+    zarr.save_array(store, values)
+    store.close()
+    return path
+
+
+def anndata_file(frame, path, x=None):
+    """An AnnData file with X, or `x`, and the layers "csc" and "csr", which hold the values."""
+    module = pytest.importorskip("anndata")
+    with warnings.catch_warnings():
+        # of formats that will be the default, and of names
+        warnings.simplefilter("ignore")
+        data = module.AnnData(
+            frame.to_numpy() if x is None else x,
+            obs=pd.DataFrame(index=frame.index.astype(object)),
+            var=pd.DataFrame(index=frame.columns.astype(object)),
+        )
+        data.layers["csc"] = sparse.csc_matrix(frame.to_numpy())
+        data.layers["csr"] = sparse.csr_matrix(frame.to_numpy())
+        pytest.importorskip("zarr" if path.suffix == ".zarr" else "h5py")
+        data.write_zarr(path) if path.suffix == ".zarr" else data.write_h5ad(path)
+    return path
+
+
+def backed(frame, path):
+    return pytest.importorskip("anndata").read_h5ad(anndata_file(frame, path), backed="r")
+
+
+STORES = {
+    "h5, the only array": lambda f, p: open_source(hdf5(f.to_numpy(), p / "y.h5", a=np.arange(N))),
+    "h5, one of several": lambda f, p: open_source(
+        f"{hdf5(f.to_numpy(), p / 'y.hdf5', **{'group/z': np.eye(N)})}::y"
+    ),
+    "h5py array": lambda f, p: open_source(
+        pytest.importorskip("h5py").File(hdf5(f.to_numpy(), p / "y.h5"), "r")["y"]
+    ),
+    "zarr, the only array": lambda f, p: open_source(zarr_group(f.to_numpy(), p / "y.zarr")),
+    "zarr, named": lambda f, p: open_source(f"{zarr_group(f.to_numpy(), p / 'y.zarr')}::/deep/y"),
+    "zarr, zipped": lambda f, p: open_source(zarr_zip(f.to_numpy(), p / "y.zarr.zip")),
+    "h5ad": lambda f, p: open_source(anndata_file(f, p / "y.h5ad")),
+    "h5ad, sparse": lambda f, p: open_source(anndata_file(f, p / "y.h5ad", sparse.csr_matrix(f.to_numpy()))),
+    "h5ad, layer": lambda f, p: open_source(anndata_file(f, p / "y.h5ad", np.zeros((N, T))), layer="csc"),
+    "h5ad, layer in the path": lambda f, p: open_source(f"{anndata_file(f, p / 'y.h5ad')}::csr"),
+    "h5ad, backed": lambda f, p: open_source(backed(f, p / "y.h5ad")),
+    "zarr of AnnData": lambda f, p: open_source(anndata_file(f, p / "y.zarr")),
+    "zarr of AnnData, layer": lambda f, p: open_source(anndata_file(f, p / "y.zarr"), layer="csc"),
+}
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_every_store_reads_the_same_numbers(kind, frame, tmp_path):
+    source = STORES[kind](frame, tmp_path)
+    assert list(source.names) == (list(frame) if "h5ad" in kind or "AnnData" in kind else list(range(T)))
+    assert (source.n_rows, source.n_responses) == (N, T)
+    for start, stop in ((0, T), (0, 1), (2, 5)):
+        part = source.read(start, stop)
+        assert part.dtype == np.float64
+        np.testing.assert_array_equal(part, frame.to_numpy()[:, start:stop])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda f, p: open_source(hdf5(f, p / "y.h5", z=np.eye(2))),
+            "several arrays of .*y.h5::ARRAY': 'y', 'z'",
+        ),
+        (lambda f, p: open_source(f"{hdf5(f, p / 'y.h5')}::z"), "no array 'z' of two dimensions; .*: 'y'"),
+        (lambda f, p: open_source(hdf5(np.ones(3), p / "y.h5")), "no array of two dimensions"),
+        (lambda f, p: open_source(hdf5(f, p / "y.h5"), index="a"), "index='a' means nothing"),
+        (lambda f, p: open_source(hdf5(f, p / "y.h5"), rows=True), "rows=True is for Parquet files"),
+        (lambda f, p: open_source(broken(p / "y.h5", "h5py")), "y.h5 is not an HDF5 file"),
+        (lambda f, p: open_source(broken(p / "y.zip", "zarr")), "y.zip holds no zarr array or group"),
+        (lambda f, p: open_source(p, layer="a"), "files of kind without ending are not known"),
+        (lambda f, p: open_source(f"{zarr_zip(f.to_numpy(), p / 'y.zip')}::a"), "is an array and has none"),
+        (lambda f, p: open_source(anndata_file(f, p / "y.h5ad"), layer="a"), "no layer 'a'; .* 'csc', 'csr'"),
+        (lambda f, p: open_source(anndata_file(f, p / "y.h5ad"), index="a"), "index='a' means nothing"),
+        (lambda f, p: open_source(f"{anndata_file(f, p / 'y.h5ad')}::csc", layer="csr"), "layer='csr' means"),
+    ],
+)
+def test_a_store_without_the_array_is_refused(make, message, frame, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        make(frame, tmp_path)
+
+
+def broken(path, module):
+    pytest.importorskip(module)
+    path.write_bytes(b"no store at all")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "extra"),
+    [("y.h5", "h5py", "hdf5"), ("y.h5ad", "h5py", "hdf5"), ("y.zarr", "zarr", "zarr")],
+)
+def test_a_missing_package_is_named(name, module, extra, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(FileNotFoundError):
+        open_source(tmp_path / name)
+    (tmp_path / name).touch()
+    with pytest.raises(ImportError, match=rf"need {module}: pip install 'lmmjax\[{extra}\]'"):
+        open_source(tmp_path / name)
 
 
 def by_pandas(frame, folder):

@@ -5,20 +5,24 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import warnings
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from scipy.stats import t as student
 from typer.testing import CliRunner
 
 import lmmjax as lj
-from lmmjax import stream
+from lmmjax import stream, stream_parts
 from lmmjax.cli import app
 from lmmjax.model import Model
 from lmmjax.sources import Source
 from lmmjax.stream import chunk_size, ranges, stream_batch
+from lmmjax.stream_inputs import named_contrasts
 
 FORMULA = "~ x + (x | g)"
 N, T, CHUNK = 48, 23, 4
@@ -101,9 +105,9 @@ def test_memory_is_bounded_by_chunks(model, tmp_path, monkeypatch):
     source, read = recording()
     ahead, real = [], Model.fit_batch
 
-    def fit_batch(self, values, *args):
+    def fit_batch(self, values, *args, **options):
         ahead.append(len(read))
-        return real(self, values, *args)
+        return real(self, values, *args, **options)
 
     monkeypatch.setattr(Model, "fit_batch", fit_batch)
     stream_batch(model, source, tmp_path / "out.parquet", chunk=CHUNK)
@@ -165,6 +169,155 @@ def test_rows_dropped_from_the_design_are_dropped_here(tmp_path):
     stream_batch(model, VALUES, tmp_path / "all.parquet")
     stream_batch(model, np.delete(VALUES, 5, axis=0), tmp_path / "kept.parquet")
     assert pq.read_table(tmp_path / "all.parquet").equals(pq.read_table(tmp_path / "kept.parquet"))
+
+
+# --- weights, offsets, contrasts -------------------------------------------------------------------------
+
+
+def beside():
+    """Weights and offsets (N, T), some weights 0 and some values missing."""
+    rng = np.random.default_rng(7)
+    weights, offset = rng.uniform(0.5, 2.0, (N, T)), rng.normal(size=(N, T))
+    weights[3, 5] = 0.0
+    return weights, offset
+
+
+@pytest.mark.parametrize("which", ["weights", "offset", "both"])
+@pytest.mark.parametrize("kind", ["arrays", "files", "rows"])
+def test_weights_and_offsets_equal_one_batch_in_memory(model, tmp_path, which, kind):
+    names = [f"g{k}" for k in range(T)]
+    given = dict(zip(("weights", "offset"), beside(), strict=True))
+    given = given if which == "both" else {which: given[which]}
+    values = VALUES.copy()
+    values[4, 6] = np.nan
+    if kind == "arrays":
+        options = {"source": values, **given}
+    else:
+        options = {}
+        for what, array in {"source": values, **given}.items():
+            frame = pd.DataFrame(array, columns=names)
+            options[what] = str(tmp_path / f"{what}.parquet")
+            if kind == "rows":
+                frame = frame.T.rename_axis("gene").rename(columns="s{}".format).reset_index()
+            frame.to_parquet(options[what], index=False)
+        options |= {"rows": True, "index": "gene"} if kind == "rows" else {}
+    stream_batch(model, out=tmp_path / "out.parquet", chunk=CHUNK, **options)
+    fits = model.fit_batch(values, **given)
+    out = pd.read_parquet(tmp_path / "out.parquet")
+    np.testing.assert_allclose(out["deviance"], fits.deviance, rtol=1e-10)
+    np.testing.assert_allclose(out["estimate:x"], fits.params["x"], rtol=1e-6)
+    assert np.all(np.abs(fits.params["x"] - model.fit_batch(values).params["x"]) > 1e-6)
+
+
+def test_a_bad_weight_spoils_its_response_only(model, tmp_path):
+    weights, _ = beside()
+    values = VALUES.copy()
+    values[7, 2] = weights[7, 2] = np.nan
+    weights[0, 9], weights[1, 11] = -1.0, np.nan
+    with pytest.warns(UserWarning, match="2 of 23 responses could not be fitted"):
+        stream_batch(model, values, tmp_path / "out.parquet", weights=weights, chunk=CHUNK)
+    out = pd.read_parquet(tmp_path / "out.parquet")
+    assert list(out.index[out["status"] == "not_finite"]) == [9, 11]
+    weights[7, 2], weights[:, [9, 11]] = 0.0, 1.0
+    good = np.delete(np.arange(T), [9, 11])
+    fits = model.fit_batch(values, weights=weights)
+    np.testing.assert_allclose(out["deviance"][good], fits.deviance[good], rtol=1e-10)
+
+
+def test_rows_dropped_from_the_design_are_dropped_from_weights(tmp_path):
+    model = lj.lmm(FORMULA, DATA.assign(x=DATA["x"].where(DATA.index != 5)))
+    weights, offset = beside()
+    stream_batch(model, VALUES, tmp_path / "all.parquet", weights=weights, offset=offset)
+    values, weights, offset = (np.delete(a, 5, axis=0) for a in (VALUES, weights, offset))
+    stream_batch(model, values, tmp_path / "kept.parquet", weights=weights, offset=offset)
+    all_, kept = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("all", "kept"))
+    assert all_.equals(kept)
+
+
+@pytest.mark.parametrize("what", ["weights", "offset"])
+def test_what_does_not_match_the_responses_is_refused(model, tmp_path, fitted, what):
+    frame = pd.DataFrame(VALUES).add_prefix("g")
+    swapped = frame[["g1", "g0", *frame.columns[2:]]]
+    for given, message in (
+        (VALUES[:, 1:], rf"{what} have shape \(48, 22\), the responses \(48, 23\)"),
+        (VALUES[1:], rf"{what} have shape \(47, 23\)"),
+        (swapped, f"column 0 of the {what} is called 'g1', that of the responses 'g0'"),
+        ([1, 2], "of type list are not known"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            stream_batch(model, frame, tmp_path / "out.parquet", **{what: given})
+    np.save(tmp_path / "w.npy", VALUES)
+    with pytest.raises(ValueError, match="is the input"):
+        stream_batch(model, VALUES, tmp_path / "w.npy", **{what: tmp_path / "w.npy"})
+    assert not fitted
+    assert not list(tmp_path.glob("*.parts"))
+
+
+CONTRASTS = ["x - 0.5 * Intercept", " sum of both=Intercept + x"]
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_contrasts(model, tmp_path, bad):
+    values = VALUES.copy()
+    values[:, 3] = np.inf if bad else values[:, 3]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*could not be fitted")
+        stream_batch(model, values, tmp_path / "out.parquet", contrasts=CONTRASTS, chunk=CHUNK)
+        fits = model.fit_batch(values)
+    out = pd.read_parquet(tmp_path / "out.parquet")
+    # L β and √(L Φ Lᵀ), written out
+    for name, row in {"x - 0.5 * Intercept": [-0.5, 1.0], "sum of both": [1.0, 1.0]}.items():
+        estimate = fits.params.to_numpy() @ row
+        se = np.sqrt([row @ phi @ row for phi in fits.estimate.cov_beta])
+        np.testing.assert_allclose(out[f"estimate:{name}"], estimate, rtol=1e-6)
+        np.testing.assert_allclose(out[f"se:{name}"], se, rtol=1e-6)
+        np.testing.assert_allclose(out[f"t:{name}"], estimate / se, rtol=1e-6)
+        p = 2 * student.sf(np.abs(estimate / se), out[f"df:{name}"])
+        np.testing.assert_allclose(out[f"p:{name}"], p, rtol=1e-5)
+        np.testing.assert_allclose(out[f"df:{name}"], fits.contrast([row])["df"], rtol=1e-9)
+    at = list(out).index("p:sum of both")
+    assert list(out)[at + 1] == "sd_(Intercept)|g"
+
+
+@pytest.mark.parametrize(
+    ("contrasts", "names"),
+    [
+        (None, []),
+        ([], []),
+        ("x - Intercept", ["x - Intercept"]),
+        ("d = x - Intercept", ["d"]),
+        ({"x": 2.0}, ["2 * x"]),
+        (np.array([[1.0, 1.0], [1.0, -1.0]]), ["Intercept + x", "Intercept - x"]),
+        (["a=x", {"x": 1, "Intercept": 1}], ["a", "Intercept + x"]),
+    ],
+)
+def test_names_of_contrasts(contrasts, names):
+    assert list(named_contrasts(contrasts, ["Intercept", "x"])) == names
+
+
+def test_an_equals_sign_in_a_coefficient_names_no_contrast():
+    x_names = ["Intercept", "C(g, Treatment(reference=2))[T.1]", "I(x == 1)[T.True]"]
+    texts = [f"{x_names[1]} - {x_names[2]}", f"late = {x_names[2]} - {x_names[1]}"]
+    found = named_contrasts(texts, x_names)
+    assert list(found) == [texts[0], "late"]
+    np.testing.assert_array_equal(list(found.values()), [[0, 1, -1], [0, -1, 1]])
+
+
+@pytest.mark.parametrize(
+    ("contrasts", "message"),
+    [
+        (["x + z"], "unknown coefficient 'z'"),
+        (["a = x", "a = -x"], "two contrasts are called 'a': name the contrast, as 'NAME = -x'"),
+        (["x"], "a fixed effect is called 'x'"),
+        (["a = "], "unknown coefficient"),
+        (np.ones(3), r"contrasts have shape \(3,\)"),
+    ],
+)
+def test_a_bad_contrast_is_refused_before_anything_is_fitted(model, tmp_path, fitted, contrasts, message):
+    with pytest.raises(ValueError, match=message):
+        stream_batch(model, VALUES, tmp_path / "out.parquet", contrasts=contrasts)
+    assert not fitted
+    assert not list(tmp_path.iterdir())
 
 
 # --- killed and resumed ----------------------------------------------------------------------------------
@@ -237,7 +390,7 @@ def interrupted(model, out, values=VALUES, after=2, **options):
         stream_batch(model, values, out, chunk=CHUNK, progress=stop, **options)
 
 
-@pytest.mark.parametrize("moment", ["_remove", "_join"])
+@pytest.mark.parametrize("moment", ["_remove", "join"])
 def test_killed_at_the_end(model, tmp_path, fitted, monkeypatch, moment):
     out = tmp_path / "out.parquet"
 
@@ -245,13 +398,56 @@ def test_killed_at_the_end(model, tmp_path, fitted, monkeypatch, moment):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(stream, moment, killed)
+        patch.setattr(stream_parts, moment, killed)
         with pytest.raises(KeyboardInterrupt):
             stream_batch(model, VALUES, out, chunk=CHUNK)
     fitted.clear()
     assert stream_batch(model, VALUES, out, resume=True).n_fitted == 0
     assert not fitted
     assert pq.read_metadata(out).num_rows == T
+
+
+def test_a_part_that_cannot_be_written_ends_the_run(model, tmp_path, monkeypatch):
+    out, real = tmp_path / "out.parquet", stream_parts.write_part
+
+    def full(parts, k, columns):
+        if k == 2:
+            raise OSError(28, "No space left on device")
+        real(parts, k, columns)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stream_parts, "write_part", full)
+        with pytest.raises(OSError, match="No space left"):
+            stream_batch(model, VALUES, out, chunk=CHUNK)
+    first = ranges(T, CHUNK)[1][1]
+    written = len(list((tmp_path / "out.parquet.parts").glob("*.parquet")))
+    assert written in (2, 3)
+    done = stream_batch(model, VALUES, out, chunk=CHUNK, resume=True)
+    assert first <= done.n_resumed == T - done.n_fitted < T
+
+
+def test_a_chunk_is_written_while_the_next_is_fitted(model, tmp_path, monkeypatch):
+    written, real_write, real_fit = [], stream_parts.write_part, Model.fit_batch
+    fitting = threading.Event()
+
+    def write(*arguments):
+        # the last chunk has none after it
+        overlapped = fitting.wait(0 if len(written) == len(ranges(T, CHUNK)) - 1 else 60)
+        fitting.clear()
+        written.append(overlapped)
+        real_write(*arguments)
+
+    def fit(self, *arguments, **options):
+        if count := len(started):
+            fitting.set()
+        started.append(count)
+        return real_fit(self, *arguments, **options)
+
+    started = []
+    monkeypatch.setattr(stream_parts, "write_part", write)
+    monkeypatch.setattr(Model, "fit_batch", fit)
+    stream_batch(model, VALUES, tmp_path / "out.parquet", chunk=CHUNK)
+    assert all(written[:-1])
 
 
 def test_resume_of_nothing_starts(model, tmp_path):
@@ -267,20 +463,27 @@ OTHER[0, 0] += 1
     [
         ("~ 1 + x + (x | g)", DATA, VALUES, {}, r"formula: '~ x .* there, '~ 1 \+ x .* here"),
         (FORMULA, DATA, VALUES, {"reml": False}, "method: 'REML' there, 'ML' here"),
-        (FORMULA, DATA, VALUES[:, 1:], {}, "n_responses: 23 there, 22 here"),
+        (FORMULA, DATA, VALUES[:, 1:], {"weights": None}, "n_responses: 23 there, 22 here"),
         (FORMULA, DATA, VALUES, {"chunk": 5}, "chunk: 4 there, 5 here"),
         (FORMULA, DATA.assign(x=DATA["x"] + 1), VALUES, {}, "design$"),
         (FORMULA, DATA, OTHER, {}, "values of the first response$"),
         (FORMULA, DATA, pd.DataFrame(VALUES).add_prefix("g"), {}, "names of the responses$"),
+        (FORMULA, DATA, VALUES, {"weights": None}, "weights$"),
+        (FORMULA, DATA, VALUES, {"weights": beside()[0] + 1}, "weights$"),
+        (FORMULA, DATA, VALUES, {"offset": beside()[1]}, "offset$"),
+        (FORMULA, DATA, VALUES, {"contrasts": None}, r"contrasts: \[\['x - .* there, \[\] here"),
+        (FORMULA, DATA, VALUES, {"contrasts": CONTRASTS[::-1]}, "contrasts: "),
     ],
 )
 @pytest.mark.parametrize("finished", [False, True])
 def test_something_else_is_not_resumed(model, tmp_path, formula, data, source, options, message, finished):
     out = tmp_path / "out.parquet"
+    given = {"weights": beside()[0], "contrasts": CONTRASTS}
     if finished:
-        stream_batch(model, VALUES, out, chunk=CHUNK)
+        stream_batch(model, VALUES, out, chunk=CHUNK, **given)
     else:
-        interrupted(model, out)
+        interrupted(model, out, **given)
+    options = given | options
     if finished and "chunk" in options:
         assert stream_batch(model, VALUES, out, resume=True, **options).n_fitted == 0
         return
@@ -291,7 +494,7 @@ def test_something_else_is_not_resumed(model, tmp_path, formula, data, source, o
 def test_another_version_does_not_resume(model, tmp_path, monkeypatch):
     out = tmp_path / "out.parquet"
     interrupted(model, out)
-    monkeypatch.setattr(stream, "__version__", "99")
+    monkeypatch.setattr(stream_parts, "__version__", "99")
     with pytest.raises(ValueError, match=r"version of lmmjax: '.*' there, '99' here"):
         stream_batch(model, VALUES, out, resume=True)
 
@@ -363,6 +566,22 @@ def test_command(model, files, options):
     assert manifest["method"] == ("ML" if "--ml" in options else "REML")
 
 
+def test_command_with_weights_offsets_and_contrasts(model, files):
+    for name, array in zip(("w", "o"), beside(), strict=True):
+        pd.DataFrame(array, columns=[f"g{k}" for k in range(T)]).to_parquet(files / f"{name}.parquet")
+    options = ["--response-weights", files / "w.parquet", "--response-offset", files / "o.parquet"]
+    result = run(files, *options, "--contrast", CONTRASTS[0], "--contrast", CONTRASTS[1])
+    assert result.exit_code == 0, result.output
+    weights, offset = beside()
+    fits = model.fit_batch(VALUES, weights=weights, offset=offset)
+    out = pd.read_parquet(files / "out.parquet")
+    np.testing.assert_allclose(out["deviance"], fits.deviance, rtol=1e-10)
+    # a contrast of coefficients that are reported, too
+    difference = out["estimate:x"] - 0.5 * out["estimate:Intercept"]
+    np.testing.assert_allclose(out["estimate:x - 0.5 * Intercept"], difference, rtol=1e-12, atol=1e-12)
+    assert "p:sum of both" in out
+
+
 def test_command_resumes(model, files):
     interrupted(model, files / "out.parquet", files / "y.parquet")
     result = run(files)
@@ -372,6 +591,20 @@ def test_command_resumes(model, files):
     assert result.exit_code == 0, result.output
     assert "were done before" in result.output
     assert pq.read_metadata(files / "out.parquet").num_rows == T
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--contrast", "x - z"), "unknown coefficient 'z'"),
+        (("--response-weights", "absent.npy"), "absent.npy: No such file"),
+        (("--num-processes", "2"), "--num-processes is for processes that share the work: add --distributed"),
+    ],
+)
+def test_command_refuses_bad_options(files, options, message):
+    result = run(files, *options)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(

@@ -97,11 +97,11 @@ class Structure:
             out.append(moved @ moved.T)
         return tuple(out)
 
-    def start(self, d: Array, floor: float) -> tuple[Array, tuple[Array, ...]]:
-        """`pivoted` for positive definite matrices near d: variances ≥ floor, |correlations| ≤ 0.9."""
+    def start(self, d: Array, floor: Array) -> tuple[Array, tuple[Array, ...]]:
+        """`pivoted` for positive definite matrices near d: variances ≥ floor (m,), |correlations| ≤ 0.9."""
         positive = []
-        for matrix in self.matrices(d):
-            root = jnp.sqrt(jnp.maximum(diagonal(matrix), floor))
+        for matrix, least in zip(self.matrices(d), self.matrices(floor), strict=True):
+            root = jnp.sqrt(jnp.maximum(diagonal(matrix), diagonal(least)))
             eye = jnp.eye(matrix.shape[0], dtype=d.dtype)
             off = matrix / (root[:, None] * root[None, :]) * (1 - eye)
             reach = jnp.max(jnp.sum(jnp.abs(off), axis=1))

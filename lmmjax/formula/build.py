@@ -97,6 +97,7 @@ def model_frame(
         terms=fixed.terms,
         term_factors=fixed.term_factors,
         factor_levels=fixed.levels,
+        factor_values=fixed.values,
         recipe=lambda kept: _Recipe(parts, kept, kinds, "offset" in arrays),
     )
 

@@ -16,7 +16,7 @@ import copy
 import re
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
@@ -39,7 +39,8 @@ class Part:
     `label` says what to call it in a message; `columns` are those of the data it uses, `bare` those
     among them that are terms of their own and not inside an expression; `is_vector` if its value is one
     numeric column. `spec` is formulaic's Formula, and once fitted its ModelSpec; `names` are the
-    columns of the matrix then, `terms` their positions by term, `levels` those of categorical factors.
+    columns of the matrix then, `terms` their positions by term, `levels` those of categorical factors,
+    `values` the factors of terms that have a categorical one: codes (n,) into its levels, or numbers (n, k).
     """
 
     label: str
@@ -48,6 +49,7 @@ class Part:
     is_vector: bool
     spec: Any
     names: tuple[str, ...] = ()
+    values: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def terms(self) -> dict[str, np.ndarray]:
@@ -126,7 +128,12 @@ def fit_parts(
         values = evaluate(rows, lost) if any(value.lost for value in again.values()) else again
         rows = kept
     fitted = {
-        name: replace(part, spec=values[name].spec, names=tuple(values[name].spec.column_names))
+        name: replace(
+            part,
+            spec=values[name].spec,
+            names=tuple(values[name].spec.column_names),
+            values=values[name].factors,
+        )
         for name, part in parts.items()
     }
     columns = _frame(table, parts.values(), rows)
@@ -164,12 +171,13 @@ def _kind(column: pd.Series) -> str:
 
 @dataclass(frozen=True)
 class _Evaluated:
-    """Matrix of the rows not `lost` to NaN, and how many each expression lost."""
+    """Matrix of the rows not `lost` to NaN, how many each expression lost, and `Part.values`."""
 
     matrix: np.ndarray
     spec: Any
     lost: set[int]
     nulls: dict[str, int]
+    factors: dict[str, np.ndarray]
 
 
 def _frame(table: Table, parts: Iterable[Part], rows: np.ndarray) -> pd.DataFrame:
@@ -203,8 +211,30 @@ def _evaluate(part: Part, frame: pd.DataFrame, drop: set[int]) -> _Evaluated:
     if not values.size:
         values = np.empty((len(frame) - len(lost), values.shape[1]))
     return _Evaluated(
-        values.astype(np.float64), matrix.model_spec, lost, {e: k for e, k in nulls.items() if k}
+        values.astype(np.float64),
+        matrix.model_spec,
+        lost,
+        {e: k for e, k in nulls.items() if k},
+        _interacting(fitted, evaluated, sorted(lost)),
     )
+
+
+def _interacting(part: Part, evaluated: dict[str, Any], lost: list[int]) -> dict[str, np.ndarray]:
+    """`Part.values` of the rows that are not lost."""
+    levels, out = part.levels, {}
+    for factors in part.term_factors.values():
+        if not any(expr in levels for expr in factors):
+            continue
+        for expr in factors:
+            inner = getattr(evaluated[expr], "__wrapped__", evaluated[expr])
+            if expr in levels:
+                array = pd.Categorical(np.asarray(inner), categories=list(levels[expr])).codes
+            elif isinstance(inner, dict):
+                array = np.column_stack([np.asarray(column, float) for column in inner.values()])
+            else:
+                array = np.asarray(inner, float).reshape(len(inner), -1)
+            out[expr] = np.delete(array, lost, axis=0)
+    return out
 
 
 def _not_by_row(factors: dict[str, Any], n: int) -> str:

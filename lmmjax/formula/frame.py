@@ -39,7 +39,9 @@ class ModelFrame:
     x (n, p) float64, columns `x_names`; `aliased` names the columns left out because they depend
     linearly on earlier ones. `term_slices` gives for each fixed term ("Intercept", "Days", "age:Sex")
     the positions of its columns in x (empty if all are aliased), `term_factors` the factors it is made
-    of, `factor_levels` the levels of those that are categorical. `rows` are the positions in the data
+    of, `factor_levels` the levels of those that are categorical, `factor_values` for terms with a
+    categorical factor the values of each of their factors: codes (n,) into its levels, or numbers (n, k).
+    `rows` are the positions in the data
     of the rows kept, `index` their labels; `missing` counts the missing values of each column,
     `n_dropped` the rows they cost. weights and offset are (n,) or None; `offset` is the sum of all.
     """
@@ -60,6 +62,7 @@ class ModelFrame:
     term_slices: dict[str, np.ndarray]
     term_factors: dict[str, tuple[str, ...]]
     factor_levels: dict[str, tuple]
+    factor_values: dict[str, np.ndarray] = field(default_factory=dict)
     _recipe: Any = field(default=None, repr=False)
 
 
@@ -75,6 +78,7 @@ def take_rows(frame: ModelFrame, keep: np.ndarray, weights: np.ndarray | None = 
         offset=None if frame.offset is None else frame.offset[keep],
         rows=frame.rows[keep],
         index=frame.index[keep],
+        factor_values={expr: values[keep] for expr, values in frame.factor_values.items()},
     )
 
 

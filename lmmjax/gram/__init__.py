@@ -4,24 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from lmmjax.basis import Rows
 from lmmjax.design import Design
-from lmmjax.gram.base import CrossProducts, Gram, GramJet, Prepared, Projection, ResponseProducts
+from lmmjax.gram.base import Cost, CrossProducts, Gram, GramJet, Prepared, Projection, ResponseProducts
+from lmmjax.gram.crossing import CrossedPrepared
 from lmmjax.gram.dense import DensePrepared
+from lmmjax.gram.factors import grouping_factors
 from lmmjax.gram.grouping import GroupedPrepared
+from lmmjax.gram.nesting import NestedPrepared
+from lmmjax.gram.slots import MOST, width
 
-BACKENDS: dict[str, Callable[..., Prepared]] = {"grouped": GroupedPrepared, "dense": DensePrepared}
+BACKENDS: dict[str, Callable[..., Prepared]] = {
+    "grouped": GroupedPrepared,
+    "nested": NestedPrepared,
+    "crossed": CrossedPrepared,
+    "dense": DensePrepared,
+}
 
 
 def choose(design: Design) -> str:
     """Name of the cheapest backend that covers the design."""
-    if not design.terms:
+    factors = grouping_factors(design)
+    if not factors:
         return "dense"
-    first = design.terms[0].codes
-    shared = all(term.codes is first or np.array_equal(term.codes, first) for term in design.terms[1:])
-    return "grouped" if shared else "dense"
+    columns = width(design)
+    if columns is None:
+        return "crossed"
+    return "grouped" if len(factors) == 1 or columns <= MOST else "nested"
 
 
 def prepare(design: Design, rows: Rows, backend: str | None = None, **options) -> Prepared:
@@ -29,13 +38,12 @@ def prepare(design: Design, rows: Rows, backend: str | None = None, **options) -
     name = choose(design) if backend is None else backend
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}; the known ones are: {', '.join(sorted(BACKENDS))}")
-    if name == "grouped" and choose(design) != "grouped":
-        raise ValueError("the grouped backend needs random terms that all share one grouping factor")
     return BACKENDS[name](design, rows, **options)
 
 
 __all__ = [
     "BACKENDS",
+    "Cost",
     "CrossProducts",
     "Gram",
     "GramJet",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,22 @@ class GramJet:
     value: Gram
     first: Gram
     second: Gram
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What one evaluation with first and second derivatives takes, roughly.
+
+    Attributes
+    ----------
+    operations : floating-point operations.
+    memory : bytes that it holds beside the products.
+    roles : per term, how the backend treats its factor.
+    """
+
+    operations: float
+    memory: float
+    roles: tuple[str, ...]
 
 
 @record
@@ -72,9 +89,23 @@ class CrossProducts(abc.ABC):
         return False
 
     @property
+    def individual(self) -> bool:
+        """Whether responses with weights of their own can be mapped over, each with its own products."""
+        return False
+
+    @property
+    def costly(self) -> bool:
+        """Whether one evaluation takes so long that a fit makes one descent only."""
+        return False
+
+    @property
     def vector(self) -> int:
         """Length of the vectors that one response works on beside its small blocks: 1 if there are none."""
         return 1
+
+    @abc.abstractmethod
+    def cost(self) -> Cost:
+        """Operations and memory of one evaluation, from the sizes alone."""
 
     @abc.abstractmethod
     def gram(self, d: Array, response: ResponseProducts) -> Gram:

@@ -11,7 +11,7 @@ from lmmjax.basis import Rows
 from lmmjax.covariance import Structure
 from lmmjax.covariance.structure import unit_entries
 from lmmjax.design import Design
-from lmmjax.gram.base import CrossProducts, Gram, GramJet, Prepared, Projection, ResponseProducts
+from lmmjax.gram.base import Cost, CrossProducts, Gram, GramJet, Prepared, Projection, ResponseProducts
 
 LARGEST = 8000
 """Most rows: beyond, the n × n matrices of one evaluation take gigabytes and minutes."""
@@ -31,6 +31,11 @@ class DenseProducts(CrossProducts):
     @property
     def sequential(self) -> bool:
         return True
+
+    def cost(self) -> Cost:
+        n, m = self.x.shape[1], self.structure.n_entries
+        roles = ("in the matrix of the rows",) * len(self.structure.terms)
+        return Cost(n**3 * (7 / 3 + 2 * m), 8.0 * n**2 * (2 * m + 4), roles)
 
     def _factor(self, d: Array) -> Array:
         # H = I + Σ Z D Zᵀ on the rows of the same group

@@ -16,6 +16,7 @@ Groups of one pattern have the same R; then only Σ C_iCᵢᵀ of each pattern i
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -23,7 +24,10 @@ from lmmjax._linalg import hold, matmul, sweep, transpose
 from lmmjax._types import Array, namespace, record, static
 from lmmjax.covariance import Structure
 from lmmjax.covariance.structure import unit_entries
-from lmmjax.gram.base import CrossProducts, Gram, GramJet, Projection, ResponseProducts
+from lmmjax.gram.base import Cost, CrossProducts, Gram, GramJet, Projection, ResponseProducts
+
+SHORT = 60
+"""Size up to which the algebra of one response is written out, scalar by scalar, and no vector is left."""
 
 
 @record
@@ -32,13 +36,15 @@ class GroupedProducts(CrossProducts):
 
     Attributes
     ----------
-    r : (q, q, K) lower triangular R of each pattern (K = G without compression); q counts the
-        columns of all terms.
+    r : (q, r, K) lower triangular R of each pattern (K = G without compression); q counts the
+        columns of all terms, r ≤ q those of the basis that some group needs.
     count : (K,) groups of each pattern; 0 marks padding.
     within_xx : (p, p) products within groups.
-    between_xx : with compression (q(q+1)/2, K, p, p), Σ C_aᵀC_b + C_bᵀC_a (halved for a = b) over
-        the groups of each pattern; without it C_x (q, p, G).
+    between_xx : with compression (r(r+1)/2, K, p, p), Σ C_aᵀC_b + C_bᵀC_a (halved for a = b) over
+        the groups of each pattern; without it C_x (r, p, G).
     logdet_r : log|R|.
+    places : per term the first column of each of its copies; empty if every term has one, in order.
+    slots : for nested factors, per term the copy and the group (G′,) of each of its own groups.
     """
 
     r: Array
@@ -48,21 +54,43 @@ class GroupedProducts(CrossProducts):
     logdet_r: Array
     structure: Structure = static()
     compressed: bool = static()
+    places: tuple[tuple[int, ...], ...] = static(default=())
+    slots: tuple[tuple[Array, Array], ...] = ()
 
     @property
     def size(self) -> float:
-        q, patterns = self.r.shape[0], self.r.shape[-1] if self.compressed else 1
+        q, patterns = self.r.shape[1], self.r.shape[-1] if self.compressed else 1
         return patterns * q**2 * self.structure.n_entries + self.within_xx.shape[0] ** 2
 
     @property
     def vector(self) -> int:
-        return 1 if self.compressed else self.r.shape[-1] * self.r.shape[0] ** 2
+        if self.compressed and self.size <= SHORT:
+            return 1
+        return self.r.shape[-1] * self.r.shape[1] ** 2
+
+    @property
+    def individual(self) -> bool:
+        return True
+
+    @property
+    def tied(self) -> bool:
+        """Whether a term has several copies of its columns, which share one D."""
+        return any(len(places) > 1 for places in self.places)
+
+    def cost(self) -> Cost:
+        q, patterns, m = self.r.shape[0], self.r.shape[-1], self.structure.n_entries
+        columns = self.within_xx.shape[0] + 1
+        products = q * (q + 1) // 2 * columns**2 if self.compressed else q**3 * columns**2
+        numbers = patterns * (1 + m + m**2)
+        kind = f"{patterns} patterns of groups" if self.compressed else "group by group"
+        roles = tuple(f"{kind}, {len(place)} a group" if len(place) > 1 else kind for place in self._places())
+        return Cost(2.0 * numbers * (2 * q**3 + products), 8.0 * numbers * q**2, roles)
 
     def _blocks(self, d: Array) -> tuple[Array, Array, Array]:
-        """log|I + RᵀDR| (K,), H (q, q, K), J = RH (q, q, K)."""
+        """log|I + RᵀDR| (K,), H (r, r, K), J = RH (q, r, K)."""
         xp = namespace(d, self.r)
         big_d = xp.tensordot(self.units.astype(d.dtype), d, axes=(0, 0))[..., None]
-        eye = xp.eye(self.r.shape[0], dtype=d.dtype)[..., None]
+        eye = xp.eye(self.r.shape[1], dtype=d.dtype)[..., None]
         logdet, h = sweep(eye + matmul(matmul(transpose(self.r), big_d), self.r))
         h = hold(h)
         return logdet, h, matmul(self.r, h)
@@ -70,14 +98,20 @@ class GroupedProducts(CrossProducts):
     @property
     def units(self) -> np.ndarray:
         """E (m, q, q) with D = Σ d_c E_c, in the merged columns of all terms."""
-        q, m = sum(term.q for term in self.structure.terms), self.structure.n_entries
-        units = np.zeros((m, q, q))
-        column = 0
-        for term, s in zip(self.structure.terms, self.structure.entry_slices(), strict=True):
-            block = slice(column, column + term.q)
-            units[s, block, block] = unit_entries(term)
-            column += term.q
+        terms, places = self.structure.terms, self._places()
+        # not from the shape of r, which a batching rule sees with an axis of responses
+        q = max((place[-1] + term.q for term, place in zip(terms, places, strict=True)), default=0)
+        units = np.zeros((self.structure.n_entries, q, q))
+        for term, s, copies in zip(terms, self.structure.entry_slices(), places, strict=True):
+            for place in copies:
+                block = slice(place, place + term.q)
+                units[s, block, block] = unit_entries(term)
         return units
+
+    def _places(self) -> tuple[tuple[int, ...], ...]:
+        """The first column of every copy of each term."""
+        widths = np.cumsum([0, *(term.q for term in self.structure.terms)])
+        return self.places or tuple((int(first),) for first in widths[:-1])
 
     def gram(self, d: Array, response: GroupedResponse) -> Gram:
         logdet, h, _ = self._blocks(d)
@@ -168,12 +202,21 @@ class GroupedProducts(CrossProducts):
         u = matmul(j, transpose(self.r))
         tx = matmul(j, self.between_xx)
         ty = matmul(j, response.between_xy[:, None])[:, 0]
-        out, column = [], 0
-        for term in self.structure.terms:
-            block = slice(column, column + term.q)
-            out.append(Projection(u[block, block], tx[block], ty[block]))
-            column += term.q
+        out = []
+        for k, (term, places) in enumerate(zip(self.structure.terms, self._places(), strict=True)):
+            blocks = [slice(place, place + term.q) for place in places]
+            copies = [Projection(u[block, block], tx[block], ty[block]) for block in blocks]
+            out.append(_gather(copies, *self.slots[k]) if self.slots else copies[0])
         return tuple(out)
+
+
+def _gather(copies: list[Projection], slot: Array, group: Array) -> Projection:
+    """The projection whose every group is one of a copy's."""
+
+    def pick(*arrays: Array) -> Array:
+        return jnp.moveaxis(jnp.moveaxis(jnp.stack(arrays), -1, 1)[slot, group], 0, -1)
+
+    return jax.tree.map(pick, *copies)
 
 
 @record
@@ -183,8 +226,8 @@ class GroupedResponse(ResponseProducts):
     Attributes
     ----------
     within_xy : (p,), within_yy : ().
-    between_xy : with compression (q(q+1)/2, K, p); without it C_y (q, G).
-    between_yy : with compression (q(q+1)/2, K); without it empty.
+    between_xy : with compression (r(r+1)/2, K, p); without it C_y (r, G).
+    between_yy : with compression (r(r+1)/2, K); without it empty.
     """
 
     within_xy: Array

@@ -11,6 +11,7 @@ from lmmjax.basis import Rows
 from lmmjax.design import Design
 from lmmjax.gram.base import Prepared
 from lmmjax.gram.grouped import GroupedProducts, GroupedResponse
+from lmmjax.gram.slots import layout
 
 RANK_TOL = 1e-10
 """A column whose part orthogonal to the earlier ones is below this, relative, adds nothing in its group."""
@@ -32,13 +33,18 @@ class GroupedPrepared(Prepared):
     """
 
     def __init__(self, design: Design, rows: Rows, compress: bool | None = None):
-        z = jnp.concatenate(rows.z) if namespace(*rows.z) is jnp else np.concatenate(rows.z)
+        plan = layout(design, rows.z)
+        z = plan.expand(rows.z)
         xp = namespace(z, rows.x)
-        codes, groups = design.terms[0].codes, design.terms[0].n_groups
-        q, p = z.shape[0], rows.x.shape[0]
+        codes, groups = plan.codes, int(plan.n_groups)
+        p = rows.x.shape[0]
         self.order = np.argsort(codes, kind="stable")
         self.segments = Segments(codes[self.order], groups)
-        basis, r = _orthogonalise(xp, xp.take(z, self.order, axis=1), self.segments)
+        basis, r = orthogonalise(xp, xp.take(z, self.order, axis=1), self.segments)
+        # a parent's column often lies in those of its children: then no group needs it in the basis
+        tied = xp is np and any(len(places) > 1 for places in plan.places)
+        kept = [j for j in range(len(z)) if not tied or np.any(r[j])]
+        q, r = len(kept), r[np.array(kept)]
         pattern, first, k = np.arange(groups), np.arange(groups), groups
         concrete = xp is np
         if concrete and compress is not False:
@@ -52,7 +58,7 @@ class GroupedPrepared(Prepared):
             rank[by_pattern] = np.arange(groups)
             self.order = np.argsort(rank[codes], kind="stable")
             self.segments = Segments(rank[codes][self.order], groups)
-            basis, _ = _orthogonalise(xp, xp.take(z, self.order, axis=1), self.segments)
+            basis, _ = orthogonalise(xp, xp.take(z, self.order, axis=1), self.segments)
             r = r[:, :, first]
             self.bounds = np.searchsorted(pattern[by_pattern], np.arange(k + 1))
             count = np.diff(self.bounds).astype(float)
@@ -61,7 +67,7 @@ class GroupedPrepared(Prepared):
         self.padding = bucket(k) - k
         self.q, self.k = q, k
         x = xp.take(rows.x, self.order, axis=1)
-        self.columns = [self.segments.column(column) for column in basis]
+        self.columns = [self.segments.column(basis[j]) for j in kept]
         self.c_x = xp.stack([column.sum(x.T).T for column in self.columns])
         self.x_within = x - self._between(xp.swapaxes(self.c_x, 1, 2)).T
         self.shared = GroupedProducts(
@@ -72,6 +78,8 @@ class GroupedPrepared(Prepared):
             rows.logdet_r,
             design.structure,
             self.compressed,
+            plan.places,
+            () if self.compressed else plan.slots,
         )
 
     def respond(self, residual: Array, factor: Array) -> GroupedResponse:
@@ -208,7 +216,7 @@ def bucket(k: int) -> int:
     return 3 * power // 4 if k <= 3 * power // 4 else power
 
 
-def _orthogonalise(xp, z: Array, segments: Segments) -> tuple[list[Array], Array]:
+def orthogonalise(xp, z: Array, segments: Segments) -> tuple[list[Array], Array]:
     """Gram–Schmidt, done twice, within every group: Z_i = Q_iR_i with R (q, q, G) upper triangular.
 
     A column that depends on the earlier ones within its group gets a zero column in Q and a zero row in R.
@@ -235,9 +243,9 @@ def _orthogonalise(xp, z: Array, segments: Segments) -> tuple[list[Array], Array
 
 def _patterns(r: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """Pattern of each group (G,), a group of each pattern (K,), and K."""
-    q, groups = r.shape[0], r.shape[-1]
-    rows, cols = np.triu_indices(q)
-    key = r[rows, cols]
+    groups = r.shape[-1]
+    key = r.reshape(-1, groups)
+    key = key[np.any(key, axis=1)]
     scale = np.abs(key).max(axis=1, keepdims=True)
     rounded = np.round(key / np.where(scale > 0, scale, 1.0) * PATTERN_DIGITS).astype(np.int64)
     _, first, pattern = np.unique(rounded, axis=1, return_index=True, return_inverse=True)

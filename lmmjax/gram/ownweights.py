@@ -18,6 +18,7 @@ from lmmjax.basis import Basis, Origin, solve_upper
 from lmmjax.design import Design
 from lmmjax.gram.grouped import GroupedProducts, GroupedResponse
 from lmmjax.gram.grouping import RANK_TOL
+from lmmjax.gram.slots import layout
 
 BLOCK = 128
 """Responses at a time."""
@@ -30,13 +31,14 @@ class OwnWeights:
     """A grouped design, ready for responses with weights."""
 
     def __init__(self, design: Design, basis: Basis):
-        codes = design.terms[0].codes
-        self.order = np.argsort(codes, kind="stable")
-        self.codes, self.groups = codes[self.order], design.terms[0].n_groups
-        n = len(codes)
-        self.by_group = sp.csr_array((np.ones(n), (self.codes, np.arange(n))), shape=(self.groups, n))
         pairs = zip(design.terms, basis.outward, strict=True)
-        self.z = np.concatenate([(term.z @ back).T for term, back in pairs])[:, self.order]
+        z = tuple((term.z @ back).T for term, back in pairs)
+        plan = layout(design, z)
+        self.order = np.argsort(plan.codes, kind="stable")
+        self.codes, self.groups, self.places = plan.codes[self.order], plan.n_groups, plan.places
+        n = design.n
+        self.by_group = sp.csr_array((np.ones(n), (self.codes, np.arange(n))), shape=(self.groups, n))
+        self.z = plan.expand(z)[:, self.order]
         self.x = design.x.T[:, self.order]
         self.offset = None if design.offset is None else design.offset[self.order]
         self.basis, self.structure = basis, design.structure
@@ -58,7 +60,7 @@ class OwnWeights:
         lanes = y.shape[1]
         r, within_xx, c_x, logdet_r, within_xy, within_yy, c_y, beta, scale, x_factor, n, fine = joined
         shared = GroupedProducts(
-            r, np.ones((self.groups, lanes)), within_xx, c_x, logdet_r, self.structure, False
+            r, np.ones((self.groups, lanes)), within_xx, c_x, logdet_r, self.structure, False, self.places
         )
         response = GroupedResponse(within_xy, within_yy, c_y, np.zeros((0, lanes)))
         spread = [tuple(_repeat(b, lanes) for b in side) for side in (self.basis.inward, self.basis.outward)]

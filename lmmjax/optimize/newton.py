@@ -20,6 +20,9 @@ Objective = Callable[[Array, Any], tuple[Array, Array, Array, Any]]
 NEAR = 1e-4
 """Newton decrement, in units of the objective, from which a projection is worth a try."""
 
+HOPELESS = 0.1
+"""Rise of the objective, predicted of a projection, from which it is not."""
+
 
 @record
 class NewtonState:
@@ -79,7 +82,8 @@ def newton(
     refine : (x, context, aux, n_iter) → a point and its context, which take the place of the first Newton
         step (a better start) and of every `every`-th (the same point in better coordinates).
     projections : maps to nearby points (exact zeros), preferred when f is not worse there. The first is
-        tried near the optimum, the others at it; one that leaves x alone costs nothing.
+        tried near the optimum, the others at it; one that leaves x alone, or of which a rise by `HOPELESS`
+        is predicted, costs nothing.
 
     Source: Nocedal & Wright (2006), chapters 3.4 and 4, doi:10.1007/978-0-387-40065-5.
     """
@@ -156,7 +160,9 @@ def newton(
             close = (decrement <= NEAR) & take & ~new.curved & ~renew
             due = (tried == k) & (settled if k else close | settled)
             image = projection(x)
-            moves = jnp.any(image != x)
+            step = image - x
+            rise = gradient @ step + 0.5 * step @ hessian @ step
+            moves = jnp.any(image != x) & ~(take & (rise > HOPELESS))
             trial = jnp.where(due & moves, image, trial)
             projecting = projecting | (due & moves)
             tried = jnp.where(due & ~moves, k + 1, tried)

@@ -1,0 +1,176 @@
+"""Linear contrasts and hypotheses from texts, dicts and arrays to rows of weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lmmjax.formula.columns import nearest
+
+
+def contrast_matrix(contrasts: Any, x_names: list[str]) -> tuple[np.ndarray, list[str], bool]:
+    """Weights L (k, p) with labels, and whether several contrasts were asked for.
+
+    Parameters
+    ----------
+    contrasts : as for `BatchFit.contrast`.
+    """
+    if isinstance(contrasts, str | Mapping):
+        pieces, several = [contrasts], False
+    elif isinstance(contrasts, list | tuple) and any(isinstance(c, str | Mapping) for c in contrasts):
+        pieces, several = list(contrasts), True
+    else:
+        try:
+            array = np.asarray(contrasts, dtype=float)
+        except (TypeError, ValueError):
+            raise ValueError("a contrast is a text, a dict {coefficient: weight} or an array") from None
+        if array.ndim not in (1, 2) or array.shape[-1] != len(x_names):
+            raise ValueError(
+                f"contrasts have shape {array.shape}; the model has {len(x_names)} coefficients "
+                f"({', '.join(x_names)}): pass ({len(x_names)},) or (k, {len(x_names)})"
+            )
+        pieces, several = list(np.atleast_2d(array)), array.ndim == 2
+    rows = [_row(piece, x_names) for piece in pieces]
+    labels = [
+        piece if isinstance(piece, str) else _text(row, x_names)
+        for piece, row in zip(pieces, rows, strict=True)
+    ]
+    for row, label in zip(rows, labels, strict=True):
+        _check_row(row, label)
+    return np.array(rows).reshape(-1, len(x_names)), labels, several
+
+
+def _row(piece: Any, x_names: list[str]) -> np.ndarray:
+    if isinstance(piece, str):
+        return parse_contrast(piece, x_names)
+    if not isinstance(piece, Mapping):
+        return np.asarray(piece, dtype=float)
+    row = np.zeros(len(x_names))
+    for name, weight in piece.items():
+        if name not in x_names:
+            raise ValueError(f"unknown coefficient {name!r}: {nearest(str(name), x_names)}")
+        row[x_names.index(name)] = weight
+    return row
+
+
+def hypothesis(l: Any, x_names: list[str], rhs: Any = None) -> tuple[np.ndarray, np.ndarray, str]:
+    """Rows (k, p), right-hand sides (k,) and text of the hypothesis Lβ = rhs.
+
+    Parameters
+    ----------
+    l : as for `Fit.test`. A text may be an equation.
+    rhs : a number or (k,); None for what the texts say, or 0.
+    """
+    pieces = [l] if isinstance(l, str) else list(l) if isinstance(l, list | tuple) else None
+    if pieces and all(isinstance(piece, str) for piece in pieces):
+        parsed = [parse_hypothesis(piece, x_names) for piece in pieces]
+        rows, right = np.concatenate([r for r, _ in parsed]), np.concatenate([r for _, r in parsed])
+        if rhs is not None and (right.any() or any(len(_split_at_equals(piece)) > 1 for piece in pieces)):
+            raise ValueError("rhs is given beside equations: write it into them, or leave it out")
+        labels = pieces
+        for row in rows:
+            _check_row(row, ", ".join(pieces))
+    else:
+        rows, labels, _ = contrast_matrix(l, x_names)
+        right = np.zeros(len(rows))
+    if rhs is not None:
+        right = np.asarray(rhs, dtype=float)
+        if right.shape not in ((), (len(rows),)) or not np.all(np.isfinite(right)):
+            raise ValueError(f"rhs has shape {right.shape}: give one finite number, or ({len(rows)},)")
+        right = np.broadcast_to(right, (len(rows),))
+    return rows, right, ", ".join(labels)
+
+
+def _check_row(row: np.ndarray, label: str) -> None:
+    if not np.all(np.isfinite(row)) or not np.any(row):
+        raise ValueError(f"contrast {label!r} is zero or not finite: give it a finite weight")
+
+
+def _text(row: np.ndarray, x_names: list[str]) -> str:
+    """A contrast as `parse_contrast` reads it."""
+    parts = [
+        ("- " if w < 0 else "+ ") + ("" if abs(w) == 1 else f"{abs(w):g} * ") + name
+        for w, name in zip(row, x_names, strict=True)
+        if w
+    ]
+    return " ".join(parts).removeprefix("+ ")
+
+
+_SIGN = re.compile(r"\s*([+-])\s*|\s+")
+_NUMBER = r"(\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+)"
+_FACTOR, _DIVISOR = re.compile(_NUMBER + r"\s*\*\s*"), re.compile(r"\s*/\s*" + _NUMBER)
+_CONSTANT = re.compile(_NUMBER + r"(?=\s*(?:[+-]|$))")
+
+
+def parse_contrast(text: str, x_names: Sequence[str]) -> np.ndarray:
+    """Weights (p,) of a text such as "a - b" or "0.5 * a + b / 2".
+
+    Coefficient names are matched literally, the longest first, so "Sex[T.F]:Days" or "I(x - 1)" need no
+    quotes.
+    """
+    return _parse(text, x_names, constants=False)[0]
+
+
+def parse_hypothesis(text: str, x_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (k, p) and right-hand sides (k,) of "2 * a - b = 3", "a = b = 0", or "a", which is "a = 0"."""
+    sides = [_parse(side, x_names, constants=True) for side in _split_at_equals(text)]
+    rows, constants = (np.array(column) for column in zip(*sides, strict=True))
+    if len(sides) == 1:
+        return rows, -constants
+    if not any(np.any(row) for row in rows):
+        raise ValueError(f"hypothesis {text!r} names no coefficient: there are {', '.join(x_names)}")
+    return rows[:-1] - rows[1:], constants[1:] - constants[:-1]
+
+
+def _split_at_equals(text: str) -> list[str]:
+    """Pieces of the text between signs = outside brackets: an expression in a name may have its own."""
+    pieces, depth = [""], 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if character != "=" or depth:
+            pieces[-1] += character
+        elif pieces[-1] or len(pieces) == 1:
+            # the second of == begins no piece
+            pieces.append("")
+    return pieces
+
+
+def _parse(text: str, x_names: Sequence[str], *, constants: bool) -> tuple[np.ndarray, float]:
+    """Weights (p,) and the sum of the constants, where these are allowed."""
+    row, constant = np.zeros(len(x_names)), 0.0
+    longest = sorted(x_names, key=len, reverse=True)
+    at, rest = 0, text.rstrip()
+    while at < len(rest) or at == 0:
+        sign = _SIGN.match(rest, at)
+        if at and not (sign and sign.group(1)):
+            raise ValueError(f"contrast {text!r}: + or - expected at position {at}: {rest[at:]!r}")
+        at = sign.end() if sign else at
+        weight = -1.0 if sign and sign.group(1) == "-" else 1.0
+        if factor := _FACTOR.match(rest, at):
+            weight *= float(factor.group(1))
+            at = factor.end()
+        name = next((n for n in longest if rest.startswith(n, at) and _ends(rest, at + len(n))), None)
+        if name is None and constants and (number := _CONSTANT.match(rest, at)):
+            constant += weight * float(number.group(1))
+            at = number.end()
+            continue
+        if name is None:
+            found = re.split(r"\s+[+-]\s+|\s*/\s*|\s+$", rest[at:])[0]
+            raise ValueError(
+                f"contrast {text!r}: unknown coefficient {found!r} at position {at}: "
+                + nearest(found, x_names)
+            )
+        at += len(name)
+        if divisor := _DIVISOR.match(rest, at):
+            weight /= float(divisor.group(1)) or np.nan
+            at = divisor.end()
+        row[list(x_names).index(name)] += weight
+    return row, constant
+
+
+def _ends(text: str, at: int) -> bool:
+    """Whether a name may end here: not in the middle of a longer word."""
+    return at == len(text) or text[at] in " \t+-/"

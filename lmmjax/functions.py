@@ -1,0 +1,112 @@
+"""Functions of the parameters by name, with standard errors: for one fit or for each of many responses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from lmmjax import varcomp
+from lmmjax.inference.delta import delta, wald_limits
+from lmmjax.inference.r2 import group_shares, r_squared, share_weights
+
+if TYPE_CHECKING:
+    from lmmjax.batchfit import BatchFit
+    from lmmjax.model import Model
+    from lmmjax.results import Fit
+
+COLUMNS = ["estimate", "se", "lower", "upper"]
+
+
+def require_level(level: float) -> float:
+    """The level, or ValueError."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, not {level}")
+    return level
+
+
+def icc(model: Model, by_group: bool) -> tuple[Callable, list[str]]:
+    """The intraclass correlation as a function of (β, ψ), with its name; by grouping factor if asked for."""
+    weights, groups = share_weights(model.design, [term.group for term in model.frame.random])
+    shares = group_shares(weights)
+    if by_group:
+        return lambda beta, psi: shares(beta, psi)[..., :-1], groups
+    return lambda beta, psi: shares(beta, psi)[..., -1:], ["icc"]
+
+
+def r2(model: Model) -> tuple[Callable, list[str]]:
+    """Marginal and conditional R² as a function of (β, ψ), with their names."""
+    weights, _ = share_weights(model.design, [term.group for term in model.frame.random])
+    return r_squared(weights), ["marginal", "conditional"]
+
+
+def named(model: Model, fun: Callable) -> tuple[Callable, list[str]]:
+    """A function of a dict of parameters as a function of (β, ψ), and the names of its values."""
+    rows, x_names = model.components, list(model.frame.x_names)
+    labels = varcomp.names(rows)
+    known: list[str] = []
+
+    def of_arrays(beta: Any, psi: Any) -> Any:
+        values = fun(dict(zip(labels + x_names, [*_sd_scale(psi, rows), *beta], strict=True)))
+        if isinstance(values, Mapping):
+            known[:] = [str(name) for name in values]
+            values = list(values.values())
+        if not isinstance(values, list | tuple):
+            return values
+        return jnp.stack([jnp.asarray(value, psi.dtype) for value in values])
+
+    beta = jax.ShapeDtypeStruct((model.design.p,), np.float64)
+    psi = jax.ShapeDtypeStruct((len(rows),), np.float64)
+    try:
+        with jax.enable_x64(True):
+            shape = jax.eval_shape(of_arrays, beta, psi).shape
+    except KeyError as error:
+        raise ValueError(f"fun: unknown parameter {error}: there are {', '.join(labels + x_names)}") from None
+    if len(shape) > 1:
+        raise ValueError(f"fun returned shape {shape}: return a scalar, a vector or a dict of scalars")
+    size = shape[0] if shape else 1
+    numbered = ["value"] if not shape else [f"value{k}" for k in range(size)]
+    return of_arrays, list(known) or numbered
+
+
+def _sd_scale(psi: Any, rows: list[varcomp.Component]) -> list[Any]:
+    """Standard deviations and correlations of ψ (m + 1,), traced."""
+    variance = {(r.term, r.i): k for k, r in enumerate(rows) if r.i == r.j}
+    return [
+        jnp.sqrt(psi[k])
+        if row.i == row.j
+        else psi[k] / jnp.sqrt(psi[variance[row.term, row.i]] * psi[variance[row.term, row.j]])
+        for k, row in enumerate(rows)
+    ]
+
+
+def table(fit: Fit, fun: Callable, names: list[str], level: float, scale: str = "identity") -> pd.DataFrame:
+    """Columns estimate, se, lower, upper of fun(β, ψ), a row a value."""
+    arrays = [fit.estimate.beta, fit.estimate.psi, fit.estimate.cov_beta, fit.estimate.cov_psi]
+    with jax.enable_x64(True):
+        value, cov = delta(fun, *(jnp.asarray(a) for a in arrays))
+    columns = _columns(np.asarray(value), np.asarray(cov), level, scale)
+    return pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)), index=names)
+
+
+def batch_table(
+    fits: BatchFit, fun: Callable, names: list[str], level: float, scale: str = "identity"
+) -> pd.DataFrame:
+    """The same for every response: responses × (name, column)."""
+    require_level(level)
+    arrays = [fits.estimate.beta, fits.estimate.psi, fits.estimate.cov_beta, fits.estimate.cov_psi]
+    with jax.enable_x64(True):
+        value, cov = jax.jit(jax.vmap(lambda *a: delta(fun, *a)))(*(np.asarray(a) for a in arrays))
+    columns = _columns(np.asarray(value), np.asarray(cov), level, scale)
+    labels = pd.MultiIndex.from_product([names, COLUMNS])
+    return pd.DataFrame(np.stack(columns, axis=-1).reshape(len(fits), -1), index=fits.names, columns=labels)
+
+
+def _columns(value: np.ndarray, cov: np.ndarray, level: float, scale: str) -> tuple[np.ndarray, ...]:
+    with np.errstate(invalid="ignore"):
+        se = np.sqrt(np.diagonal(cov, axis1=-2, axis2=-1))
+    return value, se, *wald_limits(value, se, level, scale)

@@ -1,0 +1,1 @@
+"""Inference: tests and intervals from derivatives of the likelihood and from refits."""

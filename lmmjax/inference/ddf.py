@@ -1,0 +1,177 @@
+"""Denominator degrees of freedom: Satterthwaite, and Kenward & Roger with their adjusted covariance.
+
+F = XᵀV⁻¹X with derivatives P_i = ∂_iF and ∂_ijF in ψ, Φ = F⁻¹ = cov(β̂), A the covariance of ψ̂. V is
+linear in ψ, so that ½∂_ijF is the symmetric part of Q_ij = XᵀV⁻¹V_iV⁻¹V_jV⁻¹X and
+tr(V⁻¹V_iV⁻¹V_j) = −∂_ij log|V|. For one contrast l, with v = lᵀΦl and ∂_iv = −lᵀΦP_iΦl,
+
+    df = 2v²/(∂vᵀA∂v).
+
+Kenward & Roger take for A the inverse W of the expected information
+
+    I_ij = ½[tr(V⁻¹V_iV⁻¹V_j) − tr(Φ∂_ijF) + tr(ΦP_iΦP_j)],
+
+which gives a single contrast the same formula, and adjust Φ for the bias of Φ(ψ̂),
+
+    Φ_A = Φ + 2Φ[Σ W_ij(½∂_ijF − P_iΦP_j − ¼R_ij)]Φ,      R_ij = XᵀV⁻¹(∂_ijV)V⁻¹X,
+
+R = 0 as V is linear; for a V that is not, F and log|V| are to be differentiated along the linearised V, and
+R is the argument `bend`.
+
+Everything here is in the internal coordinates of `Natural`, works on NumPy and on traced arrays, and
+calls no LAPACK except for contrasts of several rows.
+
+Sources: Fai & Cornelius (1996, doi:10.1080/00949659608811740); Kenward & Roger (1997, doi:10.2307/2533558);
+Kuznetsova, Brockhoff & Christensen (2017, doi:10.18637/jss.v082.i13); Halekoh & Højsgaard (2014,
+doi:10.18637/jss.v059.i09), whose treatment of limiting cases this follows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lmmjax._linalg import sweep
+from lmmjax._types import Array, namespace, record
+from lmmjax.inference.natural import Natural
+
+SAME_DF = 1e-8
+"""Degrees of freedom that differ by less are taken as one number."""
+
+
+@record
+class Adjusted:
+    """Kenward & Roger's covariance Φ_A (p, p) of β̂ and W (m + 1, m + 1), in internal coordinates."""
+
+    cov_beta: Array
+    cov_psi: Array
+
+
+@record
+class FTest:
+    """F of Lβ = rhs with its degrees of freedom; `unscaled` is F before the scaling λ of Kenward & Roger."""
+
+    f: Array
+    num_df: int
+    den_df: Array
+    unscaled: Array
+
+
+def kenward_roger(at: Natural, bend: Array | None = None) -> Adjusted:
+    """Φ_A and W = I⁻¹; `bend` is R (m + 1, m + 1, p, p)."""
+    xp = namespace(at.xx)
+    first, curve = at.first, 0.5 * at.second
+    phi = sweep(at.xx)[1]
+    half = phi[None] @ first
+    # tr(ΦP_iΦP_j)
+    crossed = xp.sum(half[:, None] * xp.swapaxes(half, -1, -2)[None], axis=(-2, -1))
+    traced = xp.sum(phi[None, None] * curve, axis=(-2, -1))
+    # the inverse of I; pivots that vanish belong to components that cannot be told apart
+    w = sweep(0.5 * (-at.logdet_second - 2.0 * traced + crossed), 1e-10)[1]
+    if bend is not None:
+        curve = curve - 0.25 * bend
+    weighted = xp.tensordot(w, first, axes=1)
+    bent = xp.sum(w[:, :, None, None] * curve, axis=(0, 1))
+    middle = bent - xp.sum(xp.swapaxes(half, -1, -2) @ weighted, axis=0)
+    return Adjusted(phi + 2.0 * (phi @ middle @ phi), w)
+
+
+def single_df(at: Natural, cov_psi: Array, rows: Array) -> Array:
+    """Degrees of freedom (k,) of single contrasts, the rows (k, p) of L.
+
+    Parameters
+    ----------
+    cov_psi : A, the inverse observed information for Satterthwaite's, W for Kenward & Roger's.
+    """
+    xp = namespace(at.xx, rows)
+    moved = rows @ sweep(at.xx)[1]
+    v = xp.sum(moved * rows, axis=1)
+    # lᵀΦP_iΦl / v, (m + 1, k)
+    slope = xp.sum((moved[None] @ at.first) * moved[None], axis=2) / v[None]
+    return 2.0 / xp.sum(slope * (cov_psi @ slope), axis=0)
+
+
+def satterthwaite_f(at: Natural, cov_psi: Array, rows: Array, difference: Array) -> FTest:
+    """F test of a contrast of several independent rows (k, p), by the eigenvectors of LΦLᵀ.
+
+    With the degrees of freedom ν_j of the k uncorrelated contrasts, E = Σ ν_j/(ν_j − 2) and df = 2E/(E − k).
+    As in lmerTest df = 2 if any ν_j ≤ 2, and df = ν if all are equal. For k > 1 and unequal ν_j it
+    depends on how the rows of L are scaled.
+
+    Parameters
+    ----------
+    difference : (k,) Lβ̂ − rhs in the units in which Φ is covariance.
+    """
+    xp = namespace(at.xx, rows)
+    k = rows.shape[0]
+    _, phi = sweep(at.xx)
+    values, vectors = xp.linalg.eigh(rows @ phi @ rows.T)
+    f = xp.sum((vectors.T @ difference) ** 2 / values) / k
+    nu = single_df(at, cov_psi, vectors.T @ rows)
+    above = xp.where(nu > 2.0, nu, 4.0)
+    expected = xp.sum(xp.where(xp.isinf(above), 1.0, above / (above - 2.0)))
+    pooled = xp.where(xp.any(nu <= 2.0), 2.0, 2.0 * expected / (expected - k))
+    # also where every ν is infinite and their difference is not a number
+    alike = ~(xp.max(nu) - xp.min(nu) >= SAME_DF)
+    return FTest(f, k, xp.where(alike, xp.mean(nu), pooled), f)
+
+
+def kenward_roger_f(at: Natural, adjusted: Adjusted, rows: Array, difference: Array) -> FTest:
+    """F test of a contrast of k independent rows (k, p) with Kenward & Roger's df and scaling λ.
+
+    With Θ = Lᵀ(LΦLᵀ)⁻¹L, A₁ = ΣΣ W_ij tr(ΘΦP_iΦ) tr(ΘΦP_jΦ) and A₂ = ΣΣ W_ij tr(ΘΦP_iΦ ΘΦP_jΦ), the
+    moments of the Wald statistic with Φ_A are matched as in their section 3.
+    """
+    xp = namespace(at.xx, rows)
+    k = rows.shape[0]
+    _, phi = sweep(at.xx)
+    _, inverse = sweep(rows @ phi @ rows.T)
+    projected = (rows.T @ inverse @ rows @ phi)[None] @ at.first @ phi[None]
+    trace = xp.sum(projected * xp.eye(len(phi), dtype=phi.dtype)[None], axis=(-2, -1))
+    pairs = xp.sum(projected[:, None] * xp.swapaxes(projected, -1, -2)[None], axis=(-2, -1))
+    a1, a2 = trace @ adjusted.cov_psi @ trace, xp.sum(adjusted.cov_psi * pairs)
+    _, inverse = sweep(rows @ adjusted.cov_beta @ rows.T)
+    unscaled = difference @ inverse @ difference / k
+    den_df, scaling = _moments(xp, a1, a2, k)
+    return FTest(scaling * unscaled, k, den_df, unscaled)
+
+
+def _moments(xp, a1: Array, a2: Array, k: int) -> tuple[Array, Array]:
+    """Denominator df and λ from A₁ and A₂; limits of 0/0 as in pbkrtest."""
+    b = (a1 + 6.0 * a2) / (2.0 * k)
+    g = ((k + 1.0) * a1 - (k + 4.0) * a2) / ((k + 2.0) * a2)
+    below = 3.0 * k + 2.0 * (1.0 - g)
+    c1, c2, c3 = g / below, (k - g) / below, (k + 2.0 - g) / below
+    v0, v1, v2 = 1.0 + c1 * b, 1.0 - c2 * b, 1.0 - c3 * b
+    v0 = xp.where(xp.abs(v0) < 1e-10, 0.0, v0)
+    left = 1.0 - a2 / k
+    vanish = (xp.abs(left) < 1e-14) & (xp.abs(v1) < 1e-14)
+    ratio = xp.where(vanish, 1.0, left / xp.where(v1 == 0.0, 1.0, v1))
+    rho = ratio**2 * v0 / v2 / k
+    den_df = 4.0 + (k + 2.0) / (k * rho - 1.0)
+    scaling = xp.where(xp.abs(den_df - 2.0) < 0.01, 1.0, den_df * left / (den_df - 2.0))
+    return den_df, scaling
+
+
+def independent_rows(rows: np.ndarray, rhs: np.ndarray, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows (k, p) of L, and rhs (k,), that do not depend on earlier ones.
+
+    Raises
+    ------
+    ValueError : the rows contradict each other.
+    """
+    scale = np.sqrt(np.einsum("kp,pr,kr->k", rows, phi, rows))
+    unit = rows / np.where(scale > 0, scale, 1.0)[:, None]
+    lower = np.linalg.cholesky(phi)
+    kept: list[int] = []
+    basis = np.zeros((0, rows.shape[1]))
+    for j, row in enumerate(unit @ lower):
+        rest = row - (row @ basis.T) @ basis
+        rest = rest - (rest @ basis.T) @ basis
+        if np.linalg.norm(rest) > 1e-8:
+            kept.append(j)
+            basis = np.vstack([basis, rest / np.linalg.norm(rest)])
+    left = np.setdiff1d(np.arange(len(rows)), kept)
+    if len(left):
+        weights = np.linalg.lstsq((rows[kept] @ lower).T, (rows[left] @ lower).T, rcond=None)[0]
+        if not np.allclose(weights.T @ rhs[kept], rhs[left], rtol=1e-8, atol=1e-10 * scale[left].max()):
+            raise ValueError("the hypotheses contradict each other: their left sides depend on each other")
+    return rows[kept], rhs[kept]
