@@ -9,7 +9,7 @@ moment start.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -34,6 +34,7 @@ def estimate_many(
     reml: bool = True,
     max_iter: int = 100,
     weights: np.ndarray | None = None,
+    dtype: Any = np.float64,
 ) -> Estimate:
     """Fit every column of y (n, T); arrays of the result lead with T.
 
@@ -45,18 +46,26 @@ def estimate_many(
     ----------
     weights : (n, T) weights ≥ 0 of every value, Var(ε) = σ²/w, times those of the design; 0 leaves the
         value out.
+    dtype : of the descents by lanes. With float32 the products, and all that is reported at the optimum
+        found, are still formed in float64, and responses that float32 does not certify descend again.
     """
-    if weights is not None:
-        return _own_weights(maker, y, weights, reml, max_iter)
-    result, usable = _shared_design(maker, y, reml, max_iter)
-    if usable.all():
-        return result
-    left = np.flatnonzero(~usable)
-    return _merge(result, left, _incomplete(maker, y[:, left], reml, max_iter))
+    if weights is None:
+        result, usable = _shared_design(maker, y, reml, max_iter, dtype)
+        left = np.flatnonzero(~usable)
+        if len(left):
+            _merge(result, left, _incomplete(maker, y[:, left], reml, max_iter, dtype))
+    else:
+        result = _own_weights(maker, y, weights, reml, max_iter, dtype)
+    if np.dtype(dtype) != np.float64:
+        left = np.flatnonzero(np.isin(result.status, (Status.STALLED, Status.ITERATION_LIMIT)))
+        if len(left):
+            own = None if weights is None else weights[:, left]
+            _merge(result, left, estimate_many(maker, y[:, left], reml, max_iter, own))
+    return result
 
 
 def _shared_design(
-    maker: ProblemMaker, y: np.ndarray, reml: bool, max_iter: int
+    maker: ProblemMaker, y: np.ndarray, reml: bool, max_iter: int, dtype: Any
 ) -> tuple[Estimate, np.ndarray]:
     """Fits of the complete columns of y (n, T), and which they are (T,)."""
     total = y.shape[1]
@@ -71,16 +80,18 @@ def _shared_design(
         usable[part] = good
         return maker.lanes(values if good.all() else np.where(good, values, 0.0), reml)
 
-    result = fit_lanes(total, lane_count(shared.vector, total), unrollable(shared), block, max_iter)
+    result = fit_lanes(
+        total, lane_count(shared.vector, total), unrollable(shared), block, max_iter, None, dtype
+    )
     return blank(result, ~usable, Status.NOT_FINITE), usable
 
 
 def _own_weights(
-    maker: ProblemMaker, y: np.ndarray, weights: np.ndarray, reml: bool, max_iter: int
+    maker: ProblemMaker, y: np.ndarray, weights: np.ndarray, reml: bool, max_iter: int, dtype: Any
 ) -> Estimate:
     """Fits of responses with weights of their own."""
     if not maker.prepared.shared.individual:
-        return _by_pattern(maker, y, weights, reml, max_iter)
+        return _by_pattern(maker, y, weights, reml, max_iter, dtype)
     from lmmjax.gram.ownweights import OwnWeights
 
     products = OwnWeights(maker.design, maker.basis)
@@ -94,7 +105,7 @@ def _own_weights(
         return problem
 
     q, groups = products.z.shape[0], products.groups
-    result = fit_lanes(total, lane_count(groups * q**2 * 4, total), True, block, max_iter)
+    result = fit_lanes(total, lane_count(groups * q**2 * 4, total), True, block, max_iter, None, dtype)
     result = blank(result, ~estimable, Status.NOT_ESTIMABLE)
     return blank(result, ~finite, Status.NOT_FINITE)
 
@@ -115,7 +126,7 @@ def own_problem(
     return Problem(shared, response, origin, basis, n, kappa, design.structure), np.asarray(good), fine
 
 
-def _incomplete(maker: ProblemMaker, y: np.ndarray, reml: bool, max_iter: int) -> Estimate:
+def _incomplete(maker: ProblemMaker, y: np.ndarray, reml: bool, max_iter: int, dtype: Any) -> Estimate:
     """Fits of responses with missing values: by pattern where many share one, else by weights of 0 and 1."""
     codes = np.unique(np.packbits(np.isnan(y), axis=0), axis=1, return_inverse=True)[1].ravel()
     size = np.bincount(codes)[codes]
@@ -126,7 +137,7 @@ def _incomplete(maker: ProblemMaker, y: np.ndarray, reml: bool, max_iter: int) -
     for chosen, fit in ((common, _by_pattern), (~common, _own_weights)):
         where = np.flatnonzero(chosen)
         if len(where):
-            part = fit(maker, y[:, where], np.ones((len(y), len(where))), reml, max_iter)
+            part = fit(maker, y[:, where], np.ones((len(y), len(where))), reml, max_iter, dtype)
             if result is None:
                 result = jax.tree.map(lambda a: np.zeros((y.shape[1], *a.shape[1:]), a.dtype), part)
             result = _merge(result, where, part)
@@ -135,7 +146,7 @@ def _incomplete(maker: ProblemMaker, y: np.ndarray, reml: bool, max_iter: int) -
 
 
 def _by_pattern(
-    maker: ProblemMaker, y: np.ndarray, weights: np.ndarray, reml: bool, max_iter: int
+    maker: ProblemMaker, y: np.ndarray, weights: np.ndarray, reml: bool, max_iter: int, dtype: Any
 ) -> Estimate:
     """Fits with a design for every pattern of rows and weights."""
     key = np.where(np.isnan(y), 0.0, weights)
@@ -146,7 +157,7 @@ def _by_pattern(
         w = key[:, one]
         try:
             sub = ProblemMaker(take_rows(maker.design, w > 0, w), maker.backend)
-            part = _shared_design(sub, y[w > 0][:, where], reml, max_iter)[0]
+            part = _shared_design(sub, y[w > 0][:, where], reml, max_iter, dtype)[0]
         except ValueError:
             m, p = maker.design.structure.n_entries, maker.design.p
             part = nothing(len(where), p, m, maker.design.structure.n_params)

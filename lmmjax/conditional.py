@@ -11,6 +11,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from lmmjax._linalg import psd_cholesky
 from lmmjax._types import Array, record
 from lmmjax.gram import Projection
 from lmmjax.problem import Problem
@@ -84,24 +85,25 @@ def simulate(
     mean: Array,
     z: tuple[Array, ...],
     codes: tuple[Array, ...],
-    factors: tuple[Array, ...],
+    covariances: tuple[Array, ...],
     n_groups: tuple[int, ...],
     residual_sd: Array,
     draws: int,
 ) -> Array:
-    """Responses (draws, n) from the model: mean + Σ Zb + ε with b = σΛu.
+    """Responses (n, draws) from the model: mean + Σ Zb + ε with b = σΛu.
 
     Parameters
     ----------
     key : `jax.random` key.
     mean : (n,) fixed part with offset.
-    z : per term (n, q); codes : per term (n,); factors : per term σΛ (q, q).
+    z : per term (n, q); codes : per term (n,); covariances : per term σ²D (q, q).
     residual_sd : (n,) σ/√w.
     """
     keys = jax.random.split(key, len(z) + 1)
     n = mean.shape[0]
     y = mean[None] + residual_sd[None] * jax.random.normal(keys[0], (draws, n), mean.dtype)
-    for k, zk, ck, fk, groups in zip(keys[1:], z, codes, factors, n_groups, strict=True):
-        b = jax.random.normal(k, (draws, groups, fk.shape[0]), mean.dtype) @ fk.T
+    for k, zk, ck, matrix, groups in zip(keys[1:], z, codes, covariances, n_groups, strict=True):
+        factor = psd_cholesky(matrix, 1e-13)
+        b = jax.random.normal(k, (draws, groups, factor.shape[0]), mean.dtype) @ factor.T
         y = y + jnp.sum(zk[None] * b[:, ck], axis=-1)
-    return y
+    return y.T

@@ -7,13 +7,22 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lmmjax import criterion_lanes  # noqa: F401  registers a shortcut
 from lmmjax._compile import quick_jit
-from lmmjax._linalg import diagonal, sweep
+from lmmjax._linalg import diagonal, ldl, sweep
 from lmmjax._types import Array, record
 from lmmjax.basis import solve_upper
-from lmmjax.criterion import CriterionParts, chain, criterion, evaluate, variance_information
+from lmmjax.criterion import (
+    CriterionParts,
+    Jet,
+    chain,
+    criterion,
+    evaluate,
+    parts,
+    variance_information,
+)
 from lmmjax.likelihood import profiled_deviance
 from lmmjax.optimize import NewtonState, Status, lbfgs, newton
 from lmmjax.problem import Problem, deviance_shift
@@ -23,6 +32,9 @@ BOUNDARY = 1e-4
 
 START_FLOOR = 0.05
 """Largest lower bound of a starting variance, relative to σ², for columns of unit mean square."""
+
+FLAT = 1e-10
+"""Pivots of the Hessian below this, relative to the largest, count as no curvature."""
 
 
 @record
@@ -73,9 +85,34 @@ def estimate(
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; choose one of: {', '.join(METHODS)}")
+    if problem.structure.n_params == 0:
+        return finish(problem, jnp.zeros(0, problem.n.dtype), ())
+    point, split, report = optimum(problem, start, method, max_iter)
+    theta, turns = point
+    return finish(problem, theta, turns, report, split)
+
+
+@record
+class Report:
+    """How an optimisation ended: the fields of a `NewtonState` that say so."""
+
+    gradient: Array
+    decrement: Array
+    status: Array
+    n_iter: Array
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def optimum(
+    problem: Problem, start: Array | None, method: str, max_iter: int
+) -> tuple[tuple[Array, tuple[Array, ...]], CriterionParts, Report]:
+    """θ̂ (m,) in internal coordinates with these, the parts of the criterion there, and the report.
+
+    Differentiable in the problem, forward and backward, to any order: θ̂ solves ∂f/∂θ = 0, so that
+    dθ̂ = −(∂²f/∂θ²)⁻¹ d(∂f/∂θ). No iteration is differentiated. A component of Λ that vanishes at a
+    boundary stays there, as the criterion is even in it: the derivative is that of the smaller model.
+    """
     structure, dtype = problem.structure, problem.n.dtype
-    if structure.n_params == 0:
-        return finish(problem, jnp.zeros(0, dtype), ())
     eyes = identity_turns(problem)
 
     def refine(theta, turns, split: CriterionParts, n_iter: Array) -> tuple[Array, tuple[Array, ...]]:
@@ -101,7 +138,39 @@ def estimate(
         refine=refine,
         projections=SNAPS,
     )
-    return finish(problem, state.x, state.context, state, state.aux)
+    report = Report(state.gradient, state.decrement, state.status, state.n_iter)
+    return (state.x, state.context), state.aux, report
+
+
+@optimum.defjvp
+def _optimum_jvp(method: str, max_iter: int, primals: tuple, tangents: tuple) -> tuple:
+    problem, start = primals
+    (theta, turns), _, report = optimum(problem, start, method, max_iter)
+
+    def jet(p: Problem, t: Array) -> Jet:
+        split = plain_parts(p, t, turns)
+        return chain(criterion(split, p.nu), lambda t: entries(p, t, turns), t)
+
+    here = jet(problem, theta)
+    _, moved = jax.jvp(lambda p: jet(p, theta).first, (problem,), (tangents[0],))
+    l_inv, pivots = ldl(here.second)
+    # a direction without curvature is one the criterion does not depend on
+    flat = jnp.abs(pivots) <= FLAT * jnp.max(jnp.abs(pivots))
+    step = -l_inv.T @ jnp.where(flat, 0.0, (l_inv @ moved) / pivots)
+    split, d_split = jax.jvp(lambda p, t: plain_parts(p, t, turns), (problem, theta), (tangents[0], step))
+    still = jax.tree.map(_no_tangent, (turns, report))
+    return ((theta, turns), split, report), ((step, still[0]), d_split, still[1])
+
+
+def plain_parts(problem: Problem, theta: Array, turns: tuple[Array, ...]) -> CriterionParts:
+    """The parts of the criterion from the jet of the backend, whatever shortcut there is."""
+    return parts(problem.shared.jet(entries(problem, theta, turns), problem.response), problem.reml)
+
+
+def _no_tangent(a: Array) -> Array:
+    if jnp.issubdtype(a.dtype, jnp.floating):
+        return jnp.zeros_like(a)
+    return np.zeros(a.shape, jax.dtypes.float0)
 
 
 def entries(problem: Problem, theta: Array, turns: tuple[Array, ...]) -> Array:
@@ -206,7 +275,7 @@ def finish(
     problem: Problem,
     inner: Array,
     turns: tuple[Array, ...],
-    state: NewtonState | None = None,
+    state: NewtonState | Report | None = None,
     split: CriterionParts | None = None,
 ) -> Estimate:
     """The record of a fit at θ in internal coordinates; evaluates the criterion's parts unless given."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 import pandas as pd
-from scipy.special import chdtri, ndtr, ndtri
+from scipy.special import chdtri, ndtr, ndtri, stdtrit
 
 from lmmjax import functions, varcomp
 from lmmjax.formula.columns import nearest
@@ -36,6 +36,7 @@ class Intervals:
         level: float = 0.95,
         which: str = "fixed",
         *,
+        ddf: str = "normal",
         criterion: str | None = None,
         key: Any = None,
         n: int = 1000,
@@ -49,6 +50,8 @@ class Intervals:
             the values at which twice the log-likelihood, maximised over the other parameters, is within χ²₁'s
             quantile of its maximum; "boot": from `bootstrap`.
         which : "fixed", or "all" for sds, correlations, sigma and then the fixed effects.
+        ddf : of Wald intervals of fixed effects: "normal" as in lme4, or "satterthwaite" or "kenward-roger"
+            for t quantiles with the degrees of freedom and standard errors of `coef_table`.
         criterion : of profiles: None or "ml" for the likelihood, whatever criterion the model was fitted by,
             as lme4 does; "reml" for the restricted likelihood, which knows only variance components: fixed
             effects are profiled by maximum likelihood all the same.
@@ -61,7 +64,9 @@ class Intervals:
             raise ValueError(f"unknown which {which!r}; choose one of: fixed, all")
         require_level(level)
         if method == "wald":
-            half = ndtri(0.5 + level / 2) * self.bse
+            table = self.coef_table(ddf)
+            quantile = ndtri(0.5 + level / 2) if ddf == "normal" else stdtrit(table["df"], 0.5 + level / 2)
+            half = quantile * table["se"]
             fixed = pd.DataFrame({"lower": self.params - half, "upper": self.params + half})
             if which == "fixed":
                 return fixed

@@ -1,4 +1,4 @@
-"""Leave-one-group-out influence: what each level of a grouping factor does to the estimates."""
+"""Influence by deletion: what each level of a grouping factor, or each row, does to the estimates."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CHUNK = 1 << 24
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Influence:
-    """Fits without one level of a grouping factor at a time; rows are the levels left out.
+    """Fits without one level of a grouping factor, or one row, at a time; their rows are what is left out.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class Influence:
 
 
 def influence(fit: Fit, group: str | None = None) -> Influence:
-    """Refit without each level of a grouping factor: exact deletion, no one-step approximation.
+    """Refit without each level of a grouping factor, or each row: exact deletion, no one-step approximation.
 
     Parameters
     ----------

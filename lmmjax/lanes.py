@@ -43,10 +43,14 @@ def fit_lanes(
     block: Callable[[slice], Problem],
     max_iter: int,
     start: np.ndarray | None = None,
+    dtype: Any = np.float64,
 ) -> Estimate:
     """All stages for `total` responses, whose problems `block` makes; arrays of the result lead with T.
 
-    `start` (m,) is θ in internal coordinates, the same for all; None for the moment start of each.
+    Parameters
+    ----------
+    start : (m,) θ in internal coordinates, the same for all; None for the moment start of each.
+    dtype : of the descents. The results are evaluated at their ends in the dtype of the problems.
     """
     # a block is as many lanes as one device takes, times the devices, which work on one block together
     devices = jax.local_device_count()
@@ -58,19 +62,20 @@ def fit_lanes(
         structure = problem.structure
         if not structure.n_params:
             return (problem,)
-        lanes, dtype = part.stop - part.start, problem.n.dtype
+        lanes = part.stop - part.start
         first = np.full(structure.n_params, np.nan) if start is None else start
         theta = np.repeat(first[:, None], lanes, axis=1).astype(dtype)
         turns = tuple(
             np.repeat(np.eye(term.q, dtype=dtype)[..., None], lanes, -1) for term in structure.terms
         )
         limit = np.int32(min(STAGES[0], max_iter))
-        return problem, _call("descend", size, problem, theta, turns, shared=(limit,))
+        return problem, _call("descend", size, _cast(problem, dtype), theta, turns, shared=(limit,))
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1) if threaded else 1) as pool:
         problem, *begun = _concatenate(list(pool.map(_in_x64(begin), parts)))
         if begun:
             state = _later_stages(pool, size, problem, begun[0], max_iter - STAGES[0])
+            state = _cast(state, problem.n.dtype)
             point = (state.x, state.context, state)
         else:
             point = (np.zeros((0, total), problem.n.dtype), (), None)
@@ -93,7 +98,8 @@ def _later_stages(pool: ThreadPoolExecutor, size: int, problem: Problem, state: 
 
         def stage(part: np.ndarray, limit: int = limit) -> Any:
             own = _lanes((state.x, state.context), part)
-            return _call("descend", size, take_lanes(problem, part), *own, shared=(np.int32(limit),))
+            some = _cast(take_lanes(problem, part), state.x.dtype)
+            return _call("descend", size, some, *own, shared=(np.int32(limit),))
 
         blocks = [left[b] for b in _blocks(len(left), size)]
         new = _concatenate(list(pool.map(_in_x64(stage), blocks)))
@@ -211,6 +217,11 @@ def _padded(problem: Problem, extra: int) -> Problem:
 
 def _pad(a: Array, extra: int) -> Array:
     return np.concatenate([a, np.repeat(a[..., :1], extra, axis=-1)], axis=-1) if extra else a
+
+
+def _cast(tree: Any, dtype: Any) -> Any:
+    """NumPy arrays with those of floating point in another dtype, not copied where they have it."""
+    return jax.tree.map(lambda a: a.astype(dtype, copy=False) if a.dtype.kind == "f" else a, tree)
 
 
 def _concatenate(pieces: list[Any]) -> Any:

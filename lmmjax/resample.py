@@ -110,7 +110,7 @@ def bootstrap(fit: Fit, key: Any, n: int = 1000, statistic: Callable | None = No
         raise ValueError(f"n must be at least 1, not {n}")
     model, compute = fit.model, parameters if statistic is None else statistic
     require_estimates(fit)
-    draws = np.ascontiguousarray(model.simulate(key, fit._population, fit.estimate.psi, n).T)
+    draws = model.simulate(key, fit._population, fit.estimate.psi, n)
     refits = estimate_many(model.maker, draws, fit.reml)
     fits = BatchFit(model, pd.RangeIndex(n, name="replicate"), draws, refits, fit.reml)
     itself = BatchFit(

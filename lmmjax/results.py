@@ -260,7 +260,7 @@ class Fit(FixedTests, Intervals, RandomTests):
         key : `jax.random` key.
         """
         draws = self.model.simulate(key, self._population, self.estimate.psi, n)
-        return pd.DataFrame(draws.T, index=self.model.frame.index)
+        return pd.DataFrame(draws, index=self.model.frame.index)
 
     def bootstrap(self, key: Any, n: int = 1000, statistic: Callable | None = None) -> Bootstrap:
         """Parametric bootstrap: n simulated responses refitted as one batch; see `lmmjax.resample`."""

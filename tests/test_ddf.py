@@ -226,6 +226,19 @@ def tangent_df(fit):
     return 2 * variance**2 / np.einsum("ik,ij,jk->k", gradient, inverse, gradient)
 
 
+@pytest.mark.parametrize("ddf", ["satterthwaite", "kenward-roger"])
+def test_wald_intervals_hold_what_the_t_tests_do_not_reject(ddf):
+    rng = np.random.default_rng(8)
+    data = pd.DataFrame({"g": np.repeat(np.arange(7), 4), "x": rng.normal(size=28)})
+    data["y"] = rng.normal(size=7)[data["g"]] + 0.3 * data["x"] + rng.normal(size=28)
+    fit = lj.lmm("y ~ x + (1 | g)", data).fit()
+    table = fit.coef_table(ddf)
+    # at the level of a coefficient's own p-value one end of its interval is zero
+    for name, p in table["p"].items():
+        ends = fit.conf_int(level=1 - p, ddf=ddf).loc[name]
+        assert np.abs(ends).min() < 1e-8 * np.abs(ends).max()
+
+
 @pytest.mark.parametrize("kind", ["slope", "correlation"])
 def test_singular_fits(singular, kind, x64):
     assert len(singular[kind]) > 2

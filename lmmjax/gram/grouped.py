@@ -59,6 +59,9 @@ class GroupedProducts(CrossProducts):
 
     @property
     def size(self) -> float:
+        if self.tied and not self.compressed:
+            # no shortcut: written out, every group would be
+            return float("inf")
         q, patterns = self.r.shape[1], self.r.shape[-1] if self.compressed else 1
         return patterns * q**2 * self.structure.n_entries + self.within_xx.shape[0] ** 2
 

@@ -22,6 +22,9 @@ CANCELLATION = 1e-3
 PATTERN_DIGITS = 1e11
 """Groups whose R agree to this relative accuracy are one pattern."""
 
+SAMPLE = 2000
+"""Groups by which a design is judged to be made of patterns or not."""
+
 
 class GroupedPrepared(Prepared):
     """Rows sorted by pattern and group, with an orthonormal basis of Z within every group.
@@ -31,6 +34,8 @@ class GroupedPrepared(Prepared):
     design, rows : the design and its standardised rows.
     compress : True, False or None: whenever it makes the products of a response smaller.
     """
+
+    shared: GroupedProducts
 
     def __init__(self, design: Design, rows: Rows, compress: bool | None = None):
         plan = layout(design, rows.z)
@@ -47,7 +52,7 @@ class GroupedPrepared(Prepared):
         q, r = len(kept), r[np.array(kept)]
         pattern, first, k = np.arange(groups), np.arange(groups), groups
         concrete = xp is np
-        if concrete and compress is not False:
+        if concrete and (compress or (compress is None and _repetitive(r))):
             pattern, first, k = _patterns(r)
         self.compressed = concrete and (
             k * (q * (q + 1) // 2) * (p + 1) < groups * q if compress is None else compress
@@ -239,6 +244,12 @@ def orthogonalise(xp, z: Array, segments: Segments) -> tuple[list[Array], Array]
         r[j][j] = xp.where(good, length, 0.0)
         columns.append(v * segments.spread(xp.where(good, 1.0 / length, 0.0)))
     return columns, xp.stack([xp.stack(row) for row in r])
+
+
+def _repetitive(r: np.ndarray) -> bool:
+    """Whether it is worth looking for patterns: of some groups, fewer than half have one of their own."""
+    sample = r[:, :, :: max(1, r.shape[-1] // SAMPLE)]
+    return _patterns(sample)[2] <= max(sample.shape[-1] // 2, 2)
 
 
 def _patterns(r: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:

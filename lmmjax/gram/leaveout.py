@@ -88,7 +88,8 @@ class LeaveOut:
 
     Parameters
     ----------
-    prepared, rows : the design, its rows in the order of `prepared`.
+    prepared, rows : the design, every group of which has each column of Z once; its rows in the order of
+        `prepared`.
     y : (n,) residuals in the same order, scaled to unit mean square.
     single : leave out rows one at a time; else groups.
 
@@ -198,8 +199,13 @@ class LeaveOut:
                     total[:, k] = mine
             else:
                 between[0][:, :, k], between[1][:, k] = back.c_x, back.c_y
-        products = GroupedProducts(
-            arrays["r"], arrays["count"], within[0], between[0], within[3], shared.structure, compressed
+        products = dataclasses.replace(
+            shared,
+            r=arrays["r"],
+            count=arrays["count"],
+            within_xx=within[0],
+            between_xx=between[0],
+            logdet_r=within[3],
         )
         return products, GroupedResponse(within[1], within[2], between[1], between[2]), within[4]
 

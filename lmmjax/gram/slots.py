@@ -84,7 +84,8 @@ def layout(design: Design, z: tuple[Array, ...]) -> Layout:
         found.insert(0, (factor, slot[factor.codes], int(sizes.max())))
         for k in factor.terms:
             slots[k] = (slot.astype(np.int32), top.astype(np.int32))
-    columns, places = [], [()] * count
+    columns: list[tuple[int, int, np.ndarray | None, int]] = []
+    places: list[tuple[int, ...]] = [()] * count
     for factor, slot, copies in found:
         for s in range(copies):
             for k in factor.terms:
