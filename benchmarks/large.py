@@ -1,6 +1,6 @@
 """W4 to W7: large designs with nested and crossed factors, against lme4 and mixedlm-rs.
 
-    python -m benchmarks.large [W4 W5 W6 W7] [--small] [--json FILE] [--peer-python PYTHON] [--rscript RSCRIPT]
+    python -m benchmarks.large [W4 W5 W6 W7] [--small] [--json FILE] [--peer-python PYTHON]
 
 One model at a time is fitted from the data frame to the estimates, in this process: first cold (programs are
 compiled), then warm (median). lme4 fits the same frame in R. No time of ours is shown

@@ -80,6 +80,20 @@ def test_a_batch_equals_single_fits(model):
         np.testing.assert_allclose(fits.df().iloc[k], alone.coef_table()["df"], rtol=1e-4)
 
 
+def test_a_batch_with_small_families_and_weights():
+    rng = np.random.default_rng(2)
+    member = np.repeat(np.arange(24), 3)
+    data = pd.DataFrame({"family": member // 2, "member": member, "w": rng.uniform(0.5, 2, 72)})
+    model = lj.lmm("~ 1 + (1 | family/member)", data, weights="w")
+    # every family has weights, and so products, of its own
+    assert not model.maker.prepared.shared.compressed
+    values = rng.normal(size=(24, 520))[member] + rng.normal(size=(72, 520))
+    fits = model.fit_batch(values)
+    for k in (0, 519):
+        alone = lj.lmm("y ~ 1 + (1 | family/member)", data.assign(y=values[:, k]), weights="w").fit()
+        np.testing.assert_allclose(fits.deviance[k], alone.deviance, rtol=1e-9)
+
+
 def test_new_levels_and_new_rows(model, fit):
     new = DATA.head(4).assign(klass=[0, 1, 999, 1])
     with pytest.raises(ValueError, match="new levels of 'klass': 999"):
