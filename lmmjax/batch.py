@@ -159,7 +159,7 @@ def _by_pattern(
             sub = ProblemMaker(take_rows(maker.design, w > 0, w), maker.backend)
             part = _shared_design(sub, y[w > 0][:, where], reml, max_iter, dtype)[0]
         except ValueError:
-            m, p = maker.design.structure.n_entries, maker.design.p
+            m, p = maker.design.structure.n_params, maker.design.p
             part = nothing(len(where), p, m, maker.design.structure.n_params)
         if result is None:
             result = jax.tree.map(lambda a: np.zeros((y.shape[1], *a.shape[1:]), a.dtype), part)

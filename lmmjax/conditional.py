@@ -58,9 +58,8 @@ def conditional_means(problem: Problem, psi: Array, beta: Array) -> tuple[Array,
     beta : (p,) fixed effects.
     """
     structure, basis, scale = problem.structure, problem.basis, problem.origin.scale
-    relative = structure.matrices(psi[:-1] / psi[-1])
-    inner = tuple(b @ matrix @ b.T for b, matrix in zip(basis.inward, relative, strict=True))
-    projections = problem.shared.project(structure.entries(inner, psi.dtype), problem.response)
+    d = structure.entry_map(basis.inward).astype(psi.dtype) @ structure.relative(psi)
+    inner, projections = structure.matrices(d), problem.shared.project(d, problem.response)
     moved = basis.x_factor @ (beta - problem.origin.beta) / scale
     return tuple(
         scale * (_means(projection, matrix, moved).T @ back.T)

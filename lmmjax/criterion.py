@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lmmjax._linalg import hold
 from lmmjax._types import Array, record
@@ -48,10 +49,14 @@ def evaluate(shared: CrossProducts, d: Array, response: ResponseProducts, reml: 
     return parts(shared.jet(d, response), reml) if own is None else own
 
 
-def parts(jet: GramJet, reml: Array) -> CriterionParts:
-    """The two parts of the criterion with their derivatives in d."""
-    jet = jax.lax.optimization_barrier(jet)
-    fit = jax.lax.optimization_barrier(profile(jet.value))
+def parts(jet: GramJet, reml: Array, *, held: bool = True) -> CriterionParts:
+    """The two parts of the criterion with their derivatives in d.
+
+    `held` keeps all of the jet, for unrolled code; without it the compiler drops what nobody uses.
+    """
+    keep = jax.lax.optimization_barrier if held else lambda tree: tree
+    jet = keep(jet)
+    fit = keep(profile(jet.value))
     beta, inverse, dtype = fit.beta, fit.xx_inv, fit.r2.dtype
     first, second = jet.first, jet.second
     xb = first.xx @ beta
@@ -71,9 +76,15 @@ def parts(jet: GramJet, reml: Array) -> CriterionParts:
     return CriterionParts(logdet, Jet(fit.r2, r2_first, r2_second), fit)
 
 
-def criterion(split: CriterionParts, nu: Array) -> Jet:
-    """f = log|H| + κ log|Sxx| + ν(1 + log(2π r²/ν)) with its derivatives in d."""
+def criterion(split: CriterionParts, nu: Array, known: Array | None = None) -> Jet:
+    """f with its derivatives in d: σ² profiled out, or `known`.
+
+    f = log|H| + κ log|Sxx| + ν(1 + log(2π r²/ν)), or log|H| + κ log|Sxx| + ν log(2πσ²) + r²/σ².
+    """
     r2, ld = split.r2, split.logdet
+    if known is not None:
+        value = ld.value + nu * jnp.log(2.0 * jnp.pi * known) + r2.value / known
+        return Jet(value, ld.first + r2.first / known, ld.second + r2.second / known)
     slope = r2.first / r2.value
     value = ld.value + nu * (1.0 + jnp.log(2.0 * jnp.pi * r2.value / nu))
     second = ld.second + nu * (r2.second / r2.value - slope[:, None] * slope[None, :])
@@ -89,21 +100,21 @@ def chain(jet: Jet, entries: Callable[[Array], Array], theta: Array) -> Jet:
     return Jet(jet.value, jet.first @ jacobian, jacobian.T @ jet.second @ jacobian + bend)
 
 
-def variance_information(split: CriterionParts, nu: Array, d: Array) -> tuple[Array, Array]:
-    """Observed information (m + 1, m + 1) of (σ²d, σ²) at σ² = r²/ν, and σ².
+def variance_information(split: CriterionParts, nu: Array, d: Array, s: Array, powers: np.ndarray) -> Array:
+    """Observed information (m + 1, m + 1) of ψ = (s^p d, s) at σ² = s, with p the `powers` (m,).
 
-    Half the Hessian of h(Σ, s) = ν log s + l(Σ/s) + r²(Σ/s)/s with l = log|H| + κ log|Sxx|: −2ℓ
-    maximised over β, or −2ℓᴿ. At d = Σ/s, with gradients a of l and b of r², Hessians A and B,
+    Half the Hessian of h(d, s) = ν log s + l(d) + r²(d)/s, with l = log|H| + κ log|Sxx|: −2ℓ maximised over
+    β, or −2ℓᴿ. With d_c = ψ_c s^(−p_c),
 
-        h_ΣΣ = (A + B/s)/s²,     h_Σs = −(a + b/s)/s² − (A + B/s)d/s² − b/s³,
-        h_ss = −ν/s² + 2 aᵀd/s² + dᵀA d/s² + (2r² + 4bᵀd + dᵀB d)/s³.
+        ∂d_c/∂ψ_c = s^(−p_c),   ∂d_c/∂s = −p_c d_c/s,
+        ∂²d_c/∂ψ_c∂s = −p_c s^(−p_c−1),   ∂²d_c/∂s² = p_c(p_c + 1)d_c/s².
     """
-    ld, r2 = split.logdet, split.r2
-    s = r2.value / nu
-    curve = (ld.second + r2.second / s) / s**2
-    mixed = -(ld.first + 2.0 * r2.first / s) / s**2 - curve @ d
-    corner = (2.0 * (ld.first @ d) - nu + (2.0 * r2.value + 4.0 * (r2.first @ d)) / s) / s**2
-    corner = corner + d @ curve @ d
-    top = jnp.concatenate([curve, mixed[:, None]], axis=1)
-    bottom = jnp.concatenate([mixed, corner[None]])
-    return 0.5 * jnp.concatenate([top, bottom[None]]), s
+    ld, r2, p = split.logdet, split.r2, powers.astype(d.dtype)
+    slope, curve, mixed = ld.first + r2.first / s, ld.second + r2.second / s, -r2.first / s**2
+    along, stretch = -p * d / s, s**-p
+    edge = stretch * (curve @ along + mixed - p * slope / s)
+    corner = along @ curve @ along + 2.0 * (mixed @ along) + (2.0 * r2.value / s - nu) / s**2
+    corner = corner + slope @ (p * (p + 1.0) * d) / s**2
+    top = jnp.concatenate([curve * stretch[:, None] * stretch[None], edge[:, None]], axis=1)
+    bottom = jnp.concatenate([edge, corner[None]])
+    return 0.5 * jnp.concatenate([top, bottom[None]])

@@ -9,6 +9,7 @@ from jax.core import Tracer
 
 from lmmjax._types import Array
 from lmmjax.covariance import CovarianceFamily, Structure, TermStructure, Unstructured
+from lmmjax.residual import ResidualStructure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,32 @@ class RandomTerm:
 
 
 @dataclasses.dataclass(frozen=True)
+class ResidualDesign:
+    """Where the residual structure finds every row.
+
+    Attributes
+    ----------
+    structure : its parameters.
+    codes : (n,) integer group of each row, within which rows correlate.
+    n_groups : number of groups.
+    place : (n,) or (n, k) occasion (integer) or coordinates of every row.
+    covariates : per variance function (n,) its covariate, or integer level.
+    """
+
+    structure: ResidualStructure
+    codes: np.ndarray
+    n_groups: int
+    place: np.ndarray
+    covariates: tuple[np.ndarray, ...] = ()
+
+    def take(self, rows: np.ndarray) -> ResidualDesign:
+        """The same for some rows, or in another order."""
+        present, codes = np.unique(self.codes[rows], return_inverse=True)
+        covariates = tuple(v[rows] for v in self.covariates)
+        return ResidualDesign(self.structure, codes, len(present), self.place[rows], covariates)
+
+
+@dataclasses.dataclass(frozen=True)
 class Design:
     """X, Z, prior weights and offset of one model.
 
@@ -45,12 +72,16 @@ class Design:
     terms : the random terms.
     weights : (n,) prior weights, Var(ε) = σ²/w, or None.
     offset : (n,) known part of the mean, or None.
+    residual : correlations and variances of the residuals; None: independent.
+    known : σ² where it is known, else None.
     """
 
     x: Array
     terms: tuple[RandomTerm, ...]
     weights: Array | None = None
     offset: Array | None = None
+    residual: ResidualDesign | None = None
+    known: float | None = None
 
     @property
     def n(self) -> int:
@@ -62,7 +93,8 @@ class Design:
 
     @property
     def structure(self) -> Structure:
-        return Structure(tuple(TermStructure(term.family, term.q) for term in self.terms))
+        own = None if self.residual is None else self.residual.structure
+        return Structure(tuple(TermStructure(term.family, term.q) for term in self.terms), own)
 
 
 def take_rows(design: Design, keep: np.ndarray, weights: np.ndarray | None = None) -> Design:
@@ -75,7 +107,10 @@ def take_rows(design: Design, keep: np.ndarray, weights: np.ndarray | None = Non
     if own is not None and np.all(own[keep] == 1.0):
         own = None
     offset = None if design.offset is None else design.offset[keep]
-    return Design(design.x[keep], tuple(terms), None if own is None else own[keep], offset)
+    residual = None if design.residual is None else design.residual.take(np.arange(design.n)[keep])
+    return Design(
+        design.x[keep], tuple(terms), None if own is None else own[keep], offset, residual, design.known
+    )
 
 
 def check_design(design: Design) -> None:
@@ -117,6 +152,7 @@ def _check_term(term: RandomTerm, n: int, weighted: bool) -> None:
         )
     if n > 0 and (term.codes.min() < 0 or term.codes.max() >= term.n_groups):
         raise ValueError(f"{term.name}: group codes must lie in 0 … {term.n_groups - 1}")
+    term.family.check(term.q, term.name)
     occupied = len(np.unique(term.codes))
     if occupied * term.q >= n and not weighted:
         raise ValueError(

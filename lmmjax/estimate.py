@@ -11,7 +11,7 @@ import numpy as np
 
 from lmmjax import criterion_lanes  # noqa: F401  registers a shortcut
 from lmmjax._compile import quick_jit
-from lmmjax._linalg import diagonal, ldl, sweep
+from lmmjax._linalg import ldl, sweep
 from lmmjax._types import Array, record
 from lmmjax.basis import solve_upper
 from lmmjax.criterion import (
@@ -43,8 +43,9 @@ class Estimate:
 
     Attributes
     ----------
-    theta : (m,) entries of the relative Cholesky factors, columns with diagonal ≥ 0.
-    psi : (m + 1,) variances and covariances in the order of `varcorr()`; the last is σ².
+    theta : (m,) working values: of unstructured and diagonal terms the entries of the relative Cholesky
+        factors, columns with diagonal ≥ 0.
+    psi : (m + 1,) natural covariance parameters in the order of `varcorr()`; the last is σ².
     beta : (p,); cov_beta : (p, p) their covariance matrix Φ = (XᵀV⁻¹X)⁻¹.
     sigma2 : residual variance.
     cov_psi : (m + 1, m + 1) inverse observed information of ψ; rows of terms on the boundary are NaN.
@@ -116,14 +117,14 @@ def optimum(
     eyes = identity_turns(problem)
 
     def refine(theta, turns, split: CriterionParts, n_iter: Array) -> tuple[Array, tuple[Array, ...]]:
-        first = structure.start(moments(split, problem.nu, prior(problem)), start_floor(split, problem))
+        first = moment_point(problem, split)
         if method == "lbfgs":
             first = lbfgs(lambda t: value(problem, t, first[1]), first[0]), first[1]
         d = entries(problem, theta, turns)
         if start is not None:
             given = structure.change_basis(jnp.asarray(start, dtype), problem.basis.inward)
             chosen = ~jnp.isnan(given[0])
-            begin = jnp.where(chosen, given, structure.params(eyes))
+            begin = jnp.where(chosen, given, structure.encode(prior(problem)))
             d = jnp.where(n_iter == 0, entries(problem, begin, eyes), d)
             again = (n_iter > 0) | chosen
         else:
@@ -132,11 +133,11 @@ def optimum(
 
     state = newton(
         lambda theta, turns: objective(problem, theta, turns),
-        structure.params(eyes),
+        structure.encode(prior(problem)),
         eyes,
         max_iter=max_iter,
         refine=refine,
-        projections=SNAPS,
+        projections=snaps(problem),
     )
     report = Report(state.gradient, state.decrement, state.status, state.n_iter)
     return (state.x, state.context), state.aux, report
@@ -145,26 +146,34 @@ def optimum(
 @optimum.defjvp
 def _optimum_jvp(method: str, max_iter: int, primals: tuple, tangents: tuple) -> tuple:
     problem, start = primals
-    (theta, turns), _, report = optimum(problem, start, method, max_iter)
+    (theta, turns), split, report = optimum(problem, start, method, max_iter)
 
-    def jet(p: Problem, t: Array) -> Jet:
-        split = plain_parts(p, t, turns)
-        return chain(criterion(split, p.nu), lambda t: entries(p, t, turns), t)
+    def inner(t: Array) -> Array:
+        return entries(problem, t, turns)
 
-    here = jet(problem, theta)
-    _, moved = jax.jvp(lambda p: jet(p, theta).first, (problem,), (tangents[0],))
-    l_inv, pivots = ldl(here.second)
+    d, jacobian = inner(theta), jax.jacfwd(inner)(theta)
+    second = chain(criterion(split, problem.nu, problem.known_inside), inner, theta).second
+    # ∂f/∂d at d fixed, moved along the tangent of the data
+    _, moved = jax.jvp(
+        lambda p: criterion(plain_parts(p, d), p.nu, p.known_inside).first, (problem,), (tangents[0],)
+    )
+    l_inv, pivots = ldl(second)
     # a direction without curvature is one the criterion does not depend on
     flat = jnp.abs(pivots) <= FLAT * jnp.max(jnp.abs(pivots))
-    step = -l_inv.T @ jnp.where(flat, 0.0, (l_inv @ moved) / pivots)
-    split, d_split = jax.jvp(lambda p, t: plain_parts(p, t, turns), (problem, theta), (tangents[0], step))
+    step = -l_inv.T @ jnp.where(flat, 0.0, (l_inv @ (moved @ jacobian)) / pivots)
+    _, d_split = jax.jvp(plain_parts, (problem, d), (tangents[0], jacobian @ step))
     still = jax.tree.map(_no_tangent, (turns, report))
     return ((theta, turns), split, report), ((step, still[0]), d_split, still[1])
 
 
-def plain_parts(problem: Problem, theta: Array, turns: tuple[Array, ...]) -> CriterionParts:
+def plain_parts(problem: Problem, d: Array) -> CriterionParts:
     """The parts of the criterion from the jet of the backend, whatever shortcut there is."""
-    return parts(problem.shared.jet(entries(problem, theta, turns), problem.response), problem.reml)
+    return parts(problem.shared.jet(d, problem.response), problem.reml, held=False)
+
+
+def plain_criterion(problem: Problem, d: Array) -> Jet:
+    """The criterion from `plain_parts`."""
+    return criterion(plain_parts(problem, d), problem.nu, problem.known_inside)
 
 
 def _no_tangent(a: Array) -> Array:
@@ -175,21 +184,22 @@ def _no_tangent(a: Array) -> Array:
 
 def entries(problem: Problem, theta: Array, turns: tuple[Array, ...]) -> Array:
     """d (m,) for θ (m,) in the internal coordinates that `turns` (q, q) a term describe."""
-    structure = problem.structure
-    return structure.entries(structure.turned(structure.factors(theta), turns), theta.dtype)
+    return problem.structure.decode(theta, turns)
 
 
 def objective(problem: Problem, theta: Array, turns: tuple[Array, ...]):
     """The criterion at θ with gradient (m,) and Hessian (m, m), and its parts as functions of d."""
     split = evaluate(problem.shared, entries(problem, theta, turns), problem.response, problem.reml)
-    jet = chain(criterion(split, problem.nu), lambda t: entries(problem, t, turns), theta)
+    jet = chain(
+        criterion(split, problem.nu, problem.known_inside), lambda t: entries(problem, t, turns), theta
+    )
     return jet.value, jet.first, jet.second, split
 
 
 def value(problem: Problem, theta: Array, turns: tuple[Array, ...]) -> Array:
     """The criterion at θ."""
     gram = problem.shared.gram(entries(problem, theta, turns), problem.response)
-    return profiled_deviance(gram, problem.n, problem.reml)
+    return profiled_deviance(gram, problem.n, problem.reml, problem.known_inside)
 
 
 def identity_turns(problem: Problem) -> tuple[Array, ...]:
@@ -199,15 +209,31 @@ def identity_turns(problem: Problem) -> tuple[Array, ...]:
 
 def prior(problem: Problem) -> Array:
     """d (m,) of the prior for the moment start: unit relative variances."""
-    turns = identity_turns(problem)
-    return entries(problem, problem.structure.params(turns), turns)
+    return problem.structure.prior(problem.n.dtype)
 
 
 def moment_start(problem: Problem) -> tuple[Array, tuple[Array, ...]]:
     """Starting θ and coordinates: what the first evaluation of `estimate` gives."""
-    d0 = prior(problem)
-    split = evaluate(problem.shared, d0, problem.response, problem.reml)
-    return problem.structure.start(moments(split, problem.nu, d0), start_floor(split, problem))
+    split = evaluate(problem.shared, prior(problem), problem.response, problem.reml)
+    return moment_point(problem, split)
+
+
+def moment_point(problem: Problem, split: CriterionParts) -> tuple[Array, tuple[Array, ...]]:
+    """Starting θ and coordinates from the parts at the prior: moments of the components of linear terms."""
+    d0, chosen = prior(problem), problem.structure.components
+    found = moments(components(split, chosen), problem.nu, d0[chosen])
+    d = d0.at[chosen].set(found.astype(d0.dtype)) if len(chosen) < len(d0) else found
+    return problem.structure.start(d, start_floor(split, problem))
+
+
+def components(split: CriterionParts, chosen: np.ndarray) -> CriterionParts:
+    """The parts as functions of some of d only."""
+    if len(chosen) == split.logdet.first.shape[0]:
+        return split
+    some = [
+        Jet(jet.value, jet.first[chosen], jet.second[chosen][:, chosen]) for jet in (split.logdet, split.r2)
+    ]
+    return CriterionParts(some[0], some[1], split.fit)
 
 
 def start_floor(split: CriterionParts, problem: Problem) -> Array:
@@ -232,7 +258,7 @@ def descend(problem: Problem, theta: Array, turns: tuple[Array, ...], max_iter: 
     def bare(theta, turns):
         return (*objective(problem, theta, turns)[:3], ())
 
-    return newton(bare, theta, turns, max_iter=max_iter, projections=SNAPS)
+    return newton(bare, theta, turns, max_iter=max_iter, projections=snaps(problem))
 
 
 def moments(split: CriterionParts, nu: Array, d0: Array) -> Array:
@@ -263,12 +289,14 @@ def mivque(split: CriterionParts, nu: Array, d0: Array) -> tuple[Array, Array]:
     return solution[0], solution[1:]
 
 
-def _snap(below: float) -> Callable[[Array], Array]:
-    return lambda theta: jnp.where(jnp.abs(theta) < below, 0.0, theta).astype(theta.dtype)
+def snaps(problem: Problem) -> tuple[Callable[[Array], Array], ...]:
+    """Small θ set to exactly zero where that is a boundary: tried generously on the way, then strictly."""
+    may = problem.structure.snaps
 
+    def snap(below: float) -> Callable[[Array], Array]:
+        return lambda theta: jnp.where((jnp.abs(theta) < below) & may, 0.0, theta).astype(theta.dtype)
 
-SNAPS = (_snap(0.05), _snap(BOUNDARY))
-"""Small entries of Λ set to exactly zero: tried generously on the way, strictly at the optimum."""
+    return (snap(0.05), snap(BOUNDARY)) if may.any() else ()
 
 
 def finish(
@@ -279,26 +307,26 @@ def finish(
     split: CriterionParts | None = None,
 ) -> Estimate:
     """The record of a fit at θ in internal coordinates; evaluates the criterion's parts unless given."""
-    structure, basis = problem.structure, problem.basis
-    factors = structure.factors(inner)
+    structure, basis, known = problem.structure, problem.basis, problem.known_inside
     d = entries(problem, inner, turns)
     if split is None:
         split = evaluate(problem.shared, d, problem.response, problem.reml)
-    scale2 = problem.origin.scale**2
-    information, sigma2 = variance_information(split, problem.nu, d)
-    edges = [jnp.min(jnp.abs(diagonal(f))) < BOUNDARY for f in factors]
-    on_edge = [jnp.broadcast_to(e, len(t.entries)) for e, t in zip(edges, structure.terms, strict=True)]
-    fixed = jnp.concatenate([*on_edge, jnp.zeros(1, bool)])
+    sigma2 = split.r2.value / problem.nu if known is None else known
+    information = variance_information(split, problem.nu, d, sigma2, structure.powers)
+    margins = structure.margins(inner)
+    edges = [m < BOUNDARY for m in margins]
+    on_edge = [m < BOUNDARY for m in structure.spread_margins(margins)]
+    fixed = jnp.concatenate([*on_edge, jnp.full(1, known is not None)])
     cov = masked_inverse(information, fixed)
-    outward = jnp.eye(d.shape[0] + 1, dtype=d.dtype)
-    outward = outward.at[:-1, :-1].set(structure.entry_map(basis.outward).astype(d.dtype))
-    psi = outward @ jnp.concatenate([sigma2 * d, sigma2[None]]) * scale2
-    cov_psi = outward @ cov @ outward.T * scale2**2
+    outward = outward_map(problem)
+    psi = outward @ jnp.concatenate([sigma2 ** structure.powers.astype(d.dtype) * d, sigma2[None]])
+    cov_psi = outward @ cov @ outward.T
+    scale2 = problem.origin.scale**2
     missing = fixed[:, None] | fixed[None, :]
     beta = problem.origin.beta + problem.origin.scale * solve_upper(basis.x_factor, split.fit.beta)
     half = solve_upper(basis.x_factor, split.fit.xx_inv)
     cov_beta = solve_upper(basis.x_factor, half.T) * (sigma2 * scale2)
-    deviance = criterion(split, problem.nu).value + deviance_shift(problem)
+    deviance = criterion(split, problem.nu, known).value + deviance_shift(problem)
     if state is None:
         status, grad, decrement, n_iter = Status.CONVERGED, 0.0, 0.0, 1
     else:
@@ -308,7 +336,7 @@ def finish(
     exact = problem.response.within <= 1e2 * problem.n * float(jnp.finfo(d.dtype).eps) ** 2
     # nothing is left to estimate where X and Z fit perfectly
     void = jnp.where(exact, jnp.nan, 0.0).astype(d.dtype)
-    upright = structure.params(structure.upright(factors, turns))
+    upright = structure.upright(inner, turns)
     return Estimate(
         theta=structure.change_basis(upright, basis.outward).astype(inner.dtype) + void,
         psi=psi + void,
@@ -323,6 +351,15 @@ def finish(
         n_iter=jnp.asarray(n_iter),
         singular=jnp.any(jnp.stack(edges)) if edges else jnp.zeros((), bool),
     )
+
+
+def outward_map(problem: Problem) -> Array:
+    """The (m + 1, m + 1) matrix that takes ψ in internal coordinates to the user's."""
+    structure, dtype = problem.structure, problem.n.dtype
+    m = structure.n_params
+    scale = problem.origin.scale ** np.append(2.0 * structure.powers, 2.0).astype(dtype)
+    out = jnp.eye(m + 1, dtype=dtype)
+    return scale[:, None] * out.at[:m, :m].set(structure.entry_map(problem.basis.outward).astype(dtype))
 
 
 def masked_inverse(information: Array, fixed: Array) -> Array:

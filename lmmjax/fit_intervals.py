@@ -194,7 +194,7 @@ def targets(fit: Fit) -> dict[str, Target]:
     rows = fit.model.components
     out = {}
     for name, row in zip(varcomp.names(rows), rows, strict=True):
-        kind = "sigma" if row.term1 is None else "sd" if row.term2 is None else "cor"
+        kind = {"variance": "sd", "covariance": "cor"}.get(row.kind, row.kind)
         out[name] = Target(kind, row.term, row.i, row.j) if kind != "sigma" else Target("sigma", -1)
     return out | {name: Target("beta", -1, i) for i, name in enumerate(fit.params.index)}
 
@@ -210,6 +210,12 @@ def surface(fit: Fit, names: list[str], criterion: str | None) -> Surface:
     wanted = [known[name] for name in names]
     reml = criterion == "reml" and all(target.kind != "beta" for target in wanted)
     require_estimates(fit)
+    structure = fit.model.design.structure
+    if structure.residual is not None or not structure.linear or fit.model.design.known is not None:
+        raise ValueError(
+            "profiles are for unstructured and diagonal random effects with independent residuals: use "
+            "conf_int(method='wald') or method='boot'"
+        )
     best = fit if fit.reml == reml else fit._by_other_criterion
     with jax.enable_x64(True):
         problem = best.model.problem(best.y, best.reml)

@@ -25,6 +25,7 @@ from lmmjax.inference.natural import (
     Natural,
     at_estimate_jit,
     boundary_covariance_jit,
+    natural_jit,
     on_inner_boundary,
 )
 
@@ -168,7 +169,11 @@ class FixedTests:
 
     @cached_property
     def _adjusted(self) -> Adjusted:
-        return kenward_roger(self._natural[0])
+        if self.model.design.structure.linear:
+            return kenward_roger(self._natural[0])
+        with jax.enable_x64(True):
+            problem = self.model.tangents(self.y, self.reml)
+            return kenward_roger(jax.tree.map(np.asarray, natural_jit(problem, self.estimate.psi)))
 
 
 def check_ddf(ddf: str) -> None:

@@ -74,14 +74,16 @@ def named(model: Model, fun: Callable) -> tuple[Callable, list[str]]:
 
 
 def _sd_scale(psi: Any, rows: list[varcomp.Component]) -> list[Any]:
-    """Standard deviations and correlations of ψ (m + 1,), traced."""
-    variance = {(r.term, r.i): k for k, r in enumerate(rows) if r.i == r.j}
-    return [
-        jnp.sqrt(psi[k])
-        if row.i == row.j
-        else psi[k] / jnp.sqrt(psi[variance[row.term, row.i]] * psi[variance[row.term, row.j]])
-        for k, row in enumerate(rows)
-    ]
+    """Standard deviations, correlations and parameters of ψ (m + 1,), traced."""
+    variance = {(r.term, r.i): k for k, r in enumerate(rows) if r.kind == "variance"}
+    out = []
+    for k, row in enumerate(rows):
+        if row.kind == "covariance":
+            root = jnp.sqrt(psi[variance[row.term, row.i]] * psi[variance[row.term, row.j]])
+            out.append(psi[k] / root)
+        else:
+            out.append(psi[k] if row.kind == "parameter" else jnp.sqrt(psi[k]))
+    return out
 
 
 def table(fit: Fit, fun: Callable, names: list[str], level: float, scale: str = "identity") -> pd.DataFrame:

@@ -85,7 +85,7 @@ def influence(fit: Fit, group: str | None = None) -> Influence:
         group = only_group(factors, group)
         term = next(term for term in model.frame.random if term.group == group)
         codes, index = term.codes, pd.Index(term.levels, name=group)
-    one = nothing(len(index), model.design.p, model.design.structure.n_entries, len(whole.theta))
+    one = nothing(len(index), model.design.p, model.design.structure.n_params, len(whole.theta))
     status = np.full(len(index), "", object)
     todo = np.ones(len(index), bool)
     if isinstance(model.maker.prepared, GroupedPrepared) and not model.maker.prepared.shared.tied:

@@ -34,11 +34,14 @@ def profile(gram: Gram) -> Profile:
     return Profile(beta, gram.yy - gram.xy @ beta, logdet_xx, xx_inv)
 
 
-def profiled_deviance(gram: Gram, n: Array, reml: Array) -> Array:
-    """f with β and σ² profiled out; `n` observations, `reml` is κ (0 or 1)."""
+def profiled_deviance(gram: Gram, n: Array, reml: Array, known: Array | None = None) -> Array:
+    """f with β, and σ² unless it is `known`, profiled out; `n` observations, `reml` is κ (0 or 1)."""
     fit = profile(gram)
     nu = n - reml * gram.xx.shape[0]
-    return gram.logdet + reml * fit.logdet_xx + nu * (1.0 + jnp.log(2.0 * jnp.pi * fit.r2 / nu))
+    logdet = gram.logdet + reml * fit.logdet_xx
+    if known is not None:
+        return logdet + nu * jnp.log(2.0 * jnp.pi * known) + fit.r2 / known
+    return logdet + nu * (1.0 + jnp.log(2.0 * jnp.pi * fit.r2 / nu))
 
 
 def deviance(gram: Gram, beta: Array, sigma2: Array, n: Array) -> Array:

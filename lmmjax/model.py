@@ -17,6 +17,7 @@ from lmmjax.covariance import family
 from lmmjax.design import Design, RandomTerm
 from lmmjax.estimate import METHODS, Estimate, estimate_jit
 from lmmjax.formula import ModelFrame, array_frame, model_frame, take_rows
+from lmmjax.gram.whitened import WhitenedPrepared
 from lmmjax.moments import Moments, moments
 from lmmjax.optimize import Status
 from lmmjax.problem import Problem, ProblemMaker
@@ -32,7 +33,13 @@ MANY = 50
 
 
 def lmm(
-    formula: str, data: Any, *, weights: Any = None, offset: Any = None, backend: str | None = None
+    formula: str,
+    data: Any,
+    *,
+    weights: Any = None,
+    offset: Any = None,
+    residual: Any = None,
+    backend: str | None = None,
 ) -> Model:
     """A linear mixed model in lme4's notation.
 
@@ -43,13 +50,16 @@ def lmm(
         the formula are dropped and counted.
     weights : prior weights w, Var(ε) = σ²/w: a column's name, an expression or an array.
     offset : known part of the mean, likewise; added to `offset(...)` terms of the formula.
+    residual : correlations and variances of the residuals, such as `lj.AR1("week", group="id")`,
+        `lj.VarIdent("sex")` or a product of them; None: independent, with equal variances.
     backend : "grouped", "dense", or None for the cheapest that covers the model.
 
     Raises
     ------
     ValueError : names what is wrong with the formula or the data, and the remedy.
     """
-    return Model(model_frame(formula, data, weights=weights, offset=offset), backend=backend)
+    frame = model_frame(formula, data, weights=weights, offset=offset, residual=residual)
+    return Model(frame, backend=backend)
 
 
 class Model:
@@ -58,17 +68,10 @@ class Model:
     def __init__(self, frame: ModelFrame, backend: str | None = None):
         self.frame = frame
         self._backend = backend
-        self.design = Design(
-            frame.x,
-            tuple(
-                RandomTerm(term.z, term.codes, len(term.levels), family(term.structure), f"({term.text})")
-                for term in frame.random
-            ),
-            frame.weights,
-            frame.offset,
-        )
+        self.design = frame_design(frame)
         self.maker = ProblemMaker(self.design, backend)
         self._expanded: ProblemMaker | None = None
+        self._tangents: ProblemMaker | None = None
 
     @classmethod
     def from_arrays(cls, y: Any, x: Any, groups: Any, z: Any = None, **options: Any) -> Model:
@@ -107,6 +110,15 @@ class Model:
         if compressed and self._expanded is None:
             self._expanded = ProblemMaker(self.design, self._backend, compress=False)
         return (self._expanded or self.maker)(y, reml)
+
+    def tangents(self, y: np.ndarray, reml: bool = True) -> Problem:
+        """The problem with covariance matrices by group, which can leave a Markov family."""
+        if self._tangents is None:
+            prepared, options = self.maker.prepared, {}
+            if isinstance(prepared, WhitenedPrepared):
+                options["markov"] = False
+            self._tangents = ProblemMaker(self.design, self._backend, **options) if options else self.maker
+        return self._tangents(y, reml)
 
     def fit(
         self, reml: bool = True, *, method: str = "newton", start: Array | None = None, max_iter: int = 100
@@ -182,13 +194,28 @@ class Model:
         return moments(self, self._response(), kind, prior, iterate, truncate, max_iter)
 
     def _other_starts(self, problem: Problem) -> list[np.ndarray]:
-        """θ at zero and near it: where a small design has several optima, these reach the others."""
-        fewest = min((term.n_groups for term in self.design.terms), default=MANY)
-        if not problem.structure.n_params or fewest >= MANY or problem.shared.costly:
+        """θ at zero and near it, and the further starts of every parameter: they reach other optima."""
+        structure, many = (
+            problem.structure,
+            min((t.n_groups for t in self.design.terms), default=MANY) >= MANY,
+        )
+        if not structure.n_params or problem.shared.costly or (many and structure.linear):
             return []
-        pairs = zip(problem.structure.terms, problem.basis.outward, strict=True)
-        small = np.concatenate([term.family.params(0.1 * np.asarray(b)) for term, b in pairs])
-        return [small, np.zeros_like(small)]
+        chosen, starts = structure.components, []
+        outward = np.asarray(structure.entry_map(problem.basis.outward))
+        for k in range(1, max(len(p.starts) for p in structure.parameters)):
+            d = np.asarray(structure.prior(float)).copy()
+            rest = np.setdiff1d(np.arange(structure.n_params), chosen)
+            d[rest] = [
+                p.starts[min(k, len(p.starts) - 1)] for p in np.array(structure.parameters, object)[rest]
+            ]
+            starts.append(np.asarray(structure.encode(outward @ d)))
+        if len(chosen) and not many:
+            d = np.asarray(structure.prior(float)).copy()
+            d[chosen] *= 0.01
+            small = np.asarray(structure.encode(outward @ d))
+            starts += [small, np.where(np.isin(np.arange(len(small)), chosen), 0.0, small)]
+        return starts
 
     def fit_batch(
         self,
@@ -266,7 +293,7 @@ class Model:
                 mean,
                 tuple(t.z for t in terms),
                 tuple(t.codes for t in terms),
-                self.design.structure.matrices(np.asarray(psi[:-1])),
+                self.design.structure.absolute(np.asarray(psi)),
                 tuple(t.n_groups for t in terms),
                 sd,
                 draws,
@@ -283,6 +310,18 @@ class Model:
     def __repr__(self) -> str:
         groups = {term.group: len(term.levels) for term in self.frame.random}
         return f"Model({self.formula!r}, n={self.design.n}, groups={groups})"
+
+
+def frame_design(frame: ModelFrame) -> Design:
+    """The arrays of a model frame, its covariance families looked up."""
+    terms = tuple(
+        RandomTerm(t.z, t.codes, len(t.levels), family(t.structure, *t.args), f"({t.text})")
+        for t in frame.random
+    )
+    own, weights, known = frame.residual, frame.weights, None
+    if own is not None and own.known is not None:
+        weights, known = (1.0 if weights is None else weights) / own.known, 1.0
+    return Design(frame.x, terms, weights, frame.offset, own and own.design, known)
 
 
 def _columns(responses: Any) -> tuple[pd.Index, np.ndarray]:

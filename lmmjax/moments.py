@@ -85,22 +85,26 @@ def moments(
     if kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r}; choose one of: {', '.join(KINDS)}")
     structure = model.design.structure
+    if not structure.linear or structure.residual is not None or model.design.known is not None:
+        raise ValueError(
+            "moment estimates need variances that are linear in the parameters, none of them known"
+        )
     if (prior is not None) != (kind == "mivque"):
         raise ValueError(
             "prior= belongs to kind='mivque', which needs it: components in the order of varcorr()"
         )
     if kind == "mivque":
         start = np.asarray(prior, dtype=float)
-        if start.shape != (structure.n_entries + 1,) or not start[-1] > 0:
+        if start.shape != (structure.n_params + 1,) or not start[-1] > 0:
             raise ValueError(
-                f"prior has shape {start.shape}: pass {structure.n_entries + 1} components in the order of "
+                f"prior has shape {start.shape}: pass {structure.n_params + 1} components in the order of "
                 "varcorr(), the residual variance, which must be positive, last"
             )
         start = start[:-1] / start[-1]
     else:
         unit = tuple(np.eye(term.q) * (kind == "minque1") for term in structure.terms)
-        start = np.asarray(structure.entries(unit, float))
-    d, psi, n_iter, settled = start, np.full(structure.n_entries + 1, np.nan), 0, not iterate
+        start = np.asarray(structure.natural(unit, dtype=float))
+    d, psi, n_iter, settled = start, np.full(structure.n_params + 1, np.nan), 0, not iterate
     with jax.enable_x64(True):
         problem = model.problem(y, True)
         while n_iter < (max_iter if iterate else 1):
@@ -144,7 +148,7 @@ def _nearest(structure: Any, psi: np.ndarray) -> np.ndarray:
     for matrix in structure.matrices(psi[:-1] / psi[-1]):
         values, vectors = np.linalg.eigh(matrix)
         positive.append((vectors * np.maximum(values, 0.0)) @ vectors.T)
-    return np.asarray(structure.entries(tuple(positive), float))
+    return np.asarray(structure.natural(tuple(positive), dtype=float))
 
 
 _components, _least_squares = quick_jit(components), quick_jit(least_squares)

@@ -33,7 +33,8 @@ class Problem:
     basis : maps between the user's coordinates and the internal ones.
     n : number of observations, as a floating-point scalar.
     reml : κ, 1 for REML and 0 for maximum likelihood, as a floating-point scalar.
-    structure : covariance structure of the random terms.
+    structure : covariance structure of the random terms and the residuals.
+    known : σ² where it is known, in the units of the response, else None.
     """
 
     shared: CrossProducts
@@ -43,11 +44,17 @@ class Problem:
     n: Array
     reml: Array
     structure: Structure = static()
+    known: Array | None = None
 
     @property
     def nu(self) -> Array:
         """ν = n − κp, the divisor of σ̂²."""
         return self.n - self.reml * self.basis.x_factor.shape[0]
+
+    @property
+    def known_inside(self) -> Array | None:
+        """σ² where it is known, in internal units."""
+        return None if self.known is None else self.known / self.origin.scale**2
 
     def with_reml(self, reml: bool) -> Problem:
         """The same data under REML or maximum likelihood."""
@@ -84,12 +91,20 @@ class ProblemMaker:
 
     def __call__(self, y: Array, reml: bool = True, dtype=None) -> Problem:
         """The problem of responses y (..., n), NumPy or JAX, possibly traced."""
-        return make_problem(self.rows, self.basis, self.prepared, self.design.structure, y, reml, dtype)
+        problem = make_problem(self.rows, self.basis, self.prepared, self.design.structure, y, reml)
+        problem = self._with_known(problem)
+        return problem if dtype is None else cast(problem, dtype)
+
+    def _with_known(self, problem: Problem) -> Problem:
+        known = None if self.design.known is None else np.asarray(self.design.known, problem.n.dtype)
+        return dataclasses.replace(problem, known=known)
 
     def lanes(self, y: np.ndarray, reml: bool = True) -> Problem:
         """The problem of many responses y (n, T), finite NumPy; axes of responses trail."""
         if not isinstance(self.prepared, GroupedPrepared):
-            return make_lanes(self.rows, self.basis, self.prepared, self.design.structure, y, reml)
+            return self._with_known(
+                make_lanes(self.rows, self.basis, self.prepared, self.design.structure, y, reml)
+            )
         if self._onepass is None:
             # imported here: scipy.sparse adds a warning filter, and a single fit has no use for it
             from lmmjax.gram.onepass import OnePass
@@ -105,6 +120,7 @@ class ProblemMaker:
             np.asarray(float(reml)),
             self.design.structure,
         )
+        problem = self._with_known(problem)
         if inexact.any():
             exact = make_lanes(
                 self.rows, self.basis, self.prepared, self.design.structure, y[:, inexact], reml
@@ -123,9 +139,8 @@ def make_problem(
     structure: Structure,
     y: Array,
     reml: bool = True,
-    dtype=None,
 ) -> Problem:
-    """Cross-products of y (..., n) with a prepared design; `dtype` casts the result."""
+    """Cross-products of y (..., n) with a prepared design."""
     xp = namespace(y, rows.x)
     y = xp.moveaxis(xp.asarray(y), -1, 0)
     problem = make_lanes(rows, basis, prepared, structure, y, reml)
@@ -134,10 +149,9 @@ def make_problem(
     def lead(a: Array) -> Array:
         return xp.moveaxis(a, tuple(k - len(lanes) for k in lanes), lanes) if lanes else a
 
-    problem = dataclasses.replace(
+    return dataclasses.replace(
         problem, response=jax.tree.map(lead, problem.response), origin=jax.tree.map(lead, problem.origin)
     )
-    return problem if dtype is None else cast(problem, dtype)
 
 
 def make_lanes(
@@ -162,8 +176,7 @@ def cast(problem: Problem, dtype: Any) -> Problem:
 
 def internal_entries(theta: Array, problem: Problem) -> Array:
     """d (m,) in internal coordinates for θ in the user's."""
-    inner = problem.structure.change_basis(theta, problem.basis.inward)
-    return problem.structure.entries(problem.structure.covariances(inner), inner.dtype)
+    return problem.structure.decode(problem.structure.change_basis(theta, problem.basis.inward))
 
 
 def log_x_factor(basis: Basis) -> Array:
@@ -176,7 +189,8 @@ def gram(theta: Array, problem: Problem) -> Gram:
 
     Parameters
     ----------
-    theta : (m,) entries of the relative Cholesky factors Λ, term after term, by columns.
+    theta : (m,) working values of the covariance parameters: of unstructured and diagonal terms the
+        entries of the relative Cholesky factors Λ, term after term, by columns.
     """
     inner = problem.shared.gram(internal_entries(theta, problem), problem.response)
     r, beta, scale = problem.basis.x_factor, problem.origin.beta, problem.origin.scale
@@ -190,7 +204,8 @@ def gram(theta: Array, problem: Problem) -> Gram:
 def profiled_deviance(theta: Array, problem: Problem) -> Array:
     """−2ℓ or −2ℓᴿ at θ (m,), with β and σ² profiled out: the function that `estimate` minimises."""
     inner = problem.shared.gram(internal_entries(theta, problem), problem.response)
-    return likelihood.profiled_deviance(inner, problem.n, problem.reml) + deviance_shift(problem)
+    value = likelihood.profiled_deviance(inner, problem.n, problem.reml, problem.known_inside)
+    return value + deviance_shift(problem)
 
 
 def deviance_shift(problem: Problem) -> Array:

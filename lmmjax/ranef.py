@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lmmjax.conditional import Modes, conditional_modes
 from lmmjax.estimate import Estimate
+from lmmjax.inference.natural import internal_point
 
 if TYPE_CHECKING:
     from lmmjax.model import Model
@@ -20,13 +22,10 @@ def fitted_modes(model: Model, y: np.ndarray, estimate: Estimate, reml: bool) ->
     problem = model.expanded(y, reml)
     structure, basis, scale = model.design.structure, problem.basis, problem.origin.scale
     sigma2 = estimate.sigma2
-    inner = [
-        b @ matrix @ b.T
-        for b, matrix in zip(basis.inward, structure.matrices(estimate.psi[:-1] / sigma2), strict=True)
-    ]
     with jax.enable_x64(True):
-        projections = problem.shared.project(structure.entries(tuple(inner)), problem.response)
-        projections = jax.tree.map(np.asarray, projections)
+        d, _ = internal_point(problem, jnp.asarray(estimate.psi))
+        inner = [np.asarray(matrix) for matrix in structure.matrices(d)]
+        projections = jax.tree.map(np.asarray, problem.shared.project(d, problem.response))
     beta = basis.x_factor @ (estimate.beta - problem.origin.beta) / scale
     cov_beta = basis.x_factor @ estimate.cov_beta @ basis.x_factor.T / scale**2
     out = []

@@ -252,7 +252,7 @@ def permuted_responses(design: Design, estimate: Estimate, y: np.ndarray, orders
 def covariance_roots(design: Design, psi: np.ndarray):
     """Yields (rows, r, Q) for each block of rows independent of the others: V^½ = Q diag(r) Qᵀ there."""
     sigma2 = psi[-1] / (np.ones(design.n) if design.weights is None else design.weights)
-    matrices = design.structure.matrices(psi[:-1])
+    matrices = design.structure.absolute(psi)
     for rows in independent_blocks(design):
         v = np.diag(sigma2[rows])
         for term, matrix in zip(design.terms, matrices, strict=True):

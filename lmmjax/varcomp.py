@@ -9,38 +9,60 @@ import pandas as pd
 from scipy.special import ndtri
 
 from lmmjax.covariance import Structure
+from lmmjax.covariance.parameter import Parameter
 
 
 @dataclasses.dataclass(frozen=True)
 class Component:
-    """One entry of ψ: a variance (term2 is None) or a covariance, at positions (i, j) of a term's matrix."""
+    """One entry of ψ.
 
+    `kind` is "variance" of coefficient `term1`, "covariance" of `term1` and `term2` at positions (i, j) of a
+    term's matrix, "parameter" of a structure, called `term1`, or "sigma".
+    """
+
+    kind: str
     group: str
     term1: str | None
     term2: str | None
     term: int
     i: int
     j: int
+    parameter: Parameter | None = None
 
 
 def components(structure: Structure, groups: list[str], names: list[tuple[str, ...]]) -> list[Component]:
     """The entries of ψ in order; the last is the residual variance."""
     rows = []
     for k, (term, group, columns) in enumerate(zip(structure.terms, groups, names, strict=True)):
-        for i, j in term.entries:
-            # lme4 writes the earlier coefficient first
-            second = columns[i] if i != j else None
-            rows.append(Component(group, columns[j], second, k, i, j))
-    return [*rows, Component("Residual", None, None, len(groups), 0, 0)]
+        if term.family.linear:
+            for i, j in term.entries:
+                # lme4 writes the earlier coefficient first
+                kind, second = ("variance", None) if i == j else ("covariance", columns[i])
+                rows.append(Component(kind, group, columns[j], second, k, i, j))
+            continue
+        for c, p in enumerate(term.parameters):
+            if p.kind == "variance":
+                label = "common" if p.place is None else columns[p.place]
+                rows.append(Component("variance", group, label, None, k, c, c, p))
+            else:
+                rows.append(Component("parameter", group, p.name, None, k, c, c, p))
+    last = len(groups)
+    if structure.residual is not None:
+        own = enumerate(structure.residual.parameters)
+        rows += [Component("parameter", "Residual", p.name, None, last, c, c, p) for c, p in own]
+    return [*rows, Component("sigma", "Residual", None, None, last, 0, 0)]
 
 
 def sd_scale(psi: np.ndarray, rows: list[Component]) -> tuple[np.ndarray, np.ndarray]:
-    """Standard deviations and correlations (..., m + 1) of ψ (..., m + 1); Jacobians (..., m + 1, m + 1)."""
-    variance = {(r.term, r.i): k for k, r in enumerate(rows) if r.i == r.j}
+    """Standard deviations, correlations and parameters (..., m + 1) of ψ, and their Jacobians in ψ."""
+    variance = {(r.term, r.i): k for k, r in enumerate(rows) if r.kind == "variance"}
     values, jacobian = np.full(psi.shape, np.nan), np.zeros((*psi.shape, len(rows)))
     with np.errstate(divide="ignore", invalid="ignore"):
         for k, row in enumerate(rows):
-            if row.i == row.j:
+            if row.kind == "parameter":
+                values[..., k], jacobian[..., k, k] = psi[..., k], 1.0
+                continue
+            if row.kind != "covariance":
                 values[..., k] = np.sqrt(psi[..., k])
                 jacobian[..., k, k] = 0.5 / values[..., k]
                 continue
@@ -69,12 +91,14 @@ def delta_se(jacobian: np.ndarray, cov: np.ndarray) -> np.ndarray:
 
 
 def names(rows: list[Component]) -> list[str]:
-    """`sd_(Intercept)|Subject`, `cor_Days.(Intercept)|Subject`, `sigma`."""
+    """`sd_(Intercept)|Subject`, `cor_Days.(Intercept)|Subject`, `rho|Worker`, `Phi`, `sigma`."""
     out = []
     for row in rows:
-        if row.term1 is None:
+        if row.kind == "sigma":
             out.append("sigma")
-        elif row.term2 is None:
+        elif row.kind == "parameter":
+            out.append(str(row.term1) if row.group == "Residual" else f"{row.term1}|{row.group}")
+        elif row.kind == "variance":
             out.append(f"sd_{row.term1}|{row.group}")
         else:
             out.append(f"cor_{row.term2}.{row.term1}|{row.group}")
@@ -82,7 +106,10 @@ def names(rows: list[Component]) -> list[str]:
 
 
 def varcorr_table(rows: list[Component], psi: np.ndarray, cov: np.ndarray) -> pd.DataFrame:
-    """Columns group, term1, term2, vcov, sdcor, se; the standard error is that of vcov."""
+    """Columns group, term1, term2, vcov, sdcor, se.
+
+    The standard error is that of vcov; of other parameters, which have no vcov, of the parameter in sdcor.
+    """
     values, _ = sd_scale(psi, rows)
     with np.errstate(invalid="ignore"):
         se = np.sqrt(np.diagonal(cov))
@@ -91,7 +118,7 @@ def varcorr_table(rows: list[Component], psi: np.ndarray, cov: np.ndarray) -> pd
             "group": [row.group for row in rows],
             "term1": pd.Series([row.term1 for row in rows], dtype=object),
             "term2": pd.Series([row.term2 for row in rows], dtype=object),
-            "vcov": psi,
+            "vcov": np.where([row.kind == "parameter" for row in rows], np.nan, psi),
             "sdcor": values,
             "se": se,
         }
@@ -101,16 +128,22 @@ def varcorr_table(rows: list[Component], psi: np.ndarray, cov: np.ndarray) -> pd
 def sd_limits(
     rows: list[Component], psi: np.ndarray, cov: np.ndarray, level: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Wald limits (..., m + 1), lower and upper: sds on the log scale, correlations on Fisher's z scale."""
+    """Wald limits (..., m + 1), lower and upper.
+
+    Standard deviations on the log scale, correlations on Fisher's z scale, others as their range asks.
+    """
     values, jacobian = sd_scale(psi, rows)
     se = delta_se(jacobian, cov)
     half = ndtri(0.5 + level / 2) * se
-    correlation = np.array([row.term2 is not None for row in rows])
+    correlation = np.array([row.kind == "covariance" for row in rows])
     # the interval of an sd near zero reaches to infinity
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         z, stretch = np.arctanh(np.where(correlation, values, 0.0)), 1.0 - values**2
         lower = np.where(correlation, np.tanh(z - half / stretch), values * np.exp(-half / values))
         upper = np.where(correlation, np.tanh(z + half / stretch), values * np.exp(half / values))
+    for k, row in enumerate(rows):
+        if row.kind == "parameter" and row.parameter is not None:
+            lower[..., k], upper[..., k] = row.parameter.limits(values[..., k], half[..., k])
     return lower, upper
 
 

@@ -28,7 +28,7 @@ from lmmjax.gram import BACKENDS, choose
 from lmmjax.problem import internal_entries
 
 SEVERAL = {"nested", "crossed"}
-KINDS = {name: (name, {}) for name in BACKENDS if name not in SEVERAL | {"grouped"}}
+KINDS = {name: (name, {}) for name in BACKENDS if name not in SEVERAL | {"grouped", "whitened"}}
 KINDS |= {"raw": ("grouped", {"compress": False}), "compressed": ("grouped", {"compress": True})}
 # both sides are backward stable; derivatives of second order multiply condition numbers below 1e3
 TOL = 1e-9

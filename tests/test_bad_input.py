@@ -20,7 +20,7 @@ ROW = np.arange(N)
 
 
 def design(x=X, z=X[:, :1], codes=CODES, groups=GROUPS, **options):
-    return Design(x, (RandomTerm(z, codes, groups, FAMILIES["us"], "(1 | g)"),), **options)
+    return Design(x, (RandomTerm(z, codes, groups, family("us"), "(1 | g)"),), **options)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Degrees of freedom: explicit dense formulas, finite differences, boundaries."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,7 +85,7 @@ def test_derivatives_equal_the_dense_formulas(any_fit):
     assert_allclose(back.T @ at.xx @ back, xx, rtol=1e-9)
     with jax.enable_x64(True):
         problem = any_fit.model.problem(any_fit.y)
-        m = problem.structure.n_entries
+        m = problem.structure.n_params
         # ψ inside = T ψ
         t = np.eye(m + 1)
         t[:m, :m] = problem.structure.entry_map(problem.basis.inward)
@@ -140,12 +142,13 @@ def test_a_model_that_is_bent_takes_the_second_derivative_term(data):
         psi[:, None, None] * at.first,
         psi[:, None, None, None] * psi[None, :, None, None] * at.second,
         psi[:, None] * at.logdet_second * psi[None, :],
+        None,
         at.outward,
     )
     bend = np.zeros_like(at.second)
     for i in range(len(psi)):
         bend[i, i] = -scaled.first[i]
-    straight, bent = ddf.kenward_roger(at), ddf.kenward_roger(scaled, bend)
+    straight, bent = ddf.kenward_roger(at), ddf.kenward_roger(dataclasses.replace(scaled, bend=bend))
     plain = ddf.kenward_roger(scaled)
     assert_allclose(plain.cov_beta, straight.cov_beta, rtol=1e-9)
     # −¼R of both ends: 2Φ(−¼ΣW_iiR_ii)Φ = ½ΦΣW_iiP_iΦ
@@ -157,7 +160,7 @@ def test_a_model_that_is_bent_takes_the_second_derivative_term(data):
 
 def inner_psi(fit):
     problem = fit.model.problem(fit.y)
-    m = problem.structure.n_entries
+    m = problem.structure.n_params
     inward = problem.structure.entry_map(problem.basis.inward)
     psi = fit.estimate.psi / problem.origin.scale**2
     return jnp.concatenate([inward @ psi[:m], psi[m:]])

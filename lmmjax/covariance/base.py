@@ -1,32 +1,73 @@
-"""What a covariance family is."""
+"""What a covariance family of random effects is."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
 
-from lmmjax._types import Array
+import numpy as np
+
+from lmmjax._linalg import diagonal, psd_cholesky
+from lmmjax._types import Array, namespace
+from lmmjax.covariance.parameter import Parameter, variance
 
 
 @dataclasses.dataclass(frozen=True)
 class CovarianceFamily(abc.ABC):
-    """Family of q × q relative covariance matrices D(θ) = Λ(θ)Λ(θ)ᵀ of one random-effects term.
+    """Family of q × q relative covariance matrices D(a) of one random-effects term.
 
-    θ is unconstrained and every θ is valid: a singular D is an interior point. `basis` says which
-    changes of the columns of Z map the family onto itself: "triangular" (z → z b for any lower
-    triangular b), "diagonal" (scales) or "scalar" (one common scale).
+    a (m,) are its natural parameters, relative to σ²: variances, covariances, correlations, loadings. θ (m,)
+    is unconstrained and every θ is valid: a singular D is an interior point. `basis` says which changes of
+    the columns of Z map the family onto itself: "triangular" (z → z b for any lower triangular b), "diagonal"
+    (scales) or "scalar" (one common scale). In a `linear` family a are the free entries of D.
     """
 
     name = ""
     basis = "scalar"
+    linear = False
 
     @abc.abstractmethod
+    def parameters(self, q: int) -> tuple[Parameter, ...]:
+        """The natural parameters, variances first: the order of `varcorr()`."""
+
+    @abc.abstractmethod
+    def matrix(self, a: Array, q: int) -> Array:
+        """D (q, q)."""
+
+    @abc.abstractmethod
+    def natural(self, matrix: Array) -> Array:
+        """a of a member of the family near D (q, q); D itself if it is one."""
+
     def n_params(self, q: int) -> int:
-        """Length of θ."""
+        """m."""
+        return len(self.parameters(q))
+
+    def decode(self, theta: Array, q: int) -> Array:
+        """a (m,) from θ (m,)."""
+        return _stack([p.decode(theta[k]) for k, p in enumerate(self.parameters(q))], theta)
+
+    def encode(self, a: Array, q: int) -> Array:
+        """θ (m,) from a (m,)."""
+        return _stack([p.encode(a[k]) for k, p in enumerate(self.parameters(q))], a)
+
+    def margin(self, theta: Array, q: int) -> Array:
+        """Distance from the boundary, where a variance is 0 or a correlation at the end of its range."""
+        margins = [p.margin(theta[k]) for k, p in enumerate(self.parameters(q))]
+        return namespace(theta).min(_stack(margins, theta))
+
+    def check(self, q: int, name: str) -> None:  # noqa: B027  nothing to check by default
+        """Raise ValueError if q columns are too few for the family."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FactorFamily(CovarianceFamily):
+    """A family whose θ are the free entries of the Cholesky factor Λ of D = ΛΛᵀ."""
+
+    linear = True
 
     @abc.abstractmethod
     def entries(self, q: int) -> tuple[tuple[int, int], ...]:
-        """Positions (i, j), i ≥ j, of the free entries of D, variances first: the order of `varcorr()`."""
+        """Positions (i, j), i ≥ j, of the free entries of D, variances first."""
 
     @abc.abstractmethod
     def factor(self, theta: Array, q: int) -> Array:
@@ -35,3 +76,40 @@ class CovarianceFamily(abc.ABC):
     @abc.abstractmethod
     def params(self, factor: Array) -> Array:
         """θ of the member of the family nearest to a lower triangular Λ: the inverse of `factor`."""
+
+    def parameters(self, q: int) -> tuple[Parameter, ...]:
+        return tuple(
+            variance(i, True) if i == j else Parameter("covariance", "real", (0.0,), power=1.0)
+            for i, j in self.entries(q)
+        )
+
+    def units(self, q: int) -> np.ndarray:
+        """The symmetric unit matrices E (m, q, q) with D = Σ a_c E_c."""
+        units = np.zeros((len(self.entries(q)), q, q))
+        for c, (i, j) in enumerate(self.entries(q)):
+            units[c, i, j] = units[c, j, i] = 1.0
+        return units
+
+    def matrix(self, a: Array, q: int) -> Array:
+        xp = namespace(a)
+        return xp.tensordot(a, xp.asarray(self.units(q), dtype=a.dtype), axes=1)
+
+    def natural(self, matrix: Array) -> Array:
+        q = matrix.shape[0]
+        rows, columns = (np.array([pair[k] for pair in self.entries(q)]) for k in (0, 1))
+        return matrix[rows, columns]
+
+    def decode(self, theta: Array, q: int) -> Array:
+        factor = self.factor(theta, q)
+        return self.natural(factor @ factor.T)
+
+    def encode(self, a: Array, q: int) -> Array:
+        return self.params(psd_cholesky(self.matrix(a, q), 1e-15)).astype(a.dtype)
+
+    def margin(self, theta: Array, q: int) -> Array:
+        xp = namespace(theta)
+        return xp.min(xp.abs(diagonal(self.factor(theta, q))))
+
+
+def _stack(values: list, like: Array) -> Array:
+    return namespace(like).stack(values).astype(like.dtype) if values else like

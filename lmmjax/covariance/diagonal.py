@@ -8,18 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmmjax._types import Array
-from lmmjax.covariance.base import CovarianceFamily
+from lmmjax.covariance.base import FactorFamily
 
 
 @dataclasses.dataclass(frozen=True)
-class Diagonal(CovarianceFamily):
+class Diagonal(FactorFamily):
     """θ is the diagonal of Λ: relative standard deviations up to sign."""
 
     name = "diag"
     basis = "diagonal"
-
-    def n_params(self, q: int) -> int:
-        return q
 
     def entries(self, q: int) -> tuple[tuple[int, int], ...]:
         return tuple((j, j) for j in range(q))

@@ -1,20 +1,27 @@
-"""The random effects of a model together: θ ↔ d, the free entries of all relative covariances.
+"""The covariance structure of a model: θ ↔ d, the natural parameters relative to σ².
 
-d (m,) stacks, term after term, the free entries of D = ΛΛᵀ in the order of `varcorr()`. It is the
-scale on which every covariance backend works: V/σ² is linear in d.
+d (m,) stacks, term after term, the natural parameters of D in the order of `varcorr()`, and then those of the
+residual structure. With V = σ²H(d), parameter c on the scale of V is ψ_c = σ^(2·power_c) d_c. Where every
+structure is linear d are the free entries of the matrices D, and H is linear in d.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
 
 from lmmjax._linalg import diagonal, pivot_order, psd_cholesky
 from lmmjax._types import Array, namespace
-from lmmjax.covariance.base import CovarianceFamily
+from lmmjax.covariance.base import CovarianceFamily, FactorFamily
+from lmmjax.covariance.parameter import Parameter
+from lmmjax.covariance.unstructured import Unstructured
+
+if TYPE_CHECKING:
+    from lmmjax.residual.base import ResidualStructure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,85 +36,158 @@ class TermStructure:
         return self.family.n_params(self.q)
 
     @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        return self.family.parameters(self.q)
+
+    @property
     def entries(self) -> tuple[tuple[int, int], ...]:
+        """Positions of the free entries of D, of a linear family."""
+        assert isinstance(self.family, FactorFamily)
         return self.family.entries(self.q)
+
+    @property
+    def units(self) -> np.ndarray:
+        """The symmetric unit matrices E (m, q, q) with D = Σ d_c E_c, of a linear family."""
+        assert isinstance(self.family, FactorFamily)
+        return self.family.units(self.q)
 
 
 @dataclasses.dataclass(frozen=True)
 class Structure:
-    """The covariance structure of all terms: static, hashable."""
+    """The covariance structure of all terms and of the residuals (None: independent); static, hashable."""
 
     terms: tuple[TermStructure, ...]
+    residual: ResidualStructure | None = None
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The m parameters in order."""
+        own = () if self.residual is None else self.residual.parameters
+        return (*(p for term in self.terms for p in term.parameters), *own)
 
     @property
     def n_params(self) -> int:
-        return sum(term.n_params for term in self.terms)
+        return len(self.parameters)
 
     @property
-    def n_entries(self) -> int:
-        return sum(len(term.entries) for term in self.terms)
+    def linear(self) -> bool:
+        """Whether V is linear in the parameters, on its own scale."""
+        return all(t.family.linear for t in self.terms) and (self.residual is None or self.residual.linear)
 
-    def theta_slices(self) -> list[slice]:
-        """Where each term's parameters lie in θ."""
+    @property
+    def powers(self) -> np.ndarray:
+        """(m,) `power` of every parameter."""
+        return np.array([p.power for p in self.parameters])
+
+    @property
+    def snaps(self) -> np.ndarray:
+        """(m,) whether θ = 0 may be tried for a small θ."""
+        return np.array([p.smooth for p in self._working], dtype=bool)
+
+    @property
+    def _working(self) -> list[Parameter]:
+        """What θ stands for: entries of Λ, all of which may vanish, in linear families."""
+        plain = Parameter("entry", "real", smooth=True)
+        out = []
+        for term in self.terms:
+            out += [plain] * term.n_params if term.family.linear else list(term.parameters)
+        return out + (list(self.residual.parameters) if self.residual else [])
+
+    def slices(self) -> list[slice]:
+        """Where each term's parameters lie in θ and in d."""
         return _slices([term.n_params for term in self.terms])
 
-    def entry_slices(self) -> list[slice]:
-        """Where each term's entries lie in d."""
-        return _slices([len(term.entries) for term in self.terms])
+    @property
+    def tail(self) -> slice:
+        """Where the residual's parameters lie."""
+        return slice(sum(term.n_params for term in self.terms), self.n_params)
 
-    def factors(self, theta: Array) -> tuple[Array, ...]:
-        """Λ (q, q) of each term."""
-        return tuple(
-            term.family.factor(theta[s], term.q)
-            for term, s in zip(self.terms, self.theta_slices(), strict=True)
-        )
+    @property
+    def components(self) -> np.ndarray:
+        """Positions in d of the entries of linear terms: given the others H is linear in them."""
+        pairs = zip(self.terms, self.slices(), strict=True)
+        return np.array([k for t, s in pairs if t.family.linear for k in range(s.start, s.stop)], dtype=int)
 
-    def params(self, factors: tuple[Array, ...]) -> Array:
-        """θ from the factor of each term."""
-        return jnp.concatenate(
-            [t.family.params(f) for t, f in zip(self.terms, factors, strict=True)] or [jnp.zeros(0)]
-        )
+    def decode(self, theta: Array, turns: tuple[Array, ...] | None = None) -> Array:
+        """d (m,) from θ (m,): of t D tᵀ in the coordinates t (q, q) of each linear term."""
+        xp = namespace(theta)
+        out = []
+        for k, (term, s) in enumerate(zip(self.terms, self.slices(), strict=True)):
+            if turns is None or not isinstance(term.family, FactorFamily):
+                out.append(term.family.decode(theta[s], term.q))
+            else:
+                moved = turns[k] @ term.family.factor(theta[s], term.q)
+                out.append(term.family.natural(moved @ moved.T))
+        if self.residual is not None:
+            out.append(self.residual.decode(theta[self.tail]))
+        return xp.concatenate(out).astype(theta.dtype) if out else theta
 
-    def covariances(self, theta: Array) -> tuple[Array, ...]:
-        """D = ΛΛᵀ (q, q) of each term."""
-        return tuple(factor @ factor.T for factor in self.factors(theta))
+    def encode(self, d: Array) -> Array:
+        """θ (m,) from d (m,)."""
+        pairs = zip(self.terms, self.slices(), strict=True)
+        out = [term.family.encode(d[s], term.q) for term, s in pairs]
+        if self.residual is not None:
+            out.append(self.residual.encode(d[self.tail]))
+        return namespace(d).concatenate(out).astype(d.dtype) if out else d
 
-    def entries(self, covariances: tuple[Array, ...], dtype=None) -> Array:
-        """d (m,) from the matrices D."""
-        picked = [
-            matrix[np.array([i for i, _ in term.entries]), np.array([j for _, j in term.entries])]
-            for term, matrix in zip(self.terms, covariances, strict=True)
-        ]
+    def natural(self, covariances: tuple[Array, ...], residual: Array | None = None, dtype=None) -> Array:
+        """d (m,) from the matrices D and the residual parameters."""
         xp = namespace(*covariances)
-        return xp.concatenate(picked) if picked else xp.zeros(0, dtype)
+        pairs = zip(self.terms, covariances, strict=True)
+        out = [term.family.natural(matrix) for term, matrix in pairs]
+        if residual is not None:
+            out.append(residual)
+        return xp.concatenate(out) if out else xp.zeros(0, dtype)
 
     def matrices(self, d: Array) -> tuple[Array, ...]:
         """The symmetric matrices D (q, q) from d (m,)."""
-        xp = namespace(d)
-        return tuple(
-            xp.tensordot(d[s], xp.asarray(unit_entries(term), dtype=d.dtype), axes=1)
-            for term, s in zip(self.terms, self.entry_slices(), strict=True)
-        )
+        pairs = zip(self.terms, self.slices(), strict=True)
+        return tuple(term.family.matrix(d[s], term.q) for term, s in pairs)
 
-    def turned(self, factors: tuple[Array, ...], turns: tuple[Array, ...]) -> tuple[Array, ...]:
-        """t D tᵀ for D = ΛΛᵀ and the coordinates t (q, q) of each term."""
-        out = []
-        for factor, turn in zip(factors, turns, strict=True):
-            moved = turn @ factor
-            out.append(moved @ moved.T)
-        return tuple(out)
+    @property
+    def free(self) -> Structure:
+        """The same terms, structured families made unstructured, with independent residuals."""
+        general = (
+            t if t.family.linear else dataclasses.replace(t, family=Unstructured()) for t in self.terms
+        )
+        return Structure(tuple(general))
+
+    def free_entries(self, d: Array) -> Array:
+        """The entries of every D as parameters of `free`: not linear in d (m,), of structured families."""
+        xp, out = namespace(d), []
+        for term, s in zip(self.terms, self.slices(), strict=True):
+            own = d[s]
+            out.append(own if term.family.linear else Unstructured().natural(term.family.matrix(own, term.q)))
+        return xp.concatenate(out).astype(d.dtype) if out else d[:0]
+
+    def absolute(self, psi: Array) -> tuple[Array, ...]:
+        """The covariance matrices σ²D (q, q) from ψ (m + 1,), whose last is σ²."""
+        return tuple(psi[-1] * matrix for matrix in self.matrices(self.relative(psi)))
+
+    def relative(self, psi: Array) -> Array:
+        """d (..., m) from ψ (..., m + 1)."""
+        return psi[..., :-1] / psi[..., -1:] ** self.powers.astype(psi.dtype)
+
+    def prior(self, dtype) -> Array:
+        """d (m,) of unit relative variances, and the first start of every other parameter."""
+        return jnp.asarray(np.array([p.starts[0] for p in self.parameters]), dtype)
 
     def start(self, d: Array, floor: Array) -> tuple[Array, tuple[Array, ...]]:
         """`pivoted` for positive definite matrices near d: variances ≥ floor (m,), |correlations| ≤ 0.9."""
-        positive = []
-        for matrix, least in zip(self.matrices(d), self.matrices(floor), strict=True):
+        parts = []
+        pairs = zip(self.terms, self.slices(), strict=True)
+        for term, s in pairs:
+            if not term.family.linear:
+                parts.append(d[s])
+                continue
+            matrix, least = (term.family.matrix(v[s], term.q) for v in (d, floor))
             root = jnp.sqrt(jnp.maximum(diagonal(matrix), diagonal(least)))
             eye = jnp.eye(matrix.shape[0], dtype=d.dtype)
             off = matrix / (root[:, None] * root[None, :]) * (1 - eye)
             reach = jnp.max(jnp.sum(jnp.abs(off), axis=1))
             shrink = jnp.minimum(1.0, 0.9 / jnp.maximum(reach, 0.1))
-            positive.append((off * shrink + eye) * (root[:, None] * root[None, :]))
-        return self.pivoted(self.entries(tuple(positive), d.dtype))
+            parts.append(term.family.natural((off * shrink + eye) * (root[:, None] * root[None, :])))
+        return self.pivoted(jnp.concatenate([*parts, d[self.tail]]).astype(d.dtype))
 
     def pivoted(self, d: Array) -> tuple[Array, tuple[Array, ...]]:
         """θ and coordinates of positive semi-definite matrices d.
@@ -115,43 +195,90 @@ class Structure:
         An unstructured term is taken in pivoted order: with the largest variance first a singular D has
         its zero in the last rows of Λ, where the criterion is smooth and well conditioned.
         """
-        factors, turns = [], []
-        for term, matrix in zip(self.terms, self.matrices(d), strict=True):
-            turn = jnp.eye(term.q, dtype=d.dtype)
+        parts, turns = [], []
+        for term, s in zip(self.terms, self.slices(), strict=True):
+            turn, own = jnp.eye(term.q, dtype=d.dtype), d[s]
             if term.family.basis == "triangular" and term.q > 1:
+                matrix = term.family.matrix(own, term.q)
                 turn = pivot_order(matrix)
-                matrix = turn.T @ matrix @ turn
-            factors.append(psd_cholesky(matrix, 1e-15))
+                own = term.family.natural(turn.T @ matrix @ turn)
+            parts.append(term.family.encode(own, term.q))
             turns.append(turn)
-        return self.params(tuple(factors)).astype(d.dtype), tuple(turns)
+        if self.residual is not None:
+            parts.append(self.residual.encode(d[self.tail]))
+        return jnp.concatenate([*parts, d[:0]]).astype(d.dtype), tuple(turns)
 
-    def upright(self, factors: tuple[Array, ...], turns: tuple[Array, ...]) -> tuple[Array, ...]:
-        """Lower triangular factors, diagonal ≥ 0, of t ΛΛᵀ tᵀ."""
-        return tuple(psd_cholesky(matrix, 1e-13) for matrix in self.turned(factors, turns))
+    def upright(self, theta: Array, turns: tuple[Array, ...]) -> Array:
+        """θ (m,) of the same d without turns: lower triangular factors, diagonal ≥ 0."""
+        parts = []
+        for term, turn, s in zip(self.terms, turns, self.slices(), strict=True):
+            if isinstance(term.family, FactorFamily):
+                moved = turn @ term.family.factor(theta[s], term.q)
+                parts.append(term.family.params(psd_cholesky(moved @ moved.T, 1e-13)))
+            else:
+                parts.append(term.family.encode(term.family.decode(theta[s], term.q), term.q))
+        if self.residual is not None:
+            own = theta[self.tail]
+            parts.append(self.residual.encode(self.residual.decode(own)))
+        return jnp.concatenate([*parts, theta[:0]]).astype(theta.dtype)
 
     def change_basis(self, theta: Array, bases: tuple[Array, ...]) -> Array:
-        """θ′ with Λ(θ′) = bΛ(θ) for a lower triangular b a term that its family allows."""
-        return self.params(
-            tuple(b.astype(theta.dtype) @ f for b, f in zip(bases, self.factors(theta), strict=True))
-        ).astype(theta.dtype)
+        """θ′ of b D(θ) bᵀ for a lower triangular b a term that its family allows."""
+        parts = []
+        for term, b, s in zip(self.terms, bases, self.slices(), strict=True):
+            if isinstance(term.family, FactorFamily):
+                parts.append(term.family.params(b.astype(theta.dtype) @ term.family.factor(theta[s], term.q)))
+            else:
+                moved = _scaled(term, term.family.decode(theta[s], term.q), b[0, 0])
+                parts.append(term.family.encode(moved, term.q))
+        return jnp.concatenate([*parts, theta[self.tail]]).astype(theta.dtype)
 
     def entry_map(self, bases: tuple[Array, ...]) -> Array:
-        """The (m, m) matrix that takes the entries of D to those of b D bᵀ."""
-        m = self.n_entries
+        """The (m, m) matrix that takes d to that of b D bᵀ; a structured family allows scalar b only."""
         dtype = bases[0].dtype if bases else None
-        columns = []
-        for unit in np.eye(m):
-            moved = [b @ e @ b.T for b, e in zip(bases, self.matrices(jnp.asarray(unit, dtype)), strict=True)]
-            columns.append(self.entries(tuple(moved), dtype))
-        return jnp.stack(columns, axis=1) if m else jnp.zeros((0, 0), dtype)
+        total = self.n_params
+        out = jnp.zeros((total, total), dtype)
+        for term, b, s in zip(self.terms, bases, self.slices(), strict=True):
+            if isinstance(term.family, FactorFamily):
+                moved = [term.family.natural(b @ unit @ b.T) for unit in term.family.units(term.q)]
+                out = out.at[s, s].set(jnp.stack(moved, axis=1))
+            else:
+                ones = jnp.ones(term.n_params, dtype)
+                out = out.at[s, s].set(jnp.diag(_scaled(term, ones, b[0, 0])))
+        tail = np.arange(self.tail.start, self.tail.stop)
+        return out.at[tail, tail].set(1.0)
+
+    def margins(self, theta: Array) -> tuple[Array, ...]:
+        """Per term, and then per residual parameter, its distance from the boundary."""
+        pairs = zip(self.terms, self.slices(), strict=True)
+        out = [term.family.margin(theta[s], term.q) for term, s in pairs]
+        return (*out, *([] if self.residual is None else self.residual.margin(theta[self.tail])))
+
+    def idle(self, theta: Array, below: float) -> list[Array]:
+        """Per term, and for the residual, whether each θ is held: in a column of Λ that is zero."""
+        out = []
+        for term, s in zip(self.terms, self.slices(), strict=True):
+            family = term.family
+            if isinstance(family, FactorFamily):
+                zero = jnp.abs(diagonal(family.factor(theta[s], term.q))) < below
+                columns = jnp.broadcast_to(zero[None, :], (term.q, term.q)).astype(theta.dtype)
+                out.append(family.params(columns) > 0.5)
+            else:
+                out.append(jnp.broadcast_to(family.margin(theta[s], term.q) < below, term.n_params))
+        if self.residual is not None:
+            out.append(self.residual.margin(theta[self.tail]) < below)
+        return out
+
+    def spread_margins(self, margins: tuple[Array, ...]) -> list[Array]:
+        """One value a parameter from one value a term."""
+        counts = [term.n_params for term in self.terms] + [1] * (len(margins) - len(self.terms))
+        return [jnp.broadcast_to(m, count) for m, count in zip(margins, counts, strict=True)]
 
 
-def unit_entries(term: TermStructure) -> np.ndarray:
-    """The symmetric unit matrices E (m, q, q) with D = Σ d_c E_c."""
-    units = np.zeros((len(term.entries), term.q, term.q))
-    for c, (i, j) in enumerate(term.entries):
-        units[c, i, j] = units[c, j, i] = 1.0
-    return units
+def _scaled(term: TermStructure, a: Array, factor: Array) -> Array:
+    """a for coefficients times `factor`."""
+    powers = np.array([2.0 * p.power for p in term.parameters])
+    return a * namespace(a, factor).abs(factor) ** powers.astype(a.dtype)
 
 
 def _slices(sizes: list[int]) -> list[slice]:

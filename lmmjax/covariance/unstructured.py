@@ -8,18 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmmjax._types import Array
-from lmmjax.covariance.base import CovarianceFamily
+from lmmjax.covariance.base import FactorFamily
 
 
 @dataclasses.dataclass(frozen=True)
-class Unstructured(CovarianceFamily):
+class Unstructured(FactorFamily):
     """θ is the lower triangle of Λ by columns, as in lme4 (Bates et al. 2015, doi:10.18637/jss.v067.i01)."""
 
     name = "us"
     basis = "triangular"
-
-    def n_params(self, q: int) -> int:
-        return q * (q + 1) // 2
 
     def entries(self, q: int) -> tuple[tuple[int, int], ...]:
         variances = [(j, j) for j in range(q)]

@@ -18,6 +18,7 @@ from lmmjax.formula.expressions import Part, apply_part, fit_parts, parse, parse
 from lmmjax.formula.frame import (
     ModelFrame,
     NewFrame,
+    NewPlaces,
     NewRandom,
     RandomColumns,
     assemble,
@@ -25,6 +26,8 @@ from lmmjax.formula.frame import (
     require_finite,
     row_vector,
 )
+from lmmjax.formula.residuals import new_residuals, residual_columns, used_columns
+from lmmjax.residual import as_residual
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,19 @@ class _Recipe:
 
 
 def model_frame(
-    formula: str, data: Any, *, weights: Any = None, offset: Any = None, response_required: bool = False
+    formula: str,
+    data: Any,
+    *,
+    weights: Any = None,
+    offset: Any = None,
+    residual: Any = None,
+    response_required: bool = False,
 ) -> ModelFrame:
     """Evaluate a formula, such as "y ~ x + (x | g)" or, without a response, "~ x + (x | g)", on data.
 
     `data` is a pandas or polars frame or a dict of columns. `weights` and `offset` are a column's name,
     an expression, or an array as long as the data; `offset(...)` in the formula is added to `offset`.
+    `residual` is a residual structure, whose columns are read as they are.
 
     Columns of strings, objects, categories and bools are factors, with levels in categorical order or
     sorted, levels that do not occur left out (object columns of numbers are numbers). Factors, ordered
@@ -68,7 +78,9 @@ def model_frame(
     parts = _parts(split, table, weights=weights, offset=offset)
     evaluated = dict.fromkeys(name for part in parts.values() for name in part.columns)
     grouping = dict.fromkeys(name for bar in split.bars for name in bar.group)
-    missing = {name: table.missing(name) for name in evaluated | grouping}
+    structure = None if residual is None else as_residual(residual)
+    placing = dict.fromkeys(used_columns(structure, table))
+    missing = {name: table.missing(name) for name in evaluated | grouping | placing}
     rows, counts = complete_rows(missing | {k: np.isnan(v) for k, v in arrays.items()}, table.n)
     for name in evaluated:
         column = table.take(name, rows)
@@ -98,6 +110,7 @@ def model_frame(
         term_factors=fixed.term_factors,
         factor_levels=fixed.levels,
         factor_values=fixed.values,
+        residual=None if structure is None else residual_columns(structure, table, rows),
         recipe=lambda kept: _Recipe(parts, kept, kinds, "offset" in arrays),
     )
 
@@ -109,6 +122,7 @@ def new_frame(
     groups: Collection[str] | None = None,
     offset: Any = None,
     require_response: bool = False,
+    residual: bool = False,
 ) -> NewFrame:
     """Matrices of new rows, with the transformations, levels and contrasts of the fitted frame.
 
@@ -145,8 +159,10 @@ def new_frame(
 
     evaluated = dict.fromkeys(name for part in parts.values() for name in part.columns)
     grouping = dict.fromkeys(name for term in wanted for name in term._levels.names)
+    own = frame.residual if residual else None
+    placing = dict.fromkeys(used_columns(own.residual, table) if own is not None else [])
     absent = np.zeros(table.n, bool)
-    for name in evaluated | grouping:
+    for name in evaluated | grouping | placing:
         if name not in table:
             raise ValueError(f"the new data have no column {name!r}: {nearest(name, table.keys)}")
         absent |= table.missing(name)
@@ -161,12 +177,17 @@ def new_frame(
         random.append(NewRandom(matrices[term.text], codes, unseen, term.group, term.text))
     offsets = [matrix[:, 0] for name, matrix in matrices.items() if name.startswith("offset")]
     offsets += [fixed_offset] if fixed_offset is not None else []
+    places = None
+    if own is not None and own.design is not None:
+        codes, place, covariates = new_residuals(own, table, rows)
+        places = NewPlaces(rows, codes, place, covariates)
     return NewFrame(
         x=matrices["fixed"][:, recipe.kept],
         offset=np.sum(offsets, axis=0) if offsets else None,
         random=tuple(random),
         y=matrices["response"][:, 0] if require_response else None,
         index=table.index,
+        places=places,
     )
 
 

@@ -44,6 +44,7 @@ class ModelFrame:
     `rows` are the positions in the data
     of the rows kept, `index` their labels; `missing` counts the missing values of each column,
     `n_dropped` the rows they cost. weights and offset are (n,) or None; `offset` is the sum of all.
+    `residual` are the columns of a residual structure, or None.
     """
 
     formula: str
@@ -63,6 +64,7 @@ class ModelFrame:
     term_factors: dict[str, tuple[str, ...]]
     factor_levels: dict[str, tuple]
     factor_values: dict[str, np.ndarray] = field(default_factory=dict)
+    residual: Any = None
     _recipe: Any = field(default=None, repr=False)
 
 
@@ -79,6 +81,7 @@ def take_rows(frame: ModelFrame, keep: np.ndarray, weights: np.ndarray | None = 
         rows=frame.rows[keep],
         index=frame.index[keep],
         factor_values={expr: values[keep] for expr, values in frame.factor_values.items()},
+        residual=None if frame.residual is None else frame.residual.take(keep),
     )
 
 
@@ -98,6 +101,16 @@ class NewRandom:
 
 
 @dataclass(frozen=True, eq=False)
+class NewPlaces:
+    """Where complete new rows `rows` are in the residual structure; codes are −1 in new groups."""
+
+    rows: np.ndarray
+    codes: np.ndarray
+    place: np.ndarray
+    covariates: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class NewFrame:
     """m new rows of a model: x (m, p), offset (m,) or None, y if required; NaN where a value is missing."""
 
@@ -106,6 +119,7 @@ class NewFrame:
     random: tuple[NewRandom, ...]
     y: np.ndarray | None
     index: pd.Index
+    places: NewPlaces | None = None
 
 
 def independent_columns(x: np.ndarray) -> np.ndarray:

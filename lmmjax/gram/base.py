@@ -74,7 +74,8 @@ class Projection:
 class CrossProducts(abc.ABC):
     """Cross-products of a design, shared by all its responses: the data of a backend.
 
-    H = R + Σ_c d_c Z E_c Zᵀ is linear in d (m,), the free entries of the relative covariances.
+    Where every structure is linear, H = R + Σ_c d_c Z E_c Zᵀ is linear in d (m,), the free entries of the
+    relative covariances.
     A subclass is a record; its methods are pure and may be traced.
     """
 
@@ -122,7 +123,11 @@ class CrossProducts(abc.ABC):
             return self.gram(d, response)
 
         first = jax.jacfwd(gram)
-        return GramJet(gram(d), _lead(first(d), 1), _lead(jax.jacfwd(first)(d), 2))
+        return GramJet(gram(d), lead(first(d), 1), lead(jax.jacfwd(first)(d), 2))
+
+    def linear_jet(self, d: Array, response: ResponseProducts) -> GramJet:
+        """`jet` with the second derivatives along the tangent of H at d: the same where H is linear in d."""
+        return self.jet(d, response)
 
 
 class ResponseProducts(abc.ABC):
@@ -151,7 +156,7 @@ class Prepared(abc.ABC):
         """Products of factor · residual (n, ...); axes of responses trail. NumPy in, NumPy out; traceable."""
 
 
-def _lead(gram: Gram, axes: int) -> Gram:
+def lead(gram: Gram, axes: int) -> Gram:
     """Move the derivative axes, which `jacfwd` puts last, to the front."""
     order = range(-axes, 0)
     return jax.tree.map(lambda a: jnp.moveaxis(a, tuple(order), tuple(range(axes))), gram)

@@ -29,7 +29,6 @@ import numpy as np
 from lmmjax._linalg import matmul, psd_cholesky, transpose
 from lmmjax._types import Array, record, static
 from lmmjax.covariance import Structure
-from lmmjax.covariance.structure import unit_entries
 from lmmjax.gram.base import Cost, CrossProducts, Gram, GramJet, Projection, ResponseProducts
 from lmmjax.gram.grouped import GroupedProducts, GroupedResponse
 from lmmjax.gram.spd import inverse_from_factor
@@ -94,13 +93,13 @@ class CrossedProducts(CrossProducts):
     @property
     def _leading_entries(self) -> np.ndarray:
         """Positions of the leading terms' entries in d."""
-        slices = self.structure.entry_slices()
+        slices = self.structure.slices()
         return np.concatenate([np.arange(slices[k].start, slices[k].stop) for k in self.terms])
 
     @property
     def _trailing(self) -> list[tuple[int, slice, slice]]:
         """(term, its entries in d, its columns among the N) of every other term."""
-        slices, out, column = self.structure.entry_slices(), [], 0
+        slices, out, column = self.structure.slices(), [], 0
         for k, term in enumerate(self.structure.terms):
             if k not in self.terms:
                 width = self.n_groups[k] * term.q
@@ -231,7 +230,7 @@ class CrossedProducts(CrossProducts):
 
     def jet(self, d: Array, response: CrossedResponse) -> GramJet:
         e = self._evaluate(d, response)
-        c, m, p = e.c, self.structure.n_entries, self.base_x.shape[1]
+        c, m, p = e.c, self.structure.n_params, self.base_x.shape[1]
         lead, trail = self._leading_entries, self._trailing
         units = jnp.asarray(self.leading.units, d.dtype)
         u, x = self._leading_blocks(e)
@@ -250,7 +249,7 @@ class CrossedProducts(CrossProducts):
                 traces = jnp.sum(eu[0] * transpose(eu[1])) - jnp.sum(ex[0] * transpose(eu[1]))
                 traces = traces - jnp.sum(eu[0] * transpose(ex[1])) + jnp.sum(y[a] * y[b].T)
                 second[i][k] = second[k][i] = -traces
-        blocks = {k: jnp.asarray(unit_entries(self.structure.terms[k]), d.dtype) for k, _, _ in trail}
+        blocks = {k: jnp.asarray(self.structure.terms[k].units, d.dtype) for k, _, _ in trail}
         for k, entries, columns in trail:
             diagonal = _diagonal_blocks(u_22[columns, columns], self.n_groups[k])
             for a, i in enumerate(range(entries.start, entries.stop)):
@@ -312,7 +311,7 @@ class CrossedProducts(CrossProducts):
 
     def _quadratic_derivatives(self, e: _Evaluation, u: Array, u_22: Array) -> tuple[Array, Array]:
         """∂S (m, p+1, p+1) and ∂²S (m, m, p+1, p+1), from β_E = ET_k and β_EᵀU_klβ_F."""
-        m, w = self.structure.n_entries, e.t_1.shape[1]
+        m, w = self.structure.n_params, e.t_1.shape[1]
         lead = list(self._leading_entries)
         units = jnp.asarray(self.leading.units, e.t_1.dtype)
         inside = [matmul(unit[..., None], e.t_1) for unit in units]
@@ -325,7 +324,7 @@ class CrossedProducts(CrossProducts):
         for k, entries, columns in self._trailing:
             t = e.t_2[columns].reshape(self.n_groups[k], -1, w)
             for a, i in enumerate(range(entries.start, entries.stop)):
-                unit = jnp.asarray(unit_entries(self.structure.terms[k])[a], t.dtype)
+                unit = jnp.asarray(self.structure.terms[k].units[a], t.dtype)
                 moved = jnp.einsum("ij,gjw->giw", unit, t)
                 first[i] = -jnp.einsum("giv,giw->vw", t, moved)
                 beta = beta.at[columns, i * w : (i + 1) * w].set(moved.reshape(-1, w))

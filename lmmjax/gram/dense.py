@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 import numpy as np
@@ -9,9 +10,9 @@ import numpy as np
 from lmmjax._types import Array, record, static
 from lmmjax.basis import Rows
 from lmmjax.covariance import Structure
-from lmmjax.covariance.structure import unit_entries
 from lmmjax.design import Design
 from lmmjax.gram.base import Cost, CrossProducts, Gram, GramJet, Prepared, Projection, ResponseProducts
+from lmmjax.gram.placement import Patterns
 
 LARGEST = 8000
 """Most rows: beyond, the n × n matrices of one evaluation take gigabytes and minutes."""
@@ -19,7 +20,13 @@ LARGEST = 8000
 
 @record
 class DenseProducts(CrossProducts):
-    """The standardised rows themselves: x (p, n), z per term (q, n), codes per term (n,)."""
+    """The standardised rows themselves: x (p, n), z per term (q, n), codes per term (n,).
+
+    Attributes
+    ----------
+    patterns : all rows as one pattern of places, and `same` (n, n) whether rows share a group of the
+        residuals; None where residuals are independent.
+    """
 
     x: Array
     z: tuple[Array, ...]
@@ -27,22 +34,30 @@ class DenseProducts(CrossProducts):
     logdet_r: Array
     structure: Structure = static()
     n_groups: tuple[int, ...] = static()
+    patterns: Patterns | None = None
+    same: Array | None = None
 
     @property
     def sequential(self) -> bool:
         return True
 
     def cost(self) -> Cost:
-        n, m = self.x.shape[1], self.structure.n_entries
+        n, m = self.x.shape[1], self.structure.n_params
         roles = ("in the matrix of the rows",) * len(self.structure.terms)
         return Cost(n**3 * (7 / 3 + 2 * m), 8.0 * n**2 * (2 * m + 4), roles)
 
-    def _factor(self, d: Array) -> Array:
-        # H = I + Σ Z D Zᵀ on the rows of the same group
+    def _matrix(self, d: Array) -> Array:
+        """H = R + Σ Z D Zᵀ on the rows of the same group."""
         h = jnp.eye(self.x.shape[1], dtype=self.x.dtype)
+        residual = self.structure.residual
+        if residual is not None and self.patterns is not None:
+            h = jnp.where(self.same, self.patterns.covariance(residual, d[self.structure.tail])[0], 0.0)
         for matrix, z, codes in zip(self.structure.matrices(d), self.z, self.codes, strict=True):
             h = h + jnp.where(codes[:, None] == codes[None, :], z.T @ (matrix @ z), 0.0)
-        return jnp.linalg.cholesky(h)
+        return h.astype(self.x.dtype)
+
+    def _factor(self, d: Array) -> Array:
+        return jnp.linalg.cholesky(self._matrix(d))
 
     def gram(self, d: Array, response: DenseResponse) -> Gram:
         factor = self._factor(d)
@@ -52,35 +67,49 @@ class DenseProducts(CrossProducts):
         return Gram(logdet, x.T @ x, x.T @ y, y @ y)
 
     def jet(self, d: Array, response: DenseResponse) -> GramJet:
+        jet, inverse, solved = self._linear(d, response)
+        if self.structure.linear:
+            return jet
+
+        def bend(d: Array) -> tuple[Array, Array]:
+            # tr(H⁻¹∂_abH) and WᵀH⁻¹(∂_abH)H⁻¹W, as derivatives with H⁻¹ held
+            h = self._matrix(d)
+            return jnp.sum(inverse * h), solved.T @ h @ solved
+
+        traces, inner = (jnp.moveaxis(a, (-2, -1), (0, 1)) for a in jax.jacfwd(jax.jacfwd(bend))(d))
+        p, second = self.x.shape[0], jet.second
+        bent = Gram(
+            second.logdet + traces,
+            second.xx - inner[..., :p, :p],
+            second.xy - inner[..., :p, p],
+            second.yy - inner[..., p, p],
+        )
+        return GramJet(jet.value, jet.first, bent)
+
+    def linear_jet(self, d: Array, response: DenseResponse) -> GramJet:
+        return self._linear(d, response)[0]
+
+    def _linear(self, d: Array, response: DenseResponse) -> tuple[GramJet, Array, Array]:
+        """The jet along the tangent of H at d, H⁻¹, and H⁻¹W."""
         factor = (self._factor(d), True)
         n, p = self.x.shape[1], self.x.shape[0]
         inverse = jsl.cho_solve(factor, jnp.eye(n, dtype=self.x.dtype))
         solved = inverse @ jnp.concatenate([self.x.T, response.y[:, None]], axis=1)
-        v = self._directions()
-        # A_a = H⁻¹V_a
+        # V_a = ∂H/∂d_a, A_a = H⁻¹V_a
+        v = jnp.moveaxis(jax.jacfwd(self._matrix)(d), -1, 0)
         a = inverse @ v
         moved = v @ solved
         first = -jnp.einsum("nr,ans->ars", solved, moved)
         half = jnp.einsum("anr,nk,bks->abrs", moved, inverse, moved)
         second = half + jnp.swapaxes(half, -1, -2)
-        first_logdet = jnp.einsum("ann->a", a)
-        second_logdet = -jnp.einsum("ank,bkn->ab", a, a)
-        value = self.gram(d, response)
-        return GramJet(
-            value,
-            Gram(first_logdet, first[..., :p, :p], first[..., :p, p], first[..., p, p]),
-            Gram(second_logdet, second[..., :p, :p], second[..., :p, p], second[..., p, p]),
+        jet = GramJet(
+            self.gram(d, response),
+            Gram(jnp.einsum("ann->a", a), first[..., :p, :p], first[..., :p, p], first[..., p, p]),
+            Gram(
+                -jnp.einsum("ank,bkn->ab", a, a), second[..., :p, :p], second[..., :p, p], second[..., p, p]
+            ),
         )
-
-    def _directions(self) -> Array:
-        """∂H/∂d_c = Z E_c Zᵀ on the rows of the same group, for every entry c: (m, n, n)."""
-        out = []
-        for term, z, codes in zip(self.structure.terms, self.z, self.codes, strict=True):
-            same = codes[:, None] == codes[None, :]
-            for unit in unit_entries(term):
-                out.append(jnp.where(same, z.T @ (jnp.asarray(unit, z.dtype) @ z), jnp.zeros((), z.dtype)))
-        n = self.x.shape[1]
-        return jnp.stack(out) if out else jnp.zeros((0, n, n), self.x.dtype)
+        return jet, inverse, solved
 
     def project(self, d: Array, response: DenseResponse) -> tuple[Projection, ...]:
         factor = (self._factor(d), True)
@@ -120,7 +149,14 @@ class DensePrepared(Prepared):
             )
         codes = tuple(np.asarray(term.codes) for term in design.terms)
         groups = tuple(term.n_groups for term in design.terms)
-        self.shared = DenseProducts(rows.x, rows.z, codes, rows.logdet_r, design.structure, groups)
+        patterns, same, own = None, None, design.residual
+        if own is not None:
+            same = np.asarray(own.codes)[:, None] == np.asarray(own.codes)[None]
+            covariates = tuple(v[None] for v in own.covariates)
+            patterns = Patterns(own.place[None], covariates, np.ones((1, design.n), bool))
+        self.shared = DenseProducts(
+            rows.x, rows.z, codes, rows.logdet_r, design.structure, groups, patterns, same
+        )
 
     def respond(self, residual: Array, factor: Array) -> DenseResponse:
         return DenseResponse(residual * factor)

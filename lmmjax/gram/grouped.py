@@ -23,7 +23,6 @@ import numpy as np
 from lmmjax._linalg import hold, matmul, sweep, transpose
 from lmmjax._types import Array, namespace, record, static
 from lmmjax.covariance import Structure
-from lmmjax.covariance.structure import unit_entries
 from lmmjax.gram.base import Cost, CrossProducts, Gram, GramJet, Projection, ResponseProducts
 
 SHORT = 60
@@ -63,7 +62,7 @@ class GroupedProducts(CrossProducts):
             # no shortcut: written out, every group would be
             return float("inf")
         q, patterns = self.r.shape[1], self.r.shape[-1] if self.compressed else 1
-        return patterns * q**2 * self.structure.n_entries + self.within_xx.shape[0] ** 2
+        return patterns * q**2 * self.structure.n_params + self.within_xx.shape[0] ** 2
 
     @property
     def vector(self) -> int:
@@ -81,7 +80,7 @@ class GroupedProducts(CrossProducts):
         return any(len(places) > 1 for places in self.places)
 
     def cost(self) -> Cost:
-        q, patterns, m = self.r.shape[0], self.r.shape[-1], self.structure.n_entries
+        q, patterns, m = self.r.shape[0], self.r.shape[-1], self.structure.n_params
         columns = self.within_xx.shape[0] + 1
         products = q * (q + 1) // 2 * columns**2 if self.compressed else q**3 * columns**2
         numbers = patterns * (1 + m + m**2)
@@ -104,11 +103,11 @@ class GroupedProducts(CrossProducts):
         terms, places = self.structure.terms, self._places()
         # not from the shape of r, which a batching rule sees with an axis of responses
         q = max((place[-1] + term.q for term, place in zip(terms, places, strict=True)), default=0)
-        units = np.zeros((self.structure.n_entries, q, q))
-        for term, s, copies in zip(terms, self.structure.entry_slices(), places, strict=True):
+        units = np.zeros((self.structure.n_params, q, q))
+        for term, s, copies in zip(terms, self.structure.slices(), places, strict=True):
             for place in copies:
                 block = slice(place, place + term.q)
-                units[s, block, block] = unit_entries(term)
+                units[s, block, block] = term.units
         return units
 
     def _places(self) -> tuple[tuple[int, ...], ...]:

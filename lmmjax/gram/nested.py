@@ -62,7 +62,7 @@ class NestedProducts(CrossProducts):
 
     def cost(self) -> Cost:
         q, up, _ = self.up.shape
-        m, columns = self.structure.n_entries, self.base.shape[1] + 1
+        m, columns = self.structure.n_params, self.base.shape[1] + 1
         # forward derivatives repeat the evaluation
         numbers = (1 + m + m**2) * (
             self.up.shape[-1] * (q**3 + q**2 * up * columns) + self.base.shape[-1] * up**2 * columns
@@ -78,7 +78,7 @@ class NestedProducts(CrossProducts):
         return jax.scipy.linalg.block_diag(*(matrices[k] for k in self.levels[level]))
 
     def _leading_d(self, d: Array) -> Array:
-        slices = self.structure.entry_slices()
+        slices = self.structure.slices()
         return jnp.concatenate([d[slices[k]] for k in self.levels[0]])
 
     def _up(self, d: Array, response: NestedResponse) -> tuple[Array, Array, list[_Level]]:

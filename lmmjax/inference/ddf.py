@@ -14,8 +14,7 @@ which gives a single contrast the same formula, and adjust Φ for the bias of Φ
 
     Φ_A = Φ + 2Φ[Σ W_ij(½∂_ijF − P_iΦP_j − ¼R_ij)]Φ,      R_ij = XᵀV⁻¹(∂_ijV)V⁻¹X,
 
-R = 0 as V is linear; for a V that is not, F and log|V| are to be differentiated along the linearised V, and
-R is the argument `bend`.
+R = 0 where V is linear. F and log|V| are differentiated along the tangent of V.
 
 Everything here is in the internal coordinates of `Natural`, works on NumPy and on traced arrays, and
 calls no LAPACK except for contrasts of several rows.
@@ -55,8 +54,8 @@ class FTest:
     unscaled: Array
 
 
-def kenward_roger(at: Natural, bend: Array | None = None) -> Adjusted:
-    """Φ_A and W = I⁻¹; `bend` is R (m + 1, m + 1, p, p)."""
+def kenward_roger(at: Natural) -> Adjusted:
+    """Φ_A and W = I⁻¹."""
     xp = namespace(at.xx)
     first, curve = at.first, 0.5 * at.second
     phi = sweep(at.xx)[1]
@@ -66,8 +65,8 @@ def kenward_roger(at: Natural, bend: Array | None = None) -> Adjusted:
     traced = xp.sum(phi[None, None] * curve, axis=(-2, -1))
     # the inverse of I; pivots that vanish belong to components that cannot be told apart
     w = sweep(0.5 * (-at.logdet_second - 2.0 * traced + crossed), 1e-10)[1]
-    if bend is not None:
-        curve = curve - 0.25 * bend
+    if at.bend is not None:
+        curve = curve - 0.25 * at.bend
     weighted = xp.tensordot(w, first, axes=1)
     bent = xp.sum(w[:, :, None, None] * curve, axis=(0, 1))
     middle = bent - xp.sum(xp.swapaxes(half, -1, -2) @ weighted, axis=0)

@@ -1,15 +1,16 @@
-"""Derivatives of XᵀV⁻¹X and log|V| in the natural covariance parameters ψ = (σ²d, σ²).
+"""Derivatives of XᵀV⁻¹X and log|V| in the natural covariance parameters ψ = (σ^(2p) d, σ²).
 
-V = σ²H(d) with H = R + Σ d_c V_c, so that V = sR + Σ Σ_c V_c is linear in Σ = sd and s = σ². With
-F = XᵀV⁻¹X = Sxx(Σ/s)/s and Sxx′_c, Sxx″_ce the derivatives of Sxx in d,
+V = sH(d) with s = σ² and d_c = ψ_c s^(−p_c). Along the tangent of V at ψ, in direction τ,
 
-    ∂_c F = Sxx′_c/s²,                      ∂_s F = −(Sxx + Σ d_cSxx′_c)/s²,
-    ∂_ce F = Sxx″_ce/s³,                    ∂_cs F = −(2Sxx′_c + Σ d_eSxx″_ce)/s³,
-    ∂_ss F = (2Sxx + 4Σ d_cSxx′_c + ΣΣ d_cd_eSxx″_ce)/s³,
+    V + Σ τ_iV_i = s(1 + u)[H + Σ t_cH_c/(1 + u)],   u = τ_s/s,   t_c = s^(−p_c)τ_c − p_cd_cτ_s/s,
 
-and for log|V| = n log s + log|H|, with l′ and l″ the derivatives of log|H|,
+so that with S = XᵀH⁻¹X and l = log|H|, and their derivatives along the tangent of H, the first and second
+derivatives in (t, u) of F = XᵀV⁻¹X, times s, and the second ones of log|V| are
 
-    ∂_ce = l″_ce/s²,    ∂_cs = −(l′_c + Σ d_el″_ce)/s²,    ∂_ss = (−n + 2Σ d_cl′_c + ΣΣ d_cd_el″_ce)/s².
+    S_c,  −S;    S_ce,  −2S_c,  2S;        l_ce,  −l_c,  −n,
+
+and the map τ → (t, u) is linear. Where V is not linear in ψ, R_ij = XᵀV⁻¹(∂_ijV)V⁻¹X is the difference
+between the second derivatives of F along the tangent and its own.
 
 Everything is in the internal coordinates of the problem: tests do not depend on them, and X̃ is well
 conditioned.
@@ -17,12 +18,13 @@ conditioned.
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lmmjax._compile import quick_jit
-from lmmjax._linalg import diagonal
 from lmmjax._types import Array, record
 from lmmjax.basis import solve_upper
 from lmmjax.covariance import Structure
@@ -37,45 +39,74 @@ class Natural:
 
     Attributes
     ----------
-    xx : (p, p) F; first : (m + 1, p, p); second : (m + 1, m + 1, p, p).
-    logdet_second : (m + 1, m + 1) second derivatives of log|V|, −tr(V⁻¹V_iV⁻¹V_j).
+    xx : (p, p) F; first : (m + 1, p, p); second : (m + 1, m + 1, p, p) along the tangent of V.
+    logdet_second : (m + 1, m + 1) second derivatives of log|V| along it, −tr(V⁻¹V_iV⁻¹V_j).
+    bend : (m + 1, m + 1, p, p) R; None where V is linear in ψ.
+        Second derivatives are for Kenward & Roger, and None if not asked for.
     outward : (p, p) the matrix that takes β̃ to β, less its origin: L in the user's coordinates is
         L · outward here.
     """
 
     xx: Array
     first: Array
-    second: Array
-    logdet_second: Array
+    second: Array | None
+    logdet_second: Array | None
+    bend: Array | None
     outward: Array
 
 
 def internal_point(problem: Problem, psi: Array) -> tuple[Array, Array]:
     """d (m,) and σ² in internal coordinates of ψ (m + 1,) in the user's."""
     inward = problem.structure.entry_map(problem.basis.inward).astype(psi.dtype)
-    return inward @ (psi[:-1] / psi[-1]), psi[-1] / problem.origin.scale**2
+    return inward @ problem.structure.relative(psi), psi[-1] / problem.origin.scale**2
 
 
-def natural(problem: Problem, psi: Array) -> Natural:
-    """Derivatives at ψ (m + 1,), which is in the user's coordinates."""
+def natural(problem: Problem, psi: Array, tangent: bool = True) -> Natural:
+    """Derivatives at ψ (m + 1,), which is in the user's coordinates; second ones if `tangent`."""
     d, s = internal_point(problem, psi)
-    jet = problem.shared.jet(d, problem.response)
+    structure = problem.structure
+    powers = structure.powers.astype(d.dtype)
+    pick = problem.shared.linear_jet if tangent else problem.shared.jet
+    jet = pick(d, problem.response)
     value, first, second = jet.value, jet.first, jet.second
-    along, l_along = jnp.tensordot(d, second.xx, axes=1), d @ second.logdet
-    slope, l_slope = jnp.tensordot(d, first.xx, axes=1), d @ first.logdet
-    xx_first = jnp.concatenate([first.xx, -(value.xx + slope)[None]]) / s**2
-    mixed = -(2.0 * first.xx + along)
-    corner = 2.0 * value.xx + 4.0 * slope + jnp.tensordot(d, along, axes=1)
-    ld_mixed = -(first.logdet + l_along)
-    ld_corner = 2.0 * l_slope + l_along @ d - problem.n
-    p = problem.basis.x_factor.shape[0]
+    # rows (t, u), columns τ
+    to = jnp.concatenate([jnp.diag(s**-powers), (-powers * d / s)[:, None]], axis=1)
+    to = (
+        jnp.concatenate([to, jnp.zeros_like(to[:1]).at[0, -1].set(1.0 / s)])
+        if len(d)
+        else 1.0 / s[None, None]
+    )
+
+    twice = partial(_congruence, to)
+    xx_first = jnp.concatenate([first.xx, -value.xx[None]])
+    p, f_first = problem.basis.x_factor.shape[0], jnp.tensordot(to.T, xx_first, axes=1) / s
+    outward = problem.origin.scale * solve_upper(problem.basis.x_factor, jnp.eye(p, dtype=d.dtype))
+    if not tangent:
+        return Natural(value.xx / s, f_first, None, None, None, outward)
+    straight = twice(_bordered(second.xx, -2.0 * first.xx, 2.0 * value.xx)) / s
+    bend = None
+    if not structure.linear:
+        # the second derivatives of F = S(d)/s itself, with the curvature of d in ψ
+        own = problem.shared.jet(d, problem.response)
+        true = twice(_bordered(own.second.xx, -own.first.xx, 2.0 * value.xx))
+        edge = (-powers * s ** (-powers - 1.0))[:, None, None] * own.first.xx
+        corner = jnp.tensordot(powers * (powers + 1.0) * d / s**2, own.first.xx, axes=1)
+        true = true + _bordered(jnp.zeros_like(second.xx), edge, corner)
+        bend = straight - true / s
     return Natural(
         xx=value.xx / s,
-        first=xx_first,
-        second=_bordered(second.xx, mixed, corner) / s**3,
-        logdet_second=_bordered(second.logdet, ld_mixed, ld_corner) / s**2,
-        outward=problem.origin.scale * solve_upper(problem.basis.x_factor, jnp.eye(p, dtype=d.dtype)),
+        first=f_first,
+        second=straight,
+        logdet_second=twice(_bordered(second.logdet, -first.logdet, -problem.n)),
+        bend=bend,
+        outward=outward,
     )
+
+
+def _congruence(to: Array, a: Array) -> Array:
+    """toᵀ a to over the leading axes of a (m + 1, m + 1, ...)."""
+    once = jnp.tensordot(to.T, a, axes=1)
+    return jnp.moveaxis(jnp.tensordot(to.T, once, axes=((1,), (1,))), 0, 1)
 
 
 def _bordered(block: Array, edge: Array, corner: Array) -> Array:
@@ -86,17 +117,17 @@ def _bordered(block: Array, edge: Array, corner: Array) -> Array:
 
 def inward_covariance(problem: Problem, cov_psi: Array) -> Array:
     """Covariance (m + 1, m + 1) of ψ̂ in internal coordinates; missing entries, those on a boundary, are 0."""
-    m = cov_psi.shape[0] - 1
+    m, powers = cov_psi.shape[0] - 1, np.append(2.0 * problem.structure.powers, 2.0).astype(cov_psi.dtype)
+    scale = problem.origin.scale**powers
     inward = problem.structure.entry_map(problem.basis.inward).astype(cov_psi.dtype)
-    scale = problem.origin.scale**2
-    known = jnp.where(jnp.isnan(cov_psi), 0.0, cov_psi).astype(cov_psi.dtype) / scale**2
+    known = jnp.where(jnp.isnan(cov_psi), 0.0, cov_psi).astype(cov_psi.dtype) / (scale[:, None] * scale)
     block, edge = inward @ known[:m, :m] @ inward.T, inward @ known[:m, m]
     return _bordered(block, edge, known[m, m])
 
 
 def at_estimate(problem: Problem, psi: Array, cov_psi: Array) -> tuple[Natural, Array]:
-    """`natural` and `inward_covariance`."""
-    return natural(problem, psi), inward_covariance(problem, cov_psi)
+    """`natural` without second derivatives where V is not linear, and `inward_covariance`."""
+    return natural(problem, psi, problem.structure.linear), inward_covariance(problem, cov_psi)
 
 
 def boundary_covariance(problem: Problem, psi: Array) -> Array:
@@ -109,20 +140,19 @@ def boundary_covariance(problem: Problem, psi: Array) -> Array:
     structure = problem.structure
     d, _ = internal_point(problem, psi)
     split = evaluate(problem.shared, d, problem.response, problem.reml)
-    information, s = variance_information(split, problem.nu, d)
-    slope = (split.logdet.first + split.r2.first / s) / s
-    jet = Jet(split.r2.value, jnp.concatenate([slope, -(slope @ d)[None]]), 2.0 * information)
+    powers = structure.powers.astype(d.dtype)
+    s = split.r2.value / problem.nu if problem.known is None else problem.known_inside
+    information = variance_information(split, problem.nu, d, s, structure.powers)
+    slope = split.logdet.first + split.r2.first / s
+    drift = -(slope @ (powers * d)) / s
+    jet = Jet(split.r2.value, jnp.concatenate([slope * s**-powers, drift[None]]), 2.0 * information)
     theta, turns = structure.pivoted(d)
 
     def outward(phi: Array) -> Array:
-        return jnp.concatenate([phi[-1] * entries(problem, phi[:-1], turns), phi[-1:]])
+        return jnp.concatenate([phi[-1] ** powers * entries(problem, phi[:-1], turns), phi[-1:]])
 
     phi = jnp.concatenate([theta, s[None]])
-    edges = [
-        jnp.broadcast_to((jnp.abs(diagonal(f)) < BOUNDARY)[None, :], f.shape).astype(d.dtype)
-        for f in structure.factors(theta)
-    ]
-    fixed = jnp.concatenate([structure.params(tuple(edges)).astype(d.dtype), jnp.zeros(1, d.dtype)]) > 0.5
+    fixed = jnp.concatenate([*structure.idle(theta, BOUNDARY), jnp.full(1, problem.known is not None)])
     cov = masked_inverse(0.5 * chain(jet, outward, phi).second, fixed)
     tangent = jax.jacfwd(outward)(phi)
     return tangent @ cov @ tangent.T
@@ -136,8 +166,11 @@ def on_inner_boundary(structure: Structure, cov_psi: np.ndarray) -> np.ndarray:
     cov_psi : (..., m + 1, m + 1) with missing rows for terms on the boundary.
     """
     missing = np.isnan(np.diagonal(cov_psi, axis1=-2, axis2=-1))
-    wide = np.concatenate([np.repeat(len(t.entries) > 1, len(t.entries)) for t in structure.terms] or [[]])
+    counts = [t.n_params for t in structure.terms]
+    own = 0 if structure.residual is None else structure.residual.n_params
+    wide = np.concatenate([*(np.repeat(k > 1, k) for k in counts), np.zeros(own, bool)])
     return np.any(missing[..., :-1] & wide.astype(bool), axis=-1)
 
 
 at_estimate_jit, boundary_covariance_jit = quick_jit(at_estimate), quick_jit(boundary_covariance)
+natural_jit = quick_jit(natural)

@@ -70,8 +70,7 @@ def natural(x: Array, chart: Chart, problem: Problem) -> Array:
     """(d, τ) at the coordinates x (m + 1,)."""
     r, a = x @ chart.radius, x @ chart.angle
     raw = x + chart.radius * (r * jnp.sin(a) - r) + chart.angle * (r * jnp.cos(a) - a)
-    structure = problem.structure
-    d = structure.entries(structure.turned(structure.factors(raw[:-1]), chart.turns), x.dtype)
+    d = problem.structure.decode(raw[:-1], chart.turns)
     return jnp.concatenate([d * jnp.exp(-raw[-1]), raw[-1:]])
 
 

@@ -32,8 +32,8 @@ class Weights:
 def share_weights(design: Design, labels: list[str]) -> tuple[Weights, list[str]]:
     """The weights, and the grouping factors in order; `labels` names that of each random term."""
     names = list(dict.fromkeys(labels))
-    groups = np.zeros((len(names), design.structure.n_entries))
-    pairs = zip(design.terms, labels, design.structure.terms, design.structure.entry_slices(), strict=True)
+    groups = np.zeros((len(names), design.structure.n_params))
+    pairs = zip(design.terms, labels, design.structure.terms, design.structure.slices(), strict=True)
     for term, label, own, at in pairs:
         groups[names.index(label), at] = entry_weights(np.asarray(term.z), own)
     x = np.asarray(design.x)

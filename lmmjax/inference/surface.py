@@ -49,7 +49,7 @@ class Surface:
         self.radius, self.angle = np.zeros((2, m + 1))
         self.scales, self.fixed = [], []
         turns, factors = [], []
-        matrices = structure.matrices(np.asarray(psi[:-1]))
+        matrices = structure.absolute(np.asarray(psi))
         for k, (term, inward, matrix) in enumerate(zip(structure.terms, basis.inward, matrices, strict=True)):
             order = self._order(k)
             # coefficients in units of σ over the root mean square of their column
@@ -100,7 +100,7 @@ class Surface:
         structure = self.problem.structure
         term = structure.terms[k]
         flat = np.asarray(term.family.params(np.arange(term.q**2).reshape(term.q, term.q)))
-        return structure.theta_slices()[k].start + int(np.flatnonzero(flat == row * term.q + column)[0])
+        return structure.slices()[k].start + int(np.flatnonzero(flat == row * term.q + column)[0])
 
     def _polar(self) -> None:
         """Put row 2 of one unstructured term in polar form, if its targets need it."""
@@ -186,7 +186,8 @@ class Surface:
         basis, structure = self.problem.basis, self.problem.structure
         matrices = []
         with jax.enable_x64(True):
-            factors = structure.factors(jnp.asarray(raw[:-1]))
+            pairs = zip(structure.terms, structure.slices(), strict=True)
+            factors = [t.family.factor(jnp.asarray(raw[s]), t.q) for t, s in pairs]
         for factor, turn, outward in zip(factors, self.turns, basis.outward, strict=True):
             half = self.unit * np.asarray(outward) @ turn @ np.asarray(factor)
             matrices.append(half @ half.T)
@@ -194,7 +195,7 @@ class Surface:
         beta = np.asarray(self.problem.origin.beta)
         if len(beta):
             beta = beta + self.unit * np.linalg.solve(np.asarray(basis.x_factor), point.beta)
-        return np.append(structure.entries(tuple(matrices), float), sigma2), beta
+        return np.append(structure.natural(tuple(matrices), dtype=float), sigma2), beta
 
     def bounds(self, k: int) -> tuple[float, float]:
         """The range of the coordinate of target k."""

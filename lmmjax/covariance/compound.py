@@ -1,0 +1,30 @@
+"""Compound symmetry: one correlation between any two coefficients."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from lmmjax._types import Array, namespace
+from lmmjax.covariance.parameter import Parameter
+from lmmjax.covariance.patterned import Patterned
+
+
+@dataclasses.dataclass(frozen=True)
+class CompoundSymmetry(Patterned):
+    """Correlation ρ in (−1/(q − 1), 1)."""
+
+    @property
+    def name(self) -> str:
+        return "cs" if self.heterogeneous else "homcs"
+
+    def correlations(self, q: int) -> tuple[Parameter, ...]:
+        return (Parameter("rho", "interval", (0.1, 0.6), -1.0 / max(q - 1, 1), 1.0),)
+
+    def correlation(self, r: Array, q: int) -> Array:
+        eye = namespace(r).eye(q, dtype=r.dtype)
+        return eye + r[0] * (1.0 - eye)
+
+    def fitted(self, correlation: Array) -> Array:
+        q = correlation.shape[0]
+        xp = namespace(correlation)
+        return (xp.sum(correlation) - xp.sum(xp.diagonal(correlation)))[None] / (q * (q - 1))

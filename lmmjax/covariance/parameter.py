@@ -1,0 +1,91 @@
+"""One parameter of a covariance structure: its name, its range, and the scale it is optimised on."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from lmmjax._types import Array, namespace
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """A parameter a with an unconstrained working value θ.
+
+    kind "variance": a = θ², so that zero is an interior point in θ; "positive": a = exp θ; "interval":
+    a = c + h sin θ with c, h the middle and half-width of (lower, upper), so that an end is an interior
+    point in θ; "real": a = θ.
+
+    Attributes
+    ----------
+    name : as in tables.
+    starts : values to descend from, the first by default.
+    power : σ^(2·power) is the factor between the parameter on the scale of V and on that of V/σ².
+    place : of a variance, the position of its coefficient; None if all share it.
+    smooth : whether V is smooth in θ at θ = 0, so that an estimate of exactly zero may be tried.
+    """
+
+    name: str
+    kind: str
+    starts: tuple[float, ...] = (1.0,)
+    lower: float = -1.0
+    upper: float = 1.0
+    power: float = 0.0
+    place: int | None = None
+    smooth: bool = False
+
+    def decode(self, theta: Array) -> Array:
+        """a from θ."""
+        xp = namespace(theta)
+        if self.kind == "variance":
+            return theta * theta
+        if self.kind == "positive":
+            return xp.exp(theta)
+        if self.kind == "interval":
+            return self._middle + self._half * xp.sin(theta)
+        return theta
+
+    def encode(self, value: Array) -> Array:
+        """θ from a; values out of range are moved to its ends."""
+        xp = namespace(value)
+        if self.kind == "variance":
+            return xp.sqrt(xp.maximum(value, 0.0))
+        if self.kind == "positive":
+            return xp.log(value)
+        if self.kind == "interval":
+            return xp.arcsin(xp.clip((value - self._middle) / self._half, -1.0, 1.0))
+        return value
+
+    def margin(self, theta: Array) -> Array:
+        """Distance from the end of the range: 0 there."""
+        xp = namespace(theta)
+        if self.kind == "variance":
+            return xp.abs(theta)
+        return xp.abs(xp.cos(theta)) if self.kind == "interval" else xp.ones_like(theta)
+
+    def limits(self, value: Array, half: Array) -> tuple[Array, Array]:
+        """value ∓ half on the scale of the log or logit, back on that of the value."""
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            if self.kind in ("positive", "variance"):
+                return value * np.exp(-half / value), value * np.exp(half / value)
+            if self.kind == "interval":
+                below, above = value - self.lower, self.upper - value
+                ratio, step = above / below, half * (1.0 / below + 1.0 / above)
+                width = self.upper - self.lower
+                low = self.lower + width / (1.0 + ratio * np.exp(step))
+                return low, self.lower + width / (1.0 + ratio * np.exp(-step))
+        return value - half, value + half
+
+    @property
+    def _middle(self) -> float:
+        return (self.lower + self.upper) / 2
+
+    @property
+    def _half(self) -> float:
+        return (self.upper - self.lower) / 2
+
+
+def variance(place: int | None = None, smooth: bool = False) -> Parameter:
+    """A variance, relative to σ²."""
+    return Parameter("variance", "variance", (1.0,), power=1.0, place=place, smooth=smooth)

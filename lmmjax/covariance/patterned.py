@@ -1,0 +1,75 @@
+"""Covariances with a correlation matrix of few parameters: one variance for all columns, or one for each."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+
+import numpy as np
+
+from lmmjax._types import Array, namespace
+from lmmjax.covariance.base import CovarianceFamily
+from lmmjax.covariance.parameter import Parameter, variance
+
+
+@dataclasses.dataclass(frozen=True)
+class Patterned(CovarianceFamily):
+    """D_ij = √(v_i v_j) c_ij(r); a stacks the variances v and the correlations r.
+
+    Attributes
+    ----------
+    heterogeneous : whether every column has a variance of its own.
+    """
+
+    heterogeneous: bool = False
+
+    @abc.abstractmethod
+    def correlations(self, q: int) -> tuple[Parameter, ...]:
+        """The parameters r of the correlation matrix."""
+
+    @abc.abstractmethod
+    def correlation(self, r: Array, q: int) -> Array:
+        """C (q, q)."""
+
+    @abc.abstractmethod
+    def fitted(self, correlation: Array) -> Array:
+        """r of a member near a correlation matrix."""
+
+    def parameters(self, q: int) -> tuple[Parameter, ...]:
+        variances = tuple(variance(j) for j in range(q)) if self.heterogeneous else (variance(None, True),)
+        return (*variances, *self.correlations(q))
+
+    def _count(self, q: int) -> int:
+        return q if self.heterogeneous else 1
+
+    def matrix(self, a: Array, q: int) -> Array:
+        xp, k = namespace(a), self._count(q)
+        c = self.correlation(a[k:], q)
+        if not self.heterogeneous:
+            return a[0] * c
+        positive = a[:k] > 0
+        # no derivative of the root at zero
+        sd = xp.where(positive, xp.sqrt(xp.where(positive, a[:k], 1.0)), 0.0)
+        return sd[:, None] * sd[None, :] * c
+
+    def natural(self, matrix: Array) -> Array:
+        xp = namespace(matrix)
+        v = matrix[np.arange(len(matrix)), np.arange(len(matrix))]
+        sd = xp.sqrt(xp.where(v > 0, v, 1.0))
+        r = self.fitted(matrix / (sd[:, None] * sd[None, :]))
+        return xp.concatenate([v if self.heterogeneous else xp.mean(v)[None], r])
+
+    def check(self, q: int, name: str) -> None:
+        if q < 2 and self.correlations(2):
+            raise ValueError(f"{name}: a correlation needs at least two columns; write us or a plain bar")
+
+
+def lags(q: int) -> np.ndarray:
+    """|i − j| (q, q)."""
+    return np.abs(np.arange(q)[:, None] - np.arange(q)[None, :])
+
+
+def mean_by_lag(correlation: Array, lag: int) -> Array:
+    """Mean of a diagonal of C."""
+    q = correlation.shape[0]
+    return sum(correlation[i + lag, i] for i in range(q - lag)) / (q - lag)

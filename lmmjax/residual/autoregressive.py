@@ -1,0 +1,72 @@
+"""First-order autoregression: equally spaced (AR1) and in continuous time (CAR1)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from lmmjax._types import Array, namespace
+from lmmjax.covariance.parameter import Parameter
+from lmmjax.residual.base import Correlation, Space
+
+
+@dataclasses.dataclass(frozen=True)
+class AR1(Correlation):
+    """Correlation ρ^|t − t′| at integer occasions t, ρ in (−1, 1); `time` None takes the order of the rows.
+
+    A missing occasion is a gap in `time`, not in position. nlme's corAR1.
+    """
+
+    time: str | None = None
+    name = "AR1"
+
+    @property
+    def reads(self) -> str:
+        return "order" if self.time is None else "time"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return () if self.time is None else (self.time,)
+
+    @property
+    def markov(self) -> bool:
+        return True
+
+    def parameters(self, space: Space) -> tuple[Parameter, ...]:
+        return (Parameter("Phi", "interval", (0.3, 0.8, -0.3)),)
+
+    def between(self, r: Array, left: Array, right: Array, space: Space) -> Array:
+        xp = namespace(r, left, right)
+        return xp.power(r[0], xp.abs(left - right))
+
+
+@dataclasses.dataclass(frozen=True)
+class CAR1(Correlation):
+    """Correlation φ^|t − t′| at any times t, φ in [0, 1): the correlation at distance 1. nlme's corCAR1."""
+
+    time: str
+    name = "CAR1"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.time,)
+
+    @property
+    def markov(self) -> bool:
+        return True
+
+    def parameters(self, space: Space) -> tuple[Parameter, ...]:
+        starts = tuple(c ** (1.0 / space.unit) for c in (0.4, 0.8, 0.1))
+        return (Parameter("Phi", "interval", starts, 0.0, 1.0),)
+
+    def decode(self, theta: Array, space: Space) -> Array:
+        # the correlation of neighbours is what is worked on
+        xp = namespace(theta)
+        return xp.power(0.5 + 0.5 * xp.sin(theta), 1.0 / space.unit)
+
+    def encode(self, r: Array, space: Space) -> Array:
+        xp = namespace(r)
+        return xp.arcsin(xp.clip(2.0 * xp.power(r, space.unit) - 1.0, -1.0, 1.0))
+
+    def between(self, r: Array, left: Array, right: Array, space: Space) -> Array:
+        xp = namespace(r, left, right)
+        return xp.power(r[0], xp.abs(left - right))

@@ -1,0 +1,134 @@
+"""Correlations between occasions of a schedule: compound symmetry, Toeplitz, ARMA."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from lmmjax._types import Array, namespace
+from lmmjax.covariance.autocorrelation import from_partial, partial_of_coefficients, to_partial
+from lmmjax.covariance.parameter import Parameter
+from lmmjax.residual.base import Correlation, Space
+
+
+@dataclasses.dataclass(frozen=True)
+class CompoundSymmetry(Correlation):
+    """One correlation ρ in (−1/(size − 1), 1) between any two rows of a group. nlme's corCompSymm."""
+
+    name = "CompoundSymmetry"
+    reads = "order"
+
+    def parameters(self, space: Space) -> tuple[Parameter, ...]:
+        return (Parameter("Rho", "interval", (0.2, 0.7), -1.0 / max(space.size - 1, 1), 1.0),)
+
+    def between(self, r: Array, left: Array, right: Array, space: Space) -> Array:
+        xp = namespace(r, left, right)
+        return xp.where(left == right, 1.0, r[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheduled(Correlation):
+    """Integer occasions; `time` None takes the order of the rows."""
+
+    time: str | None = None
+
+    @property
+    def reads(self) -> str:
+        return "order" if self.time is None else "time"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return () if self.time is None else (self.time,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Toeplitz(Scheduled):
+    """One correlation for every distance of occasions; θ are arcsines of partial autocorrelations."""
+
+    name = "Toeplitz"
+
+    def parameters(self, space: Space) -> tuple[Parameter, ...]:
+        return tuple(Parameter(f"cor{k}", "interval", (0.2,)) for k in range(1, space.size))
+
+    def decode(self, theta: Array, space: Space) -> Array:
+        return from_partial(namespace(theta).sin(theta))[0]
+
+    def encode(self, r: Array, space: Space) -> Array:
+        xp = namespace(r)
+        return xp.arcsin(xp.clip(to_partial(r), -1.0, 1.0))
+
+    def between(self, r: Array, left: Array, right: Array, space: Space) -> Array:
+        xp = namespace(r, left, right)
+        table = xp.concatenate([xp.ones(1, r.dtype), r])
+        return table[xp.abs(left - right)]
+
+    def check(self, space: Space) -> None:
+        if space.size > 60:
+            raise ValueError(
+                f"Toeplitz: times span {space.size} occasions, each distance a parameter; use AR1 or ARMA"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class ARMA(Scheduled):
+    """Autoregression of order p with moving average of order q. nlme's corARMA.
+
+    ε_t = Σ φ_j ε_{t−j} + a_t + Σ θ_j a_{t−j}; working values are arcsines of the partial autocorrelations
+    that φ and −θ stand for, so that the process is stationary and invertible.
+    """
+
+    p: int = 1
+    q: int = 0
+    name = "ARMA"
+
+    def __post_init__(self):
+        if self.p < 0 or self.q < 0 or self.p + self.q == 0:
+            raise ValueError(f"ARMA needs orders p, q ≥ 0, not both 0; these are {self.p}, {self.q}")
+
+    def parameters(self, space: Space) -> tuple[Parameter, ...]:
+        phi = [Parameter(f"Phi{k + 1}", "real", (0.3, 0.6) if k == 0 else (0.05,)) for k in range(self.p)]
+        theta = [Parameter(f"Theta{k + 1}", "real", (0.1, -0.3)) for k in range(self.q)]
+        return (*phi, *theta)
+
+    def decode(self, theta: Array, space: Space) -> Array:
+        xp = namespace(theta)
+        partial = xp.sin(theta)
+        return xp.concatenate([from_partial(partial[: self.p])[1], -from_partial(partial[self.p :])[1]])
+
+    def encode(self, r: Array, space: Space) -> Array:
+        xp = namespace(r)
+        pieces = (r[: self.p], -r[self.p :])
+        partial = xp.concatenate([partial_of_coefficients(piece) for piece in pieces])
+        return xp.arcsin(xp.clip(partial, -1.0, 1.0))
+
+    def margin(self, theta: Array, space: Space) -> Array:
+        return namespace(theta).abs(namespace(theta).cos(theta))
+
+    def between(self, r: Array, left: Array, right: Array, space: Space) -> Array:
+        lag = jnp.abs(jnp.asarray(left) - jnp.asarray(right))
+        return self.autocorrelations(jnp.asarray(r), space.size)[lag]
+
+    def autocorrelations(self, r: Array, size: int) -> Array:
+        """At lags 0 … size − 1: of the autoregression, then of its moving average."""
+        phi, weights = r[: self.p], jnp.concatenate([jnp.ones(1, r.dtype), r[self.p :]])
+        total = size + self.q
+        if self.p:
+            first = from_partial(partial_of_coefficients(phi))[0]
+            begin = jnp.concatenate([jnp.ones(1, r.dtype), first])
+
+            def step(window: Array, _: None) -> tuple[Array, Array]:
+                new = phi @ window[::-1]
+                return jnp.concatenate([window[1:], new[None]]), new
+
+            _, rest = jax.lax.scan(step, begin[1:], None, length=max(total - self.p, 0))
+            own = jnp.concatenate([begin, rest])[:total]
+        else:
+            own = jnp.zeros(total, r.dtype).at[0].set(1.0)
+        lag = jnp.arange(size)
+        gamma = jnp.zeros(size, r.dtype)
+        for i in range(self.q + 1):
+            for j in range(self.q + 1):
+                gamma = gamma + weights[i] * weights[j] * own[jnp.abs(lag + i - j)]
+        return gamma / gamma[0]

@@ -1,0 +1,104 @@
+"""Correlations of distance: exponential, Gaussian, Matérn; in time or between places with coordinates."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+
+import numpy as np
+
+from lmmjax._types import Array, namespace
+from lmmjax.covariance.parameter import Parameter
+from lmmjax.residual.base import Correlation, Space
+
+
+@dataclasses.dataclass(frozen=True)
+class Spatial(Correlation):
+    """c(h/ρ) of the Euclidean distance h, range ρ in the units of the coordinates.
+
+    Attributes
+    ----------
+    coordinates : name of a column, or several names.
+    nugget : whether a share ν in [0, 1) of the variance is independent: (1 − ν)c between different rows.
+    """
+
+    coordinates: str | tuple[str, ...] = ()
+    nugget: bool = False
+
+    def __post_init__(self):
+        if not isinstance(self.coordinates, str):
+            object.__setattr__(self, "coordinates", tuple(self.coordinates))
+        if not self.coordinates:
+            raise ValueError(f"{self.name} needs the name of a column of times, or names of coordinates")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.coordinates,) if isinstance(self.coordinates, str) else self.coordinates
+
+    def parameters(self, space: Space) -> tuple[Parameter, ...]:
+        starts = tuple(c * space.unit for c in (1.0, 4.0, 0.4, 16.0))
+        reach = Parameter("range", "positive", starts)
+        if not self.nugget:
+            return (reach,)
+        return (reach, Parameter("nugget", "interval", (0.2, 0.5, 0.05, 0.2), 0.0, 1.0))
+
+    def share(self, r: Array) -> Array | float:
+        return 1.0 - r[1] if self.nugget else 1.0
+
+    def between(self, r: Array, left: Array, right: Array, space: Space) -> Array:
+        xp = namespace(r, left, right)
+        if len(self.columns) == 1:
+            return self.shape(xp.abs(left - right) / r[0])
+        square = xp.sum((left - right) ** 2, axis=-1)
+        # the root has no derivative at zero, where it is not needed: places are fixed
+        return self.shape(xp.where(square > 0, xp.sqrt(xp.where(square > 0, square, 1.0)), 0.0) / r[0])
+
+    @abc.abstractmethod
+    def shape(self, h: Array) -> Array:
+        """c at distance h in units of the range."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Exponential(Spatial):
+    """exp(−h/ρ), nlme's corExp."""
+
+    name = "Exponential"
+
+    @property
+    def markov(self) -> bool:
+        return len(self.columns) == 1 and not self.nugget
+
+    def shape(self, h: Array) -> Array:
+        return namespace(h).exp(-h)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussian(Spatial):
+    """exp(−(h/ρ)²), nlme's corGaus."""
+
+    name = "Gaussian"
+
+    def shape(self, h: Array) -> Array:
+        return namespace(h).exp(-h * h)
+
+
+@dataclasses.dataclass(frozen=True)
+class Matern32(Spatial):
+    """(1 + √3 h/ρ) exp(−√3 h/ρ): Matérn with ν = 3/2 (Rasmussen & Williams 2006, eq. 4.17)."""
+
+    name = "Matern32"
+
+    def shape(self, h: Array) -> Array:
+        h = float(np.sqrt(3.0)) * h
+        return (1.0 + h) * namespace(h).exp(-h)
+
+
+@dataclasses.dataclass(frozen=True)
+class Matern52(Spatial):
+    """(1 + √5 h/ρ + 5h²/(3ρ²)) exp(−√5 h/ρ): Matérn with ν = 5/2 (Rasmussen & Williams 2006, eq. 4.17)."""
+
+    name = "Matern52"
+
+    def shape(self, h: Array) -> Array:
+        h = float(np.sqrt(5.0)) * h
+        return (1.0 + h + h * h / 3.0) * namespace(h).exp(-h)

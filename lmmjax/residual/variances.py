@@ -1,0 +1,76 @@
+"""Standard deviations of residuals that differ: by group, or as a function of a covariate or the mean."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from lmmjax._types import Array, namespace
+from lmmjax.covariance.parameter import Parameter
+from lmmjax.residual.base import Variance
+
+
+@dataclasses.dataclass(frozen=True)
+class VarIdent(Variance):
+    """One standard deviation for every level of `factor`, relative to that of the first. nlme's varIdent."""
+
+    factor: str
+    name = "VarIdent"
+    reads = "levels"
+
+    @property
+    def source(self) -> str | None:
+        return self.factor
+
+    def parameters(self, levels: tuple[str, ...]) -> tuple[Parameter, ...]:
+        return tuple(Parameter(f"sd({self.factor}={v})", "positive", (1.0,)) for v in levels[1:])
+
+    def sd(self, r: Array, covariate: Array) -> Array:
+        xp = namespace(r, covariate)
+        return xp.concatenate([xp.ones(1, r.dtype), r])[covariate]
+
+
+@dataclasses.dataclass(frozen=True)
+class VarPower(Variance):
+    """|v|^δ of a covariate v, or of the fitted values if `covariate` is None. nlme's varPower."""
+
+    covariate: str | None = None
+    name = "VarPower"
+
+    @property
+    def source(self) -> str | None:
+        return self.covariate
+
+    def parameters(self, levels: tuple[str, ...]) -> tuple[Parameter, ...]:
+        return (Parameter(f"power({self.covariate or 'fitted'})", "real", (0.0, 0.5, -0.5)),)
+
+    def sd(self, r: Array, covariate: Array) -> Array:
+        xp = namespace(r, covariate)
+        return xp.exp(r[0] * xp.log(xp.abs(covariate)))
+
+    def check(self, covariate: np.ndarray) -> None:
+        if np.any(covariate == 0):
+            row = int(np.argmax(covariate == 0))
+            raise ValueError(
+                f"VarPower: {self.covariate!r} is zero in row {row}, where |v|^δ vanishes; "
+                "shift the covariate or use VarExp"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class VarExp(Variance):
+    """exp(δv) of a covariate v, or of the fitted values if `covariate` is None. nlme's varExp."""
+
+    covariate: str | None = None
+    name = "VarExp"
+
+    @property
+    def source(self) -> str | None:
+        return self.covariate
+
+    def parameters(self, levels: tuple[str, ...]) -> tuple[Parameter, ...]:
+        return (Parameter(f"expon({self.covariate or 'fitted'})", "real", (0.0,)),)
+
+    def sd(self, r: Array, covariate: Array) -> Array:
+        return namespace(r, covariate).exp(r[0] * covariate)
