@@ -167,7 +167,7 @@ class BatchFit:
         fun, names = functions.icc(self.model, by_group)
         if se:
             return functions.batch_table(self, fun, names, level, "logit")
-        values = np.asarray(fun(self.estimate.beta, self.estimate.psi))
+        values = functions.at_estimate(fun, self.estimate)
         if by_group:
             return pd.DataFrame(values, index=self.names, columns=names)
         return self._series(values[:, 0], "icc")
@@ -180,7 +180,7 @@ class BatchFit:
         fun, names = functions.r2(self.model)
         if se:
             return functions.batch_table(self, fun, names, level, "logit")
-        values = np.asarray(fun(self.estimate.beta, self.estimate.psi))
+        values = functions.at_estimate(fun, self.estimate)
         return pd.DataFrame(values, index=self.names, columns=names)
 
     def delta(self, fun: Callable, level: float = 0.95) -> pd.DataFrame:

@@ -7,10 +7,12 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from lmmjax.covariance import family
 from lmmjax.fit_random_tests import n_entries
 from lmmjax.formula.frame import ModelFrame, RandomColumns
 from lmmjax.inference.chisq import akaike_weights, boundary_weights, chi_square_p, mixture_p
 from lmmjax.influence import require_estimates
+from lmmjax.residual import Residual
 from lmmjax.results import Fit
 
 TOLERANCE = 1e-8
@@ -130,15 +132,41 @@ def null_weights(small: ModelFrame, large: ModelFrame) -> dict[int, float]:
         if home is None:
             raise ValueError(f"{names}: the random term ({term.text}) is not within one of the other")
         homes[home].append(term)
-    blocks = []
+    blocks, interior = [], residual_difference(small, large, names)
     for k, inside in homes.items():
         term, q = large.random[k], len(large.random[k].names)
+        if "us" not in (term.structure, *(t.structure for t in inside)) and inside:
+            known = {"diag", "us"}
+            if term.structure not in known or any(t.structure not in known for t in inside):
+                interior += n_entries(term, q) - sum(n_entries(t, len(t.names)) for t in inside)
+                continue
         variances = q - sum(len(t.names) for t in inside)
         covariances = n_entries(term, q) - sum(n_entries(t, len(t.names)) for t in inside) - variances
         if variances < 0 or covariances < 0:
             raise ValueError(f"{names}: several of its random terms fall into ({term.text})")
         blocks += [(variances, covariances)] if term.structure == "us" else [(1, 0)] * variances
-    return boundary_weights(large.x.shape[1] - small.x.shape[1], blocks)
+    return boundary_weights(large.x.shape[1] - small.x.shape[1] + interior, blocks)
+
+
+def residual_difference(small: ModelFrame, large: ModelFrame, names: str) -> int:
+    """Residual parameters that only `large` has; ValueError unless its structure contains that of `small`."""
+    one, two = ((f.residual and f.residual.residual) or Residual() for f in (small, large))
+    if one.known != two.known:
+        raise ValueError(f"{names}: variances are known in one of them only")
+    a, b = one.correlation, two.correlation
+    contained = a is None or a == b
+    if a is not None and b is not None and a.group == b.group:
+        contained = contained or b.name in {a.name} | a.within
+    if a is not None and not contained:
+        other = "independent ones" if b is None else b.name
+        raise ValueError(f"{names}: residuals {a.name} are not a case of {other}")
+    free = b is not None and b.name == "Unstructured"
+    for variance in one.variances:
+        if variance not in two.variances and not free:
+            raise ValueError(f"{names}: the other has no {variance.name} of {variance.source!r}")
+    placed = [f.residual and f.residual.design for f in (small, large)]
+    few, many = (0 if own is None else own.structure.n_params for own in placed)
+    return many - few
 
 
 def contains(large: RandomColumns, small: RandomColumns) -> bool:
@@ -147,7 +175,10 @@ def contains(large: RandomColumns, small: RandomColumns) -> bool:
         return False
     if large.structure == "us" and small.structure in ("us", "diag"):
         return spans(large.z, small.z)
-    if large.structure == small.structure and np.array_equal(large.z, small.z):
+    if large.structure == small.structure and np.array_equal(large.z, small.z) and large.args == small.args:
+        return True
+    own = family(small.structure, *small.args)
+    if large.structure in own.within and np.array_equal(large.z, small.z):
         return True
     # uncorrelated columns: each one of the smaller term is one of the larger
     single = small.structure == "diag" or len(small.names) == 1

@@ -86,23 +86,22 @@ def simulate(
     codes: tuple[Array, ...],
     covariances: tuple[Array, ...],
     n_groups: tuple[int, ...],
-    residual_sd: Array,
     draws: int,
-) -> Array:
-    """Responses (n, draws) from the model: mean + Σ Zb + ε with b = σΛu.
+) -> tuple[Array, Array]:
+    """Mean + Σ Zb (n, draws) with b = σΛu, and independent standard normal residuals (n, draws).
 
     Parameters
     ----------
     key : `jax.random` key.
     mean : (n,) fixed part with offset.
     z : per term (n, q); codes : per term (n,); covariances : per term σ²D (q, q).
-    residual_sd : (n,) σ/√w.
     """
     keys = jax.random.split(key, len(z) + 1)
     n = mean.shape[0]
-    y = mean[None] + residual_sd[None] * jax.random.normal(keys[0], (draws, n), mean.dtype)
+    white = jax.random.normal(keys[0], (draws, n), mean.dtype)
+    y = jnp.broadcast_to(mean[None], (draws, n))
     for k, zk, ck, matrix, groups in zip(keys[1:], z, codes, covariances, n_groups, strict=True):
         factor = psd_cholesky(matrix, 1e-13)
         b = jax.random.normal(k, (draws, groups, factor.shape[0]), mean.dtype) @ factor.T
         y = y + jnp.sum(zk[None] * b[:, ck], axis=-1)
-    return y.T
+    return y.T, white.T

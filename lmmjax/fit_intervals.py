@@ -171,7 +171,7 @@ class Intervals:
         fun, names = functions.icc(self.model, by_group)
         if se:
             return functions.table(self, fun, names, require_level(level), "logit")
-        values = np.asarray(fun(self.estimate.beta, self.estimate.psi))
+        values = functions.at_estimate(fun, self.estimate)
         return pd.Series(values, index=names, dtype=float) if by_group else float(values[0])
 
     def r2(self: Any, *, se: bool = False, level: float = 0.95) -> Any:
@@ -186,7 +186,7 @@ class Intervals:
         fun, names = functions.r2(self.model)
         if se:
             return functions.table(self, fun, names, require_level(level), "logit")
-        return pd.Series(fun(self.estimate.beta, self.estimate.psi), index=names, name="r2")
+        return pd.Series(functions.at_estimate(fun, self.estimate), index=names, name="r2")
 
 
 def targets(fit: Fit) -> dict[str, Target]:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pandas as pd
 
+from lmmjax.covariance import family
 from lmmjax.formula.columns import nearest
 from lmmjax.formula.frame import RandomColumns
 from lmmjax.inference.chisq import boundary_weights, chi_square_p, mixture_p
@@ -113,6 +114,10 @@ def simulated_test(fit: Fit, term: str | None, n: int, key: Any) -> RandomTest:
             f"({random[at].text}) has {random[at].z.shape[1]} columns, and the test is of one variance: use "
             "ranova(), or write the term as uncorrelated ones with ||"
         )
+    if fit.model.design.residual is not None or fit.model.design.known is not None:
+        raise ValueError(
+            "simulated null distributions are for independent residuals: use compare or ranova"
+        )
     _, without = reduced(fit, (*random[:at], *random[at + 1 :]))
     design, own = fit.model.design, fit.model.design.terms[at]
     root = np.ones(design.n) if design.weights is None else np.sqrt(design.weights)
@@ -146,12 +151,12 @@ def which_term(random: tuple[RandomColumns, ...], term: str | None) -> int:
 def reduced(fit: Fit, random: tuple[RandomColumns, ...]) -> tuple[int, float]:
     """Number of parameters and minimised criterion of the model with other random terms."""
     model = fit.model
-    if not random:
+    if not random and model.design.residual is None and model.design.structure.linear:
         with jax.enable_x64(True):
             problem = model.problem(fit.y, fit.reml)
             theta = np.zeros(model.design.structure.n_params)
             return model.design.p + 1, float(profiled_deviance(jax.numpy.asarray(theta), problem))
-    # fewer terms may leave the range of another backend
+    # fewer terms may leave the range of a backend
     backend = "dense" if model._backend == "dense" else None
     smaller = type(model)(dataclasses.replace(model.frame, random=random), backend=backend)
     refit = smaller.fit_response(fit.y, fit.reml)
@@ -162,6 +167,9 @@ def deletions(frame: Any) -> Iterator[tuple[str, tuple[RandomColumns, ...], list
     """Yields (label, random terms left, blocks for `boundary_weights`) for every deletion."""
     for k, term in enumerate(frame.random):
         before, after, count = frame.random[:k], frame.random[k + 1 :], len(term.names)
+        if term.structure not in ("us", "diag"):
+            yield f"({term.text})", (*before, *after), [(1, n_entries(term, count) - 1)]
+            continue
         for label, keep in slopes(frame, term):
             if not keep.any():
                 intercept = _intercept(term, (*before, *after))
@@ -177,7 +185,7 @@ def deletions(frame: Any) -> Iterator[tuple[str, tuple[RandomColumns, ...], list
 
 def n_entries(term: RandomColumns, q: int) -> int:
     """Covariance parameters of a term of this kind with q columns."""
-    return q * (q + 1) // 2 if term.structure == "us" else q
+    return family(term.structure, *term.args).n_params(q)
 
 
 def _blocks(term: RandomColumns, variances: int, covariances: int) -> list[tuple[int, int]]:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax import varcomp
+from lmmjax.estimate import Estimate
 from lmmjax.inference.delta import delta, wald_limits
 from lmmjax.inference.r2 import group_shares, r_squared, share_weights
 
@@ -42,6 +43,12 @@ def r2(model: Model) -> tuple[Callable, list[str]]:
     """Marginal and conditional R² as a function of (β, ψ), with their names."""
     weights, _ = share_weights(model.design, [term.group for term in model.frame.random])
     return r_squared(weights), ["marginal", "conditional"]
+
+
+def at_estimate(fun: Callable, estimate: Estimate) -> np.ndarray:
+    """fun(β, ψ) in float64."""
+    with jax.enable_x64(True):
+        return np.asarray(fun(estimate.beta, estimate.psi))
 
 
 def named(model: Model, fun: Callable) -> tuple[Callable, list[str]]:

@@ -18,9 +18,11 @@ from lmmjax.design import Design, RandomTerm
 from lmmjax.estimate import METHODS, Estimate, estimate_jit
 from lmmjax.formula import ModelFrame, array_frame, model_frame, take_rows
 from lmmjax.gram.whitened import WhitenedPrepared
+from lmmjax.mean_variance import by_mean, fit_by_mean
 from lmmjax.moments import Moments, moments
 from lmmjax.optimize import Status
 from lmmjax.problem import Problem, ProblemMaker
+from lmmjax.residual_rows import coloured
 from lmmjax.results import Fit
 from lmmjax.structure import StructureReport, structure_report
 from lmmjax.varcomp import Component, components
@@ -143,8 +145,12 @@ class Model:
         start: Array | None = None,
         max_iter: int = 100,
         name: str | None = None,
+        settled: bool = False,
     ) -> Fit:
-        """Fit the model to a response y (n,) on its rows."""
+        """Fit the model to a response y (n,) on its rows.
+
+        With `settled` a variance function of the mean keeps its covariate, instead of taking fitted values.
+        """
         if method not in METHODS:
             raise ValueError(f"unknown method {method!r}; choose one of: {', '.join(METHODS)}")
         y = np.asarray(y, dtype=float)
@@ -153,6 +159,9 @@ class Model:
         if not np.all(np.isfinite(y)):
             row = int(np.argmin(np.isfinite(y)))
             raise ValueError(f"the response is not finite in row {row}: drop the row, or use fit_batch")
+        if by_mean(self) and not settled:
+            options: dict[str, Any] = {"method": method, "start": start, "max_iter": max_iter, "name": name}
+            return fit_by_mean(self, y, reml, **options)
         m = self.design.structure.n_params
         first = np.full(m, np.nan) if start is None else np.asarray(start, float)
         if first.shape != (m,):
@@ -244,6 +253,10 @@ class Model:
         """
         if dtype not in ("float64", "float32"):
             raise ValueError(f"unknown dtype {dtype!r}; choose one of: float64, float32")
+        if by_mean(self):
+            raise ValueError(
+                "a variance function of the fitted values differs between responses: fit one by one"
+            )
         names, values = _columns(responses)
         values = self._matching(values, "responses")
         shape = values.shape
@@ -284,21 +297,18 @@ class Model:
 
     def simulate(self, key: Array, mean: np.ndarray, psi: np.ndarray, draws: int) -> np.ndarray:
         """Responses (n, draws) with fixed part mean (n,) and natural covariance parameters ψ (m + 1,)."""
-        weights = self.frame.weights
-        sd = np.sqrt(psi[-1]) * (np.ones(self.design.n) if weights is None else 1 / np.sqrt(weights))
         with jax.enable_x64(True):
             terms = self.design.terms
-            drawn = _simulate(
+            drawn, white = _simulate(
                 key,
                 mean,
                 tuple(t.z for t in terms),
                 tuple(t.codes for t in terms),
                 self.design.structure.absolute(np.asarray(psi)),
                 tuple(t.n_groups for t in terms),
-                sd,
                 draws,
             )
-            return np.asarray(drawn)
+        return np.asarray(drawn) + coloured(self.design, psi, np.asarray(white))
 
     def _response(self) -> np.ndarray:
         if self.frame.y is None:

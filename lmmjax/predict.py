@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from lmmjax.formula import new_frame, wanted_terms
+from lmmjax.residual_rows import extrapolated
 
 if TYPE_CHECKING:
     from lmmjax.results import Fit
 
 
-def predict_new(fit: Fit, newdata: Any, re: Any, new_levels: str, offset: Any) -> pd.Series:
+def predict_new(fit: Fit, newdata: Any, re: Any, new_levels: str, offset: Any, kriging: bool) -> pd.Series:
     """See `Fit.predict`."""
     if new_levels not in ("error", "population"):
         raise ValueError(f"unknown new_levels {new_levels!r}; choose one of: error, population")
     wanted = _wanted(re)
-    frame = fit.model.frame
+    frame, design, places = fit.model.frame, fit.model.design, None
+    if kriging and (design.residual is None or newdata is None):
+        raise ValueError("kriging is for new rows of a model with a residual structure: pass newdata")
     if newdata is None:
         if offset is not None:
             raise ValueError("offset is for new rows: pass newdata with it")
@@ -26,7 +30,8 @@ def predict_new(fit: Fit, newdata: Any, re: Any, new_levels: str, offset: Any) -
         rows = [(term.z, term.codes, term.text) for term in wanted_terms(frame.random, wanted)]
         index = frame.index
     else:
-        new = new_frame(frame, newdata, groups=wanted, offset=offset)
+        new = new_frame(frame, newdata, groups=wanted, offset=offset, residual=kriging)
+        places = new.places
         for term in new.random:
             if term.unseen and new_levels == "error":
                 shown = ", ".join(map(str, term.unseen[:5])) + (", …" if len(term.unseen) > 5 else "")
@@ -42,6 +47,11 @@ def predict_new(fit: Fit, newdata: Any, re: Any, new_levels: str, offset: Any) -
     for z, codes, text in rows:
         contribution = np.sum(z * modes[text][codes], axis=1)
         values = values + np.where(codes < 0, 0.0, contribution)
+    if places is not None and design.residual is not None:
+        at = dataclasses.replace(
+            design.residual, codes=places.codes, place=places.place, covariates=places.covariates
+        )
+        values[places.rows] += extrapolated(design, fit.estimate.psi, fit.resid.to_numpy(), at)
     return pd.Series(values, index=index, name="predicted")
 
 

@@ -18,6 +18,7 @@ from lmmjax.formula.columns import nearest
 from lmmjax.inference.bootstrap_intervals import KINDS
 from lmmjax.influence import best_estimate, require_estimates
 from lmmjax.problem import ProblemMaker
+from lmmjax.residual_rows import covariance
 
 if TYPE_CHECKING:
     from lmmjax.results import Fit
@@ -251,10 +252,9 @@ def permuted_responses(design: Design, estimate: Estimate, y: np.ndarray, orders
 
 def covariance_roots(design: Design, psi: np.ndarray):
     """Yields (rows, r, Q) for each block of rows independent of the others: V^½ = Q diag(r) Qᵀ there."""
-    sigma2 = psi[-1] / (np.ones(design.n) if design.weights is None else design.weights)
     matrices = design.structure.absolute(psi)
     for rows in independent_blocks(design):
-        v = np.diag(sigma2[rows])
+        v = covariance(design, psi, rows)
         for term, matrix in zip(design.terms, matrices, strict=True):
             codes, z = term.codes[rows], term.z[rows]
             v = v + (codes[:, None] == codes) * (z @ matrix @ z.T)
@@ -263,14 +263,17 @@ def covariance_roots(design: Design, psi: np.ndarray):
 
 
 def independent_blocks(design: Design) -> list[np.ndarray]:
-    """Rows in groups that share no level of any grouping factor."""
+    """Rows in groups that share no level of any grouping factor, nor a group of the residuals."""
     label = np.arange(design.n)
     while True:
         new = label
-        for term in design.terms:
-            least = np.full(term.n_groups, design.n)
-            np.minimum.at(least, term.codes, new)
-            new = least[term.codes]
+        factors = [(term.codes, term.n_groups) for term in design.terms]
+        if design.residual is not None:
+            factors.append((design.residual.codes, design.residual.n_groups))
+        for codes, groups in factors:
+            least = np.full(groups, design.n)
+            np.minimum.at(least, codes, new)
+            new = least[codes]
         if np.array_equal(new, label):
             break
         label = new

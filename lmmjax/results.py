@@ -18,6 +18,7 @@ from lmmjax.fit_tests import FixedTests
 from lmmjax.optimize import Status
 from lmmjax.predict import predict_new
 from lmmjax.ranef import fitted_modes
+from lmmjax.residual_rows import variances, whitened
 from lmmjax.summary import Summary, summarise
 
 if TYPE_CHECKING:
@@ -226,14 +227,23 @@ class Fit(FixedTests, Intervals, RandomTests):
 
     @property
     def scaled_resid(self) -> pd.Series:
-        """Pearson residuals √w (y − ŷ)/σ̂."""
-        weights = self.model.frame.weights
-        return (self.resid * (1.0 if weights is None else np.sqrt(weights)) / self.sigma).rename(
-            "scaled_resid"
-        )
+        """Pearson residuals: (y − ŷ) over the standard deviation of the residual."""
+        return (self.resid / np.sqrt(variances(self.model.design, self.estimate.psi))).rename("scaled_resid")
+
+    @property
+    def normalized_resid(self) -> pd.Series:
+        """Residuals y − ŷ decorrelated by the Cholesky factor of their covariance, of unit variance."""
+        values = whitened(self.model.design, self.estimate.psi, self.resid.to_numpy()[:, None])[:, 0]
+        return pd.Series(values, index=self.model.frame.index, name="normalized_resid")
 
     def predict(
-        self, newdata: Any = None, *, re: Any = "all", new_levels: str = "error", offset: Any = None
+        self,
+        newdata: Any = None,
+        *,
+        re: Any = "all",
+        new_levels: str = "error",
+        offset: Any = None,
+        kriging: bool = False,
     ) -> pd.Series:
         """Predictions for new rows, or for those of the fit if newdata is None.
 
@@ -242,8 +252,10 @@ class Fit(FixedTests, Intervals, RandomTests):
         re : "all", "none" (population level), or a list of grouping factors or terms to include.
         new_levels : "error", or "population" for b = 0 at unseen levels of a grouping factor.
         offset : of the new rows, in place of the model's `offset=`; `offset(...)` in the formula is kept.
+        kriging : add the residual that a correlated residual structure expects at the new times or places,
+            given the residuals of the same group.
         """
-        return predict_new(self, newdata, re, new_levels, offset)
+        return predict_new(self, newdata, re, new_levels, offset, kriging)
 
     # --- refitting -----------------------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmmjax import varcomp
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -64,6 +66,7 @@ def summarise(fit: Fit, ddf: str) -> Summary:
             (tuple(f"{q:.4f}" for q in quantiles),),
         ),
         ("Random effects", *_random_table(fit)),
+        *_residual_tables(fit),
         ("Fixed effects", *_fixed_table(coefficients)),
     ]
     notes = _notes(fit)
@@ -72,25 +75,55 @@ def summarise(fit: Fit, ddf: str) -> Summary:
     return Summary(tuple(head), tuple(tables), tuple(notes))
 
 
+def structure_name(fit: Fit) -> str:
+    """The residual structure as written: AR1 × VarIdent."""
+    residual = fit.model.frame.residual.residual
+    parts = ([residual.correlation] if residual.correlation else []) + list(residual.variances)
+    return " × ".join(part.name for part in parts)
+
+
 def _random_table(fit: Fit):
     table = fit.varcorr()
-    digits = _digits(table["sdcor"].to_numpy()[table["term2"].isna()])
+    rows_of = list(zip(fit.model.components, table.to_dict("records"), strict=True))
+    digits = _digits(np.array([r["sdcor"] for c, r in rows_of if c.kind in ("variance", "sigma")]))
     rows, widest = [], 0
     for k, term in enumerate(fit.model.frame.random):
-        mine = [c for c in fit.model.components if c.term == k]
-        values = {(c.i, c.j): table.iloc[fit.model.components.index(c)] for c in mine}
-        for i, name in enumerate(term.names):
-            row = values[i, i]
-            cor = [f"{values[i, j]['sdcor']:.2f}" if (i, j) in values else "" for j in range(i)]
+        mine = [(c, r) for c, r in rows_of if c.term == k]
+        if fit.model.design.structure.terms[k].family.linear:
+            values = {(c.i, c.j): r for c, r in mine}
+            lines = [
+                (name, values[i, i], [values.get((i, j)) for j in range(i)])
+                for i, name in enumerate(term.names)
+            ]
+        else:
+            lines = [(c.term1, r, []) for c, r in mine]
+        for i, (name, row, others) in enumerate(lines):
+            cor = [f"{r['sdcor']:.2f}" if r is not None else "" for r in others]
             widest = max(widest, len([c for c in cor if c]))
-            rows.append(
-                [term.group if i == 0 else "", name, _number(row["vcov"]), f"{row['sdcor']:.{digits}f}", *cor]
-            )
+            spread = [_number(row["vcov"]), f"{row['sdcor']:.{digits}f}"]
+            if np.isnan(row["vcov"]) and np.isfinite(row["sdcor"]):
+                spread = ["", _number(row["sdcor"])]
+            rows.append([term.group if i == 0 else "", name, *spread, *cor])
     last = table.iloc[-1]
     rows.append(["Residual", "", _number(last["vcov"]), f"{last['sdcor']:.{digits}f}"])
     header = ["Groups", "Name", "Variance", "Std.Dev."] + ["Corr"] * bool(widest) + [""] * (widest - 1)
     rows = [tuple((row + [""] * len(header))[: len(header)]) for row in rows]
     return tuple(header), tuple(rows)
+
+
+def _residual_tables(fit: Fit) -> list[tuple]:
+    """Parameters of the residual structure with standard errors and 95 % limits, if there is one."""
+    if fit.model.design.residual is None:
+        return []
+    limits = fit.conf_int(which="all")
+    names = varcomp.names(fit.model.components)
+    rows = []
+    for name, c, row in zip(names, fit.model.components, fit.varcorr().to_dict("records"), strict=True):
+        if c.kind == "parameter" and c.group == "Residual":
+            low, high = limits.loc[name]
+            rows.append((str(c.term1), *(_number(v) for v in (row["sdcor"], row["se"], low, high))))
+    header = ("Name", "Estimate", "Std. Error", "2.5 %", "97.5 %")
+    return [(f"Residuals, {structure_name(fit)}", header, tuple(rows))]
 
 
 def _fixed_table(table: pd.DataFrame):

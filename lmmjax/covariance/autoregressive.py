@@ -17,6 +17,10 @@ class Autoregressive(Patterned):
     def name(self) -> str:
         return "hetar1" if self.heterogeneous else "ar1"
 
+    @property
+    def within(self) -> frozenset[str]:
+        return frozenset({"us", "toep"} if self.heterogeneous else {"us", "hetar1", "toep", "homtoep"})
+
     def correlations(self, q: int) -> tuple[Parameter, ...]:
         return (Parameter("phi", "interval", (0.3, 0.8, -0.3)),)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,6 +26,8 @@ class CovarianceFamily(abc.ABC):
     name = ""
     basis = "scalar"
     linear = False
+    within: ClassVar[frozenset[str]] = frozenset()
+    """Names of the families that contain this one, with parameters inside their range."""
 
     @abc.abstractmethod
     def parameters(self, q: int) -> tuple[Parameter, ...]:

@@ -17,6 +17,10 @@ class CompoundSymmetry(Patterned):
     def name(self) -> str:
         return "cs" if self.heterogeneous else "homcs"
 
+    @property
+    def within(self) -> frozenset[str]:
+        return frozenset({"us", "toep"} if self.heterogeneous else {"us", "cs", "toep", "homtoep"})
+
     def correlations(self, q: int) -> tuple[Parameter, ...]:
         return (Parameter("rho", "interval", (0.1, 0.6), -1.0 / max(q - 1, 1), 1.0),)
 

@@ -17,6 +17,7 @@ class Diagonal(FactorFamily):
 
     name = "diag"
     basis = "diagonal"
+    within = frozenset({"us", "cs", "hetar1", "toep"})
 
     def entries(self, q: int) -> tuple[tuple[int, int], ...]:
         return tuple((j, j) for j in range(q))

@@ -40,16 +40,20 @@ class TermStructure:
         return self.family.parameters(self.q)
 
     @property
+    def linear(self) -> FactorFamily:
+        """The family, which is known to be linear."""
+        assert isinstance(self.family, FactorFamily)
+        return self.family
+
+    @property
     def entries(self) -> tuple[tuple[int, int], ...]:
         """Positions of the free entries of D, of a linear family."""
-        assert isinstance(self.family, FactorFamily)
-        return self.family.entries(self.q)
+        return self.linear.entries(self.q)
 
     @property
     def units(self) -> np.ndarray:
         """The symmetric unit matrices E (m, q, q) with D = Σ d_c E_c, of a linear family."""
-        assert isinstance(self.family, FactorFamily)
-        return self.family.units(self.q)
+        return self.linear.units(self.q)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,10 @@ class Toeplitz(Patterned):
     def name(self) -> str:
         return "toep" if self.heterogeneous else "homtoep"
 
+    @property
+    def within(self) -> frozenset[str]:
+        return frozenset({"us"} if self.heterogeneous else {"us", "toep"})
+
     def correlations(self, q: int) -> tuple[Parameter, ...]:
         return tuple(Parameter(f"cor{k}", "interval", (0.1,)) for k in range(1, q))
 

@@ -148,7 +148,7 @@ def _places(
         else:
             times = _times(columns[0], name, index)
         if np.any(times != np.round(times)):
-            row = index[np.argmax(times % 1 != 0)]
+            row = index[int(np.argmax(times % 1 != 0))]
             raise ValueError(
                 f"{correlation.name}: {name!r} is not a whole number in row {row}; number the "
                 "occasions, or use CAR1 for continuous time"

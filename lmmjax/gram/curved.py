@@ -8,6 +8,7 @@ With e(d) the free entries of all D, of which log|H| and WᵀH⁻¹W have deriva
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +78,7 @@ class CurvedProducts(CrossProducts):
 class CurvedPrepared(Prepared):
     """The backend that covers the design with unstructured terms, below the structured ones."""
 
-    def __init__(self, design: Design, rows: Rows, below: type[Prepared], **options):
+    def __init__(self, design: Design, rows: Rows, below: Callable[..., Prepared], **options):
         terms = tuple(
             term if term.family.linear else dataclasses.replace(term, family=Unstructured())
             for term in design.terms

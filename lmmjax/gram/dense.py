@@ -50,7 +50,7 @@ class DenseProducts(CrossProducts):
         """H = R + Σ Z D Zᵀ on the rows of the same group."""
         h = jnp.eye(self.x.shape[1], dtype=self.x.dtype)
         residual = self.structure.residual
-        if residual is not None and self.patterns is not None:
+        if residual is not None and self.patterns is not None and self.same is not None:
             h = jnp.where(self.same, self.patterns.covariance(residual, d[self.structure.tail])[0], 0.0)
         for matrix, z, codes in zip(self.structure.matrices(d), self.z, self.codes, strict=True):
             h = h + jnp.where(codes[:, None] == codes[None, :], z.T @ (matrix @ z), 0.0)

@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax._linalg import UNROLL, sweep
+from lmmjax._linalg import sweep
 from lmmjax._types import Array, record
 from lmmjax.residual import ResidualStructure
+
+SWEPT = 64
+"""Largest group whose matrix is inverted by sweeps, over all patterns at once; larger ones by LAPACK."""
 
 
 @record
@@ -26,8 +29,8 @@ class Patterns:
 
     @property
     def direct(self) -> bool:
-        """Whether the inverse is written out, without LAPACK."""
-        return self.mask.shape[1] <= UNROLL
+        """Whether it is inverted without LAPACK."""
+        return self.mask.shape[1] <= SWEPT
 
     def covariance(self, structure: ResidualStructure, r: Array) -> Array:
         """R (K, t, t), identity where rows are missing."""
@@ -44,7 +47,7 @@ class Patterns:
 @jax.custom_jvp
 def inverse(a: Array) -> tuple[Array, Array]:
     """log|A| (K,) and A⁻¹ (K, t, t) of positive definite matrices."""
-    if a.shape[-1] <= UNROLL:
+    if a.shape[-1] <= SWEPT:
         logdet, out = sweep(jnp.moveaxis(a, 0, -1))
         return logdet, jnp.moveaxis(out, -1, 0)
     return jax.lax.map(_inverse, a)

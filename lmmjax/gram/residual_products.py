@@ -79,7 +79,7 @@ class StepProducts(Products):
     xx: Array
 
     def blocks(self, structure: ResidualStructure | Tangent, r: Array, response: WhitenedResponse) -> Blocks:
-        alpha, beta, logvar = self.steps.weights(structure, r)
+        alpha, beta, logvar = self.steps.weights(_family(structure), r)
         c = jnp.concatenate([alpha * alpha, beta * beta, -alpha * beta])
 
         def total(a: Array) -> Array:
@@ -99,7 +99,7 @@ class StepRows(Products):
     groups: int = static()
 
     def blocks(self, structure: ResidualStructure | Tangent, r: Array, response: WhitenedResponse) -> Blocks:
-        alpha, beta, logvar = self.steps.weights(structure, r)
+        alpha, beta, logvar = self.steps.weights(_family(structure), r)
         u = alpha * self.w - beta * self.w_before
         v = alpha * response.xy - beta * response.yy
         width = self.w.shape[0]
@@ -178,3 +178,9 @@ def _covariance(patterns: Patterns, structure: ResidualStructure | Tangent, r: A
     if isinstance(structure, Tangent):
         return structure.covariance(patterns, r)
     return patterns.covariance(structure, r)
+
+
+def _family(structure: ResidualStructure | Tangent) -> ResidualStructure:
+    if isinstance(structure, Tangent):
+        raise ValueError("a tangent needs the covariance matrices of groups: prepare with markov=False")
+    return structure

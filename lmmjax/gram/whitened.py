@@ -23,8 +23,6 @@ from lmmjax.gram.grouped import GroupedProducts, GroupedResponse
 from lmmjax.gram.residual_products import (
     Blocks,
     Products,
-    StepProducts,
-    StepRows,
     Tangent,
     WhitenedResponse,
 )
@@ -104,6 +102,8 @@ class WhitenedProducts(CrossProducts):
         return self._gram(self.structure.free_entries(d), blocks)
 
     def project(self, d: Array, response: WhitenedResponse) -> tuple[Projection, ...]:
+        if self.q == 0:
+            return ()
         shared, own = self._grouped(self._blocks(d[self.structure.tail], response))
         return shared.project(self.structure.free_entries(d), own)
 
@@ -114,9 +114,6 @@ class WhitenedProducts(CrossProducts):
         """Derivatives along the tangent of H at d: for patterns of rows, whose R can leave the family."""
         structure, start = self.structure, d[self.structure.tail]
         assert structure.residual is not None
-        if isinstance(self.products, StepProducts | StepRows):
-            raise ValueError("tangents need the covariance matrices of groups: prepare with markov=False")
-
         tangent = Tangent(structure.residual, start)
 
         def blocks(r: Array) -> Blocks:

@@ -57,6 +57,8 @@ class FTest:
 def kenward_roger(at: Natural) -> Adjusted:
     """Φ_A and W = I⁻¹."""
     xp = namespace(at.xx)
+    assert at.second is not None
+    assert at.logdet_second is not None
     first, curve = at.first, 0.5 * at.second
     phi = sweep(at.xx)[1]
     half = phi[None] @ first

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import numpy as np
 
-from lmmjax._types import Array, namespace, record
+from lmmjax._types import Array, namespace, record, static
 from lmmjax.covariance.structure import TermStructure
 from lmmjax.design import Design
 
@@ -21,24 +22,60 @@ class Weights:
 
     Attributes
     ----------
-    groups : (g, m) weights of the entries of Σ, all terms, in the variance of each grouping factor.
+    groups : (g, m) weights of the entries of Σ, all terms, in the variance of each grouping factor; where
+        variances are not linear in ψ, None.
     fixed : (p, p) sample covariance C of the columns of X.
+    variance : ψ (m + 1,) → variances (g + 1,) of the grouping factors and the residual, where not linear.
     """
 
-    groups: Array
+    groups: Array | None
     fixed: Array
+    variance: Callable[[Array], Array] | None = static(default=None)
+
+    def split(self, psi: Array) -> tuple[Array, Array]:
+        """Variances (..., g) of the grouping factors, and (..., 1) of the residual."""
+        if self.groups is not None:
+            return psi[..., :-1] @ self.groups.T, psi[..., -1:]
+        assert self.variance is not None
+        both = jnp.vectorize(self.variance, signature="(m)->(g)")(psi)
+        return both[..., :-1], both[..., -1:]
 
 
 def share_weights(design: Design, labels: list[str]) -> tuple[Weights, list[str]]:
     """The weights, and the grouping factors in order; `labels` names that of each random term."""
     names = list(dict.fromkeys(labels))
-    groups = np.zeros((len(names), design.structure.n_params))
-    pairs = zip(design.terms, labels, design.structure.terms, design.structure.slices(), strict=True)
-    for term, label, own, at in pairs:
-        groups[names.index(label), at] = entry_weights(np.asarray(term.z), own)
     x = np.asarray(design.x)
     centred = x - x.mean(axis=0)
-    return Weights(groups, centred.T @ centred / (len(x) - 1)), names
+    fixed = centred.T @ centred / (len(x) - 1)
+    structure = design.structure
+    if not structure.linear or structure.residual is not None:
+        return Weights(None, fixed, _variances(design, [names.index(label) for label in labels])), names
+    groups = np.zeros((len(names), structure.n_params))
+    for term, label, own, at in zip(design.terms, labels, structure.terms, structure.slices(), strict=True):
+        groups[names.index(label), at] = entry_weights(np.asarray(term.z), own)
+    return Weights(groups, fixed), names
+
+
+def _variances(design: Design, factor: list[int]) -> Callable[[Array], Array]:
+    """ψ → ⟨Σ, ZᵀZ/n⟩ by grouping factor, and the mean variance of the residuals."""
+    structure, own = design.structure, design.residual
+    squares = [np.asarray(term.z).T @ np.asarray(term.z) / design.n for term in design.terms]
+
+    def variance(psi: Array) -> Array:
+        matrices = structure.absolute(psi)
+        out = [jnp.zeros((), psi.dtype)] * (max(factor, default=-1) + 1)
+        for k, square, matrix in zip(factor, squares, matrices, strict=True):
+            out[k] = out[k] + jnp.sum(square * matrix)
+        left = psi[-1]
+        if own is not None:
+            r = structure.relative(psi)[structure.tail]
+            place = jnp.asarray(own.place)
+            value = own.structure.correlation(r, place, place, jnp.ones(design.n, bool))
+            sd = own.structure.sd(r, own.covariates)
+            left = left * jnp.mean(value if sd is None else value * sd * sd)
+        return jnp.stack([*out, left])
+
+    return variance
 
 
 def entry_weights(z: np.ndarray, term: TermStructure) -> np.ndarray:
@@ -51,10 +88,10 @@ def group_shares(weights: Weights) -> Callable[[Array, Array], Array]:
     """(β, ψ) → shares of grouping factors in the variance beyond the fixed part, and the sum (..., g + 1)."""
 
     def shares(beta: Array, psi: Array) -> Array:
-        xp = namespace(psi)
-        between = psi[..., :-1] @ weights.groups.T
+        xp = jnp if weights.groups is None else namespace(psi)
+        between, left = weights.split(psi)
         total = xp.sum(between, axis=-1, keepdims=True)
-        return xp.concatenate([between, total], axis=-1) / (total + psi[..., -1:])
+        return xp.concatenate([between, total], axis=-1) / (total + left)
 
     return shares
 
@@ -66,9 +103,10 @@ def r_squared(weights: Weights) -> Callable[[Array, Array], Array]:
     """
 
     def shares(beta: Array, psi: Array) -> Array:
-        xp = namespace(psi)
+        xp = jnp if weights.groups is None else namespace(psi)
         fixed = xp.sum((beta @ weights.fixed) * beta, axis=-1, keepdims=True)
-        random = xp.sum(psi[..., :-1] @ weights.groups.T, axis=-1, keepdims=True)
-        return xp.concatenate([fixed, fixed + random], axis=-1) / (fixed + random + psi[..., -1:])
+        between, left = weights.split(psi)
+        random = xp.sum(between, axis=-1, keepdims=True)
+        return xp.concatenate([fixed, fixed + random], axis=-1) / (fixed + random + left)
 
     return shares

@@ -59,7 +59,8 @@ class Surface:
             factors.append(np.asarray(psd_cholesky(jnp.asarray(inner), 1e-13)))
             turns.append(np.asarray(inward) @ (units[:, None] * turn) / self.unit)
             self.scales.append(units)
-        raw = np.asarray(structure.params(tuple(jnp.asarray(f) for f in factors)))
+        pairs = zip(structure.terms, factors, strict=True)
+        raw = np.concatenate([np.zeros(0), *(term.linear.params(f) for term, f in pairs)])
         self.x = np.append(raw, 2.0 * np.log(scale / self.unit))
         self.turns = tuple(turns)
         self._polar()
@@ -99,7 +100,7 @@ class Surface:
         """Position in x of an entry of L of term k."""
         structure = self.problem.structure
         term = structure.terms[k]
-        flat = np.asarray(term.family.params(np.arange(term.q**2).reshape(term.q, term.q)))
+        flat = np.asarray(term.linear.params(np.arange(term.q**2).reshape(term.q, term.q)))
         return structure.slices()[k].start + int(np.flatnonzero(flat == row * term.q + column)[0])
 
     def _polar(self) -> None:
@@ -187,7 +188,7 @@ class Surface:
         matrices = []
         with jax.enable_x64(True):
             pairs = zip(structure.terms, structure.slices(), strict=True)
-            factors = [t.family.factor(jnp.asarray(raw[s]), t.q) for t, s in pairs]
+            factors = [t.linear.factor(jnp.asarray(raw[s]), t.q) for t, s in pairs]
         for factor, turn, outward in zip(factors, self.turns, basis.outward, strict=True):
             half = self.unit * np.asarray(outward) @ turn @ np.asarray(factor)
             matrices.append(half @ half.T)

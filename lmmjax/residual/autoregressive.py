@@ -18,6 +18,7 @@ class AR1(Correlation):
 
     time: str | None = None
     name = "AR1"
+    within = frozenset({"Toeplitz", "ARMA", "Symmetric", "Unstructured"})
 
     @property
     def reads(self) -> str:
@@ -45,6 +46,7 @@ class CAR1(Correlation):
 
     time: str
     name = "CAR1"
+    within = frozenset({"AR1", "Symmetric", "Unstructured"})
 
     @property
     def columns(self) -> tuple[str, ...]:

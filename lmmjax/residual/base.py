@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import itertools
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,9 +20,13 @@ from lmmjax.covariance.parameter import Parameter
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A correlation or a variance function."""
+    """A correlation or a variance function.
+
+    `within` names the families that contain this one, their other parameters inside their range.
+    """
 
     name = ""
+    within: ClassVar[frozenset[str]] = frozenset()
 
     def __mul__(self, other: Any) -> Residual:
         return as_residual(self) * other

@@ -18,6 +18,7 @@ class CompoundSymmetry(Correlation):
     """One correlation ρ in (−1/(size − 1), 1) between any two rows of a group. nlme's corCompSymm."""
 
     name = "CompoundSymmetry"
+    within = frozenset({"Toeplitz", "Symmetric", "Unstructured"})
     reads = "order"
 
     def parameters(self, space: Space) -> tuple[Parameter, ...]:
@@ -48,6 +49,7 @@ class Toeplitz(Scheduled):
     """One correlation for every distance of occasions; θ are arcsines of partial autocorrelations."""
 
     name = "Toeplitz"
+    within = frozenset({"Symmetric", "Unstructured"})
 
     def parameters(self, space: Space) -> tuple[Parameter, ...]:
         return tuple(Parameter(f"cor{k}", "interval", (0.2,)) for k in range(1, space.size))
@@ -82,6 +84,7 @@ class ARMA(Scheduled):
     p: int = 1
     q: int = 0
     name = "ARMA"
+    within = frozenset({"Toeplitz", "Symmetric", "Unstructured"})
 
     def __post_init__(self):
         if self.p < 0 or self.q < 0 or self.p + self.q == 0:

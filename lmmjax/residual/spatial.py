@@ -63,6 +63,7 @@ class Exponential(Spatial):
     """exp(−h/ρ), nlme's corExp."""
 
     name = "Exponential"
+    within = frozenset({"Symmetric", "Unstructured"})
 
     @property
     def markov(self) -> bool:
@@ -77,6 +78,7 @@ class Gaussian(Spatial):
     """exp(−(h/ρ)²), nlme's corGaus."""
 
     name = "Gaussian"
+    within = frozenset({"Symmetric", "Unstructured"})
 
     def shape(self, h: Array) -> Array:
         return namespace(h).exp(-h * h)
@@ -87,6 +89,7 @@ class Matern32(Spatial):
     """(1 + √3 h/ρ) exp(−√3 h/ρ): Matérn with ν = 3/2 (Rasmussen & Williams 2006, eq. 4.17)."""
 
     name = "Matern32"
+    within = frozenset({"Symmetric", "Unstructured"})
 
     def shape(self, h: Array) -> Array:
         h = float(np.sqrt(3.0)) * h
@@ -98,6 +101,7 @@ class Matern52(Spatial):
     """(1 + √5 h/ρ + 5h²/(3ρ²)) exp(−√5 h/ρ): Matérn with ν = 5/2 (Rasmussen & Williams 2006, eq. 4.17)."""
 
     name = "Matern52"
+    within = frozenset({"Symmetric", "Unstructured"})
 
     def shape(self, h: Array) -> Array:
         h = float(np.sqrt(5.0)) * h

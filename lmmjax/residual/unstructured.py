@@ -85,6 +85,7 @@ class Symmetric(Visits):
     """
 
     name = "Symmetric"
+    within = frozenset({"Unstructured"})
 
     def parameters(self, space: Space) -> tuple[Parameter, ...]:
         rows, columns = _below(space.size)
