@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from lmmjax._linalg import psd_cholesky
 from lmmjax._types import Array, record
+from lmmjax.estimate import Estimate
 from lmmjax.gram import Projection
 from lmmjax.problem import Problem
 
@@ -33,7 +34,40 @@ class Modes:
     mspe: Array
 
 
-def conditional_modes(
+def conditional_modes(problem: Problem, fit: Estimate) -> tuple[Modes, ...]:
+    """Conditional modes and their variances for every term, at an estimate: pure.
+
+    The leading axis of a `Modes` has a row for every group and, in some backends, rows of zero after them.
+    The problem must hold the products of every group, as those of `problem_from_arrays` on traced arrays do.
+    """
+    relative = relative_covariances(problem, fit.psi)
+    d = problem.structure.entries(relative, fit.psi.dtype)
+    return modes_at(problem, problem.shared.project(d, problem.response), relative, fit)
+
+
+def relative_covariances(problem: Problem, psi: Array) -> tuple[Array, ...]:
+    """D (q, q) of every term in internal coordinates, from ψ (m + 1,)."""
+    relative = problem.structure.matrices(psi[:-1] / psi[-1])
+    return tuple(b @ matrix @ b.T for b, matrix in zip(problem.basis.inward, relative, strict=True))
+
+
+def modes_at(
+    problem: Problem, projections: tuple[Projection, ...], relative: tuple[Array, ...], fit: Estimate
+) -> tuple[Modes, ...]:
+    """Modes in the user's coordinates, from projections at D in internal ones."""
+    basis, scale = problem.basis, problem.origin.scale
+    square = scale**2
+    beta = basis.x_factor @ (fit.beta - problem.origin.beta) / scale
+    cov_beta = basis.x_factor @ fit.cov_beta @ basis.x_factor.T / square
+    out = []
+    for projection, matrix, back in zip(projections, relative, basis.outward, strict=True):
+        modes = _term_modes(projection, matrix, beta, fit.sigma2 / square, cov_beta)
+        cond_var, mspe = (square * (back @ a @ back.T) for a in (modes.cond_var, modes.mspe))
+        out.append(Modes(scale * (modes.b @ back.T), cond_var, mspe))
+    return tuple(out)
+
+
+def _term_modes(
     projection: Projection, covariance: Array, beta: Array, sigma2: Array, cov_beta: Array
 ) -> Modes:
     """Modes of a term with relative covariance D (q, q), at β (p,), σ² and Φ (p, p)."""
@@ -57,10 +91,9 @@ def conditional_means(problem: Problem, psi: Array, beta: Array) -> tuple[Array,
     psi : (m + 1,) natural covariance parameters; the last is σ².
     beta : (p,) fixed effects.
     """
-    structure, basis, scale = problem.structure, problem.basis, problem.origin.scale
-    relative = structure.matrices(psi[:-1] / psi[-1])
-    inner = tuple(b @ matrix @ b.T for b, matrix in zip(basis.inward, relative, strict=True))
-    projections = problem.shared.project(structure.entries(inner, psi.dtype), problem.response)
+    basis, scale = problem.basis, problem.origin.scale
+    inner = relative_covariances(problem, psi)
+    projections = problem.shared.project(problem.structure.entries(inner, psi.dtype), problem.response)
     moved = basis.x_factor @ (beta - problem.origin.beta) / scale
     return tuple(
         scale * (_means(projection, matrix, moved).T @ back.T)

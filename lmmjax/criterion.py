@@ -48,10 +48,14 @@ def evaluate(shared: CrossProducts, d: Array, response: ResponseProducts, reml: 
     return parts(shared.jet(d, response), reml) if own is None else own
 
 
-def parts(jet: GramJet, reml: Array) -> CriterionParts:
-    """The two parts of the criterion with their derivatives in d."""
-    jet = jax.lax.optimization_barrier(jet)
-    fit = jax.lax.optimization_barrier(profile(jet.value))
+def parts(jet: GramJet, reml: Array, *, held: bool = True) -> CriterionParts:
+    """The two parts of the criterion with their derivatives in d.
+
+    `held` keeps all of the jet, for unrolled code; without it the compiler drops what nobody uses.
+    """
+    keep = jax.lax.optimization_barrier if held else lambda tree: tree
+    jet = keep(jet)
+    fit = keep(profile(jet.value))
     beta, inverse, dtype = fit.beta, fit.xx_inv, fit.r2.dtype
     first, second = jet.first, jet.second
     xb = first.xx @ beta

@@ -16,7 +16,6 @@ from lmmjax._types import Array, record
 from lmmjax.basis import solve_upper
 from lmmjax.criterion import (
     CriterionParts,
-    Jet,
     chain,
     criterion,
     evaluate,
@@ -145,26 +144,27 @@ def optimum(
 @optimum.defjvp
 def _optimum_jvp(method: str, max_iter: int, primals: tuple, tangents: tuple) -> tuple:
     problem, start = primals
-    (theta, turns), _, report = optimum(problem, start, method, max_iter)
+    (theta, turns), split, report = optimum(problem, start, method, max_iter)
 
-    def jet(p: Problem, t: Array) -> Jet:
-        split = plain_parts(p, t, turns)
-        return chain(criterion(split, p.nu), lambda t: entries(p, t, turns), t)
+    def inner(t: Array) -> Array:
+        return entries(problem, t, turns)
 
-    here = jet(problem, theta)
-    _, moved = jax.jvp(lambda p: jet(p, theta).first, (problem,), (tangents[0],))
-    l_inv, pivots = ldl(here.second)
+    d, jacobian = inner(theta), jax.jacfwd(inner)(theta)
+    second = chain(criterion(split, problem.nu), inner, theta).second
+    # ∂f/∂d at d fixed, moved along the tangent of the data
+    _, moved = jax.jvp(lambda p: criterion(plain_parts(p, d), p.nu).first, (problem,), (tangents[0],))
+    l_inv, pivots = ldl(second)
     # a direction without curvature is one the criterion does not depend on
     flat = jnp.abs(pivots) <= FLAT * jnp.max(jnp.abs(pivots))
-    step = -l_inv.T @ jnp.where(flat, 0.0, (l_inv @ moved) / pivots)
-    split, d_split = jax.jvp(lambda p, t: plain_parts(p, t, turns), (problem, theta), (tangents[0], step))
+    step = -l_inv.T @ jnp.where(flat, 0.0, (l_inv @ (moved @ jacobian)) / pivots)
+    _, d_split = jax.jvp(plain_parts, (problem, d), (tangents[0], jacobian @ step))
     still = jax.tree.map(_no_tangent, (turns, report))
     return ((theta, turns), split, report), ((step, still[0]), d_split, still[1])
 
 
-def plain_parts(problem: Problem, theta: Array, turns: tuple[Array, ...]) -> CriterionParts:
+def plain_parts(problem: Problem, d: Array) -> CriterionParts:
     """The parts of the criterion from the jet of the backend, whatever shortcut there is."""
-    return parts(problem.shared.jet(entries(problem, theta, turns), problem.response), problem.reml)
+    return parts(problem.shared.jet(d, problem.response), problem.reml, held=False)
 
 
 def _no_tangent(a: Array) -> Array:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from lmmjax.conditional import Modes, conditional_modes
+from lmmjax.conditional import Modes, modes_at, relative_covariances
 from lmmjax.estimate import Estimate
 
 if TYPE_CHECKING:
@@ -16,26 +16,13 @@ if TYPE_CHECKING:
 
 def fitted_modes(model: Model, y: np.ndarray, estimate: Estimate, reml: bool) -> tuple[Modes, ...]:
     """Modes, conditional and prediction error variances of every random term, at the estimates for y (n,)."""
-
     problem = model.expanded(y, reml)
-    structure, basis, scale = model.design.structure, problem.basis, problem.origin.scale
-    sigma2 = estimate.sigma2
-    inner = [
-        b @ matrix @ b.T
-        for b, matrix in zip(basis.inward, structure.matrices(estimate.psi[:-1] / sigma2), strict=True)
-    ]
+    relative = relative_covariances(problem, estimate.psi)
     with jax.enable_x64(True):
-        projections = problem.shared.project(structure.entries(tuple(inner)), problem.response)
+        projections = problem.shared.project(problem.structure.entries(relative), problem.response)
         projections = jax.tree.map(np.asarray, projections)
-    beta = basis.x_factor @ (estimate.beta - problem.origin.beta) / scale
-    cov_beta = basis.x_factor @ estimate.cov_beta @ basis.x_factor.T / scale**2
-    out = []
-    terms = model.design.terms
-    for term, projection, matrix, back in zip(terms, projections, inner, basis.outward, strict=True):
-        modes = conditional_modes(projection, matrix, beta, sigma2 / scale**2, cov_beta)
-        b, cond_var, mspe = (np.asarray(a)[: term.n_groups] for a in (modes.b, modes.cond_var, modes.mspe))
-        square = scale**2
-        out.append(
-            Modes(scale * (b @ back.T), square * (back @ cond_var @ back.T), square * (back @ mspe @ back.T))
-        )
-    return tuple(out)
+    modes = modes_at(problem, projections, relative, estimate)
+    return tuple(
+        jax.tree.map(lambda a, groups=term.n_groups: np.asarray(a)[:groups], own)
+        for term, own in zip(model.design.terms, modes, strict=True)
+    )
