@@ -31,10 +31,12 @@ class Judge:
 
     A term has q effects, its entry in `widths`. When all terms share one grouping factor there is a block a
     level, m = Σq; otherwise everything is one block, in which the term's Λ is repeated `repeats` times.
+    Row i of `z` (n × m) are the entries of Z in block `block[i]`, all others are zero.
     """
 
     x: np.ndarray
     z: np.ndarray
+    block: np.ndarray
     ztz: np.ndarray
     widths: tuple[int, ...]
     repeats: tuple[int, ...]
@@ -48,29 +50,27 @@ class Judge:
         effects = [_columns(term.effects, design) for term in model.terms]
         codes = [pd.factorize(design[term.group])[0] for term in model.terms]
         if len({term.group for term in model.terms}) == 1:
-            z = _indicate(np.concatenate(effects, axis=1), codes[0])
+            z, block = np.concatenate(effects, axis=1), codes[0]
             repeats = (1,) * len(effects)
         else:
-            z = np.concatenate(
-                [_indicate(e, c).reshape(len(x), 1, -1) for e, c in zip(effects, codes, strict=True)], axis=2
-            )
+            z = np.concatenate([_indicate(e, c) for e, c in zip(effects, codes, strict=True)], axis=1)
+            block = np.zeros(len(x), dtype=int)
             repeats = tuple(int(c.max()) + 1 for c in codes)
-        ztz = np.einsum("nbi,nbj->bij", z, z, optimize=True)
-        return cls(x, z, ztz, tuple(e.shape[1] for e in effects), repeats, model.reml)
+        widths = tuple(e.shape[1] for e in effects)
+        return cls(x, z, block, _products(z, z, block), widths, repeats, model.reml)
 
     def weighted(self, w: np.ndarray) -> Judge:
         """The judge for Var(ε) = σ²/w: all rows times √w."""
         root = np.sqrt(w)
-        x, z = self.x * root[:, None], self.z * root[:, None, None]
-        ztz = np.einsum("nbi,nbj->bij", z, z, optimize=True)
-        return replace(self, x=x, z=z, ztz=ztz, root=root)
+        x, z = self.x * root[:, None], self.z * root[:, None]
+        return replace(self, x=x, z=z, ztz=_products(z, z, self.block), root=root)
 
     def response(self, y: np.ndarray) -> Response:
         """The criterion of one response."""
         y = y if self.root is None else y * self.root
         residual = y - self.x @ np.linalg.lstsq(self.x, y, rcond=None)[0]
         w = np.column_stack([self.x, residual])
-        return Response(self, np.einsum("nbi,nj->bij", self.z, w, optimize=True), w.T @ w)
+        return Response(self, _products(self.z, w, self.block), w.T @ w)
 
 
 @dataclass(frozen=True)
@@ -149,10 +149,19 @@ class Response:
 
 
 def _indicate(effects: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """n × G × q: the effects of a row in the column of its level."""
-    block = np.zeros((len(codes), codes.max() + 1, effects.shape[1]))
-    block[np.arange(len(codes)), codes] = effects
-    return block
+    """n × Gq: the effects of a row in the columns of its level."""
+    wide = np.zeros((len(codes), codes.max() + 1, effects.shape[1]))
+    wide[np.arange(len(codes)), codes] = effects
+    return wide.reshape(len(codes), -1)
+
+
+def _products(z: np.ndarray, w: np.ndarray, block: np.ndarray) -> np.ndarray:
+    """Zᵀw of every block (B × m × columns of w)."""
+    count = int(block.max()) + 1
+    if count == 1:
+        return (z.T @ w)[None]
+    sums = [[np.bincount(block, a * b, count) for b in w.T] for a in z.T]
+    return np.moveaxis(np.array(sums), -1, 0)
 
 
 def _columns(formula: str, design: pd.DataFrame) -> np.ndarray:

@@ -2,8 +2,10 @@
 
 from lmmjax._compile import enable_compilation_cache
 from lmmjax._version import __version__
+from lmmjax.arrays import predict, problem_from_arrays
 from lmmjax.batchfit import BatchFit
 from lmmjax.compare import compare
+from lmmjax.conditional import conditional_modes
 from lmmjax.estimate import Estimate, estimate
 from lmmjax.model import Model, lmm
 from lmmjax.moments import Moments
@@ -53,11 +55,14 @@ __all__ = [
     "VarPower",
     "__version__",
     "compare",
+    "conditional_modes",
     "enable_compilation_cache",
     "estimate",
     "gram",
     "lmm",
     "loglik",
+    "predict",
+    "problem_from_arrays",
     "profiled_deviance",
     "response_axes",
     "restricted_loglik",

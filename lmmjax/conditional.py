@@ -13,8 +13,9 @@ import jax.numpy as jnp
 
 from lmmjax._linalg import psd_cholesky
 from lmmjax._types import Array, record
+from lmmjax.estimate import Estimate
 from lmmjax.gram import Projection
-from lmmjax.problem import Problem
+from lmmjax.problem import Problem, internal_parameters
 
 
 @record
@@ -33,7 +34,34 @@ class Modes:
     mspe: Array
 
 
-def conditional_modes(
+def conditional_modes(problem: Problem, fit: Estimate) -> tuple[Modes, ...]:
+    """Conditional modes and their variances for every term, at an estimate: pure.
+
+    The leading axis of a `Modes` has a row for every group and, in some backends, rows of zero after them.
+    The problem must hold the products of every group, as those of `problem_from_arrays` on traced arrays do.
+    """
+    d = internal_parameters(problem, fit.psi)
+    relative = problem.structure.matrices(d)
+    return modes_at(problem, problem.shared.project(d, problem.response), relative, fit)
+
+
+def modes_at(
+    problem: Problem, projections: tuple[Projection, ...], relative: tuple[Array, ...], fit: Estimate
+) -> tuple[Modes, ...]:
+    """Modes in the user's coordinates, from projections at D in internal ones."""
+    basis, scale = problem.basis, problem.origin.scale
+    square = scale**2
+    beta = basis.x_factor @ (fit.beta - problem.origin.beta) / scale
+    cov_beta = basis.x_factor @ fit.cov_beta @ basis.x_factor.T / square
+    out = []
+    for projection, matrix, back in zip(projections, relative, basis.outward, strict=True):
+        modes = _term_modes(projection, matrix, beta, fit.sigma2 / square, cov_beta)
+        cond_var, mspe = (square * (back @ a @ back.T) for a in (modes.cond_var, modes.mspe))
+        out.append(Modes(scale * (modes.b @ back.T), cond_var, mspe))
+    return tuple(out)
+
+
+def _term_modes(
     projection: Projection, covariance: Array, beta: Array, sigma2: Array, cov_beta: Array
 ) -> Modes:
     """Modes of a term with relative covariance D (q, q), at β (p,), σ² and Φ (p, p)."""
@@ -57,9 +85,9 @@ def conditional_means(problem: Problem, psi: Array, beta: Array) -> tuple[Array,
     psi : (m + 1,) natural covariance parameters; the last is σ².
     beta : (p,) fixed effects.
     """
-    structure, basis, scale = problem.structure, problem.basis, problem.origin.scale
-    d = structure.entry_map(basis.inward).astype(psi.dtype) @ structure.relative(psi)
-    inner, projections = structure.matrices(d), problem.shared.project(d, problem.response)
+    basis, scale = problem.basis, problem.origin.scale
+    d = internal_parameters(problem, psi)
+    inner, projections = problem.structure.matrices(d), problem.shared.project(d, problem.response)
     moved = basis.x_factor @ (beta - problem.origin.beta) / scale
     return tuple(
         scale * (_means(projection, matrix, moved).T @ back.T)

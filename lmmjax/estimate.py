@@ -154,9 +154,7 @@ def _optimum_jvp(method: str, max_iter: int, primals: tuple, tangents: tuple) ->
     d, jacobian = inner(theta), jax.jacfwd(inner)(theta)
     second = chain(criterion(split, problem.nu, problem.known_inside), inner, theta).second
     # ∂f/∂d at d fixed, moved along the tangent of the data
-    _, moved = jax.jvp(
-        lambda p: criterion(plain_parts(p, d), p.nu, p.known_inside).first, (problem,), (tangents[0],)
-    )
+    _, moved = jax.jvp(lambda p: plain_criterion(p, d).first, (problem,), (tangents[0],))
     l_inv, pivots = ldl(second)
     # a direction without curvature is one the criterion does not depend on
     flat = jnp.abs(pivots) <= FLAT * jnp.max(jnp.abs(pivots))

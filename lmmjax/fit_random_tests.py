@@ -115,9 +115,7 @@ def simulated_test(fit: Fit, term: str | None, n: int, key: Any) -> RandomTest:
             "ranova(), or write the term as uncorrelated ones with ||"
         )
     if fit.model.design.residual is not None or fit.model.design.known is not None:
-        raise ValueError(
-            "simulated null distributions are for independent residuals: use compare or ranova"
-        )
+        raise ValueError("simulated null distributions are for independent residuals: use compare or ranova")
     _, without = reduced(fit, (*random[:at], *random[at + 1 :]))
     design, own = fit.model.design, fit.model.design.terms[at]
     root = np.ones(design.n) if design.weights is None else np.sqrt(design.weights)

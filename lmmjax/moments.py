@@ -148,7 +148,7 @@ def _nearest(structure: Any, psi: np.ndarray) -> np.ndarray:
     for matrix in structure.matrices(psi[:-1] / psi[-1]):
         values, vectors = np.linalg.eigh(matrix)
         positive.append((vectors * np.maximum(values, 0.0)) @ vectors.T)
-    return np.asarray(structure.natural(tuple(positive), dtype=float))
+    return np.asarray(structure.natural(tuple(positive), float))
 
 
 _components, _least_squares = quick_jit(components), quick_jit(least_squares)

@@ -179,6 +179,13 @@ def internal_entries(theta: Array, problem: Problem) -> Array:
     return problem.structure.decode(problem.structure.change_basis(theta, problem.basis.inward))
 
 
+def internal_parameters(problem: Problem, psi: Array) -> Array:
+    """d (m,) in internal coordinates for ψ (m + 1,) in the user's."""
+    return problem.structure.entry_map(problem.basis.inward).astype(psi.dtype) @ problem.structure.relative(
+        psi
+    )
+
+
 def log_x_factor(basis: Basis) -> Array:
     """log|R| of X = X̃R."""
     return jnp.sum(jnp.log(jnp.abs(diagonal(basis.x_factor))))

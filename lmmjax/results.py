@@ -16,7 +16,7 @@ from lmmjax.fit_intervals import Intervals
 from lmmjax.fit_random_tests import RandomTests
 from lmmjax.fit_tests import FixedTests
 from lmmjax.optimize import Status
-from lmmjax.predict import predict_new
+from lmmjax.predictions import predict_new
 from lmmjax.ranef import fitted_modes
 from lmmjax.residual_rows import variances, whitened
 from lmmjax.summary import Summary, summarise
@@ -24,7 +24,9 @@ from lmmjax.summary import Summary, summarise
 if TYPE_CHECKING:
     from lmmjax.influence import Influence
     from lmmjax.model import Model
+    from lmmjax.posterior import Posterior
     from lmmjax.resample import Bootstrap, Permutation
+    from lmmjax.sensitivity import Sensitivity
 
 
 class Fit(FixedTests, Intervals, RandomTests):
@@ -286,11 +288,44 @@ class Fit(FixedTests, Intervals, RandomTests):
 
         return influence(self, group)
 
+    def sensitivity(self, fun: Callable | None = None) -> Sensitivity:
+        """Derivatives of the estimates in every response, weight and group; infinitesimal-jackknife errors.
+
+        Parameters
+        ----------
+        fun : of which parameters, as in `delta`; by default all of them.
+        """
+        from lmmjax.sensitivity import sensitivity
+
+        return sensitivity(self, fun)
+
     def permutation(self, key: Any, term: str, n: int = 1000) -> Permutation:
         """Permutation test of a fixed term (Freedman-Lane on whitened residuals)."""
         from lmmjax.resample import permutation
 
         return permutation(self, key, term, n)
+
+    def posterior(self, key: Any, priors: dict[str, Any] | None = None, **options: Any) -> Posterior:
+        """Draws from the posterior of all parameters and random effects; needs `pip install 'lmmjax[bayes]'`.
+
+        Parameters
+        ----------
+        key : `jax.random` key.
+        priors : by name, see `lmmjax.prior_names`; by default half-t(3) on standard deviations with the scale
+            of the response, LKJ(1) on correlations, and flat fixed effects.
+        draws, warmup, chains : 1000 draws are kept of each of 4 chains, after 1000 of warm-up.
+        method : "nuts" on the marginal posterior of the variance parameters, β and b drawn given them, or
+            "gibbs" through the conjugate conditionals.
+        random_effects : whether to draw b.
+        target_accept : acceptance probability that NUTS adapts its step to, 0.9.
+
+        Raises
+        ------
+        ValueError : names the prior or the option that is wrong. ImportError : a package is missing.
+        """
+        from lmmjax.posterior import posterior
+
+        return posterior(self, key, priors, **options)
 
     # --- reports -------------------------------------------------------------------------------------
 

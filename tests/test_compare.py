@@ -17,12 +17,7 @@ PRESENT = (FOLDER / "models.json").exists()
 STORED = json.loads((FOLDER / "models.json").read_text()) if PRESENT else {"models": {}, "comparisons": {}}
 MODELS = STORED["models"]
 LRT = [name for name, ref in STORED["comparisons"].items() if ref["kind"] == "LRT"]
-# dense models with hundreds of rows are left out for their time
-DELETED = [
-    name
-    for name, ref in MODELS.items()
-    if "ranova" in ref and (len(ref["ngroups"]) == 1 or ref["nobs"] <= 150)
-]
+DELETED = [name for name, ref in MODELS.items() if "ranova" in ref]
 
 
 def fitted(name):

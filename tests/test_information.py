@@ -84,10 +84,10 @@ def test_missing_on_a_boundary(terms):
 
 def test_delta_method():
     rows = [
-        varcomp.Component("g", "a", None, 0, 0, 0),
-        varcomp.Component("g", "b", None, 0, 1, 1),
-        varcomp.Component("g", "a", "b", 0, 1, 0),
-        varcomp.Component("Residual", None, None, 1, 0, 0),
+        varcomp.Component("variance", "g", "a", None, 0, 0, 0),
+        varcomp.Component("variance", "g", "b", None, 0, 1, 1),
+        varcomp.Component("covariance", "g", "a", "b", 0, 1, 0),
+        varcomp.Component("sigma", "Residual", None, None, 1, 0, 0),
     ]
 
     def natural(psi):

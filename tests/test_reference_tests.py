@@ -1,4 +1,4 @@
-"""Tests of fixed effects by lmerTest and pbkrtest in ../shared/reference."""
+"""Tests by lmerTest, pbkrtest and nlme in ../shared/reference; examples of the lecture notes as printed."""
 
 import json
 
@@ -7,6 +7,8 @@ import pytest
 from numpy.testing import assert_allclose
 from r_models import listed, r_name
 from test_references import FOLDER, MODELS, fitted_model
+
+import lmmjax as lj
 
 # lmerTest differences numerically; pbkrtest takes lme4's optimum
 SATTERTHWAITE, EXACT = 1e-4, 1e-5
@@ -41,6 +43,10 @@ def test_kenward_roger(name):
         assert_allclose(table[ours], listed(ref[theirs]), rtol=EXACT, atol=1e-15, err_msg=ours)
     # t may be a rounding error of zero
     assert_allclose(table["t"], listed(ref["kr_t"]), rtol=EXACT, atol=1e-7)
+    fit, vcov = fitted_model(name), np.array(MODELS[name]["kr_vcov"]["values"])
+    outward = fit._natural[0].outward
+    adjusted = outward @ fit._adjusted.cov_beta @ outward.T
+    assert_allclose(adjusted.ravel(), vcov.ravel(), rtol=EXACT, atol=EXACT * np.diag(adjusted).min())
 
 
 @pytest.mark.parametrize(("name", "kind", "ddf"), TABLES)
@@ -53,7 +59,19 @@ def test_anova(name, kind, ddf):
     columns = {"sum_sq": "Sum Sq", "mean_sq": "Mean Sq", "F": "F value"}
     for ours, theirs in columns.items():
         assert_allclose(table[ours], listed(ref[theirs]), rtol=EXACT, err_msg=ours)
-    assert_allclose(table["p"], listed(ref["Pr(>F)"]), rtol=1e-4, atol=1e-15)
+    rtol = SATTERTHWAITE if ddf == "satt" else EXACT
+    assert_allclose(table["p"], listed(ref["Pr(>F)"]), rtol=rtol, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", [name for name, ref in MODELS.items() if "anova_marginal" in ref])
+def test_marginal_wald_tests(name):
+    """F of each term by nlme, whose denominator degrees of freedom are not ours."""
+    ref, fit = MODELS[name]["anova_marginal"], fitted_model(name)
+    slices = {r_name(term): columns for term, columns in fit.model.frame.term_slices.items()}
+    for term, num_df, f in zip(ref["rows"], ref["numDF"], ref["F-value"], strict=True):
+        ours = fit.test(np.eye(len(fit.params))[slices[term]], ddf="normal").iloc[0]
+        assert ours["num_df"] == num_df
+        assert_allclose(ours["F"], f, rtol=EXACT)
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
@@ -70,10 +88,20 @@ def test_comparisons(name):
 
 
 def test_lecture_examples():
-    """As printed: irrigation, penicillin and rats."""
-    irrigation = fitted_model("seed4_irrigation_int_reml").anova(ddf="kenward-roger")
+    """As printed: irrigation, pulp, penicillin and rats."""
+    interaction = fitted_model("seed4_irrigation_int_reml")
+    irrigation = interaction.anova(ddf="kenward-roger")
     assert_allclose(irrigation["F"], [0.3882, 1.0676, 0.2452], atol=5e-5)
     assert_allclose(irrigation["den_df"], 4.0, rtol=1e-8)
+    test = interaction.rlrt()
+    assert_allclose(test.statistic, 6.1118, atol=5e-5)
+    assert abs(test.p - 0.010) <= 4 * test.p_se + 5e-4
+    additive = fitted_model("seed4_irrigation_add_ml")
+    assert_allclose(lj.compare(additive, interaction)["chisq"].iloc[1], 1.3503, atol=5e-5)
+    pulp = fitted_model("seed4_pulp_reml")
+    limits = pulp.conf_int("profile", which="all").loc["sd_(Intercept)|operator"]
+    assert_allclose(limits, [0.0, 0.6179], atol=5e-5)
+    assert_allclose(pulp.icc(), 0.3905, atol=5e-5)
     penicillin = fitted_model("seed4_penicillin_reml").anova(ddf="kenward-roger").iloc[0]
     assert_allclose(penicillin[["F", "num_df", "den_df", "p"]], [1.2389, 3, 12, 0.3387], atol=5e-5)
     rats = fitted_model("seed4_rats_reml").anova().iloc[0]

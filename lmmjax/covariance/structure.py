@@ -134,13 +134,10 @@ class Structure:
             out.append(self.residual.encode(d[self.tail]))
         return namespace(d).concatenate(out).astype(d.dtype) if out else d
 
-    def natural(self, covariances: tuple[Array, ...], residual: Array | None = None, dtype=None) -> Array:
-        """d (m,) from the matrices D and the residual parameters."""
+    def natural(self, covariances: tuple[Array, ...], dtype=None) -> Array:
+        """d from the matrices D, without the residual's part."""
         xp = namespace(*covariances)
-        pairs = zip(self.terms, covariances, strict=True)
-        out = [term.family.natural(matrix) for term, matrix in pairs]
-        if residual is not None:
-            out.append(residual)
+        out = [term.family.natural(matrix) for term, matrix in zip(self.terms, covariances, strict=True)]
         return xp.concatenate(out) if out else xp.zeros(0, dtype)
 
     def matrices(self, d: Array) -> tuple[Array, ...]:

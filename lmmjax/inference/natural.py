@@ -30,7 +30,7 @@ from lmmjax.basis import solve_upper
 from lmmjax.covariance import Structure
 from lmmjax.criterion import Jet, chain, evaluate, variance_information
 from lmmjax.estimate import BOUNDARY, entries, masked_inverse
-from lmmjax.problem import Problem
+from lmmjax.problem import Problem, internal_parameters
 
 
 @record
@@ -57,8 +57,7 @@ class Natural:
 
 def internal_point(problem: Problem, psi: Array) -> tuple[Array, Array]:
     """d (m,) and σ² in internal coordinates of ψ (m + 1,) in the user's."""
-    inward = problem.structure.entry_map(problem.basis.inward).astype(psi.dtype)
-    return inward @ problem.structure.relative(psi), psi[-1] / problem.origin.scale**2
+    return internal_parameters(problem, psi), psi[-1] / problem.origin.scale**2
 
 
 def natural(problem: Problem, psi: Array, tangent: bool = True) -> Natural:
@@ -120,7 +119,7 @@ def inward_covariance(problem: Problem, cov_psi: Array) -> Array:
     m, powers = cov_psi.shape[0] - 1, np.append(2.0 * problem.structure.powers, 2.0).astype(cov_psi.dtype)
     scale = problem.origin.scale**powers
     inward = problem.structure.entry_map(problem.basis.inward).astype(cov_psi.dtype)
-    known = jnp.where(jnp.isnan(cov_psi), 0.0, cov_psi).astype(cov_psi.dtype) / (scale[:, None] * scale)
+    known = jnp.where(jnp.isnan(cov_psi), 0.0, cov_psi).astype(cov_psi.dtype) / (scale[:, None] * scale[None])
     block, edge = inward @ known[:m, :m] @ inward.T, inward @ known[:m, m]
     return _bordered(block, edge, known[m, m])
 
@@ -141,7 +140,8 @@ def boundary_covariance(problem: Problem, psi: Array) -> Array:
     d, _ = internal_point(problem, psi)
     split = evaluate(problem.shared, d, problem.response, problem.reml)
     powers = structure.powers.astype(d.dtype)
-    s = split.r2.value / problem.nu if problem.known is None else problem.known_inside
+    known = problem.known_inside
+    s = split.r2.value / problem.nu if known is None else known
     information = variance_information(split, problem.nu, d, s, structure.powers)
     slope = split.logdet.first + split.r2.first / s
     drift = -(slope @ (powers * d)) / s

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
+
 from lmmjax._types import Array, namespace
 from lmmjax.covariance.parameter import Parameter
 from lmmjax.residual.base import Correlation, Space
@@ -36,8 +39,9 @@ class AR1(Correlation):
         return (Parameter("Phi", "interval", (0.3, 0.8, -0.3)),)
 
     def between(self, r: Array, left: Array, right: Array, space: Space) -> Array:
-        xp = namespace(r, left, right)
-        return xp.power(r[0], xp.abs(left - right))
+        lag = jnp.abs(jnp.asarray(left) - jnp.asarray(right))
+        # a whole exponent has a derivative at negative ρ, and needs none of its own
+        return jax.lax.pow(jnp.broadcast_to(r[0], lag.shape), lag)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,5 +74,5 @@ class CAR1(Correlation):
         return xp.arcsin(xp.clip(2.0 * xp.power(r, space.unit) - 1.0, -1.0, 1.0))
 
     def between(self, r: Array, left: Array, right: Array, space: Space) -> Array:
-        xp = namespace(r, left, right)
-        return xp.power(r[0], xp.abs(left - right))
+        lag = jax.lax.stop_gradient(jnp.abs(jnp.asarray(left) - jnp.asarray(right))).astype(r.dtype)
+        return jnp.power(r[0], lag)

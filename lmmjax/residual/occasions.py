@@ -25,8 +25,7 @@ class CompoundSymmetry(Correlation):
         return (Parameter("Rho", "interval", (0.2, 0.7), -1.0 / max(space.size - 1, 1), 1.0),)
 
     def between(self, r: Array, left: Array, right: Array, space: Space) -> Array:
-        xp = namespace(r, left, right)
-        return xp.where(left == right, 1.0, r[0])
+        return jnp.where(jnp.asarray(left) == jnp.asarray(right), 1.0, r[0]).astype(r.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +61,8 @@ class Toeplitz(Scheduled):
         return xp.arcsin(xp.clip(to_partial(r), -1.0, 1.0))
 
     def between(self, r: Array, left: Array, right: Array, space: Space) -> Array:
-        xp = namespace(r, left, right)
-        table = xp.concatenate([xp.ones(1, r.dtype), r])
-        return table[xp.abs(left - right)]
+        table = jnp.concatenate([jnp.ones(1, r.dtype), jnp.asarray(r)])
+        return table[jnp.abs(jnp.asarray(left) - jnp.asarray(right))]
 
     def check(self, space: Space) -> None:
         if space.size > 60:

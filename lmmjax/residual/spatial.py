@@ -5,9 +5,11 @@ from __future__ import annotations
 import abc
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from lmmjax._types import Array, namespace
+from lmmjax._types import Array
 from lmmjax.covariance.parameter import Parameter
 from lmmjax.residual.base import Correlation, Space
 
@@ -46,12 +48,13 @@ class Spatial(Correlation):
         return 1.0 - r[1] if self.nugget else 1.0
 
     def between(self, r: Array, left: Array, right: Array, space: Space) -> Array:
-        xp = namespace(r, left, right)
+        gap = jax.lax.stop_gradient(jnp.asarray(left) - jnp.asarray(right)).astype(r.dtype)
         if len(self.columns) == 1:
-            return self.shape(xp.abs(left - right) / r[0])
-        square = xp.sum((left - right) ** 2, axis=-1)
+            return self.shape(jnp.abs(gap) / r[0])
+        square = jnp.sum(gap**2, axis=-1)
         # the root has no derivative at zero, where it is not needed: places are fixed
-        return self.shape(xp.where(square > 0, xp.sqrt(xp.where(square > 0, square, 1.0)), 0.0) / r[0])
+        root = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+        return self.shape(root / r[0])
 
     @abc.abstractmethod
     def shape(self, h: Array) -> Array:
@@ -70,7 +73,7 @@ class Exponential(Spatial):
         return len(self.columns) == 1 and not self.nugget
 
     def shape(self, h: Array) -> Array:
-        return namespace(h).exp(-h)
+        return jnp.exp(-h)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Gaussian(Spatial):
     within = frozenset({"Symmetric", "Unstructured"})
 
     def shape(self, h: Array) -> Array:
-        return namespace(h).exp(-h * h)
+        return jnp.exp(-h * h)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Matern32(Spatial):
 
     def shape(self, h: Array) -> Array:
         h = float(np.sqrt(3.0)) * h
-        return (1.0 + h) * namespace(h).exp(-h)
+        return (1.0 + h) * jnp.exp(-h)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,4 +108,4 @@ class Matern52(Spatial):
 
     def shape(self, h: Array) -> Array:
         h = float(np.sqrt(5.0)) * h
-        return (1.0 + h + h * h / 3.0) * namespace(h).exp(-h)
+        return (1.0 + h + h * h / 3.0) * jnp.exp(-h)

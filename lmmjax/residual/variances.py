@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 
-from lmmjax._types import Array, namespace
+from lmmjax._types import Array
 from lmmjax.covariance.parameter import Parameter
 from lmmjax.residual.base import Variance
 
@@ -27,8 +28,7 @@ class VarIdent(Variance):
         return tuple(Parameter(f"sd({self.factor}={v})", "positive", (1.0,)) for v in levels[1:])
 
     def sd(self, r: Array, covariate: Array) -> Array:
-        xp = namespace(r, covariate)
-        return xp.concatenate([xp.ones(1, r.dtype), r])[covariate]
+        return jnp.concatenate([jnp.ones(1, r.dtype), jnp.asarray(r)])[jnp.asarray(covariate)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +46,7 @@ class VarPower(Variance):
         return (Parameter(f"power({self.covariate or 'fitted'})", "real", (0.0, 0.5, -0.5)),)
 
     def sd(self, r: Array, covariate: Array) -> Array:
-        xp = namespace(r, covariate)
-        return xp.exp(r[0] * xp.log(xp.abs(covariate)))
+        return jnp.exp(r[0] * jnp.log(jnp.abs(jnp.asarray(covariate))).astype(r.dtype))
 
     def check(self, covariate: np.ndarray) -> None:
         if np.any(covariate == 0):
@@ -73,4 +72,4 @@ class VarExp(Variance):
         return (Parameter(f"expon({self.covariate or 'fitted'})", "real", (0.0,)),)
 
     def sd(self, r: Array, covariate: Array) -> Array:
-        return namespace(r, covariate).exp(r[0] * covariate)
+        return jnp.exp(r[0] * jnp.asarray(covariate).astype(r.dtype))

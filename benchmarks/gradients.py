@@ -1,0 +1,168 @@
+"""W11: the gradient through a fit beside the fit itself, for one problem and for many.
+
+    python -m benchmarks.gradients [--problems 10000] [--small] [--json FILE]
+
+The model is `Reaction ~ Days + (Days | Subject)` on problems of the size of sleepstudy: 180 rows, 18 groups. The
+number differentiated is the sum of β̂, ψ̂ and the standard errors of β̂; the gradient costs what it and its value
+take together. A time is shown only if derivatives along random directions agree with differences of refits to 1e-6.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import lmmjax as lj
+from benchmarks.machine import describe
+from benchmarks.processes import pin
+
+GROUPS, ROWS = 18, 10
+CODES = np.repeat(np.arange(GROUPS), ROWS)
+REPEATS, STEP, TOL, CHECKED = 7, 1e-4, 1e-6, 5
+GOAL = 3.0
+
+
+@dataclass
+class Result:
+    """Seconds of a fit and of the value with its gradient, warm medians; `error` is the largest of those checked."""
+
+    what: str
+    problems: int
+    compile_fit: float
+    compile_gradient: float
+    fit: float
+    gradient: float
+    error: float
+
+    @property
+    def ratio(self) -> float:
+        return self.gradient / self.fit
+
+
+def simulated(problems: int, own: bool) -> tuple[jax.Array, jax.Array]:
+    """Days (T, n), of its own for every problem or the same ten, and responses (T, n)."""
+    rng = np.random.default_rng(11)
+    days = np.tile(np.arange(float(ROWS)), GROUPS)
+    t = days + (0.3 * rng.normal(size=(problems, GROUPS * ROWS)) if own else np.zeros((problems, 1)))
+    b = rng.normal(size=(problems, GROUPS, 2)) * [24.0, 6.0]
+    y = 251.0 + 10.0 * t + b[:, CODES, 0] + b[:, CODES, 1] * t + 25.0 * rng.normal(size=t.shape)
+    return jnp.asarray(t), jnp.asarray(y)
+
+
+def summed(fit: lj.Estimate) -> jax.Array:
+    """What is differentiated."""
+    return jnp.sum(fit.beta) + jnp.sum(fit.psi) + jnp.sum(jnp.sqrt(jnp.diagonal(fit.cov_beta)))
+
+
+def own_design(t: jax.Array, y: jax.Array) -> lj.Estimate:
+    x = jnp.stack([jnp.ones_like(t), t], axis=1)
+    return lj.estimate(lj.problem_from_arrays(y, x, CODES, x))
+
+
+def shared_design() -> Callable[[jax.Array, jax.Array], lj.Estimate]:
+    """The same fit with a design that is known beforehand: its groups are one pattern."""
+    days = np.tile(np.arange(float(ROWS)), GROUPS)
+    x = np.column_stack([np.ones_like(days), days])
+    model = lj.Model.from_arrays(np.arange(len(days)) % 7.0, x, CODES, x)
+    return lambda _, y: lj.estimate(model.problem(y))
+
+
+def timed(function: Callable, *at: Any) -> tuple[Any, float, float]:
+    """Result, seconds of the first call, and the median of later ones."""
+    seconds = []
+    for _ in range(REPEATS + 1):
+        begin = time.perf_counter()
+        result = jax.block_until_ready(function(*at))
+        seconds.append(time.perf_counter() - begin)
+    return result, seconds[0], statistics.median(seconds[1:])
+
+
+def error(function: Callable, gradients: Any, at: tuple, arguments: tuple[int, ...]) -> float:
+    """Largest relative error of derivatives along a random direction, of evenly spread problems."""
+    rng = np.random.default_rng(12)
+    worst = 0.0
+    compiled = jax.jit(function)
+    for k in np.unique(np.linspace(0, len(at[0]) - 1, CHECKED).astype(int)):
+        point = [a[k] for a in at]
+        moves = [
+            jnp.asarray(rng.normal(size=a.shape)) if i in arguments else 0.0 * a for i, a in enumerate(point)
+        ]
+
+        def central(h: float, point=point, moves=moves) -> float:
+            up, down = (
+                compiled(*(a + s * h * v for a, v in zip(point, moves, strict=True))) for s in (1, -1)
+            )
+            return float(up - down) / (2 * h)
+
+        expected = (4 * central(STEP) - central(2 * STEP)) / 3
+        mine = [gradients[arguments.index(i)][k] for i in arguments]
+        got = sum(float(jnp.vdot(g, moves[i])) for g, i in zip(mine, arguments, strict=True))
+        size = np.sqrt(
+            sum(float(jnp.vdot(g, g)) * float(jnp.vdot(moves[i], moves[i])) for g, i in zip(mine, arguments))
+        )
+        worst = max(worst, abs(got - expected) / size)
+    return worst
+
+
+def measure(what: str, fit: Callable, problems: int, arguments: tuple[int, ...], own: bool) -> Result:
+    """One row: `fit` of (t, y), differentiated in `arguments`."""
+    at = simulated(problems, own)
+
+    def number(t: jax.Array, y: jax.Array) -> jax.Array:
+        return summed(fit(t, y))
+
+    slope = jax.value_and_grad(number, arguments)
+    mapped = problems > 1
+    plain, both = (jax.jit(jax.vmap(f) if mapped else f) for f in (fit, slope))
+    point = at if mapped else tuple(a[0] for a in at)
+    _, compile_fit, seconds = timed(plain, *point)
+    (_, gradients), compile_gradient, more = timed(both, *point)
+    gradients = gradients if mapped else jax.tree.map(lambda a: a[None], gradients)
+    worst = error(number, gradients, at, arguments)
+    return Result(what, problems, compile_fit, compile_gradient, seconds, more, worst)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--problems", type=int, default=10_000)
+    parser.add_argument("--small", action="store_true", help="few problems: a rehearsal")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--cores", type=int, default=2)
+    options = parser.parse_args()
+    cores = pin(options.cores, 1)
+    jax.config.update("jax_enable_x64", True)
+    many = 50 if options.small else options.problems
+    shared = shared_design()
+    rows = [
+        measure("one fit; gradient in y", shared, 1, (1,), False),
+        measure("one fit, X and Z traced; gradient in y", own_design, 1, (1,), True),
+        measure("one fit, X and Z traced; gradient in X, Z and y", own_design, 1, (0, 1), True),
+        measure("many responses, one design; gradient in y", shared, many, (1,), False),
+        measure("many problems, each its X and Z; gradient in y", own_design, many, (1,), True),
+        measure("many problems, each its X and Z; gradient in X, Z and y", own_design, many, (0, 1), True),
+    ]
+    print("| W11 | problems | fit (ms) | value and gradient (ms) | ratio | error |")
+    print("|---|---|---|---|---|---|")
+    for r in rows:
+        times = (
+            f"{1e3 * r.fit:.3g} | {1e3 * r.gradient:.3g} | {r.ratio:.2f}" if r.error < TOL else "– | – | –"
+        )
+        print(f"| {r.what} | {r.problems:,} | {times} | {r.error:.0e} |")
+    if options.json is not None:
+        record = [asdict(r) | {"ratio": r.ratio, "passed": r.error < TOL} for r in rows]
+        described = {"machine": describe(cores, 1), "small": options.small, "goal": GOAL, "rows": record}
+        options.json.write_text(json.dumps(described, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""`Fit.sensitivity`: how much every estimate owes to every response, weight and group."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from lmmjax import varcomp
+from lmmjax._compile import quick_jit
+from lmmjax.functions import named
+from lmmjax.gram.factors import grouping_factors, nested_chain
+from lmmjax.inference.delta import delta
+from lmmjax.inference.sensitivity import (
+    Output,
+    group_derivatives,
+    infinitesimal_jackknife,
+    row_derivatives,
+)
+from lmmjax.influence import require_estimates
+
+if TYPE_CHECKING:
+    from lmmjax.model import Model
+    from lmmjax.results import Fit
+
+UNITS = ("group", "observation")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sensitivity:
+    """Derivatives of estimates; columns are the estimates: coefficients, standard deviations, correlations.
+
+    On the boundary they are those of the active model: what is estimated as zero stays there.
+
+    Attributes
+    ----------
+    estimate : the values themselves.
+    y : rows × estimates, ∂/∂y_i.
+    weights : rows × estimates, ∂/∂w_i of prior weights, Var(ε) = σ²/w, at the n there is.
+    cases : rows × estimates, ∂/∂ω_i of case weights, by which a row counts ω times; −cases is the first-order
+        effect of leaving it out.
+    groups : levels × estimates, the same for the levels of the coarsest grouping factor, which count as
+        groups of their own; None where the factors are crossed.
+    bse : standard errors of the model, for comparison.
+    """
+
+    estimate: pd.Series
+    y: pd.DataFrame
+    weights: pd.DataFrame
+    cases: pd.DataFrame
+    groups: pd.DataFrame | None
+    bse: pd.Series
+
+    def cov(self, by: str = "group") -> pd.DataFrame:
+        """Covariance matrix of the estimates by the infinitesimal jackknife.
+
+        Parameters
+        ----------
+        by : "group" needs no more than that groups are independent; with few of them it is too small, as any
+            sandwich estimator. "observation" takes the rows for independent, which they are not where there
+            are random effects: for comparison.
+        """
+        if by not in UNITS:
+            raise ValueError(f"unknown unit {by!r}; choose one of: {', '.join(UNITS)}")
+        if by == "group" and self.groups is None:
+            raise ValueError(
+                "the grouping factors are crossed: no groups are independent; use by='observation', "
+                "Fit.influence or Fit.bootstrap"
+            )
+        frame = self.cases if by == "observation" or self.groups is None else self.groups
+        names = list(self.estimate.index)
+        return pd.DataFrame(infinitesimal_jackknife(frame.to_numpy().T), index=names, columns=names)
+
+    @property
+    def se(self) -> pd.DataFrame:
+        """Standard errors of the estimates: by the model, and by infinitesimal jackknife over each unit."""
+        units = UNITS if self.groups is not None else UNITS[1:]
+        columns = {unit: np.sqrt(np.diagonal(self.cov(unit))) for unit in units}
+        return pd.DataFrame({"model": self.bse, **columns}, index=self.estimate.index)
+
+    def __repr__(self) -> str:
+        return f"Sensitivity({len(self.estimate)} estimates, {len(self.y)} observations)"
+
+
+def sensitivity(fit: Fit, fun: Callable | None = None) -> Sensitivity:
+    """See `Fit.sensitivity`."""
+    require_estimates(fit)
+    model, estimate = fit.model, fit.estimate
+    output, names = _parameters(model) if fun is None else named(model, fun)
+    factors = grouping_factors(model.design)
+    nested = bool(factors) and nested_chain(factors) is not None
+
+    def rows(y, theta):
+        return row_derivatives(_flat(output), model.design, y, theta, fit.reml, model._backend)
+
+    def groups(theta):
+        return group_derivatives(_flat(output), model.design, fit.y, theta, fit.reml)
+
+    with jax.enable_x64(True):
+        by_row = jax.tree.map(np.asarray, quick_jit(rows)(fit.y, estimate.theta))
+        by_group = np.asarray(quick_jit(groups)(estimate.theta)) if nested else None
+        covariances = (estimate.beta, estimate.psi, estimate.cov_beta, estimate.cov_psi)
+        value, cov = delta(output, *(jnp.asarray(a) for a in covariances))
+    index = model.frame.index
+    own = None
+    if by_group is not None:
+        term = model.frame.random[factors[-1].terms[0]]
+        own = pd.DataFrame(by_group.T, index=pd.Index(term.levels, name=term.group), columns=names)
+    with np.errstate(invalid="ignore"):
+        bse = np.sqrt(np.diagonal(np.asarray(cov)))
+    return Sensitivity(
+        pd.Series(np.asarray(value), index=names, name="estimate"),
+        *(pd.DataFrame(a.T, index=index, columns=names) for a in (by_row.y, by_row.weights, by_row.cases)),
+        own,
+        pd.Series(bse, index=names, name="se"),
+    )
+
+
+def _flat(output: Output) -> Output:
+    return lambda beta, psi: jnp.ravel(output(beta, psi))
+
+
+def _parameters(model: Model) -> tuple[Output, list[str]]:
+    """Fixed effects, standard deviations and correlations as a function of (β, ψ), and their names."""
+    rows = model.components
+    variance = {(r.term, r.i): k for k, r in enumerate(rows) if r.i == r.j}
+
+    def root(variance: Any) -> Any:
+        # an sd of zero stays where it is, with derivative zero
+        positive = variance > 0
+        return jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1.0)), 0.0)
+
+    def output(beta: Any, psi: Any) -> Any:
+        values = [
+            root(psi[k])
+            if row.i == row.j
+            else psi[k] / (root(psi[variance[row.term, row.i]]) * root(psi[variance[row.term, row.j]]))
+            for k, row in enumerate(rows)
+        ]
+        return jnp.concatenate([beta, jnp.stack(values)])
+
+    return output, [*model.frame.x_names, *varcomp.names(rows)]
