@@ -65,13 +65,13 @@ def pulp():
 @pytest.fixture(scope="module", params=["nuts", "gibbs"])
 def pulp_draws(request, pulp):
     # Gibbs sampling moves slowly where the variance of operators is small
-    draws = {"nuts": 1000, "gibbs": 5000}[request.param]
+    draws = {"nuts": 1000, "gibbs": 3000}[request.param]
     return pulp.posterior(jax.random.key(1), method=request.param, draws=draws)
 
 
 @pytest.fixture(scope="module")
 def sleepstudy_draws(fit):
-    options = {"nuts": {"draws": 1000}, "gibbs": {"draws": 2000}}
+    options = {"nuts": {"draws": 1000}, "gibbs": {"draws": 1500}}
     return {
         name: fit.posterior(jax.random.key(2), CONJUGATE, method=name, **o) for name, o in options.items()
     }
@@ -315,7 +315,7 @@ MODELS = {
 def test_coefficients_given_variances(name, x64):
     """Means: GLS estimates, BLUPs; variances: Φ, prediction error variances; Cov(β, b) = −ΦXᵀV⁻¹ZG."""
     data, formula = MODELS[name]
-    fit, draws = lj.lmm(formula, load(data)).fit(), 4000
+    fit, draws = lj.lmm(formula, load(data)).fit(), 1500
     psi = jnp.asarray(np.tile(fit.estimate.psi, (draws, 1)))
     p = len(fit.params)
     flat = BetaPrior(np.zeros(p), np.zeros(p))
@@ -428,6 +428,16 @@ def test_bad_options(fit, sleepstudy_draws):
         fit.posterior(key, {"sigma": HalfNormal(10)}, method="gibbs")
     with pytest.raises(ValueError, match="same, new"):
         sleepstudy_draws["nuts"].posterior_predictive(key, groups="all")
+
+
+def test_defaults_follow_the_units(fit, sleepstudy):
+    other = sleepstudy.assign(Reaction=sleepstudy["Reaction"] / 1000, Days=sleepstudy["Days"] * 24)
+    model = lj.lmm("Reaction ~ Days + (Days | Subject)", other)
+    ours = named_priors(fit.model, fit.y, None, "nuts").arrays
+    theirs = named_priors(model, model.frame.y, None, "nuts").arrays
+    np.testing.assert_allclose(theirs.sigma.scale, ours.sigma.scale / 1000)
+    scales = [[float(sd.scale) for sd in priors.terms[0].sds] for priors in (ours, theirs)]
+    np.testing.assert_allclose(scales[1], np.array(scales[0]) / [1000, 24_000])
 
 
 def test_improper_priors_are_named(pulp):

@@ -231,7 +231,7 @@ def test_sharding(tmp_path):
     """Problems spread over devices: the same numbers."""
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "JAX_PLATFORMS": "cpu",
     }
     path = tmp_path / "sharded.npz"

@@ -32,6 +32,8 @@ class Coefficients:
     precision: Array
 
 
+# a sampler evaluates it in many places: jit, so that it is traced once
+@jax.jit
 def log_posterior(u: Array, problem: Problem, priors: PriorSet) -> Array:
     """log p(y | u) + log p(u) for u (k,) as in `coordinates`; constant terms kept where priors are proper."""
     parts, jacobian = components(u, problem.structure, priors)
