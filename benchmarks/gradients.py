@@ -79,14 +79,16 @@ def shared_design() -> Callable[[jax.Array, jax.Array], lj.Estimate]:
     return lambda _, y: lj.estimate(model.problem(y))
 
 
-def timed(function: Callable, *at: Any) -> tuple[Any, float, float]:
-    """Result, seconds of the first call, and the median of later ones."""
-    seconds = []
+def timed(*calls: Callable[[], Any]) -> list[tuple[Any, float, float]]:
+    """Of each call its result, seconds the first time, and the median of later ones, all called in turns."""
+    results: list[Any] = [None] * len(calls)
+    seconds: list[list[float]] = [[] for _ in calls]
     for _ in range(REPEATS + 1):
-        begin = time.perf_counter()
-        result = jax.block_until_ready(function(*at))
-        seconds.append(time.perf_counter() - begin)
-    return result, seconds[0], statistics.median(seconds[1:])
+        for k, call in enumerate(calls):
+            begin = time.perf_counter()
+            results[k] = jax.block_until_ready(call())
+            seconds[k].append(time.perf_counter() - begin)
+    return [(r, s[0], statistics.median(s[1:])) for r, s in zip(results, seconds, strict=True)]
 
 
 def error(function: Callable, gradients: Any, at: tuple, arguments: tuple[int, ...]) -> float:
@@ -126,8 +128,9 @@ def measure(what: str, fit: Callable, problems: int, arguments: tuple[int, ...],
     mapped = problems > 1
     plain, both = (jax.jit(jax.vmap(f) if mapped else f) for f in (fit, slope))
     point = at if mapped else tuple(a[0] for a in at)
-    _, compile_fit, seconds = timed(plain, *point)
-    (_, gradients), compile_gradient, more = timed(both, *point)
+    (_, compile_fit, seconds), ((_, gradients), compile_gradient, more) = timed(
+        lambda: plain(*point), lambda: both(*point)
+    )
     gradients = gradients if mapped else jax.tree.map(lambda a: a[None], gradients)
     worst = error(number, gradients, at, arguments)
     row = Result(what, problems, compile_fit, compile_gradient, seconds, more, worst)

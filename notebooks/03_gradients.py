@@ -14,8 +14,9 @@
 # %% [markdown]
 # # Gradients through a fit
 #
-# A fit of lmmjax is a differentiable function: of the responses, of X and Z, of the weights. So we can ask what
-# every observation does to an estimate, and put a mixed model on top of a network and train both by REML.
+# A fit of lmmjax is a differentiable function: of the responses, of X and Z, of the weights. So we can ask
+# what every observation does to an estimate, and put a mixed model on top of a network and train both by
+# REML.
 
 # %%
 import time
@@ -36,8 +37,8 @@ plt.rcParams.update({"figure.dpi": 110, "axes.spines.top": False, "axes.spines.r
 # %% [markdown]
 # ## What an observation does
 #
-# Reaction times of 18 subjects over ten days without sleep. `sensitivity` has the derivative of every estimate in
-# every response and weight, each estimate by one reverse pass through the fit.
+# Reaction times of 18 subjects over ten days without sleep. `sensitivity` has the derivative of every
+# estimate in every response and weight, each estimate by one reverse pass through the fit.
 
 # %%
 sleep = load("sleepstudy")
@@ -49,13 +50,15 @@ for ax, name in zip(axes, ["Days", "sd_Days|Subject"], strict=True):
     grid = s.y[name].to_numpy().reshape(18, 10)
     most = np.abs(grid).max()
     image = ax.pcolormesh(np.arange(10), np.arange(18), grid, cmap="RdBu_r", vmin=-most, vmax=most)
-    ax.set(title=f"∂ {name} / ∂ y", xlabel="day", yticks=np.arange(18), yticklabels=sleep["Subject"].unique())
+    ax.set(title=f"∂ {name} / ∂ y", xlabel="day", yticks=np.arange(18))
+    ax.set_yticklabels(sleep["Subject"].unique())
     fig.colorbar(image, ax=ax)
 plt.show()
 
 # %% [markdown]
-# In a balanced design the slope owes the same to the days of every subject: it is their mean. The standard deviation
-# of slopes rises where subjects with steep slopes get steeper. A derivative predicts what a change does:
+# In a balanced design the slope owes the same to the days of every subject: it is their mean. The standard
+# deviation of slopes rises where subjects with steep slopes get steeper. A derivative predicts what a
+# change does:
 
 # %%
 y = fit.y.copy()
@@ -63,11 +66,11 @@ y[9] += 10.0
 both = pd.DataFrame(
     {"refit": fit.refit(y).params - fit.params, "derivative × 10 ms": 10.0 * s.y.iloc[9][fit.params.index]}
 )
-both
+both.round(3)
 
 # %% [markdown]
-# Derivatives in the weights of whole subjects give standard errors that do not rest on normal random effects or
-# errors (infinitesimal jackknife). Here they say much the same as the model.
+# Derivatives in the weights of whole subjects give standard errors that do not rest on normal random
+# effects or errors (infinitesimal jackknife). Here they say much the same as the model.
 
 # %%
 s.se[["model", "group"]].round(3)
@@ -75,13 +78,13 @@ s.se[["model", "group"]].round(3)
 # %% [markdown]
 # ## A network with a mixed-model head
 #
-# Two hidden layers give three features; their coefficients are fixed effects, and groups have random ones. The
-# loss is the REML criterion at its optimum, so every step of the optimiser contains a whole fit, and its gradient
-# goes through it. The competitor is the same network, from the same start, with the same penalty and the same
-# optimiser, whose head is least squares: it knows nothing of groups.
+# Two hidden layers give three features; their coefficients are fixed effects, and groups have random ones.
+# The loss is the REML criterion at its optimum, so every step of the optimiser contains a whole fit, and
+# its gradient goes through it. The competitor is the same network, from the same start, with the same
+# penalty and the same optimiser, whose head is least squares: it knows nothing of groups.
 #
-# `keep` leaves rows out of a fit without changing a shape, so that one compiled program trains all folds of a
-# cross-validation at once.
+# `keep` leaves rows out of a fit without changing a shape, so that one compiled program trains all folds of
+# a cross-validation at once.
 
 
 # %%
@@ -148,7 +151,7 @@ def trainer(model, d, steps=150):
 
 
 def compared(d, folds, few=8, seeds=3):
-    """Root mean square errors of held-out rows: of known groups, of unknown groups, and of groups little known."""
+    """Root mean square errors of held-out rows: of groups known, unknown, and little known."""
     rng = np.random.default_rng(0)
     n, groups = len(d["y"]), int(d["g"].max()) + 1
     by_row, by_group = (
@@ -181,9 +184,9 @@ def data(y, t, g):
 
 
 # %% [markdown]
-# **Simulated.** Thirty groups of 4 to 16 rows; the covariates differ between groups, a smooth function of them is
-# to be learned, and groups have levels of their own, which a network without random effects takes for part of
-# the function.
+# **Simulated.** Thirty groups of 4 to 16 rows; the covariates differ between groups, a smooth function of
+# them is to be learned, and groups have levels of their own, which a network without random effects takes
+# for part of the function.
 
 # %%
 rng = np.random.default_rng(5)
@@ -194,11 +197,11 @@ y = np.sin(2 * t[:, 0]) + t[:, 0] * t[:, 1] + level + 0.4 * rng.normal(size=len(
 begin = time.perf_counter()
 simulated = compared(data(y, t, g), folds=5)
 print(f"60 networks trained in {time.perf_counter() - begin:.0f} s")
-simulated
+simulated.head()
 
 # %% [markdown]
-# **Measured.** Follicles in the ovaries of eleven mares, over their cycles. Mares differ in level, and the number
-# goes up and down over a cycle.
+# **Measured.** Follicles in the ovaries of eleven mares, over their cycles. Mares differ in level, and the
+# number goes up and down over a cycle.
 
 # %%
 ovary = load("ovary")
@@ -206,14 +209,14 @@ mares = compared(
     data(ovary["follicles"].to_numpy(float), ovary[["Time"]].to_numpy(float), pd.factorize(ovary["Mare"])[0]),
     folds=11,
 )
-mares
+mares.head()
 
 # %% [markdown]
-# Errors are in standard deviations of the response. For rows held out of known groups, the network with random
-# effects is far better. For groups never seen both can only predict a typical group; the mixed model has the
-# better function, because it does not take levels for it. That gains much where covariates differ between groups,
-# and next to nothing for the mares, all of which were measured over the same cycle. As soon as a few rows of a new
-# group are known, the mixed model uses them, without further training.
+# Errors are in standard deviations of the response. For rows held out of known groups, the network with
+# random effects is far better. For groups never seen both can only predict a typical group; the mixed model
+# has the better function, because it does not take levels for it. That gains much where covariates differ
+# between groups, and next to nothing for the mares, all of which were measured over the same cycle. As soon
+# as a few rows of a new group are known, the mixed model uses them, without further training.
 
 # %%
 for name, table in (("simulated", simulated), ("mares", mares)):
@@ -223,8 +226,8 @@ for name, table in (("simulated", simulated), ("mares", mares)):
 # ## The scale of a feature, chosen by gradient
 #
 # Is reaction time linear in days? Let the feature be a power of them. The power is chosen twice: by the
-# likelihood, and by the exact error for held-out subjects, for which eighteen models, one without each subject,
-# are fitted at every step, with variances of their own, and differentiated.
+# likelihood, and by the exact error for held-out subjects, for which eighteen models, one without each
+# subject, are fitted at every step, with variances of their own, and differentiated.
 
 # %%
 days = jnp.asarray(sleep["Days"].to_numpy(float))

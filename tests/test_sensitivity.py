@@ -182,7 +182,8 @@ def test_on_the_boundary_and_crossed():
     fit = lj.lmm("y ~ x + (1 | g) + (1 | h)", crossed).fit()
     s = fit.sensitivity()
     unit = np.eye(len(data))[4]
-    assert_derivative(s.y.iloc[4], lambda h: parameters(fit.refit(fit.y + h * unit)))
+    # refits end within 1e-7 of their optimum: a larger step
+    assert_derivative(s.y.iloc[4], lambda h: parameters(fit.refit(fit.y + h * unit)), h=0.03)
     assert s.groups is None
     assert list(s.se.columns) == ["model", "observation"]
     with pytest.raises(ValueError, match="crossed: no groups are independent"):
