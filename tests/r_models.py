@@ -18,7 +18,9 @@ BOUNDARY = 1e-6
 def r_name(name: str) -> str:
     """formulaic's name of a coefficient as R writes it."""
     name = re.sub(r"C\((\w+), contr\.poly\)", r"\1", name)
-    name = re.sub(r"\[(?:T\.)?([^\]]*)\]", r"\1", name).replace("**", "^").replace(" ^ ", "^")
+    name = (
+        re.sub(r"\[(?:T\.)?([^\]]*)\]", r"\1", name).replace("**", "^").replace(" ^ ", "^").replace("np.", "")
+    )
     return "(Intercept)" if name == "Intercept" else name
 
 

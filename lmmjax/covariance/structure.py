@@ -147,19 +147,24 @@ class Structure:
 
     @property
     def free(self) -> Structure:
-        """The same terms, structured families made unstructured, with independent residuals."""
+        """The same with structured families made unstructured."""
         general = (
             t if t.family.linear else dataclasses.replace(t, family=Unstructured()) for t in self.terms
         )
-        return Structure(tuple(general))
+        return Structure(tuple(general), self.residual)
+
+    @property
+    def random(self) -> Structure:
+        """The same terms with independent residuals."""
+        return Structure(self.terms)
 
     def free_entries(self, d: Array) -> Array:
-        """The entries of every D as parameters of `free`: not linear in d (m,), of structured families."""
+        """The parameters of `free`, the entries of every D: not linear in d (m,), of structured families."""
         xp, out = namespace(d), []
         for term, s in zip(self.terms, self.slices(), strict=True):
             own = d[s]
             out.append(own if term.family.linear else Unstructured().natural(term.family.matrix(own, term.q)))
-        return xp.concatenate(out).astype(d.dtype) if out else d[:0]
+        return xp.concatenate([*out, d[self.tail]]).astype(d.dtype)
 
     def absolute(self, psi: Array) -> tuple[Array, ...]:
         """The covariance matrices σ²D (q, q) from ψ (m + 1,), whose last is σ²."""

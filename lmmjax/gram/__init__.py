@@ -47,7 +47,7 @@ def prepare(design: Design, rows: Rows, backend: str | None = None, **options) -
         raise ValueError(f"the {name} backend has no residual structures: use whitened, dense or None")
     if design.residual is None and name == "whitened":
         raise ValueError("the whitened backend is for residual structures; the model has none")
-    if name in ("whitened", "dense") or all(term.family.linear for term in design.terms):
+    if name == "dense" or all(term.family.linear for term in design.terms):
         return BACKENDS[name](design, rows, **options)
     return CurvedPrepared(design, rows, BACKENDS[name], **options)
 

@@ -50,15 +50,15 @@ class CurvedProducts(CrossProducts):
         return self.inner.project(self.structure.free_entries(d), response)
 
     def jet(self, d: Array, response: ResponseProducts) -> GramJet:
-        return self._chained(d, response, bend=True)
+        return self._chained(d, self.inner.jet(self.structure.free_entries(d), response), bend=True)
 
     def linear_jet(self, d: Array, response: ResponseProducts) -> GramJet:
-        return self._chained(d, response, bend=False)
+        jet = self.inner.linear_jet(self.structure.free_entries(d), response)
+        return self._chained(d, jet, bend=False)
 
-    def _chained(self, d: Array, response: ResponseProducts, bend: bool) -> GramJet:
-        entries = self.structure.free_entries
-        slope = jax.jacfwd(entries)
-        jet, jacobian = self.inner.jet(entries(d), response), slope(d)
+    def _chained(self, d: Array, jet: GramJet, bend: bool) -> GramJet:
+        slope = jax.jacfwd(self.structure.free_entries)
+        jacobian = slope(d)
 
         def along(a: Array) -> Array:
             return jnp.tensordot(jacobian.T, a, axes=1)

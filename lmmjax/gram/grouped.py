@@ -195,15 +195,19 @@ class GroupedProducts(CrossProducts):
             [a[..., p, p] for a in parts],
         )
 
+    def solved(self, d: Array, response: GroupedResponse) -> tuple[Array, Array]:
+        """U = ZᵀH⁻¹Z (q, q, G) and T = ZᵀH⁻¹[X y] (q, p + 1, G) of every group, without compression."""
+        _, _, j = self._blocks(d)
+        both = jnp.concatenate([self.between_xx, response.between_xy[:, None]], axis=1)
+        return matmul(j, transpose(self.r)), matmul(j, both)
+
     def project(self, d: Array, response: GroupedResponse) -> tuple[Projection, ...]:
         if self.compressed:
             raise ValueError(
                 "the random effects of compressed products are not kept; prepare with compress=False"
             )
-        _, _, j = self._blocks(d)
-        u = matmul(j, transpose(self.r))
-        tx = matmul(j, self.between_xx)
-        ty = matmul(j, response.between_xy[:, None])[:, 0]
+        u, t = self.solved(d, response)
+        tx, ty = t[:, :-1], t[:, -1]
         out = []
         for k, (term, places) in enumerate(zip(self.structure.terms, self._places(), strict=True)):
             blocks = [slice(place, place + term.q) for place in places]

@@ -100,7 +100,7 @@ class StepRows(Products):
 
     def blocks(self, structure: ResidualStructure | Tangent, r: Array, response: WhitenedResponse) -> Blocks:
         alpha, beta, logvar = self.steps.weights(_family(structure), r)
-        u = alpha * self.w - beta * self.w_before
+        u = alpha[None] * self.w - beta[None] * self.w_before
         v = alpha * response.xy - beta * response.yy
         width = self.w.shape[0]
 

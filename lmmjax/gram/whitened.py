@@ -1,19 +1,27 @@
 """Backend for structured residuals: correlated within groups that lie within those of the random effects.
 
-With A_i = Z_iᵀR_i⁻¹Z_i = L_iL_iᵀ and C_i = L_i⁻¹Z_iᵀR_i⁻¹W the grouped backend's formulas hold,
+With A = ZᵀR⁻¹Z = LLᵀ and C = ZᵀR⁻¹W in every group the grouped backend's formulas hold,
 
-    log|H| = log|R| + Σ log|I + L_iᵀDL_i|,   WᵀH⁻¹W = WᵀR⁻¹W − ΣC_iᵀC_i + ΣC_iᵀ(I + L_iᵀDL_i)⁻¹C_i,
+    log|H| = log|R| + Σ log|I + LᵀDL|,   WᵀH⁻¹W = WᵀR⁻¹W − ΣCᵀL⁻ᵀL⁻¹C + ΣCᵀL⁻ᵀ(I + LᵀDL)⁻¹L⁻¹C,
 
-at every r. Derivatives: those of A, ZᵀR⁻¹W and WᵀR⁻¹W in r by forward differentiation, once over the rows;
-then of the formulas above along the second-order expansion of these products.
+at every r, and give U = ZᵀH⁻¹Z, T = ZᵀH⁻¹W and the derivatives in D. Those in r, with M = I − UD, K = DM,
+E = [−DT; I] and the derivatives B_a, B_ab of B = [Z W]ᵀR⁻¹[Z W], whose first rows of B_aE are G_a, are
+
+    ∂_a WᵀH⁻¹W = ΣEᵀB_aE,          ∂_ab = ΣEᵀB_abE − Σ(G_aᵀKG_b + G_bᵀKG_a),
+    ∂_a log|H| = ∂_a log|R| + Σtr(KA_a),   ∂_ab = ∂_ab log|R| + Σtr(KA_ab) − Σtr(KA_aKA_b),
+
+and mixed with direction V in D: −Σ(TᵀVMG_a + G_aᵀMᵀVT) and Σtr(V MA_aMᵀ).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmmjax._linalg import hold, matmul, transpose
 from lmmjax._types import Array, namespace, record, static
 from lmmjax.basis import Rows
 from lmmjax.covariance import Structure
@@ -83,63 +91,118 @@ class WhitenedProducts(CrossProducts):
             within_xx,
             c_x,
             self.logdet_r + blocks.logdet,
-            self.structure.free,
+            self.structure.random,
             False,
             self.places,
             self.slots,
         )
         return shared, GroupedResponse(within_xy, within_yy, c_y, jnp.zeros((0,), c_y.dtype))
 
-    def _gram(self, entries: Array, blocks: Blocks) -> Gram:
+    def _gram(self, d: Array, blocks: Blocks) -> Gram:
         if self.q == 0:
             xx, xy, yy = (jnp.sum(a, -1) for a in (blocks.xx, blocks.xy, blocks.yy))
             return Gram(self.logdet_r + blocks.logdet, xx, xy, yy)
         shared, response = self._grouped(blocks)
-        return shared.gram(entries, response)
+        return shared.gram(d[: self.structure.tail.start], response)
 
     def gram(self, d: Array, response: WhitenedResponse) -> Gram:
-        blocks = self._blocks(d[self.structure.tail], response)
-        return self._gram(self.structure.free_entries(d), blocks)
+        return self._gram(d, self._blocks(d[self.structure.tail], response))
 
     def project(self, d: Array, response: WhitenedResponse) -> tuple[Projection, ...]:
         if self.q == 0:
             return ()
         shared, own = self._grouped(self._blocks(d[self.structure.tail], response))
-        return shared.project(self.structure.free_entries(d), own)
+        return shared.project(d[: self.structure.tail.start], own)
 
     def jet(self, d: Array, response: WhitenedResponse) -> GramJet:
-        return self._jet(d, lambda r: self._blocks(r, response), self.structure.free_entries)
+        return self._jet(d, lambda r: self._blocks(r, response))
 
     def linear_jet(self, d: Array, response: WhitenedResponse) -> GramJet:
         """Derivatives along the tangent of H at d: for patterns of rows, whose R can leave the family."""
-        structure, start = self.structure, d[self.structure.tail]
-        assert structure.residual is not None
-        tangent = Tangent(structure.residual, start)
+        assert self.structure.residual is not None
+        tangent = Tangent(self.structure.residual, d[self.structure.tail])
+        return self._jet(d, lambda r: self.products.blocks(tangent, r, response))
 
-        def blocks(r: Array) -> Blocks:
-            return self.products.blocks(tangent, r, response)
+    def _jet(self, d: Array, blocks: Callable[[Array], Blocks]) -> GramJet:
+        r = d[self.structure.tail]
+        slope = jax.jacfwd(blocks)
+        value, first, second = blocks(r), _groups_last(slope(r), 1), _groups_last(jax.jacfwd(slope)(r), 2)
+        if self.q == 0:
+            total = Gram(self.logdet_r + value.logdet, *(a.sum(-1) for a in (value.xx, value.xy, value.yy)))
+            sums = [Gram(b.logdet, b.xx.sum(-1), b.xy.sum(-1), b.yy.sum(-1)) for b in (first, second)]
+            return GramJet(total, lead(sums[0], 1), lead(sums[1], 2))
+        return self._mixed(d[: self.structure.tail.start], value, first, second)
 
-        def entries(a: Array) -> Array:
-            return jax.jvp(structure.free_entries, (d,), (a - d,))[1] + structure.free_entries(d)
+    def _mixed(self, d: Array, value: Blocks, first: Blocks, second: Blocks) -> GramJet:
+        """The jet in (d, r) from the blocks and their derivatives in r."""
+        q, p = self.q, value.xx.shape[0] - self.q
+        shared, response = self._grouped(value)
+        jet = shared.jet(d, response)
+        u, t = shared.solved(d, response)
+        units = jnp.asarray(shared.units, d.dtype)
+        big_d = jnp.tensordot(d, units, axes=1)[..., None]
+        eye = jnp.eye(q, dtype=d.dtype)[..., None]
+        m = hold(eye - matmul(u, big_d))
+        k = hold(matmul(big_d, m))
+        f = matmul(big_d, t)
+        one = jnp.broadcast_to(jnp.eye(p + 1, dtype=d.dtype)[..., None], (p + 1, p + 1, f.shape[-1]))
+        e = hold(jnp.concatenate([-f, one])[:, :, None])
+        b_1, b_2 = _whole(first), _whole(second)
+        be = hold(matmul(b_1, e))
+        g = be[:q]
+        mg = matmul(m[:, :, None], g)
+        quad_1 = jnp.sum(matmul(transpose(e), be), -1)
+        e_2 = e[:, :, None]
+        quad_2 = jnp.sum(matmul(transpose(e_2), matmul(b_2, e_2)), -1)
+        kg = hold(matmul(k[:, :, None], g))
+        cross = jnp.sum(matmul(transpose(g)[:, :, :, None], kg[:, :, None]), -1)
+        rr = quad_2 - cross - jnp.swapaxes(cross, 0, 1)
+        # TᵀVMG for the directions V
+        tv = hold(matmul(transpose(t)[:, :, None], jnp.moveaxis(units, 0, 2)[..., None]))
+        half = jnp.sum(matmul(tv[:, :, :, None], mg[:, :, None]), -1)
+        dr = -(half + jnp.swapaxes(half, 0, 1))
+        a_1, a_2 = b_1[:q, :q], b_2[:q, :q]
+        ka = hold(matmul(k[:, :, None], a_1))
+        mam = matmul(matmul(m[:, :, None], a_1), transpose(m)[:, :, None])
+        logdet_1 = first.logdet + jnp.einsum("aakg->k", ka)
+        kaka = matmul(ka[:, :, :, None], ka[:, :, None])
+        logdet_rr = second.logdet + jnp.einsum("abg,bamng->mn", k, a_2) - jnp.einsum("aamng->mn", kaka)
+        logdet_dr = jnp.einsum("cab,bakg->ck", units, mam)
+        w_1 = _blocks_of(jet.first.xx, jet.first.xy, jet.first.yy)
+        w_2 = _blocks_of(jet.second.xx, jet.second.xy, jet.second.yy)
+        rr, dr = (jnp.moveaxis(a, (0, 1), (2, 3)) for a in (rr, dr))
+        top = jnp.concatenate([w_2, dr], axis=1)
+        bottom = jnp.concatenate([jnp.swapaxes(dr, 0, 1), rr], axis=1)
+        w_1, w_2 = jnp.concatenate([w_1, jnp.moveaxis(quad_1, 2, 0)]), jnp.concatenate([top, bottom])
+        top = jnp.concatenate([jet.second.logdet, logdet_dr], axis=1)
+        bottom = jnp.concatenate([logdet_dr.T, logdet_rr], axis=1)
+        return GramJet(
+            jet.value,
+            Gram(jnp.concatenate([jet.first.logdet, logdet_1]), *_split(w_1)),
+            Gram(jnp.concatenate([top, bottom]), *_split(w_2)),
+        )
 
-        return self._jet(d, blocks, entries)
 
-    def _jet(self, d, blocks, entries) -> GramJet:
-        tail = self.structure.tail
-        r = d[tail]
-        first = jax.jacfwd(blocks)
-        value, slope, curve = blocks(r), first(r), jax.jacfwd(first)(r)
+def _groups_last(blocks: Blocks, axes: int) -> Blocks:
+    """Derivatives with the axis of groups, which `jacfwd` leaves before its `axes`, at the end."""
+    moved = [jnp.moveaxis(a, -1 - axes, -1) for a in (blocks.xx, blocks.xy, blocks.yy)]
+    return Blocks(blocks.logdet, *moved)
 
-        def expanded(a: Array) -> Gram:
-            step = a[tail] - r
 
-            def move(v: Array, s: Array, c: Array) -> Array:
-                return v + s @ step + 0.5 * (c @ step) @ step
+def _whole(blocks: Blocks) -> Array:
+    """[Z X y]ᵀR⁻¹[Z X y] (w + 1, w + 1, ...)."""
+    top = jnp.concatenate([blocks.xx, blocks.xy[:, None]], axis=1)
+    return jnp.concatenate([top, jnp.concatenate([blocks.xy, blocks.yy[None]])[None]])
 
-            return self._gram(entries(a), jax.tree.map(move, value, slope, curve))
 
-        once = jax.jacfwd(expanded)
-        return GramJet(self._gram(entries(d), value), lead(once(d), 1), lead(jax.jacfwd(once)(d), 2))
+def _blocks_of(xx: Array, xy: Array, yy: Array) -> Array:
+    """(..., p + 1, p + 1) from its blocks."""
+    top = jnp.concatenate([xx, xy[..., None]], axis=-1)
+    return jnp.concatenate([top, jnp.concatenate([xy, yy[..., None]], axis=-1)[..., None, :]], axis=-2)
+
+
+def _split(w: Array) -> tuple[Array, Array, Array]:
+    return w[..., :-1, :-1], w[..., :-1, -1], w[..., -1, -1]
 
 
 class WhitenedPrepared(Prepared):

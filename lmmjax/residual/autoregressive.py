@@ -39,9 +39,7 @@ class AR1(Correlation):
         return (Parameter("Phi", "interval", (0.3, 0.8, -0.3)),)
 
     def between(self, r: Array, left: Array, right: Array, space: Space) -> Array:
-        lag = jnp.abs(jnp.asarray(left) - jnp.asarray(right))
-        # a whole exponent has a derivative at negative ρ, and needs none of its own
-        return jax.lax.pow(jnp.broadcast_to(r[0], lag.shape), lag)
+        return _power(r[0], left, right)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,5 +72,10 @@ class CAR1(Correlation):
         return xp.arcsin(xp.clip(2.0 * xp.power(r, space.unit) - 1.0, -1.0, 1.0))
 
     def between(self, r: Array, left: Array, right: Array, space: Space) -> Array:
-        lag = jax.lax.stop_gradient(jnp.abs(jnp.asarray(left) - jnp.asarray(right))).astype(r.dtype)
-        return jnp.power(r[0], lag)
+        return _power(r[0], left, right)
+
+
+def _power(base: Array, left: Array, right: Array) -> Array:
+    """base^|left − right|; the exponent is fixed, as its derivative is undefined at a negative base."""
+    lag = jnp.abs(jnp.asarray(left) - jnp.asarray(right)).astype(base.dtype)
+    return jnp.power(base, jax.lax.stop_gradient(lag))
