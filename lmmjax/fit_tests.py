@@ -172,7 +172,7 @@ class FixedTests:
         if self.model.design.structure.linear:
             return kenward_roger(self._natural[0])
         with jax.enable_x64(True):
-            problem = self.model.tangents(self.y, self.reml)
+            problem = self.model.maker.tangents(self.y, self.reml)
             return kenward_roger(jax.tree.map(np.asarray, natural_jit(problem, self.estimate.psi)))
 
 

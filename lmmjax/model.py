@@ -17,7 +17,6 @@ from lmmjax.covariance import family
 from lmmjax.design import Design, RandomTerm
 from lmmjax.estimate import METHODS, Estimate, estimate_jit
 from lmmjax.formula import ModelFrame, array_frame, model_frame, take_rows
-from lmmjax.gram.whitened import WhitenedPrepared
 from lmmjax.mean_variance import by_mean, fit_by_mean
 from lmmjax.moments import Moments, moments
 from lmmjax.optimize import Status
@@ -73,7 +72,6 @@ class Model:
         self.design = frame_design(frame)
         self.maker = ProblemMaker(self.design, backend)
         self._expanded: ProblemMaker | None = None
-        self._tangents: ProblemMaker | None = None
 
     @classmethod
     def from_arrays(cls, y: Any, x: Any, groups: Any, z: Any = None, **options: Any) -> Model:
@@ -112,16 +110,6 @@ class Model:
         if compressed and self._expanded is None:
             self._expanded = ProblemMaker(self.design, self._backend, compress=False)
         return (self._expanded or self.maker)(y, reml)
-
-    def tangents(self, y: np.ndarray, reml: bool = True) -> Problem:
-        """The problem with covariance matrices by group, which can leave a Markov family."""
-        if self._tangents is None:
-            prepared = self.maker.prepared
-            if isinstance(getattr(prepared, "inner", prepared), WhitenedPrepared):
-                self._tangents = ProblemMaker(self.design, self._backend, markov=False)
-            else:
-                self._tangents = self.maker
-        return self._tangents(y, reml)
 
     def fit(
         self, reml: bool = True, *, method: str = "newton", start: Array | None = None, max_iter: int = 100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from lmmjax.covariance import Structure
 from lmmjax.design import Design, check_design
 from lmmjax.gram import CrossProducts, Gram, Prepared, ResponseProducts, prepare
 from lmmjax.gram.grouping import GroupedPrepared
+from lmmjax.gram.whitened import WhitenedPrepared
 
 
 @record
@@ -94,6 +96,14 @@ class ProblemMaker:
         problem = make_problem(self.rows, self.basis, self.prepared, self.design.structure, y, reml)
         problem = self._with_known(problem)
         return problem if dtype is None else cast(problem, dtype)
+
+    @cached_property
+    def tangents(self) -> ProblemMaker:
+        """A maker of problems that have `linear_jet`: with covariance matrices of groups, not row by row."""
+        inner = getattr(self.prepared, "inner", self.prepared)
+        if not isinstance(inner, WhitenedPrepared):
+            return self
+        return ProblemMaker(self.design, self.backend, markov=False)
 
     def _with_known(self, problem: Problem) -> Problem:
         known = None if self.design.known is None else np.asarray(self.design.known, problem.n.dtype)

@@ -26,6 +26,7 @@ from lmmjax.inference.natural import (
     boundary_covariance,
     boundary_covariance_jit,
     natural,
+    natural_jit,
     on_inner_boundary,
 )
 from lmmjax.lanes import lane_count
@@ -55,6 +56,8 @@ def single_tests(
 
     Responses whose ψ is missing have missing results.
     """
+    if adjust and not maker.design.structure.linear:
+        maker = maker.tangents
     fitted = np.isfinite(psi).all(axis=1)
     edge = fitted & (not adjust) & on_inner_boundary(maker.design.structure, cov_psi)
     whole = np.full(len(psi), weights is None) & ~np.isnan(y).any(axis=0)
@@ -76,12 +79,13 @@ def single_tests(
         sigma2 = psi[:, -1].copy()
         alike = fitted & whole & ~edge
         unscaled = psi, cov_psi
-        psi, cov_psi = psi / sigma2[:, None], cov_psi / (sigma2**2)[:, None, None]
+        scale = sigma2[:, None] ** np.append(maker.design.structure.powers, 1.0)
+        psi, cov_psi = psi / scale, cov_psi / (scale[:, :, None] * scale[:, None, :])
         run(alike, _Shared(maker, reml))
         se *= np.sqrt(sigma2)[:, None]
         psi, cov_psi = unscaled
         run(fitted & whole & edge, _Responses(maker, y, reml))
-        run(fitted & ~whole, _Own(maker, y, weights, reml))
+        run(fitted & ~whole, _Own(maker, y, weights, reml, adjust))
     return df, se
 
 
@@ -121,7 +125,10 @@ class _Own:
 
     few = FEW // 8
 
-    def __init__(self, maker: ProblemMaker, y: np.ndarray, weights: np.ndarray | None, reml: bool):
+    def __init__(
+        self, maker: ProblemMaker, y: np.ndarray, weights: np.ndarray | None, reml: bool, tangents: bool
+    ):
+        self.tangents = tangents
         self.maker, self.y, self.weights, self.reml = maker, y, weights, reml
         self.made: tuple[bytes, ProblemMaker | None] = (b"", None)
         self.products: Any = None
@@ -135,6 +142,7 @@ class _Own:
         key, maker = self.made
         if maker is None or key != w.tobytes():
             maker = ProblemMaker(take_rows(self.maker.design, w > 0, w), self.maker.backend)
+            maker = maker.tangents if self.tangents else maker
             self.made = w.tobytes(), maker
         return maker(np.asarray(self.y[w > 0, k], float), self.reml)
 
@@ -156,11 +164,14 @@ def _one_by_one(
     for k, own, cov in zip(which, psi, cov_psi, strict=True):
         if problem is None or not isinstance(source, _Shared):
             problem = source.one(int(k))
+        if kind == "adjusted":
+            out.append(_tests(jax.tree.map(np.asarray, natural_jit(problem, own)), None, rows))
+            continue
         at, cov_inner = at_estimate_jit(problem, own, cov)
         if kind == "boundary" and on_inner_boundary(problem.structure, cov):
             cov_inner = boundary_covariance_jit(problem, own)
         at, cov_inner = jax.tree.map(np.asarray, (at, cov_inner))
-        out.append(_tests(at, None if kind == "adjusted" else cov_inner, rows))
+        out.append(_tests(at, cov_inner, rows))
     df, se = zip(*out, strict=True)
     return np.stack(df), np.stack(se)
 
