@@ -218,8 +218,12 @@ def moment_start(problem: Problem) -> tuple[Array, tuple[Array, ...]]:
 
 def moment_point(problem: Problem, split: CriterionParts) -> tuple[Array, tuple[Array, ...]]:
     """Starting θ and coordinates from the parts at the prior: moments of the components of linear terms."""
-    d0, chosen = prior(problem), problem.structure.components
-    found = moments(components(split, chosen), problem.nu, d0[chosen])
+    d0, chosen, known = prior(problem), problem.structure.components, problem.known_inside
+    some = components(split, chosen)
+    if known is None:
+        found = moments(some, problem.nu, d0[chosen])
+    else:
+        found = moments_beside(some, known, d0[chosen])
     d = d0.at[chosen].set(found.astype(d0.dtype)) if len(chosen) < len(d0) else found
     return problem.structure.start(d, start_floor(split, problem))
 
@@ -263,6 +267,13 @@ def moments(split: CriterionParts, nu: Array, d0: Array) -> Array:
     """Relative components d (m,) by MIVQUE at d0; they need not be positive definite."""
     sigma2, components = mivque(split, nu, d0)
     return components / jnp.maximum(sigma2, 1e-3 * split.r2.value / nu)
+
+
+def moments_beside(split: CriterionParts, s: Array, d0: Array) -> Array:
+    """Relative components d (m,) by the equations of `mivque` where σ² = s is known."""
+    t, m_ab = split.logdet.first, -split.logdet.second
+    _, inverse = sweep(m_ab, 1e-10)
+    return inverse @ (-split.r2.first / s - t + m_ab @ d0)
 
 
 def mivque(split: CriterionParts, nu: Array, d0: Array) -> tuple[Array, Array]:
@@ -332,6 +343,8 @@ def finish(
         status, n_iter = state.status, state.n_iter
     # no residual variation: X fits y, or y is constant within groups; rounding leaves ν·eps²
     exact = problem.response.within <= 1e2 * problem.n * float(jnp.finfo(d.dtype).eps) ** 2
+    if known is not None:
+        exact = jnp.zeros_like(exact)
     # nothing is left to estimate where X and Z fit perfectly
     void = jnp.where(exact, jnp.nan, 0.0).astype(d.dtype)
     upright = structure.upright(inner, turns)

@@ -88,8 +88,9 @@ class Fit(FixedTests, Intervals, RandomTests):
 
     @property
     def n_params(self) -> int:
-        """Fixed effects, covariance parameters and σ²."""
-        return self.model.design.p + self.model.design.structure.n_params + 1
+        """Fixed effects, covariance parameters and, unless it is known, σ²."""
+        design = self.model.design
+        return design.p + design.structure.n_params + (design.known is None)
 
     @property
     def aic(self) -> float:

@@ -16,6 +16,13 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("lmmjax")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _programs():
+    """Compiled programs last for one file of tests: a process may hold only so many memory mappings."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     """Double precision for the pure functions; `Model` and `Fit` take care of themselves."""

@@ -18,6 +18,9 @@ from lmmjax.gram.residual_products import (
     WhitenedResponse,
 )
 
+FEW = 8
+"""Sizes of groups up to which each is a stack of matrices of its own; more are padded to common sizes."""
+
 DIGITS = 12
 """Distances and covariates that agree to so many digits are one."""
 
@@ -91,7 +94,8 @@ class PatternWay:
         n = w.shape[1]
         begin = np.flatnonzero(np.concatenate([[True], own.codes[1:] != own.codes[:-1]]))
         size = np.diff(np.concatenate([begin, [n]]))
-        padded = np.array([bucket(int(s)) for s in size])
+        # as they are if they are of few sizes
+        padded = size if len(np.unique(size)) <= FEW else np.array([bucket(int(s)) for s in size])
         correlation = own.structure.residual.correlation
         stationary = correlation is not None and correlation.reads in ("time", "coordinates")
         self.rows, self.kind, owners, patterns, cells = [], [], [], [], 0

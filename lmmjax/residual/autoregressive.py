@@ -9,11 +9,11 @@ import jax.numpy as jnp
 
 from lmmjax._types import Array, namespace
 from lmmjax.covariance.parameter import Parameter
-from lmmjax.residual.base import Correlation, Space
+from lmmjax.residual.base import Space, WithNugget
 
 
 @dataclasses.dataclass(frozen=True)
-class AR1(Correlation):
+class AR1(WithNugget):
     """Correlation ρ^|t − t′| at integer occasions t, ρ in (−1, 1); `time` None takes the order of the rows.
 
     A missing occasion is a gap in `time`, not in position. nlme's corAR1.
@@ -33,9 +33,9 @@ class AR1(Correlation):
 
     @property
     def markov(self) -> bool:
-        return True
+        return not self.nugget
 
-    def parameters(self, space: Space) -> tuple[Parameter, ...]:
+    def shape_parameters(self, space: Space) -> tuple[Parameter, ...]:
         return (Parameter("Phi", "interval", (0.3, 0.8, -0.3)),)
 
     def between(self, r: Array, left: Array, right: Array, space: Space) -> Array:
@@ -43,7 +43,7 @@ class AR1(Correlation):
 
 
 @dataclasses.dataclass(frozen=True)
-class CAR1(Correlation):
+class CAR1(WithNugget):
     """Correlation φ^|t − t′| at any times t, φ in [0, 1): the correlation at distance 1. nlme's corCAR1."""
 
     time: str
@@ -56,20 +56,22 @@ class CAR1(Correlation):
 
     @property
     def markov(self) -> bool:
-        return True
+        return not self.nugget
 
-    def parameters(self, space: Space) -> tuple[Parameter, ...]:
+    def shape_parameters(self, space: Space) -> tuple[Parameter, ...]:
         starts = tuple(c ** (1.0 / space.unit) for c in (0.4, 0.8, 0.1))
         return (Parameter("Phi", "interval", starts, 0.0, 1.0),)
 
     def decode(self, theta: Array, space: Space) -> Array:
         # the correlation of neighbours is what is worked on
         xp = namespace(theta)
-        return xp.power(0.5 + 0.5 * xp.sin(theta), 1.0 / space.unit)
+        phi = xp.power(0.5 + 0.5 * xp.sin(theta[:1]), 1.0 / space.unit)
+        return xp.concatenate([phi, super().decode(theta, space)[1:]])
 
     def encode(self, r: Array, space: Space) -> Array:
         xp = namespace(r)
-        return xp.arcsin(xp.clip(2.0 * xp.power(r, space.unit) - 1.0, -1.0, 1.0))
+        theta = xp.arcsin(xp.clip(2.0 * xp.power(r[:1], space.unit) - 1.0, -1.0, 1.0))
+        return xp.concatenate([theta, super().encode(r, space)[1:]])
 
     def between(self, r: Array, left: Array, right: Array, space: Space) -> Array:
         return _power(r[0], left, right)

@@ -82,6 +82,27 @@ class Correlation(Part, abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
+class WithNugget(Correlation):
+    """A correlation that a share ν in [0, 1) of the variance may not take part in.
+
+    With `nugget` different rows correlate by (1 − ν)c, and ν is the last parameter.
+    """
+
+    nugget: bool = dataclasses.field(default=False, kw_only=True)
+
+    @abc.abstractmethod
+    def shape_parameters(self, space: Space) -> tuple[Parameter, ...]:
+        """The parameters of c."""
+
+    def parameters(self, space: Space) -> tuple[Parameter, ...]:
+        own = (Parameter("nugget", "interval", (0.2, 0.5, 0.05, 0.2), 0.0, 1.0),) if self.nugget else ()
+        return (*self.shape_parameters(space), *own)
+
+    def share(self, r: Array) -> Array | float:
+        return 1.0 - r[-1] if self.nugget else 1.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Variance(Part, abc.ABC):
     """A family of standard deviations by row, relative to σ.
 

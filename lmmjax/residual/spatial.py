@@ -11,21 +11,19 @@ import numpy as np
 
 from lmmjax._types import Array
 from lmmjax.covariance.parameter import Parameter
-from lmmjax.residual.base import Correlation, Space
+from lmmjax.residual.base import Space, WithNugget
 
 
 @dataclasses.dataclass(frozen=True)
-class Spatial(Correlation):
+class Spatial(WithNugget):
     """c(h/ρ) of the Euclidean distance h, range ρ in the units of the coordinates.
 
     Attributes
     ----------
     coordinates : name of a column, or several names.
-    nugget : whether a share ν in [0, 1) of the variance is independent: (1 − ν)c between different rows.
     """
 
     coordinates: str | tuple[str, ...] = ()
-    nugget: bool = False
 
     def __post_init__(self):
         if not isinstance(self.coordinates, str):
@@ -37,15 +35,8 @@ class Spatial(Correlation):
     def columns(self) -> tuple[str, ...]:
         return (self.coordinates,) if isinstance(self.coordinates, str) else self.coordinates
 
-    def parameters(self, space: Space) -> tuple[Parameter, ...]:
-        starts = tuple(c * space.unit for c in (1.0, 4.0, 0.4, 16.0))
-        reach = Parameter("range", "positive", starts)
-        if not self.nugget:
-            return (reach,)
-        return (reach, Parameter("nugget", "interval", (0.2, 0.5, 0.05, 0.2), 0.0, 1.0))
-
-    def share(self, r: Array) -> Array | float:
-        return 1.0 - r[1] if self.nugget else 1.0
+    def shape_parameters(self, space: Space) -> tuple[Parameter, ...]:
+        return (Parameter("range", "positive", tuple(c * space.unit for c in (1.0, 4.0, 0.4, 16.0))),)
 
     def between(self, r: Array, left: Array, right: Array, space: Space) -> Array:
         gap = jax.lax.stop_gradient(jnp.asarray(left) - jnp.asarray(right)).astype(r.dtype)
