@@ -29,7 +29,7 @@ from lmmjax.bayes.coordinates import components, from_natural, log_prior, natura
 from lmmjax.bayes.draws import beta_draws
 from lmmjax.bayes.priors import BetaPrior, BlockPrior, PriorSet, SeparatePrior
 from lmmjax.bayes.target import log_marginal
-from lmmjax.covariance import FAMILIES, Structure, TermStructure
+from lmmjax.covariance import Structure, TermStructure, family
 from lmmjax.datasets import load
 from lmmjax.posterior import effect_draws
 from lmmjax.prior_names import named_priors
@@ -235,7 +235,7 @@ def test_densities_of_standard_deviations(prior, x64):
         )
 
 
-STRUCTURE = Structure((TermStructure(FAMILIES["us"], 3), TermStructure(FAMILIES["diag"], 2)))
+STRUCTURE = Structure((TermStructure(family("us"), 3), TermStructure(family("diag"), 2)))
 DIAGONAL = SeparatePrior((HalfNormal(2.0), HalfNormal(2.0)), None)
 FLAT = BetaPrior(np.zeros(0), np.zeros(0))
 POINTS = np.random.default_rng(3).normal(0, 0.7, (2, 9))
