@@ -45,7 +45,9 @@ def fit_by_mean(model: Model, y: np.ndarray, reml: bool, **options: Any) -> Fit:
 def _with_covariate(model: Model, values: np.ndarray) -> Model:
     """The model with |fitted values| as the covariate of its variance functions of the mean."""
     columns = model.frame.residual
+    assert columns is not None
     own = columns.design
+    assert own is not None
     covariates = tuple(
         values if v.source is None else c
         for v, c in zip(own.structure.residual.variances, own.covariates, strict=True)

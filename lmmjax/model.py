@@ -77,7 +77,8 @@ class Model:
     def from_arrays(cls, y: Any, x: Any, groups: Any, z: Any = None, **options: Any) -> Model:
         """A model from matrices: x (n, p), groups (n,) or a dict of them, z (n, q) or None for an intercept.
 
-        `options` are those of `lmmjax.formula.array_frame` (names, weights, offset) and `backend`.
+        `options` are those of `lmmjax.formula.array_frame` (names, weights, offset, residual, columns) and
+        `backend`.
         """
         backend = options.pop("backend", None)
         return cls(array_frame(y, x, groups, z, **options), backend=backend)

@@ -77,7 +77,9 @@ def summarise(fit: Fit, ddf: str) -> Summary:
 
 def structure_name(fit: Fit) -> str:
     """The residual structure as written: AR1 × VarIdent."""
-    residual = fit.model.frame.residual.residual
+    columns = fit.model.frame.residual
+    assert columns is not None
+    residual = columns.residual
     parts = ([residual.correlation] if residual.correlation else []) + list(residual.variances)
     return " × ".join(part.name for part in parts)
 

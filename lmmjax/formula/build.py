@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.formula.bars import SplitFormula, split_bars
-from lmmjax.formula.columns import Table, group_levels, nearest, row_labels
+from lmmjax.formula.columns import Table, group_levels, nearest, require_finite, row_labels
 from lmmjax.formula.expressions import Part, apply_part, fit_parts, parse, parse_vector
 from lmmjax.formula.frame import (
     ModelFrame,
@@ -23,7 +23,6 @@ from lmmjax.formula.frame import (
     RandomColumns,
     assemble,
     complete_rows,
-    require_finite,
     row_vector,
 )
 from lmmjax.formula.residuals import new_residuals, residual_columns, used_columns

@@ -25,6 +25,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return (f"did you mean {folded[close[0]]!r}? " if close else "") + f"there are: {shown or 'none'}"
 
 
+def require_finite(values: np.ndarray, what: str, index: pd.Index) -> None:
+    """ValueError naming the first row in which a column is infinite."""
+    bad = np.flatnonzero(np.isinf(values))
+    if bad.size:
+        raise ValueError(f"{what} is infinite in row {index[bad[0]]}: correct or drop that value")
+
+
 class Table:
     """Columns of `data` by name, all of length `n`, rows labelled by `index`.
 

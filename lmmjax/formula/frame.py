@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.formula.columns import Levels, Table, group_levels
+from lmmjax.formula.columns import Levels, Table, group_levels, require_finite
+from lmmjax.formula.residuals import ResidualColumns, residual_columns, used_columns
+from lmmjax.residual import as_residual
 
 ALIAS_TOLERANCE = 1e-10
 
@@ -64,7 +66,7 @@ class ModelFrame:
     term_factors: dict[str, tuple[str, ...]]
     factor_levels: dict[str, tuple]
     factor_values: dict[str, np.ndarray] = field(default_factory=dict)
-    residual: Any = None
+    residual: ResidualColumns | None = None
     _recipe: Any = field(default=None, repr=False)
 
 
@@ -161,13 +163,6 @@ def require_rows(n: int, counts: Mapping[str, int]) -> None:
         raise ValueError(f"every row has a missing value: {listed}; drop or fill those columns")
 
 
-def require_finite(values: np.ndarray, what: str, index: pd.Index) -> None:
-    """ValueError naming the first row in which a column is infinite."""
-    bad = np.flatnonzero(np.isinf(values))
-    if bad.size:
-        raise ValueError(f"{what} is infinite in row {index[bad[0]]}: correct or drop that value")
-
-
 def require_weights(weights: np.ndarray, index: pd.Index) -> None:
     bad = np.flatnonzero(~(weights > 0))
     if bad.size:
@@ -207,37 +202,41 @@ def array_frame(
     structure: str = "us",
     weights: Any = None,
     offset: Any = None,
+    residual: Any = None,
+    columns: Mapping[str, Any] | None = None,
 ) -> ModelFrame:
     """ModelFrame of matrices, without a formula and without an intercept that x does not have.
 
     y (n,) or None; x (n, p) array or frame (names x0, x1, … or its own). `groups`: one array of labels,
     or a dict {name: labels} or list of them (names "group", or "group0", "group1", …, or that of a
     Series); z in the same arrangement, each (n,) or (n, q), array or frame, or None for a random
-    intercept. Missing rows are dropped over all of it. Raises ValueError as `model_frame` does.
+    intercept. `residual` is a residual structure, and `columns` {name: (n,)} what it reads beside the groups.
+    Missing rows are dropped over all of it. Raises ValueError as `model_frame` does.
     """
     design, names = _matrix(x, "x", x_names)
     n = len(design)
     index = next(
         (part.index for part in (x, y) if isinstance(part, pd.DataFrame | pd.Series)), pd.RangeIndex(n)
     )
-    labels, columns = _arranged(groups, z)
+    labels, parts = _arranged({} if groups is None else groups, z)
     vectors = {"y": y, "weights": weights, "offset": offset}
     vectors = {name: row_vector(v, name, n) for name, v in vectors.items() if v is not None}
     table = Table(
         {
             name: np.asarray(values) if not hasattr(values, "dtype") else values
-            for name, values in labels.items()
+            for name, values in {**(columns or {}), **labels}.items()
         }
     )
-    if table.n != n:
+    if table.n != n and table.keys:
         raise ValueError(f"groups has {table.n} rows and x has {n}: give one label for each row of x")
-    matrices = {name: _matrix(part, "z") for name, part in columns.items() if part is not None}
+    matrices = {name: _matrix(part, "z") for name, part in parts.items() if part is not None}
+    own = None if residual is None else as_residual(residual)
     for name, (part, _) in matrices.items():
         if len(part) != n:
             raise ValueError(f"z of {name!r} has {len(part)} rows and x has {n}")
     missing = {name: np.isnan(v) for name, v in vectors.items()}
     missing["x"] = np.asarray(np.isnan(design).any(axis=1))
-    missing |= {name: table.missing(name) for name in labels}
+    missing |= {name: table.missing(name) for name in (*labels, *used_columns(own, table))}
     missing |= {
         f"z of {name}": np.asarray(np.isnan(part).any(axis=1)) for name, (part, _) in matrices.items()
     }
@@ -270,6 +269,7 @@ def array_frame(
         y=kept["y"],
         weights=kept["weights"],
         offset=kept["offset"],
+        residual=None if own is None else residual_columns(own, table, rows),
     )
 
 

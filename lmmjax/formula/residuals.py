@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.design import ResidualDesign
-from lmmjax.formula.columns import Levels, Table, group_levels
-from lmmjax.formula.frame import require_finite
+from lmmjax.formula.columns import Levels, Table, group_levels, require_finite
 from lmmjax.residual import Correlation, Residual, ResidualStructure, Space
 
 
