@@ -154,7 +154,8 @@ def _check_term(term: RandomTerm, n: int, weighted: bool) -> None:
         raise ValueError(f"{term.name}: group codes must lie in 0 … {term.n_groups - 1}")
     term.family.check(term.q, term.name)
     occupied = len(np.unique(term.codes))
-    if occupied * term.q >= n and not weighted:
+    # a pattern of covariances may tell as many coefficients as observations from the residual
+    if occupied * term.q >= n and not weighted and term.family.linear:
         raise ValueError(
             f"{term.name}: {occupied} groups × {term.q} coefficients = {occupied * term.q} random "
             f"coefficients for {n} observations; they cannot be told from the residual: use fewer "

@@ -342,9 +342,8 @@ def finish(
         grad, decrement = jnp.max(jnp.abs(state.gradient)), state.decrement
         status, n_iter = state.status, state.n_iter
     # no residual variation: X fits y, or y is constant within groups; rounding leaves ν·eps²
-    exact = problem.response.within <= 1e2 * problem.n * float(jnp.finfo(d.dtype).eps) ** 2
-    if known is not None:
-        exact = jnp.zeros_like(exact)
+    unexplained = problem.response.within if structure.linear and known is None else split.r2.value
+    exact = unexplained <= 1e2 * problem.n * float(jnp.finfo(d.dtype).eps) ** 2
     # nothing is left to estimate where X and Z fit perfectly
     void = jnp.where(exact, jnp.nan, 0.0).astype(d.dtype)
     upright = structure.upright(inner, turns)
