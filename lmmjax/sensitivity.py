@@ -45,8 +45,10 @@ class Sensitivity:
     cases : rows × estimates, ∂/∂ω_i of case weights, by which a row counts ω times; −cases is the first-order
         effect of leaving it out.
     groups : levels × estimates, the same for the levels of the coarsest grouping factor, which count as
-        groups of their own; None where the factors are crossed.
+        groups of their own; None where the factors are crossed, and for covariance structures that are not
+        linear and for structured residuals.
     bse : standard errors of the model, for comparison.
+    missing : why there are no derivatives in groups.
     """
 
     estimate: pd.Series
@@ -55,6 +57,7 @@ class Sensitivity:
     cases: pd.DataFrame
     groups: pd.DataFrame | None
     bse: pd.Series
+    missing: str = ""
 
     def cov(self, by: str = "group") -> pd.DataFrame:
         """Covariance matrix of the estimates by the infinitesimal jackknife.
@@ -68,10 +71,7 @@ class Sensitivity:
         if by not in UNITS:
             raise ValueError(f"unknown unit {by!r}; choose one of: {', '.join(UNITS)}")
         if by == "group" and self.groups is None:
-            raise ValueError(
-                "the grouping factors are crossed: no groups are independent; use by='observation', "
-                "Fit.influence or Fit.bootstrap"
-            )
+            raise ValueError(f"{self.missing}; use by='observation', Fit.influence or Fit.bootstrap")
         frame = self.cases if by == "observation" or self.groups is None else self.groups
         names = pd.Index(self.estimate.index)
         return pd.DataFrame(infinitesimal_jackknife(frame.to_numpy().T), index=names, columns=names)
@@ -93,7 +93,7 @@ def sensitivity(fit: Fit, fun: Callable | None = None) -> Sensitivity:
     model, estimate = fit.model, fit.estimate
     output, names = _parameters(model) if fun is None else named(model, fun)
     factors = grouping_factors(model.design)
-    nested = bool(factors) and nested_chain(factors) is not None
+    missing = _no_groups(model, bool(factors) and nested_chain(factors) is not None)
 
     def rows(y, theta):
         return row_derivatives(_flat(output), model.design, y, theta, fit.reml, model._backend)
@@ -103,7 +103,7 @@ def sensitivity(fit: Fit, fun: Callable | None = None) -> Sensitivity:
 
     with jax.enable_x64(True):
         by_row = jax.tree.map(np.asarray, quick_jit(rows)(fit.y, estimate.theta))
-        by_group = np.asarray(quick_jit(groups)(estimate.theta)) if nested else None
+        by_group = np.asarray(quick_jit(groups)(estimate.theta)) if not missing else None
         covariances = (estimate.beta, estimate.psi, estimate.cov_beta, estimate.cov_psi)
         value, cov = delta(output, *(jnp.asarray(a) for a in covariances))
     index = model.frame.index
@@ -121,7 +121,18 @@ def sensitivity(fit: Fit, fun: Callable | None = None) -> Sensitivity:
         cases=pd.DataFrame(by_row.cases.T, index=index, columns=labels),
         groups=own,
         bse=pd.Series(bse, index=labels, name="se"),
+        missing=missing,
     )
+
+
+def _no_groups(model: Model, nested: bool) -> str:
+    """Why there are no derivatives in case weights of groups; empty if there are."""
+    structure = model.design.structure
+    if structure.residual is not None:
+        return "no derivatives by group: the residuals have a structure"
+    if not all(term.family.linear for term in structure.terms):
+        return "no derivatives by group: a term has a covariance structure that is not linear"
+    return "" if nested else "the grouping factors are crossed: no groups are independent"
 
 
 def _flat(output: Output) -> Output:
@@ -129,22 +140,21 @@ def _flat(output: Output) -> Output:
 
 
 def _parameters(model: Model) -> tuple[Output, list[str]]:
-    """Fixed effects, standard deviations and correlations as a function of (β, ψ), and their names."""
+    """Fixed effects, sds, correlations and other parameters as a function of (β, ψ), and their names."""
     rows = model.components
-    variance = {(r.term, r.i): k for k, r in enumerate(rows) if r.i == r.j}
+    variance = {(r.term, r.i): k for k, r in enumerate(rows) if r.kind == "variance"}
 
     def root(variance: Any) -> Any:
         # an sd of zero stays where it is, with derivative zero
         positive = variance > 0
         return jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1.0)), 0.0)
 
+    def value(psi: Any, k: int, row: varcomp.Component) -> Any:
+        if row.kind == "covariance":
+            return psi[k] / (root(psi[variance[row.term, row.i]]) * root(psi[variance[row.term, row.j]]))
+        return psi[k] if row.kind == "parameter" else root(psi[k])
+
     def output(beta: Any, psi: Any) -> Any:
-        values = [
-            root(psi[k])
-            if row.i == row.j
-            else psi[k] / (root(psi[variance[row.term, row.i]]) * root(psi[variance[row.term, row.j]]))
-            for k, row in enumerate(rows)
-        ]
-        return jnp.concatenate([beta, jnp.stack(values)])
+        return jnp.concatenate([beta, jnp.stack([value(psi, k, row) for k, row in enumerate(rows)])])
 
     return output, [*model.frame.x_names, *varcomp.names(rows)]

@@ -12,6 +12,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lmmjax._types import Array, record, static
 from lmmjax.gram.base import ResponseProducts
@@ -100,19 +101,24 @@ class StepRows(Products):
 
     def blocks(self, structure: ResidualStructure | Tangent, r: Array, response: WhitenedResponse) -> Blocks:
         alpha, beta, logvar = self.steps.weights(_family(structure), r)
-        u = alpha[None] * self.w - beta[None] * self.w_before
-        v = alpha * response.xy - beta * response.yy
-        width = self.w.shape[0]
+        rows = jnp.concatenate([self.w, response.xy[None]])
+        before = jnp.concatenate([self.w_before, response.yy[None]])
+        u = alpha[None] * rows - beta[None] * before
+        width = len(rows)
+        left, right = np.triu_indices(width)
 
-        def total(a: Array) -> Array:
+        def total(pair: tuple[Array, Array]) -> Array:
+            product = u[pair[0]] * u[pair[1]]
             if self.groups == 1:
-                return jnp.sum(a)[None]
-            return jax.ops.segment_sum(a, self.codes, self.groups, indices_are_sorted=True)
+                return jnp.sum(product)[None]
+            return jax.ops.segment_sum(product, self.codes, self.groups, indices_are_sorted=True)
 
-        upper = {(a, b): total(u[a] * u[b]) for a in range(width) for b in range(a, width)}
-        xx = [jnp.stack([upper[min(a, b), max(a, b)] for b in range(width)]) for a in range(width)]
-        xy = [total(u[a] * v) for a in range(width)]
-        return Blocks(jnp.sum(logvar), jnp.stack(xx), jnp.stack(xy), total(v * v))
+        # a loop over pairs of columns: one program, and one product at a time
+        sums = jax.lax.map(total, (jnp.asarray(left), jnp.asarray(right)))
+        place = np.zeros((width, width), int)
+        place[left, right] = place[right, left] = np.arange(len(left))
+        whole = sums[place]
+        return Blocks(jnp.sum(logvar), whole[:-1, :-1], whole[:-1, -1], whole[-1, -1])
 
 
 @record
