@@ -190,3 +190,16 @@ def test_on_the_boundary_and_crossed():
         s.cov()
     with pytest.raises(ValueError, match="unknown unit"):
         s.cov("row")
+
+
+def test_covariance_structures():
+    data = frame()
+    fit = lj.lmm("y ~ x + homcs(x | g)", data, residual=lj.AR1(group="g")).fit()
+    s = fit.sensitivity()
+    assert list(s.estimate.index[-4:]) == ["sd_common|g", "rho|g", "Phi", "sigma"]
+    assert_allclose(s.estimate, parameters(fit), rtol=1e-12)
+    unit = np.eye(len(data))[4]
+    assert_derivative(s.y.iloc[4], lambda h: parameters(fit.refit(fit.y + h * unit)), h=0.03)
+    assert s.groups is None
+    with pytest.raises(ValueError, match="residuals have a structure"):
+        s.cov()
