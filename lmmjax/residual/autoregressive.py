@@ -9,27 +9,18 @@ import jax.numpy as jnp
 
 from lmmjax._types import Array, namespace
 from lmmjax.covariance.parameter import Parameter
-from lmmjax.residual.base import Space, WithNugget
+from lmmjax.residual.base import Space, Timed, WithNugget
 
 
 @dataclasses.dataclass(frozen=True)
-class AR1(WithNugget):
+class AR1(WithNugget, Timed):
     """Correlation ρ^|t − t′| at integer occasions t, ρ in (−1, 1); `time` None takes the order of the rows.
 
     A missing occasion is a gap in `time`, not in position. nlme's corAR1.
     """
 
-    time: str | None = None
     name = "AR1"
     within = frozenset({"Toeplitz", "ARMA", "Symmetric", "Unstructured"})
-
-    @property
-    def reads(self) -> str:
-        return "order" if self.time is None else "time"
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return () if self.time is None else (self.time,)
 
     @property
     def markov(self) -> bool:

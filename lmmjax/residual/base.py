@@ -82,6 +82,22 @@ class Correlation(Part, abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
+class Timed(Correlation):
+    """Occasions from a column `time`; None takes the order of the rows. `kind` is what it `reads` else."""
+
+    time: str | None = None
+    kind = "time"
+
+    @property
+    def reads(self) -> str:
+        return "order" if self.time is None else self.kind
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return () if self.time is None else (self.time,)
+
+
+@dataclasses.dataclass(frozen=True)
 class WithNugget(Correlation):
     """A correlation that a share ν in [0, 1) of the variance may not take part in.
 

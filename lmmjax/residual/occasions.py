@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from lmmjax._types import Array, namespace
 from lmmjax.covariance.autocorrelation import from_partial, partial_of_coefficients, to_partial
 from lmmjax.covariance.parameter import Parameter
-from lmmjax.residual.base import Correlation, Space
+from lmmjax.residual.base import Correlation, Space, Timed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,22 +29,7 @@ class CompoundSymmetry(Correlation):
 
 
 @dataclasses.dataclass(frozen=True)
-class Scheduled(Correlation):
-    """Integer occasions; `time` None takes the order of the rows."""
-
-    time: str | None = None
-
-    @property
-    def reads(self) -> str:
-        return "order" if self.time is None else "time"
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return () if self.time is None else (self.time,)
-
-
-@dataclasses.dataclass(frozen=True)
-class Toeplitz(Scheduled):
+class Toeplitz(Timed):
     """One correlation for every distance of occasions; θ are arcsines of partial autocorrelations."""
 
     name = "Toeplitz"
@@ -72,7 +57,7 @@ class Toeplitz(Scheduled):
 
 
 @dataclasses.dataclass(frozen=True)
-class ARMA(Scheduled):
+class ARMA(Timed):
     """Autoregression of order p with moving average of order q. nlme's corARMA.
 
     ε_t = Σ φ_j ε_{t−j} + a_t + Σ θ_j a_{t−j}; working values are arcsines of the partial autocorrelations

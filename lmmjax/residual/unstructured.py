@@ -10,22 +10,14 @@ import numpy as np
 from lmmjax._linalg import diagonal, psd_cholesky
 from lmmjax._types import Array
 from lmmjax.covariance.parameter import Parameter
-from lmmjax.residual.base import Correlation, Space
+from lmmjax.residual.base import Space, Timed
 
 
 @dataclasses.dataclass(frozen=True)
-class Visits(Correlation):
+class Visits(Timed):
     """Levels of `time` are the visits; `time` None takes the order of the rows."""
 
-    time: str | None = None
-
-    @property
-    def reads(self) -> str:
-        return "order" if self.time is None else "visit"
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return () if self.time is None else (self.time,)
+    kind = "visit"
 
     def check(self, space: Space) -> None:
         if space.size > 40:
