@@ -17,9 +17,11 @@ import numpy as np
 from lmmjax._types import Array
 from lmmjax.design import Design, take_rows
 from lmmjax.estimate import Estimate, estimate_jit
-from lmmjax.lanes import fit_lanes, lane_count, take_lanes, unrollable
+from lmmjax.lane_programs import unrollable
+from lmmjax.lanes import lane_count, take_lanes
 from lmmjax.optimize import Status
 from lmmjax.problem import Problem, ProblemMaker
+from lmmjax.stages import fit_lanes
 
 if TYPE_CHECKING:
     from lmmjax.gram.ownweights import OwnWeights
@@ -75,10 +77,9 @@ def _shared_design(
     usable = np.ones(total, bool)
 
     def block(part: slice) -> Problem:
-        values = np.asarray(y[:, part], dtype=float)
-        good = np.isfinite(values.sum(axis=0))
-        usable[part] = good
-        return maker.lanes(values if good.all() else np.where(good, values, 0.0), reml)
+        problem = maker.lanes(np.asarray(y[:, part], dtype=float), reml)
+        usable[part] = np.isfinite(problem.origin.scale)
+        return problem
 
     result = fit_lanes(
         total, lane_count(shared.vector, total), unrollable(shared), block, max_iter, None, dtype

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Callable
 from functools import partial
 
@@ -24,13 +26,13 @@ from lmmjax.criterion import (
     variance_information,
 )
 from lmmjax.likelihood import profiled_deviance
-from lmmjax.optimize import NewtonState, Status, lbfgs, newton
+from lmmjax.optimize import NewtonState, Status, lbfgs, newton, propose
 from lmmjax.problem import Problem, deviance_shift
 
 BOUNDARY = 1e-4
 """A term is singular when a diagonal entry of its Λ, for columns of Z of unit mean square, is below this."""
 
-START_FLOOR = 0.05
+START_FLOOR = 0.01
 """Largest lower bound of a starting variance, relative to σ², for columns of unit mean square."""
 
 FLAT = 1e-10
@@ -137,7 +139,8 @@ def optimum(
         eyes,
         max_iter=max_iter,
         refine=refine,
-        projections=snaps(problem),
+        projections=(snap(problem),),
+        columns=structure.columns,
     )
     report = Report(state.gradient, state.decrement, state.status, state.n_iter)
     return (state.x, state.context), state.aux, report
@@ -247,20 +250,46 @@ def start_floor(split: CriterionParts, problem: Problem) -> Array:
     return jnp.clip(share, 1e-6, START_FLOOR)
 
 
-def descend(problem: Problem, theta: Array, turns: tuple[Array, ...], max_iter: Array) -> NewtonState:
-    """Newton steps from θ in the coordinates `turns`, or from the moment start where θ is NaN.
+def descend(problem: Problem, state: NewtonState, max_iter: Array, early: Array) -> NewtonState:
+    """Newton steps from a state, or, before the first evaluation, from its x or where that is NaN the start.
 
-    Keeps nothing but the point: for many lanes, a few steps at a time.
+    Keeps nothing but the point: for many lanes, a few steps at a time. See `newton` for `early`.
     """
-    fresh = jnp.isnan(theta[0])
-    safe = jnp.where(fresh, 0.0, theta).astype(theta.dtype)
-    again = problem.structure.pivoted(entries(problem, safe, turns))
-    theta, turns = jax.tree.map(partial(jnp.where, fresh), moment_start(problem), again)
+    x, turns, first = state.x, state.context, state.n_iter == 0
+    fresh = jnp.isnan(x[0])
+    safe = jnp.where(fresh, 0.0, x).astype(x.dtype)
+    given = problem.structure.pivoted(entries(problem, safe, turns))
+    begin = jax.tree.map(partial(jnp.where, fresh), moment_start(problem), given)
+    x, turns = jax.tree.map(partial(jnp.where, first), begin, (x, turns))
+    trial, planned = (jnp.where(first, x, a) for a in (state.trial, state.planned))
+    state = dataclasses.replace(state, x=x, context=turns, trial=trial, planned=planned)
 
     def bare(theta, turns):
         return (*objective(problem, theta, turns)[:3], ())
 
-    return newton(bare, theta, turns, max_iter=max_iter, projections=snaps(problem))
+    return newton(
+        bare,
+        x,
+        turns,
+        max_iter=max_iter,
+        projections=(snap(problem),),
+        columns=problem.structure.columns,
+        early=early,
+        resume=state,
+    )
+
+
+def conclude(problem: Problem, state: NewtonState, bound: Array) -> Estimate:
+    """`finish` at the end of a descent, with the certificate found there: a decrement below `bound`."""
+    theta, turns = state.x, state.context
+    split = evaluate(problem.shared, entries(problem, theta, turns), problem.response, problem.reml)
+    jet = chain(
+        criterion(split, problem.nu, problem.known_inside), lambda t: entries(problem, t, turns), theta
+    )
+    new = propose(theta, jet.first, jet.second, jnp.ones((), theta.dtype))
+    certified = (new.decrement <= bound) & ~new.curved
+    status = jnp.where((state.status == Status.CONVERGED) & ~certified, Status.ITERATION_LIMIT, state.status)
+    return finish(problem, theta, turns, Report(jet.first, new.decrement, status, state.n_iter), split)
 
 
 def moments(split: CriterionParts, nu: Array, d0: Array) -> Array:
@@ -298,14 +327,19 @@ def mivque(split: CriterionParts, nu: Array, d0: Array) -> tuple[Array, Array]:
     return solution[0], solution[1:]
 
 
-def snaps(problem: Problem) -> tuple[Callable[[Array], Array], ...]:
-    """Small θ set to exactly zero where that is a boundary: tried generously on the way, then strictly."""
-    may = problem.structure.snaps
+def snap(problem: Problem) -> Callable[[Array], Array]:
+    """Sets columns of Λ to exactly zero, from the diagonal on, whose entries are below `BOUNDARY`."""
+    columns = itertools.chain(*problem.structure.columns)
+    lead = np.arange(problem.structure.n_params)
+    may = np.zeros(len(lead), bool)
+    for column in columns:
+        lead[column], may[column] = column[0], True
 
-    def snap(below: float) -> Callable[[Array], Array]:
-        return lambda theta: jnp.where((jnp.abs(theta) < below) & may, 0.0, theta).astype(theta.dtype)
+    def apply(theta: Array) -> Array:
+        small = jnp.abs(theta) < BOUNDARY
+        return jnp.where(small & small[lead] & may, 0.0, theta).astype(theta.dtype)
 
-    return (snap(0.05), snap(BOUNDARY)) if may.any() else ()
+    return apply
 
 
 def finish(

@@ -18,9 +18,10 @@ from lmmjax.batch_reports import only_group
 from lmmjax.design import take_rows
 from lmmjax.estimate import Estimate, estimate_jit
 from lmmjax.gram.grouping import GroupedPrepared
-from lmmjax.lanes import fit_lanes, lane_count, take_lanes
+from lmmjax.lanes import lane_count, take_lanes
 from lmmjax.optimize import Status
 from lmmjax.problem import Problem, ProblemMaker
+from lmmjax.stages import fit_lanes
 
 if TYPE_CHECKING:
     from lmmjax.results import Fit

@@ -48,8 +48,11 @@ def predict_new(fit: Fit, newdata: Any, re: Any, new_levels: str, offset: Any, k
         contribution = np.sum(z * modes[text][codes], axis=1)
         values = values + np.where(codes < 0, 0.0, contribution)
     if places is not None and design.residual is not None:
+        # a variance that is a function of the mean is one of the predicted mean
+        variances = zip(design.residual.structure.residual.variances, places.covariates, strict=True)
+        covariates = tuple(values[places.rows] if v.source is None else c for v, c in variances)
         at = dataclasses.replace(
-            design.residual, codes=places.codes, place=places.place, covariates=places.covariates
+            design.residual, codes=places.codes, place=places.place, covariates=covariates
         )
         values[places.rows] += extrapolated(design, fit.estimate.psi, fit.resid.to_numpy(), at)
     return pd.Series(values, index=index, name="predicted")

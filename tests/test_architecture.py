@@ -17,7 +17,7 @@ LAYERS = (
     ("likelihood", "criterion", "criterion_lanes", "optimize"),
     ("problem",),
     ("estimate", "conditional", "arrays"),
-    ("lanes", "batch"),
+    ("lanes", "lane_programs", "stages", "batch"),
     ("inference", "bayes"),
     (
         "formula",

@@ -84,18 +84,23 @@ class Structure:
         return np.array([p.power for p in self.parameters])
 
     @property
-    def snaps(self) -> np.ndarray:
-        """(m,) whether θ = 0 may be tried for a small θ."""
-        return np.array([p.smooth for p in self._working], dtype=bool)
+    def columns(self) -> tuple[tuple[np.ndarray, ...], ...]:
+        """Positions in θ of the columns of every Λ, diagonal entry first, and of variances alone.
 
-    @property
-    def _working(self) -> list[Parameter]:
-        """What θ stands for: entries of Λ, all of which may vanish, in linear families."""
-        plain = Parameter("entry", "real", smooth=True)
+        The criterion is even and smooth in the common sign of each. Those of one unstructured Λ make a
+        group: in pivoted order the last of them are the first to vanish.
+        """
         out = []
-        for term in self.terms:
-            out += [plain] * term.n_params if term.family.linear else list(term.parameters)
-        return out + (list(self.residual.parameters) if self.residual else [])
+        for term, s in zip(self.terms, self.slices(), strict=True):
+            family, first = term.family, s.start
+            if isinstance(family, FactorFamily):
+                of = family.params(np.broadcast_to(np.arange(term.q), (term.q, term.q)))
+                columns = [first + np.flatnonzero(of == j) for j in range(term.q)]
+                out += [tuple(columns)] if family.basis == "triangular" else [(c,) for c in columns]
+            else:
+                out += [(np.array([first + k]),) for k, p in enumerate(term.parameters) if p.smooth]
+        own = self.residual.parameters if self.residual else ()
+        return (*out, *((np.array([self.tail.start + k]),) for k, p in enumerate(own) if p.smooth))
 
     def slices(self) -> list[slice]:
         """Where each term's parameters lie in θ and in d."""

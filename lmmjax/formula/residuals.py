@@ -93,7 +93,7 @@ def residual_columns(residual: Residual, table: Table, rows: np.ndarray) -> Resi
 def new_residuals(
     own: ResidualColumns, table: Table, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
-    """Group codes (m,), −1 for new groups, places and covariates of new rows."""
+    """Group codes (m,), −1 for new groups, places and covariates of new rows; 1 in place of their means."""
     design, correlation = own.design, own.residual.correlation
     assert design is not None
     codes = np.full(len(rows), -1)

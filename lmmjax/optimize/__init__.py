@@ -1,7 +1,7 @@
 """Minimisers: they know nothing of mixed models."""
 
 from lmmjax.optimize.lbfgs import lbfgs
-from lmmjax.optimize.newton import NewtonState, newton
+from lmmjax.optimize.newton import NewtonState, at_rest, newton, propose
 from lmmjax.optimize.status import Status
 
-__all__ = ["NewtonState", "Status", "lbfgs", "newton"]
+__all__ = ["NewtonState", "Status", "at_rest", "lbfgs", "newton", "propose"]

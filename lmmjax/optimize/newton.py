@@ -9,9 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lmmjax._linalg import ldl
-from lmmjax._types import Array, record
+from lmmjax._types import Array, namespace, record
 from lmmjax.optimize.status import Status
 
 Objective = Callable[[Array, Any], tuple[Array, Array, Array, Any]]
@@ -22,6 +23,9 @@ NEAR = 1e-4
 
 HOPELESS = 0.1
 """Rise of the objective, predicted of a projection, from which it is not."""
+
+CAUTION = 2.0
+"""How far below zero a square must be expected before zero is tried, in units of its value, doubled."""
 
 
 @record
@@ -68,6 +72,9 @@ def newton(
     refine: Callable[[Array, Any, Any, Array], tuple[Array, Any]] | None = None,
     every: int = 12,
     projections: tuple[Callable[[Array], Array], ...] = (),
+    columns: tuple[tuple[np.ndarray, ...], ...] = (),
+    early: Array | None = None,
+    resume: NewtonState | None = None,
 ) -> NewtonState:
     """Minimise a smooth function of x (m,), m ≥ 1.
 
@@ -84,30 +91,22 @@ def newton(
     projections : maps to nearby points (exact zeros), preferred when f is not worse there. The first is
         tried near the optimum, the others at it; one that leaves x alone, or of which a rise by `HOPELESS`
         is predicted, costs nothing.
+    columns : groups of sets of positions of coordinates in whose common sign f is even, of which the last
+        of a group may go to zero, then the one before it: see `vanishing`.
+    early : a decrement from which the next Newton step is taken and not looked at: converged then means
+        that it promises to be a minimum, and x is where it leads. The other fields belong to the last point.
+    resume : the state of a minimisation that reached its limit; it goes on to a higher `max_iter`.
 
     Source: Nocedal & Wright (2006), chapters 3.4 and 4, doi:10.1007/978-0-387-40065-5.
     """
     eps = float(jnp.finfo(x.dtype).eps)
     bound = eps**0.875 if tol is None else tol
-    zero, inf, no = jnp.zeros((), x.dtype), jnp.full((), jnp.inf, x.dtype), jnp.zeros((), bool)
-    aux = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(objective, x, context)[3])
-    start = NewtonState(
-        x=x,
-        f=inf,
-        gradient=jnp.zeros_like(x),
-        aux=aux,
-        context=context,
-        planned=x,
-        predicted=zero,
-        trial=x,
-        projecting=no,
-        projections=jnp.zeros((), jnp.int32),
-        renewed=no,
-        radius=zero + 1.0,
-        decrement=inf,
-        status=jnp.full((), Status.RUNNING, jnp.int32),
-        n_iter=jnp.zeros((), jnp.int32),
-    )
+    no = jnp.zeros((), bool)
+    if resume is None:
+        aux = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(objective, x, context)[3])
+        start = at_rest(x, context, aux)
+    else:
+        start = dataclasses.replace(resume, status=jnp.full((), Status.RUNNING, jnp.int32))
 
     def unfinished(state: NewtonState) -> Array:
         return (state.status == Status.RUNNING) & (state.n_iter < max_iter)
@@ -137,7 +136,7 @@ def newton(
         shorter = jnp.minimum(1.0, radius / jnp.where(length > 0, length, 1.0))
         shorter = jnp.where(state.projecting, 1.0, shorter)
 
-        new = propose(state.trial, gradient, hessian, radius)
+        new = propose(state.trial, gradient, hessian, radius, columns)
 
         def pick(a, b):
             return jnp.where(take, a, b)
@@ -158,15 +157,20 @@ def newton(
         tried, projecting = state.projections + state.projecting.astype(jnp.int32), no
         for k, projection in enumerate(projections):
             close = (decrement <= NEAR) & take & ~new.curved & ~renew
-            due = (tried == k) & (settled if k else close | settled)
             image = projection(x)
             step = image - x
             rise = gradient @ step + 0.5 * step @ hessian @ step
             moves = jnp.any(image != x) & ~(take & (rise > HOPELESS))
-            trial = jnp.where(due & moves, image, trial)
-            projecting = projecting | (due & moves)
-            tried = jnp.where(due & ~moves, k + 1, tried)
-        status = jnp.where(settled & ~projecting, Status.CONVERGED, Status.RUNNING)
+            due = (tried == k) & moves & (settled if k else close | settled)
+            trial = jnp.where(due, image, trial)
+            projecting = projecting | due
+            tried = jnp.where((tried == k) & settled & ~moves, k + 1, tried)
+        done = settled & ~projecting
+        if early is not None:
+            still = [jnp.all(p(planned) == planned) for p in projections[-1:]]
+            jump = take & ~new.curved & ~done & (decrement <= early) & jnp.all(jnp.stack([~no, *still]))
+            x, done = jnp.where(jump, planned, x), done | jump
+        status = jnp.where(done, Status.CONVERGED, Status.RUNNING)
         status = jnp.where(stuck, Status.STALLED, status)
         status = jnp.where(first & ~take, Status.NOT_FINITE, status)
         return NewtonState(
@@ -192,6 +196,29 @@ def newton(
     return dataclasses.replace(state, status=status.astype(jnp.int32))
 
 
+def at_rest(x: Array, context: Any, aux: Any) -> NewtonState:
+    """The state at x (m, ...) before anything is known of it."""
+    xp = namespace(x)
+    zero, no, none = (xp.zeros(x.shape[1:], kind) for kind in (x.dtype, bool, np.int32))
+    return NewtonState(
+        x=x,
+        f=zero + xp.inf,
+        gradient=xp.zeros_like(x),
+        aux=aux,
+        context=context,
+        planned=x,
+        predicted=zero,
+        trial=x,
+        projecting=no,
+        projections=none,
+        renewed=no,
+        radius=xp.ones_like(zero),
+        decrement=zero + xp.inf,
+        status=xp.full(x.shape[1:], Status.RUNNING, np.int32),
+        n_iter=none,
+    )
+
+
 @record
 class Proposal:
     """A trial point (m,), the decrease predicted of it, the Newton decrement, whether a pivot is negative."""
@@ -202,8 +229,38 @@ class Proposal:
     curved: Array
 
 
-def propose(x: Array, gradient: Array, hessian: Array, radius: Array) -> Proposal:
-    """The safeguarded Newton step from x (m,), no longer than the radius."""
+def vanishing(
+    x: Array, gradient: Array, hessian: Array, radius: Array, columns: tuple[tuple[np.ndarray, ...], ...]
+) -> Array:
+    """Which coordinates (m,) belong to columns that a model of f in their squares sends to zero.
+
+    Along t the column v enters as tv, and f is even in t. With u = t², ∂f/∂u = ½gᵀv and
+    ∂²f/∂u² = ¼(vᵀHv − gᵀv) at t = 1; the quadratic in u is convex with its minimum at u ≤ −½`CAUTION` where
+    (3 + `CAUTION`) gᵀv > (1 + `CAUTION`) vᵀHv. Newton's method in v itself goes there by thirds.
+    """
+    gone = jnp.zeros(x.shape, bool)
+    for group in columns:
+        behind = jnp.ones((), bool)
+        for column in reversed(group):
+            v, block = x[column], hessian[column][:, column]
+            slope, bend, size = gradient[column] @ v, v @ block @ v, v @ v
+            below = (3.0 + CAUTION) * slope > (1.0 + CAUTION) * bend
+            zero = behind & below & (bend > slope) & (size <= radius**2) & (size > 0)
+            hot = np.zeros(x.shape, bool)
+            hot[column] = True
+            gone = gone | (hot & zero)
+            behind = behind & (zero | (size == 0))
+    return gone
+
+
+def propose(
+    x: Array,
+    gradient: Array,
+    hessian: Array,
+    radius: Array,
+    columns: tuple[tuple[np.ndarray, ...], ...] = (),
+) -> Proposal:
+    """The safeguarded Newton step from x (m,), no longer than the radius; some `columns` may go to zero."""
     l_inv, pivots = ldl(hessian)
     reduced = l_inv @ gradient
     decrement = 0.5 * jnp.sum(reduced**2 / jnp.abs(pivots))
@@ -217,5 +274,13 @@ def propose(x: Array, gradient: Array, hessian: Array, radius: Array) -> Proposa
     escape = escape * (0.5 * radius / jnp.sqrt(jnp.sum(escape**2)))
     escape = jnp.where(escape @ gradient > 0, -escape, escape)
     step = jnp.where(curved & (length < 1e-3 * radius), escape, step)
+    if columns:
+        gone = vanishing(x, gradient, hessian, radius, columns)
+        held = jnp.where(jnp.logical_or(gone[:, None], gone[None, :]), jnp.eye(len(x), dtype=x.dtype), hessian)
+        rest = jnp.where(gone, x, gradient - hessian @ jnp.where(gone, x, 0.0))
+        l_inv, pivots = ldl(held)
+        other = -l_inv.T @ ((l_inv @ rest) / jnp.abs(pivots))
+        fits = jnp.logical_and(jnp.any(gone), jnp.sum(other**2) <= radius**2)
+        step = jnp.where(fits, other, step)
     predicted = -(gradient @ step + 0.5 * step @ hessian @ step)
     return Proposal(x + step, predicted, decrement, curved)

@@ -236,11 +236,6 @@ class ResidualStructure:
         return all(p.power == 1.0 for p in self.parameters)
 
     @property
-    def start(self) -> np.ndarray:
-        """(k,) first start of every parameter."""
-        return np.array([p.starts[0] for p in self.parameters])
-
-    @property
     def markov(self) -> bool:
         """Whether rows can be decorrelated one after another."""
         return self.residual.correlation is None or self.residual.correlation.markov
