@@ -99,10 +99,21 @@ def lanes_parts(
         [1.0 * (i == j) + jnp.sum(d[:, :, None] * curves[:, i, j], axis=1) for j in range(q)]
         for i in range(q)
     ]
+    one = 1.0 + 0.0 * reml
+
+    def keep(x: Array) -> Array:
+        """x, computed once: XLA repeats sums and products for every user, but no division."""
+        return x / one
+
     logdet, h = _inverse(b)
+    h = [[keep(h[min(i, j)][max(i, j)]) for j in range(q)] for i in range(q)]
     logdet = jnp.sum(count * logdet, axis=-1)
 
-    c_pairs = jnp.stack([_pair(c_x, a, b_) for a, b_ in pairs], axis=3).reshape(designs, p * p, -1)
+    upper = [(i, k) for i in range(p) for k in range(i, p)]
+    # C_aᵀC_b + C_bᵀC_a, halved for a = b, by its entries on and above the diagonal
+    c_pairs = jnp.stack([_pair(c_x, a, b_, upper) for a, b_ in pairs], axis=2).reshape(
+        designs, len(upper), -1
+    )
     c_rows = jnp.swapaxes(c_x, 1, 2).reshape(designs, p, -1)
 
     def over(weights: list[Array], rows: Array) -> Array:
@@ -118,8 +129,12 @@ def lanes_parts(
             return (values @ rows[0]).reshape(lanes, blocks, groups)
         return jnp.sum(values[:, :, None] * rows, axis=1).reshape(lanes, blocks, groups)
 
+    square = np.zeros((p, p), int)
+    for k, (i, l) in enumerate(upper):
+        square[i, l] = square[l, i] = k
+
     def over_xx(weights: list[Array]) -> Array:
-        return over(weights, c_pairs).reshape(-1, p, p)
+        return over(weights, c_pairs)[:, square]
 
     def over_x(weights: list[Array]) -> Array:
         return over(weights, c_rows)
@@ -129,19 +144,23 @@ def lanes_parts(
     xx = within_xx + over_xx([h[a][b_] for a, b_ in pairs])
     xy = within_xy + over_x(hy)
     yy = within_yy + jnp.sum(_sum(hy[a] * y[a] for a in range(q)), axis=-1)
-    fit = _profiles(jnp.broadcast_to(xx, (lanes, p, p)), xy, yy, 1.0 + 0.0 * reml)
+    fit = _profiles(jnp.broadcast_to(xx, (lanes, p, p)), xy, yy, one)
 
     shift = back(fit.beta, c_rows, q)
     e = [y[a] - shift[:, a] for a in range(q)]
     w = [_sum(h[a][b_] * e[b_] for b_ in range(q)) for a in range(q)]
-    t = [_sum(r[:, a, i] * w[i] for i in range(a + 1)) for a in range(q)]
-    j = [[_sum(r[:, a, k] * h[k][i] for k in range(a + 1)) for i in range(q)] for a in range(q)]
-    u = [[_sum(j[a][k] * r[:, b_, k] for k in range(b_ + 1)) for b_ in range(q)] for a in range(q)]
-    s = back(fit.xx_inv.reshape(lanes, p * p), c_pairs, len(pairs))
+    t = [keep(_sum(r[:, a, i] * w[i] for i in range(a + 1))) for a in range(q)]
+    j = [[keep(_sum(r[:, a, k] * h[k][i] for k in range(a + 1))) for i in range(q)] for a in range(q)]
+    u = [[keep(_sum(j[a][k] * r[:, b_, k] for k in range(b_ + 1))) for b_ in range(a + 1)] for a in range(q)]
+    u = [[u[max(a, b_)][min(a, b_)] for b_ in range(q)] for a in range(q)]
+    doubled = np.array([1.0 if i == k else 2.0 for i, k in upper])
+    packed = fit.xx_inv[:, [i for i, _ in upper], [k for _, k in upper]] * jnp.asarray(doubled, d.dtype)[None]
+    s = back(packed, c_pairs, len(pairs))
     # c_pairs holds C_aᵀC_b + C_bᵀC_a off the diagonal: twice the bilinear form
     forms = {pair: s[:, k] * (1.0 if pair[0] == pair[1] else 0.5) for k, pair in enumerate(pairs)}
     js = [[_sum(j[a][k] * forms[min(k, i), max(k, i)] for k in range(q)) for i in range(q)] for a in range(q)]
-    big_q = [[_sum(js[a][i] * j[b_][i] for i in range(q)) for b_ in range(q)] for a in range(q)]
+    big_q = [[keep(_sum(js[a][i] * j[b_][i] for i in range(q))) for b_ in range(a + 1)] for a in range(q)]
+    big_q = [[big_q[max(a, b_)][min(a, b_)] for b_ in range(q)] for a in range(q)]
 
     def total(x: Array) -> Array:
         return jnp.sum(x, axis=-1)
@@ -253,10 +272,11 @@ def _inverse(b: list[list[Array]]) -> tuple[Array, list[list[Array]]]:
     return logdet, [[-x for x in row] for row in b]
 
 
-def _pair(c: Array, a: int, b: int) -> Array:
-    """C_aᵀC_b + C_bᵀC_a (S, p, p, G), halved for a = b."""
-    product = c[:, a, :, None] * c[:, b, None]
-    return product if a == b else product + jnp.swapaxes(product, 1, 2)
+def _pair(c: Array, a: int, b: int, entries: list[tuple[int, int]]) -> Array:
+    """Some entries of C_aᵀC_b + C_bᵀC_a, halved for a = b: (S, k, G)."""
+    one, two = (np.array(part, int) for part in zip(*entries, strict=True)) if entries else ([], [])
+    product = c[:, a][:, one] * c[:, b][:, two]
+    return product if a == b else product + c[:, a][:, two] * c[:, b][:, one]
 
 
 def _sum(items) -> Array:

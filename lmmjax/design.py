@@ -153,7 +153,7 @@ def _check_term(term: RandomTerm, n: int, weighted: bool) -> None:
     if n > 0 and (term.codes.min() < 0 or term.codes.max() >= term.n_groups):
         raise ValueError(f"{term.name}: group codes must lie in 0 … {term.n_groups - 1}")
     term.family.check(term.q, term.name)
-    occupied = len(np.unique(term.codes))
+    occupied = int(np.count_nonzero(np.bincount(term.codes)))
     # a pattern of covariances may tell as many coefficients as observations from the residual
     if occupied * term.q >= n and not weighted and term.family.linear:
         raise ValueError(

@@ -250,18 +250,28 @@ def start_floor(split: CriterionParts, problem: Problem) -> Array:
     return jnp.clip(share, 1e-6, START_FLOOR)
 
 
-def descend(problem: Problem, state: NewtonState, max_iter: Array, early: Array) -> NewtonState:
-    """Newton steps from a state, or, before the first evaluation, from its x or where that is NaN the start.
+RESUME, RENEW, START = range(3)
+"""Where `descend` begins: where the state is; at its x, in new coordinates; at the moment start."""
 
-    Keeps nothing but the point: for many lanes, a few steps at a time. See `newton` for `early`.
+
+def descend(problem: Problem, state: NewtonState, begin: Array, max_iter: Array, early: Array) -> NewtonState:
+    """Newton steps from a state; `begin` says how, the same for all lanes. See `newton` for `early`.
+
+    Keeps nothing but the point: for many lanes, a few steps at a time.
     """
-    x, turns, first = state.x, state.context, state.n_iter == 0
-    fresh = jnp.isnan(x[0])
-    safe = jnp.where(fresh, 0.0, x).astype(x.dtype)
-    given = problem.structure.pivoted(entries(problem, safe, turns))
-    begin = jax.tree.map(partial(jnp.where, fresh), moment_start(problem), given)
-    x, turns = jax.tree.map(partial(jnp.where, first), begin, (x, turns))
-    trial, planned = (jnp.where(first, x, a) for a in (state.trial, state.planned))
+
+    def resume() -> tuple:
+        return state.x, state.context, state.trial, state.planned
+
+    def renew() -> tuple:
+        x, turns = problem.structure.pivoted(entries(problem, state.x, state.context))
+        return x, turns, x, x
+
+    def start() -> tuple:
+        x, turns = moment_start(problem)
+        return x, turns, x, x
+
+    x, turns, trial, planned = jax.lax.switch(begin, (resume, renew, start))
     state = dataclasses.replace(state, x=x, context=turns, trial=trial, planned=planned)
 
     def bare(theta, turns):

@@ -11,11 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from lmmjax._compile import quick_jit
 from lmmjax._types import Array
 from lmmjax.estimate import conclude, descend, finish
 from lmmjax.gram import CrossProducts
 from lmmjax.gram.grouped import SHORT
-from lmmjax.lanes import axes_of, each, pad, padded, take_lanes
+from lmmjax.lanes import axes_of, each, in_x64, pad, padded, take_lanes
 from lmmjax.problem import Problem
 from lmmjax.unroll import Elements, unroll
 
@@ -27,14 +28,31 @@ def call(name: str, size: int, problem: Problem, *lanes: Any, shared: tuple = ()
     count = jax.tree.leaves(problem.origin)[0].shape[-1]
     problem, lanes = padded(problem, size - count), jax.tree.map(lambda a: pad(a, size - count), lanes)
     function = _compiled(name, unrollable(take_lanes(problem, 0).shared), len(lanes))
-    one = np.ones((), problem.n.dtype)
+    arguments = np.ones((), problem.n.dtype), problem, lanes, shared
+    key = _signature(name, arguments)
     if jax.local_device_count() > 1:
         problem, lanes = each(problem, lambda _, field: _sharded(field)), _sharded(lanes)
-    with _compiling(function, size):
-        result = function(one, problem, lanes, shared)
+        arguments = arguments[0], problem, lanes, shared
+    with _compiling(key):
+        result = function(*arguments)
     return jax.tree.map(
         lambda leaf: _joined(leaf, count), result, is_leaf=lambda leaf: isinstance(leaf, Elements)
     )
+
+
+def foresee(name: str, size: int, problem: Problem, *lanes: Any, shared: tuple = ()) -> None:
+    """Compile in the background what a `call` will need: tracing one program overlaps compiling another."""
+    full = padded(problem, size - jax.tree.leaves(problem.origin)[0].shape[-1])
+    wide = jax.tree.map(lambda a: pad(a, size - a.shape[-1]), lanes)
+    if _signature(name, (np.ones((), problem.n.dtype), full, wide, shared)) not in _ready:
+        task = in_x64(lambda: call(name, size, problem, *lanes, shared=shared))
+        threading.Thread(target=task).start()
+
+
+def _signature(name: str, arguments: tuple) -> tuple:
+    """What a compiled program is chosen by."""
+    leaves, structure = jax.tree.flatten(arguments)
+    return name, structure, tuple((np.shape(a), a.dtype.char) for a in leaves)
 
 
 def _joined(leaf: Any, count: int) -> np.ndarray:
@@ -66,18 +84,19 @@ def _sharded(tree: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _compiling(function: Callable, size: int) -> Iterator[None]:
+def _compiling(key: tuple) -> Iterator[None]:
     """Lets one thread at a time make the first call of a program, so that none is compiled twice."""
-    key = (id(function), size)
     if key in _ready:
         yield
         return
     with _lock:
+        lock = _locks.setdefault(key, threading.Lock())
+    with lock:
         yield
         _ready.add(key)
 
 
-_lock, _ready = threading.Lock(), set()
+_lock, _locks, _ready = threading.Lock(), {}, set()
 
 
 @cache
@@ -88,4 +107,4 @@ def _compiled(name: str, unrolled: bool, lanes: int) -> Callable:
         axes = (None, axes_of(problem), *(-1 for _ in rest), *(None for _ in shared))
         return jax.vmap(inner, in_axes=axes, out_axes=-1)(one, problem, *rest, *shared)
 
-    return jax.jit(mapped)
+    return quick_jit(mapped) if jax.default_backend() == "cpu" else jax.jit(mapped)

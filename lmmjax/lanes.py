@@ -15,7 +15,7 @@ from lmmjax.problem import Problem
 LANES, FEWEST = 2048, 16
 """Responses advanced by one call, at most and at least."""
 
-WORKING_SET = 100_000
+WORKING_SET = 400_000
 """Elements of one vector over the responses of a call that the second-level cache holds with its fellows."""
 
 
@@ -91,3 +91,16 @@ def put(tree: Any, where: np.ndarray, part: Any) -> None:
     """Replace the lanes `where` of NumPy arrays."""
     for old, new in zip(jax.tree.leaves(tree), jax.tree.leaves(part), strict=True):
         old[..., where] = new
+
+
+def in_x64(function: Callable) -> Callable:
+    """`function` under 64-bit JAX and without NumPy's warnings, which are settings of the thread.
+
+    A response that overflows gets a status; it needs no warning of its own.
+    """
+
+    def inside(*args: Any) -> Any:
+        with jax.enable_x64(True), np.errstate(all="ignore"):
+            return function(*args)
+
+    return inside

@@ -17,14 +17,17 @@ import jax
 import numpy as np
 
 from lmmjax.covariance import Structure
-from lmmjax.estimate import Estimate
-from lmmjax.lane_programs import call
-from lmmjax.lanes import blocks, cast, join_lanes, put, some_lanes, take_lanes
+from lmmjax.estimate import RENEW, RESUME, START, Estimate
+from lmmjax.lane_programs import call, foresee
+from lmmjax.lanes import blocks, cast, in_x64, join_lanes, put, some_lanes, take_lanes
 from lmmjax.optimize import NewtonState, Status, at_rest
 from lmmjax.problem import Problem
 
-STAGES = (4, 6, 12, 12, 12, 100)
-"""Evaluations of the criterion that the stages allow each of their lanes."""
+FIRST, PERIOD = 3, 12
+"""Evaluations before lanes are gathered, and those after which a slow lane takes new coordinates."""
+
+CROWD = 4
+"""While more than so many calls are needed for the lanes that are left, they are gathered every time."""
 
 EARLY = 1e-8
 """Decrement from which the step that is left is taken without a look, and its end certified by `conclude`."""
@@ -60,7 +63,9 @@ def fit_lanes(
         if not problem.structure.n_params:
             return (problem,)
         state = _standing(problem.structure, part.stop - part.start, start, run.dtype)
-        return problem, run.stage(problem, state, STAGES[0], EARLY)
+        if part.start == 0:
+            foresee("conclude", size, problem, cast(state, problem.n.dtype), shared=(run.bound(problem),))
+        return problem, run.stage(problem, state, RENEW if start is not None else START, FIRST, EARLY)
 
     problem, *begun = join_lanes(list(pool.map(in_x64(begin), list(blocks(total, size)))))
     if not begun:
@@ -93,40 +98,43 @@ class _Run:
         """`function` of every block of `total` lanes, joined."""
         return join_lanes(list(self.pool.map(in_x64(function), list(blocks(total, self.size)))))
 
-    def stage(self, problem: Problem, state: NewtonState, limit: int, early: float) -> NewtonState:
+    def stage(
+        self, problem: Problem, state: NewtonState, begin: int, limit: int, early: float
+    ) -> NewtonState:
         """Up to `limit` evaluations in all for lanes of one block."""
-        most = np.int32(min(limit, self.max_iter))
-        return call(
-            "descend", self.size, cast(problem, self.dtype), state, shared=(most, self.dtype.type(early))
-        )
+        shared = np.int32(begin), np.int32(min(limit, self.max_iter)), self.dtype.type(early)
+        return call("descend", self.size, cast(problem, self.dtype), state, shared=shared)
 
     def later(self, problem: Problem, state: NewtonState, early: float) -> NewtonState:
         """The later stages, each for the lanes that are left; all of these have used as many evaluations."""
-        left = np.flatnonzero(state.status == Status.ITERATION_LIMIT)
-        for k, more in enumerate(STAGES[1:]):
-            used = int(state.n_iter[left[0]]) if len(left) else 0
-            limit = min(more, self.max_iter - used)
-            if not len(left) or limit <= 0:
-                break
-            # a slow lane goes on in new coordinates
-            renew = k > 0 and used > 0
-            if not renew:
-                limit += used
+        left, base = np.flatnonzero(state.status == Status.ITERATION_LIMIT), 0
+        while len(left) and (used := int(state.n_iter[left[0]])) < self.max_iter:
+            renew = used - base in (0, PERIOD)
+            base = used if renew else base
+            more = 1 if len(left) > CROWD * self.size else PERIOD - (used - base)
+            limit = min(used + more, self.max_iter) - base
 
-            def some(part: slice, left: np.ndarray = left, renew: bool = renew, limit: int = limit) -> Any:
+            def some(part: slice, left=left, renew=renew, base=base, limit=limit) -> NewtonState:
                 lanes = left[part]
                 own = some_lanes(state, lanes)
-                return self.stage(take_lanes(problem, lanes), _restarted(own) if renew else own, limit, early)
+                own = (
+                    _restarted(own) if renew else dataclasses.replace(own, n_iter=own.n_iter - np.int32(base))
+                )
+                return self.stage(take_lanes(problem, lanes), own, RENEW if renew else RESUME, limit, early)
 
             new = self.over(len(left), some)
-            new = dataclasses.replace(new, n_iter=new.n_iter + used * renew)
+            new = dataclasses.replace(new, n_iter=new.n_iter + np.int32(base))
             put(state, left, new)
             left = left[new.status == Status.ITERATION_LIMIT]
         return state
 
+    def bound(self, problem: Problem) -> np.floating:
+        """The decrement of the certificate."""
+        return problem.n.dtype.type(CERTIFIED * float(np.finfo(self.dtype).eps) ** 0.875)
+
     def conclude(self, problem: Problem, state: NewtonState) -> Estimate:
         """The records of the fits, certified."""
-        bound = problem.n.dtype.type(CERTIFIED * float(np.finfo(self.dtype).eps) ** 0.875)
+        bound = self.bound(problem)
         state = cast(state, problem.n.dtype)
 
         def end(part: slice) -> Estimate:
@@ -149,8 +157,8 @@ if hasattr(os, "register_at_fork"):
 
 
 def _standing(structure: Structure, lanes: int, start: np.ndarray | None, dtype: np.dtype) -> NewtonState:
-    """The states of lanes before their first evaluation, at `start` (m,) or, as NaN, the moment start."""
-    first = np.full(structure.n_params, np.nan) if start is None else start
+    """The states of lanes before their first evaluation, at `start` (m,) or where it does not matter."""
+    first = np.zeros(structure.n_params) if start is None else start
     turns = [np.eye(term.q) for term in structure.terms]
     x, *turns = (np.repeat(np.asarray(a, dtype)[..., None], lanes, axis=-1) for a in (first, *turns))
     return at_rest(x, tuple(turns), ())
@@ -160,16 +168,3 @@ def _restarted(state: NewtonState) -> NewtonState:
     """States at the same points, of which nothing is known."""
     unfinished = np.full_like(state.status, Status.ITERATION_LIMIT)
     return dataclasses.replace(at_rest(state.x, state.context, ()), status=unfinished)
-
-
-def in_x64(function: Callable) -> Callable:
-    """`function` under 64-bit JAX and without NumPy's warnings, which are settings of the thread.
-
-    A response that overflows gets a status; it needs no warning of its own.
-    """
-
-    def inside(*args: Any) -> Any:
-        with jax.enable_x64(True), np.errstate(all="ignore"):
-            return function(*args)
-
-    return inside

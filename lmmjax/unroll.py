@@ -43,7 +43,7 @@ MOVES = frozenset(
 
 CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr"}
 
-WHOLE = frozenset(["while", "custom_vmap_call"])
+WHOLE = frozenset(["while", "cond", "custom_vmap_call"])
 """Primitives that take arrays as they are; `custom_vmap_call` brings its own rule for many responses."""
 
 REDUCTIONS = {
@@ -155,6 +155,8 @@ class _Interpreter:
             return self.evaluate(inner.jaxpr, inner.consts, args)
         if name == "while":
             return self.loop(params, args)
+        if name == "cond":
+            return self.branch(params["branches"], args)
         if name == "optimization_barrier":
             return [_map(self.hold, a) for a in args]
         if name in MOVES:
@@ -187,28 +189,44 @@ class _Interpreter:
         cond_consts, body_consts, carry = args[:first], args[first:second], args[second:]
         kinds = [v.aval for v in body.jaxpr.outvars]
 
-        def flatten(arrays: list[np.ndarray]) -> list[Any]:
-            pairs = zip(arrays, kinds, strict=True)
-            return [jnp.asarray(e, kind.dtype) for a, kind in pairs for e in _unpacked(a).ravel()]
-
-        def restore(flat: list[Any]) -> list[np.ndarray]:
-            items, out = iter(flat), []
-            for kind in kinds:
-                a = np.empty(kind.shape, dtype=object)
-                for index in np.ndindex(a.shape):
-                    a[index] = next(items)
-                out.append(a)
-            return out
-
         def run_cond(flat: list[Any]) -> Any:
-            return jnp.asarray(
-                self.evaluate(cond.jaxpr, cond.consts, cond_consts + restore(flat))[0][()], bool
-            )
+            found = self.evaluate(cond.jaxpr, cond.consts, cond_consts + _restore(flat, kinds))
+            return jnp.asarray(_unpacked(found[0])[()], bool)
 
         def run_body(flat: list[Any]) -> list[Any]:
-            return flatten(self.evaluate(body.jaxpr, body.consts, body_consts + restore(flat)))
+            return _flatten(
+                self.evaluate(body.jaxpr, body.consts, body_consts + _restore(flat, kinds)), kinds
+            )
 
-        return restore(jax.lax.while_loop(run_cond, run_body, flatten(carry)))
+        return _restore(jax.lax.while_loop(run_cond, run_body, _flatten(carry, kinds)), kinds)
+
+    def branch(self, branches: Any, args: list[Any]) -> list[Any]:
+        """A choice that is the same for all responses, or else both sides are computed."""
+        kinds = [v.aval for v in branches[0].jaxpr.outvars]
+
+        def run(closed: Any) -> Callable[[], list[Any]]:
+            # evaluation unpacks what it is given in place
+            return lambda: _flatten(self.evaluate(closed.jaxpr, closed.consts, list(args[1:])), kinds)
+
+        index = _unpacked(args[0])[()]
+        return _restore(jax.lax.switch(jnp.asarray(index, np.int32), [run(b) for b in branches]), kinds)
+
+
+def _flatten(arrays: list[Any], kinds: list[Any]) -> list[Any]:
+    """The elements of all arrays."""
+    pairs = zip(arrays, kinds, strict=True)
+    return [jnp.asarray(e, kind.dtype) for a, kind in pairs for e in _unpacked(a).ravel()]
+
+
+def _restore(flat: list[Any], kinds: list[Any]) -> list[np.ndarray]:
+    """Arrays of elements from all their elements."""
+    items, out = iter(flat), []
+    for kind in kinds:
+        a = np.empty(kind.shape, dtype=object)
+        for index in np.ndindex(a.shape):
+            a[index] = next(items)
+        out.append(a)
+    return out
 
 
 def _converter(dtype: np.dtype) -> Callable:
@@ -357,6 +375,7 @@ ELEMENTWISE: dict[str, Callable[[dict[str, Any]], Callable]] = {
     "stop_gradient": lambda _: lambda x: x,
     "reshard": lambda _: lambda x: x,
     "pow": lambda _: _raise,
+    "clamp": lambda _: lambda low, x, high: jnp.minimum(jnp.maximum(x, low), high),
 }
 for _name, _function in {
     "log": jnp.log,

@@ -37,12 +37,14 @@ def test_numbers_of_patterns_in_one_bucket_share_a_program():
     assert estimate_jit.cache_size() == before
 
 
-def test_bucket_wastes_at_most_half():
+def test_buckets_are_few_and_waste_little():
     sizes = np.array([bucket(k) for k in range(1, 3000)])
     k = np.arange(1, 3000)
     assert np.all(sizes >= k)
     assert np.all(sizes[2:] < 1.5 * k[2:])
-    assert len(np.unique(sizes)) < 25
+    assert np.all(sizes[32:] <= 1.125 * k[32:])
+    # two an octave up to 32, eight beyond
+    assert len(np.unique(sizes)) <= 10 + 8 * 7
 
 
 def test_batches_of_near_sizes_share_a_program():

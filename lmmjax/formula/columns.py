@@ -129,7 +129,7 @@ def _kind(values: pd.Series, name: str) -> pd.Series:
         return pd.Series(np.asarray(values, dtype=np.float64))
     if api.is_datetime64_any_dtype(dtype) or api.is_timedelta64_dtype(dtype):
         return values
-    inferred = api.infer_dtype(values, skipna=False)
+    inferred = "string" if isinstance(dtype, pd.StringDtype) else api.infer_dtype(values, skipna=False)
     if inferred == "boolean":
         return values.astype(bool)
     if inferred in _NUMBERS:
@@ -140,23 +140,35 @@ def _kind(values: pd.Series, name: str) -> pd.Series:
 
 def _factorize(values: pd.Series, name: str) -> tuple[np.ndarray, pd.Index]:
     """Codes and levels, sorted (by their text if they cannot be compared)."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return _categories(values)
     try:
         codes, uniques = pd.factorize(values)
     except TypeError:
         raise ValueError(f"column {name!r} has values that are no labels, such as lists") from None
-    labels = np.asarray(uniques)
-    if labels.dtype.kind == "f" and np.all(labels == np.round(labels)) and np.all(np.abs(labels) < 2**53):
-        labels = labels.astype(np.int64)
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        order = np.argsort(values.cat.categories.get_indexer(uniques))
-    else:
-        try:
-            order = np.argsort(labels, kind="stable")
-        except TypeError:
-            order = np.argsort([str(label) for label in labels], kind="stable")
+    labels = _whole(np.asarray(uniques))
+    try:
+        order = np.argsort(labels, kind="stable")
+    except TypeError:
+        order = np.argsort([str(label) for label in labels], kind="stable")
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
     return rank[codes], pd.Index(labels[order])
+
+
+def _categories(values: pd.Series) -> tuple[np.ndarray, pd.Index]:
+    """Codes of the categories that occur, in their order; missing values get −1."""
+    codes = values.cat.codes.to_numpy().astype(np.int64)
+    used = np.bincount(codes[codes >= 0], minlength=len(values.cat.categories)) > 0
+    rank = np.append(np.cumsum(used) - 1, -1)
+    return rank[codes], pd.Index(_whole(np.asarray(values.cat.categories)[used]))
+
+
+def _whole(labels: np.ndarray) -> np.ndarray:
+    """Labels that are whole numbers as integers."""
+    if labels.dtype.kind == "f" and np.all(labels == np.round(labels)) and np.all(np.abs(labels) < 2**53):
+        return labels.astype(np.int64)
+    return labels
 
 
 @dataclass(frozen=True, eq=False)

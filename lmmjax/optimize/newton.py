@@ -276,7 +276,9 @@ def propose(
     step = jnp.where(curved & (length < 1e-3 * radius), escape, step)
     if columns:
         gone = vanishing(x, gradient, hessian, radius, columns)
-        held = jnp.where(jnp.logical_or(gone[:, None], gone[None, :]), jnp.eye(len(x), dtype=x.dtype), hessian)
+        held = jnp.where(
+            jnp.logical_or(gone[:, None], gone[None, :]), jnp.eye(len(x), dtype=x.dtype), hessian
+        )
         rest = jnp.where(gone, x, gradient - hessian @ jnp.where(gone, x, 0.0))
         l_inv, pivots = ldl(held)
         other = -l_inv.T @ ((l_inv @ rest) / jnp.abs(pivots))
