@@ -136,7 +136,8 @@ def newton(
         shorter = jnp.minimum(1.0, radius / jnp.where(length > 0, length, 1.0))
         shorter = jnp.where(state.projecting, 1.0, shorter)
 
-        new = propose(state.trial, gradient, hessian, radius, columns)
+        back = recalled(state, f, hessian, jnp.logical_or(first, state.projecting)) if columns else None
+        new = propose(state.trial, gradient, hessian, radius, columns, back)
 
         def pick(a, b):
             return jnp.where(take, a, b)
@@ -253,14 +254,33 @@ def vanishing(
     return gone
 
 
+def recalled(state: NewtonState, f: Array, hessian: Array, not_now: Array) -> Array:
+    """What to add (m,) to a trial in which columns v went to zero that should have stopped on the way.
+
+    Along tv, with u = t², ∂f/∂u was b = ½gᵀv at u = 1, and is a = ½vᵀHv at u = 0. Where b > 0 > a the minimum
+    lies between: that of the cubic with these values and slopes (Nocedal & Wright, equation 3.59).
+    """
+    v = jnp.where((state.x != 0) & (state.trial == 0), state.x, 0.0).astype(state.x.dtype)
+    a, b = 0.5 * (v @ hessian @ v), 0.5 * (state.gradient @ v)
+    between = (a < 0) & (b > 0) & ~not_now
+    one = a + b - 3.0 * (state.f - f)
+    two = jnp.sqrt(jnp.where(between, one * one - a * b, 1.0))
+    u = 1.0 - (b + two - one) / jnp.where(between, b - a + 2.0 * two, 1.0)
+    return jnp.sqrt(jnp.where(between, jnp.clip(u, 0.01, 1.0), 0.0)) * v
+
+
 def propose(
     x: Array,
     gradient: Array,
     hessian: Array,
     radius: Array,
     columns: tuple[tuple[np.ndarray, ...], ...] = (),
+    back: Array | None = None,
 ) -> Proposal:
-    """The safeguarded Newton step from x (m,), no longer than the radius; some `columns` may go to zero."""
+    """The safeguarded Newton step from x (m,), no longer than the radius; some `columns` may go to zero.
+
+    With `back` (m,) not zero the step is Newton's and this, and nothing else.
+    """
     l_inv, pivots = ldl(hessian)
     reduced = l_inv @ gradient
     decrement = 0.5 * jnp.sum(reduced**2 / jnp.abs(pivots))
@@ -284,5 +304,8 @@ def propose(
         other = -l_inv.T @ ((l_inv @ rest) / jnp.abs(pivots))
         fits = jnp.logical_and(jnp.any(gone), jnp.sum(other**2) <= radius**2)
         step = jnp.where(fits, other, step)
+    if back is not None:
+        plain = newton_step * jnp.minimum(1.0, radius / jnp.where(length > 0, length, 1.0))
+        step = jnp.where(jnp.any(back != 0), plain + back, step)
     predicted = -(gradient @ step + 0.5 * step @ hessian @ step)
     return Proposal(x + step, predicted, decrement, curved)
