@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -160,7 +161,7 @@ class Model:
             )
         with jax.enable_x64(True):
             problem = self.problem(y, reml)
-            starts = [first] if start is not None else [first, *self._other_starts(problem)]
+            starts = [first] if start is not None else [first, *self._other_starts]
             results = [estimate_jit(problem, s, method=method, max_iter=max_iter) for s in starts]
             result = min(results, key=lambda r: (int(r.status) != Status.CONVERGED, float(r.deviance)))
             return Fit(self, y, jax.tree.map(np.asarray, result), reml, name)
@@ -192,16 +193,15 @@ class Model:
         """
         return moments(self, self._response(), kind, prior, iterate, truncate, max_iter)
 
-    def _other_starts(self, problem: Problem) -> list[np.ndarray]:
+    @cached_property
+    def _other_starts(self) -> list[np.ndarray]:
         """θ at zero and near it, and the further starts of every parameter: they reach other optima."""
-        structure, many = (
-            problem.structure,
-            min((t.n_groups for t in self.design.terms), default=MANY) >= MANY,
-        )
-        if not structure.n_params or problem.shared.costly or (many and structure.linear):
+        structure = self.design.structure
+        many = min((t.n_groups for t in self.design.terms), default=MANY) >= MANY
+        if not structure.n_params or self.maker.prepared.shared.costly or (many and structure.linear):
             return []
         chosen, starts = structure.components, []
-        outward = np.asarray(structure.entry_map(problem.basis.outward))
+        outward = np.asarray(structure.entry_map(self.maker.basis.outward))
         for k in range(1, max(len(p.starts) for p in structure.parameters)):
             d = np.asarray(structure.prior(float)).copy()
             rest = np.setdiff1d(np.arange(structure.n_params), chosen)
