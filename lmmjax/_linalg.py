@@ -114,17 +114,27 @@ def ldl(a: Array) -> tuple[Array, Array]:
 
 def psd_cholesky(a: Array, rtol: float) -> Array:
     """Lower factor (q, q) of a positive semi-definite a; pivots not above rtol·a_jj are set to zero."""
-    q = a.shape[0]
+    q, xp = a.shape[0], namespace(a)
     columns = []
     diagonal = [a[j, j] for j in range(q)]
     for j in range(q):
         good = a[j, j] > rtol * diagonal[j]
-        root = jnp.sqrt(jnp.where(good, a[j, j], 1.0))
-        keep = jnp.asarray(np.arange(q) >= j, dtype=a.dtype)
-        column = jnp.where(good, keep * a[:, j] / root, 0.0).astype(a.dtype)
+        root = xp.sqrt(xp.where(good, a[j, j], 1.0))
+        keep = xp.asarray(np.arange(q) >= j, dtype=a.dtype)
+        column = xp.where(good, keep * a[:, j] / root, 0.0).astype(a.dtype)
         columns.append(column)
         a = a - column[:, None] * column[None, :]
-    return jnp.stack(columns, axis=1)
+    return xp.stack(columns, axis=1)
+
+
+def block_diagonal(blocks: list[Array]) -> Array:
+    """Square blocks along the diagonal of a matrix of zeros."""
+    xp, total = namespace(*blocks), sum(len(block) for block in blocks)
+    rows, first = [], 0
+    for block in blocks:
+        rows.append(xp.pad(block, ((0, 0), (first, total - first - len(block)))))
+        first += len(block)
+    return xp.concatenate(rows)
 
 
 def diagonal(a: Array) -> Array:

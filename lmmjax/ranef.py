@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lmmjax.conditional import Modes, modes_at
@@ -20,7 +19,7 @@ def fitted_modes(model: Model, y: np.ndarray, estimate: Estimate, reml: bool) ->
     """Modes, conditional and prediction error variances of every random term, at the estimates for y (n,)."""
     problem = model.expanded(y, reml)
     with jax.enable_x64(True):
-        d = internal_parameters(problem, jnp.asarray(estimate.psi))
+        d = internal_parameters(problem, np.asarray(estimate.psi))
         relative = tuple(np.asarray(matrix) for matrix in problem.structure.matrices(d))
         projections = jax.tree.map(np.asarray, problem.shared.project(d, problem.response))
     modes = modes_at(problem, projections, relative, estimate)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax._linalg import diagonal, pivot_order, psd_cholesky
+from lmmjax._linalg import block_diagonal, diagonal, pivot_order, psd_cholesky
 from lmmjax._types import Array, namespace
 from lmmjax.covariance.base import CovarianceFamily, FactorFamily
 from lmmjax.covariance.parameter import Parameter
@@ -246,19 +246,17 @@ class Structure:
 
     def entry_map(self, bases: tuple[Array, ...]) -> Array:
         """The (m, m) matrix that takes d to that of b D bᵀ; a structured family allows scalar b only."""
-        dtype = bases[0].dtype if bases else None
-        total = self.n_params
-        out = jnp.zeros((total, total), dtype)
-        for term, b, s in zip(self.terms, bases, self.slices(), strict=True):
+        xp, blocks = namespace(*bases), []
+        for term, b in zip(self.terms, bases, strict=True):
             if isinstance(term.family, FactorFamily):
                 units = term.family.units(term.q).astype(b.dtype)
                 moved = [term.family.natural(b @ unit @ b.T) for unit in units]
-                out = out.at[s, s].set(jnp.stack(moved, axis=1))
+                blocks.append(xp.stack(moved, axis=1))
             else:
-                ones = jnp.ones(term.n_params, dtype)
-                out = out.at[s, s].set(jnp.diag(_scaled(term, ones, b[0, 0])))
-        tail = np.arange(self.tail.start, self.tail.stop)
-        return out.at[tail, tail].set(1.0)
+                blocks.append(xp.diag(_scaled(term, xp.ones(term.n_params, b.dtype), b[0, 0])))
+        dtype = bases[0].dtype if bases else None
+        blocks.append(xp.eye(self.n_params - self.tail.start, dtype=dtype))
+        return block_diagonal(blocks)
 
     def margins(self, theta: Array) -> tuple[Array, ...]:
         """Per term, and then per residual parameter, its distance from the boundary."""

@@ -198,7 +198,8 @@ class GroupedProducts(CrossProducts):
     def solved(self, d: Array, response: GroupedResponse) -> tuple[Array, Array]:
         """U = ZᵀH⁻¹Z (q, q, G) and T = ZᵀH⁻¹[X y] (q, p + 1, G) of every group, without compression."""
         _, _, j = self._blocks(d)
-        both = jnp.concatenate([self.between_xx, response.between_xy[:, None]], axis=1)
+        xp = namespace(response.between_xy, self.between_xx)
+        both = xp.concatenate([self.between_xx, response.between_xy[:, None]], axis=1)
         return matmul(j, transpose(self.r)), matmul(j, both)
 
     def project(self, d: Array, response: GroupedResponse) -> tuple[Projection, ...]:
