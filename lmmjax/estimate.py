@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +25,7 @@ from lmmjax.criterion import (
     variance_information,
 )
 from lmmjax.likelihood import profiled_deviance
-from lmmjax.optimize import NewtonState, Status, lbfgs, newton, propose
+from lmmjax.optimize import NewtonState, Status, lbfgs, newton
 from lmmjax.problem import Problem, deviance_shift
 
 BOUNDARY = 1e-4
@@ -248,58 +247,6 @@ def start_floor(split: CriterionParts, problem: Problem) -> Array:
     """
     share = 0.5 * split.logdet.first / problem.n
     return jnp.clip(share, 1e-6, START_FLOOR)
-
-
-RESUME, RENEW, START = range(3)
-"""Where `descend` begins: where the state is; at its x, in new coordinates; at the moment start."""
-
-
-def descend(problem: Problem, state: NewtonState, begin: Array, max_iter: Array, early: Array) -> NewtonState:
-    """Newton steps from a state; `begin` says how, the same for all lanes. See `newton` for `early`.
-
-    Keeps nothing but the point: for many lanes, a few steps at a time.
-    """
-
-    def resume() -> tuple:
-        return state.x, state.context, state.trial, state.planned
-
-    def renew() -> tuple:
-        x, turns = problem.structure.pivoted(entries(problem, state.x, state.context))
-        return x, turns, x, x
-
-    def start() -> tuple:
-        x, turns = moment_start(problem)
-        return x, turns, x, x
-
-    x, turns, trial, planned = jax.lax.switch(begin, (resume, renew, start))
-    state = dataclasses.replace(state, x=x, context=turns, trial=trial, planned=planned)
-
-    def bare(theta, turns):
-        return (*objective(problem, theta, turns)[:3], ())
-
-    return newton(
-        bare,
-        x,
-        turns,
-        max_iter=max_iter,
-        projections=(snap(problem),),
-        columns=problem.structure.columns,
-        early=early,
-        resume=state,
-    )
-
-
-def conclude(problem: Problem, state: NewtonState, bound: Array) -> Estimate:
-    """`finish` at the end of a descent, with the certificate found there: a decrement below `bound`."""
-    theta, turns = state.x, state.context
-    split = evaluate(problem.shared, entries(problem, theta, turns), problem.response, problem.reml)
-    jet = chain(
-        criterion(split, problem.nu, problem.known_inside), lambda t: entries(problem, t, turns), theta
-    )
-    new = propose(theta, jet.first, jet.second, jnp.ones((), theta.dtype))
-    certified = (new.decrement <= bound) & ~new.curved
-    status = jnp.where((state.status == Status.CONVERGED) & ~certified, Status.ITERATION_LIMIT, state.status)
-    return finish(problem, theta, turns, Report(jet.first, new.decrement, status, state.n_iter), split)
 
 
 def moments(split: CriterionParts, nu: Array, d0: Array) -> Array:

@@ -13,7 +13,8 @@ import numpy as np
 
 from lmmjax._compile import quick_jit
 from lmmjax._types import Array
-from lmmjax.estimate import conclude, descend, finish
+from lmmjax.descent import conclude, descend
+from lmmjax.estimate import finish
 from lmmjax.gram import CrossProducts
 from lmmjax.gram.grouped import SHORT
 from lmmjax.lanes import axes_of, each, in_x64, pad, padded, take_lanes

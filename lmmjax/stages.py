@@ -17,7 +17,8 @@ import jax
 import numpy as np
 
 from lmmjax.covariance import Structure
-from lmmjax.estimate import RENEW, RESUME, START, Estimate
+from lmmjax.descent import RENEW, RESUME, START
+from lmmjax.estimate import Estimate
 from lmmjax.lane_programs import call, foresee
 from lmmjax.lanes import blocks, cast, in_x64, join_lanes, put, some_lanes, take_lanes
 from lmmjax.optimize import NewtonState, Status, at_rest

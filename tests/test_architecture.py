@@ -16,7 +16,7 @@ LAYERS = (
     ("gram",),
     ("likelihood", "criterion", "criterion_lanes", "optimize"),
     ("problem",),
-    ("estimate", "conditional", "arrays"),
+    ("estimate", "conditional", "arrays", "descent"),
     ("lanes", "lane_programs", "stages", "batch"),
     ("inference", "bayes"),
     (
