@@ -27,7 +27,7 @@ from lmmjax.estimate import estimate_jit
 from lmmjax.gram import BACKENDS, choose
 from lmmjax.problem import internal_entries
 
-SEVERAL = {"nested", "crossed"}
+SEVERAL = {"nested", "crossed", "layered"}
 KINDS = {name: (name, {}) for name in BACKENDS if name not in SEVERAL | {"grouped", "whitened"}}
 KINDS |= {"raw": ("grouped", {"compress": False}), "compressed": ("grouped", {"compress": True})}
 # both sides are backward stable; derivatives of second order multiply condition numbers below 1e3
@@ -117,12 +117,13 @@ def test_choice_of_a_backend():
         problem(crossed, rng.normal(size=d.n), backend="grouped")
     with pytest.raises(ValueError, match="each within the next"):
         problem(crossed, rng.normal(size=d.n), backend="nested")
-    for name in SEVERAL:
+    for name in ("nested", "crossed"):
         with pytest.raises(ValueError, match="two or more grouping factors"):
             problem(d, rng.normal(size=d.n), backend=name)
-    with pytest.raises(
-        ValueError, match="unknown backend 'sparse'; the known ones are: crossed, dense, grouped, nested"
-    ):
+    for other in (d, crossed, several(rng, "nested", (1, 1, 1))):
+        with pytest.raises(ValueError, match="nested in each other and one that is not"):
+            problem(other, rng.normal(size=d.n), backend="layered")
+    with pytest.raises(ValueError, match="unknown backend 'sparse'; the known ones are: crossed, dense"):
         problem(d, rng.normal(size=d.n), backend="sparse")
 
 
@@ -163,6 +164,7 @@ DESIGNS = {
         ("mixed", (1, 1, 2)),
         ("mixed", (1, 2, 1)),
     ],
+    "layered": [("mixed", (1, 1, 2)), ("mixed", (2, 2, 1))],
 }
 
 
@@ -188,7 +190,7 @@ def test_several_factors_equal_the_dense_matrix(backend, kind, widths, seed, wei
 def test_dense_part_that_memory_cannot_hold_is_refused(monkeypatch):
     rng = np.random.default_rng(3)
     d = several(rng, "crossed", (1, 1))
-    monkeypatch.setattr(sys.modules["lmmjax.gram.crossing"], "available_memory", lambda: 1000)
+    monkeypatch.setattr(sys.modules["lmmjax.gram.dense_columns"], "available_memory", lambda: 1000)
     with pytest.raises(ValueError, match=r"dense matrices of 4 × 4.*Leave out or coarsen"):
         problem(d, rng.normal(size=d.n), backend="crossed")
 

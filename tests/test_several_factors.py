@@ -28,12 +28,13 @@ DATA = frame()
 FORMULAS = {
     "nested": "~ x + (1 | school) + (1 | klass)",
     "crossed": "~ x + (1 | klass) + (1 | item)",
+    "layered": "~ x + (1 | school) + (x | klass) + (1 | item)",
 }
 
 
 @pytest.fixture(scope="module", params=FORMULAS)
 def model(request):
-    made = lj.lmm("y " + FORMULAS[request.param], DATA)
+    made = lj.lmm("y " + FORMULAS[request.param], DATA, backend=request.param)
     assert made.structure().backend == request.param
     return made
 
@@ -54,6 +55,14 @@ def test_equals_the_dense_backend(model, fit):
     np.testing.assert_allclose(fit.coef_table(), dense.coef_table(), rtol=1e-5)
 
 
+@pytest.mark.parametrize(("classes", "backend"), [(4, "crossed"), (400, "layered")])
+def test_nested_factors_stay_sparse_within_a_crossed_model_where_that_pays(classes, backend):
+    pupil = np.repeat(np.arange(800), 2)
+    frame = pd.DataFrame({"pupil": pupil, "klass": pupil % classes, "item": RNG.integers(0, 5, 1600)})
+    model = lj.lmm("~ 1 + (1 | klass / pupil) + (1 | item)", frame)
+    assert model.structure().backend == backend
+
+
 def test_structure_names_every_term_and_the_cost(model):
     text = str(model.structure())
     assert all(f"({term.text})" in text for term in model.frame.random)
@@ -64,7 +73,7 @@ def test_structure_names_every_term_and_the_cost(model):
 def test_a_batch_equals_single_fits(model):
     few, many = 3, 520
     rng = np.random.default_rng(1)
-    count = few if model.structure().backend == "crossed" else many
+    count = many if model.structure().backend == "nested" else few
     values = np.column_stack([DATA["y"] * s + rng.normal(size=ROWS) for s in np.linspace(0.5, 2, count)])
     values[5, 1] = np.nan
     values[:, 2] = np.inf

@@ -12,6 +12,7 @@ from lmmjax.gram.curved import CurvedPrepared
 from lmmjax.gram.dense import DensePrepared
 from lmmjax.gram.factors import Factor, grouping_factors, nested_chain, parents
 from lmmjax.gram.grouping import GroupedPrepared
+from lmmjax.gram.layering import LayeredPrepared, pays
 from lmmjax.gram.nesting import NestedPrepared
 from lmmjax.gram.slots import MOST, width
 from lmmjax.gram.whitened import WhitenedPrepared
@@ -20,6 +21,7 @@ BACKENDS: dict[str, Callable[..., Prepared]] = {
     "grouped": GroupedPrepared,
     "nested": NestedPrepared,
     "crossed": CrossedPrepared,
+    "layered": LayeredPrepared,
     "whitened": WhitenedPrepared,
     "dense": DensePrepared,
 }
@@ -34,7 +36,7 @@ def choose(design: Design) -> str:
         return "dense"
     columns = width(design)
     if columns is None:
-        return "crossed"
+        return "layered" if pays(design) else "crossed"
     return "grouped" if len(factors) == 1 or columns <= MOST else "nested"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +30,19 @@ class Gram:
     xx: Array
     xy: Array
     yy: Array
+
+    @classmethod
+    def of(cls, logdet: Array, s: Array) -> Gram:
+        """From log|H| and S = WᵀH⁻¹W (..., p + 1, p + 1)."""
+        p = s.shape[-1] - 1
+        return cls(logdet, s[..., :p, :p], s[..., :p, p], s[..., p, p])
+
+    @property
+    def s(self) -> Array:
+        """S = WᵀH⁻¹W (..., p + 1, p + 1)."""
+        top = jnp.concatenate([self.xx, self.xy[..., None]], axis=-1)
+        last = jnp.concatenate([self.xy, self.yy[..., None]], axis=-1)
+        return jnp.concatenate([top, last[..., None, :]], axis=-2)
 
 
 @record
@@ -118,12 +133,7 @@ class CrossProducts(abc.ABC):
 
     def jet(self, d: Array, response: ResponseProducts) -> GramJet:
         """The Gram and its exact first and second derivatives in d."""
-
-        def gram(d):
-            return self.gram(d, response)
-
-        first = jax.jacfwd(gram)
-        return GramJet(gram(d), lead(first(d), 1), lead(jax.jacfwd(first)(d), 2))
+        return forward_jet(lambda d: self.gram(d, response), d)
 
     def linear_jet(self, d: Array, response: ResponseProducts) -> GramJet:
         """`jet` with the second derivatives along the tangent of H at d: the same where H is linear in d."""
@@ -154,6 +164,27 @@ class Prepared(abc.ABC):
     @abc.abstractmethod
     def respond(self, residual: Array, factor: Array) -> ResponseProducts:
         """Products of factor · residual (n, ...); axes of responses trail. NumPy in, NumPy out; traceable."""
+
+
+def forward_jet(gram: Callable[[Array], Gram], d: Array) -> GramJet:
+    """The jet of a function of d by forward differentiation."""
+    first = jax.jacfwd(gram)
+    return GramJet(gram(d), lead(first(d), 1), lead(jax.jacfwd(first)(d), 2))
+
+
+def taylor(f: Callable[[Array], Any], at: Array) -> Callable[[Array], Any]:
+    """A polynomial with the value and the first two derivatives of f (a pytree of arrays) at a point (m,).
+
+    In its place where f is dear and is differentiated in more than its own argument.
+    """
+    first = jax.jacfwd(f)
+    value, slope, curve = f(at), first(at), jax.jacfwd(first)(at)
+
+    def near(x: Array) -> Any:
+        step = x - at
+        return jax.tree.map(lambda v, a, b: v + a @ step + 0.5 * ((b @ step) @ step), value, slope, curve)
+
+    return near
 
 
 def lead(gram: Gram, axes: int) -> Gram:

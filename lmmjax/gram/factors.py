@@ -69,3 +69,12 @@ def nested_chain(factors: tuple[Factor, ...]) -> list[np.ndarray] | None:
             return None
         chain.append(owner)
     return chain
+
+
+def longest_chain(factors: tuple[Factor, ...]) -> tuple[Factor, ...]:
+    """The factor with most coefficients and those it is nested in, each within the next, finest first."""
+    chain = [max(factors, key=lambda f: f.size)]
+    for factor in factors:
+        if factor.n_groups < chain[-1].n_groups and parents(chain[-1], factor) is not None:
+            chain.append(factor)
+    return tuple(chain)

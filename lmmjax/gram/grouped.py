@@ -178,7 +178,7 @@ class GroupedProducts(CrossProducts):
     def _raw_jet(self, h, j, u, units, response):
         p, q = self.within_xx.shape[0], self.r.shape[0]
         # columns of X and y together: c, t (q, p + 1, G)
-        c = jnp.concatenate([self.between_xx, response.between_xy[:, None]], axis=1)
+        c = response.columns(self)
         t = matmul(j, c)
         value = jnp.einsum("apg,arg->pr", matmul(h, c), c)
         flat = t.reshape(q * (p + 1), -1)
@@ -198,9 +198,7 @@ class GroupedProducts(CrossProducts):
     def solved(self, d: Array, response: GroupedResponse) -> tuple[Array, Array]:
         """U = ZᵀH⁻¹Z (q, q, G) and T = ZᵀH⁻¹[X y] (q, p + 1, G) of every group, without compression."""
         _, _, j = self._blocks(d)
-        xp = namespace(response.between_xy, self.between_xx)
-        both = xp.concatenate([self.between_xx, response.between_xy[:, None]], axis=1)
-        return matmul(j, transpose(self.r)), matmul(j, both)
+        return matmul(j, transpose(self.r)), matmul(j, response.columns(self))
 
     def project(self, d: Array, response: GroupedResponse) -> tuple[Projection, ...]:
         if self.compressed:
@@ -241,6 +239,11 @@ class GroupedResponse(ResponseProducts):
     within_yy: Array
     between_xy: Array
     between_yy: Array
+
+    def columns(self, shared: GroupedProducts) -> Array:
+        """C = Qᵀ[X y] (r, p + 1, G) of every group, without compression."""
+        xp = namespace(self.between_xy, shared.between_xx)
+        return xp.concatenate([shared.between_xx, self.between_xy[:, None]], axis=1)
 
     @property
     def within(self) -> Array:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmmjax._types import Array, namespace
+from lmmjax._types import Array, namespace, record
 from lmmjax.basis import Rows
 from lmmjax.covariance import Structure
+from lmmjax.gram.base import ResponseProducts
 from lmmjax.gram.factors import Factor
 from lmmjax.gram.grouped import GroupedProducts, GroupedResponse
 from lmmjax.gram.grouping import Segments, orthogonalise
@@ -66,3 +67,18 @@ class Leading:
             c_y * factor,
             xp.zeros((0, *within_yy.shape), c_y.dtype),
         )
+
+
+@record
+class LeadingResponse(ResponseProducts):
+    """Products of a response: those with the leading factor, and `base_y` with the columns of the others.
+
+    `base_y` is (N,) for the crossed backend, (Q, G₂) within the groups of factor 2 for the nested one.
+    """
+
+    leading: GroupedResponse
+    base_y: Array
+
+    @property
+    def within(self) -> Array:
+        return self.leading.within_yy

@@ -23,8 +23,11 @@ import jax.numpy as jnp
 from lmmjax._linalg import matmul, sweep, transpose
 from lmmjax._types import Array, record, static
 from lmmjax.covariance import Structure
-from lmmjax.gram.base import Cost, CrossProducts, Gram, Projection, ResponseProducts
-from lmmjax.gram.grouped import GroupedProducts, GroupedResponse
+from lmmjax.gram.base import Cost, CrossProducts, Gram, GramJet, Projection, forward_jet, taylor
+from lmmjax.gram.grouped import GroupedProducts
+from lmmjax.gram.leading import LeadingResponse
+
+_First = tuple[Array, Array, Array]
 
 COSTLY = 10_000
 """From so many groups of the finest factor on an evaluation takes more than some milliseconds."""
@@ -61,15 +64,15 @@ class NestedProducts(CrossProducts):
         return self.up.shape[-1] > COSTLY
 
     def cost(self) -> Cost:
-        q, up, _ = self.up.shape
-        m, columns = self.structure.n_params, self.base.shape[1] + 1
+        q, up, groups = self.up.shape
+        m, lead, columns = self.structure.n_params, len(self.leading.units), self.base.shape[1] + 1
         # forward derivatives repeat the evaluation
-        numbers = (1 + m + m**2) * (
-            self.up.shape[-1] * (q**3 + q**2 * up * columns) + self.base.shape[-1] * up**2 * columns
-        )
+        numbers = (1 + lead + lead**2) * groups * (q**3 + q**2 * up * columns + q * columns**2)
+        numbers += (1 + m + m**2) * self.base.shape[-1] * up**2 * columns
         roles = {k: "into the next factor" for terms in self.levels[:-1] for k in terms}
         roles |= dict.fromkeys(self.levels[-1], "group by group")
-        memory = 8.0 * (1 + m + m**2) * self.up.shape[-1] * up * columns
+        memory = 8.0 * (1 + lead + lead**2) * groups * q * columns
+        memory += 8.0 * (1 + m + m**2) * self.base.shape[-1] * up * columns
         return Cost(2.0 * numbers, memory, tuple(roles[k] for k in range(len(roles))))
 
     def _matrices(self, d: Array, level: int) -> Array:
@@ -81,23 +84,20 @@ class NestedProducts(CrossProducts):
         slices = self.structure.slices()
         return jnp.concatenate([d[slices[k]] for k in self.levels[0]])
 
-    def _up(self, d: Array, response: NestedResponse) -> tuple[Array, Array, list[_Level]]:
-        """log|H|, S (p+1, p+1) and what each coarser factor leaves for the way back."""
-        p = self.base.shape[1] - self.up.shape[1]
-        lead = self._leading_d(d)
-        logdet, h, _ = self.leading._blocks(lead)
+    def _first(self, lead: Array, response: LeadingResponse) -> _First:
+        """The finest factor eliminated, at the entries of its terms."""
+        _, h, _ = self.leading._blocks(lead)
         first = self.leading.gram(lead, response.leading)
-        total = first.logdet
-        s = jnp.concatenate(
-            [
-                jnp.concatenate([first.xx, first.xy[:, None]], axis=1),
-                jnp.concatenate([first.xy, first.yy[None]])[None],
-            ]
-        )
-        c = jnp.concatenate([self.up, self._fixed(response)], axis=1)
+        c = jnp.concatenate([self.up, response.leading.columns(self.leading)], axis=1)
         base = jnp.concatenate([self.base, response.base_y[:, None]], axis=1)
         products = matmul(transpose(self.up), matmul(h, c))
         inner = base + _sum_into(products, self.parents[0], self.n_groups[1])
+        return first.logdet, first.s, inner
+
+    def _rest(self, d: Array, first: _First) -> tuple[Array, Array, list[_Level]]:
+        """log|H|, S (p+1, p+1) and what each coarser factor leaves for the way back."""
+        total, s, inner = first
+        p = s.shape[0] - 1
         levels = []
         for level in range(1, len(self.levels)):
             big_d = self._matrices(d, level)[..., None]
@@ -114,17 +114,15 @@ class NestedProducts(CrossProducts):
                 inner = _sum_into(rest, self.parents[level], self.n_groups[level + 1])
         return total, s, levels
 
-    def _fixed(self, response: NestedResponse) -> Array:
-        """C (q₁, p + 1, G₁): the products of the finest factor with X and y."""
-        return jnp.concatenate([self.leading.between_xx, response.leading.between_xy[:, None]], axis=1)
+    def gram(self, d: Array, response: LeadingResponse) -> Gram:
+        return Gram.of(*self._rest(d, self._first(self._leading_d(d), response))[:2])
 
-    def gram(self, d: Array, response: NestedResponse) -> Gram:
-        logdet, s, _ = self._up(d, response)
-        p = s.shape[0] - 1
-        return Gram(logdet, s[:p, :p], s[:p, p], s[p, p])
+    def jet(self, d: Array, response: LeadingResponse) -> GramJet:
+        first = taylor(lambda lead: self._first(lead, response), self._leading_d(d))
+        return forward_jet(lambda d: Gram.of(*self._rest(d, first(self._leading_d(d)))[:2]), d)
 
-    def project(self, d: Array, response: NestedResponse) -> tuple[Projection, ...]:
-        _, s, levels = self._up(d, response)
+    def project(self, d: Array, response: LeadingResponse) -> tuple[Projection, ...]:
+        _, s, levels = self._rest(d, self._first(self._leading_d(d), response))
         p, out = s.shape[0] - 1, {}
         # of the ancestors of each group, finest first: β (Q, p + 1, G) and K (Q, Q, G)
         beta: Array = jnp.zeros((0, p + 1, self.n_groups[-1]), s.dtype)
@@ -155,7 +153,7 @@ class NestedProducts(CrossProducts):
             beta, joint = beta[..., owner], joint[..., owner]
         _, _, j = self.leading._blocks(self._leading_d(d))
         f = matmul(j, self.up)
-        t = matmul(j, self._fixed(response) - matmul(self.up, beta))
+        t = matmul(j, response.leading.columns(self.leading) - matmul(self.up, beta))
         u = matmul(j, transpose(self.leading.r)) - matmul(matmul(f, joint), transpose(f))
         out[0] = (u, t)
         return self._by_term(out, p)
@@ -170,18 +168,6 @@ class NestedProducts(CrossProducts):
                 projections[k] = Projection(u[own, own], t[own, :p], t[own, p])
                 column = own.stop
         return tuple(projections[k] for k in range(len(projections)))
-
-
-@record
-class NestedResponse(ResponseProducts):
-    """Products of a response: those with the finest factor, and base_y (Q, G₂) as `NestedProducts.base`."""
-
-    leading: GroupedResponse
-    base_y: Array
-
-    @property
-    def within(self) -> Array:
-        return self.leading.within_yy
 
 
 @record

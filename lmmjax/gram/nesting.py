@@ -10,12 +10,14 @@ from lmmjax.design import Design
 from lmmjax.gram.base import Prepared
 from lmmjax.gram.factors import grouping_factors, nested_chain
 from lmmjax.gram.grouping import Segments
-from lmmjax.gram.leading import Leading
-from lmmjax.gram.nested import NestedProducts, NestedResponse
+from lmmjax.gram.leading import Leading, LeadingResponse
+from lmmjax.gram.nested import NestedProducts
 
 
 class NestedPrepared(Prepared):
     """Rows sorted by the finest factor."""
+
+    shared: NestedProducts
 
     def __init__(self, design: Design, rows: Rows):
         factors = grouping_factors(design)
@@ -49,10 +51,10 @@ class NestedPrepared(Prepared):
         xp = namespace(v)
         return xp.stack([self.segments.sum(xp.take(one, self.by_owner, axis=0)) for one in v])
 
-    def respond(self, residual: Array, factor: Array) -> NestedResponse:
+    def respond(self, residual: Array, factor: Array) -> LeadingResponse:
         xp = namespace(residual, self.up_within)
         lanes = (None,) * (residual.ndim - 1)
         base = xp.concatenate(
             [self._sums((column[(..., *lanes)] * residual)[None]) for column in self.up_within]
         )
-        return NestedResponse(self.leading.respond(residual, factor), base * factor)
+        return LeadingResponse(self.leading.respond(residual, factor), base * factor)
