@@ -9,6 +9,7 @@ With residual direction u = [−β̂; 1], indices a, b for derivatives in d, and
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,13 @@ class CriterionParts:
     logdet: Jet
     r2: Jet
     fit: Profile
+
+
+def no_parts(m: int, p: int, dtype: Any) -> CriterionParts:
+    """Parts that say nothing, for m parameters and p fixed effects."""
+    scalar = jnp.zeros((), dtype)
+    jet = Jet(scalar, jnp.zeros(m, dtype), jnp.zeros((m, m), dtype))
+    return CriterionParts(jet, jet, Profile(jnp.zeros(p, dtype), scalar, scalar, jnp.zeros((p, p), dtype)))
 
 
 SHORTCUTS: dict[type, Callable] = {}

@@ -21,6 +21,7 @@ from lmmjax.criterion import (
     chain,
     criterion,
     evaluate,
+    no_parts,
     parts,
     variance_information,
 )
@@ -140,6 +141,7 @@ def optimum(
         refine=refine,
         projections=(snap(problem),),
         columns=structure.columns,
+        aux=no_parts(structure.n_params, problem.basis.x_factor.shape[0], dtype),
     )
     report = Report(state.gradient, state.decrement, state.status, state.n_iter)
     return (state.x, state.context), state.aux, report

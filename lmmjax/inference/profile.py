@@ -123,7 +123,9 @@ def constrained(problem: Problem, chart: Chart, x: Array, fixed: Array, max_iter
     def snap(below):
         return lambda x: jnp.where(entry & (jnp.abs(x) < below), 0.0, x).astype(x.dtype)
 
-    state = newton(objective, x, max_iter=max_iter, tol=TOLERANCE, projections=(snap(0.05), snap(1e-4)))
+    aux = jnp.zeros_like(x), jnp.diag(x), chart.point, chart.point
+    snaps = snap(0.05), snap(1e-4)
+    state = newton(objective, x, max_iter=max_iter, tol=TOLERANCE, projections=snaps, aux=aux)
     gradient, hessian, beta, score = state.aux
     f = state.f + deviance_shift(problem)
     return Point(state.x, beta, f, gradient, hessian, score, state.status)

@@ -74,6 +74,7 @@ def newton(
     projections: tuple[Callable[[Array], Array], ...] = (),
     columns: tuple[tuple[np.ndarray, ...], ...] = (),
     early: Array | None = None,
+    aux: Any = (),
     resume: NewtonState | None = None,
 ) -> NewtonState:
     """Minimise a smooth function of x (m,), m ≥ 1.
@@ -95,6 +96,7 @@ def newton(
         of a group may go to zero, then the one before it: see `vanishing`.
     early : a decrement from which the next Newton step is taken and not looked at: converged then means
         that it promises to be a minimum, and x is where it leads. The other fields belong to the last point.
+    aux : arrays like those that `objective` returns last, of any value.
     resume : the state of a minimisation that reached its limit; it goes on to a higher `max_iter`.
 
     Source: Nocedal & Wright (2006), chapters 3.4 and 4, doi:10.1007/978-0-387-40065-5.
@@ -103,7 +105,6 @@ def newton(
     bound = eps**0.875 if tol is None else tol
     no = jnp.zeros((), bool)
     if resume is None:
-        aux = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(objective, x, context)[3])
         start = at_rest(x, context, aux)
     else:
         start = dataclasses.replace(resume, status=jnp.full((), Status.RUNNING, jnp.int32))
