@@ -9,7 +9,7 @@ Source: Robinson (1991), doi:10.1214/ss/1177011926.
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from lmmjax._linalg import psd_cholesky
 from lmmjax._types import Array, record
@@ -107,29 +107,28 @@ def _sandwich(d: Array, u: Array) -> Array:
     return (left[:, :, None] * d[None, :, :, None]).sum(axis=1)
 
 
-def simulate(
-    key: Array,
-    mean: Array,
-    z: tuple[Array, ...],
-    codes: tuple[Array, ...],
-    covariances: tuple[Array, ...],
-    n_groups: tuple[int, ...],
-    draws: int,
-) -> tuple[Array, Array]:
-    """Mean + Σ Zb (n, draws) with b = σΛu, and independent standard normal residuals (n, draws).
+def normals(key: Array, shapes: tuple[tuple[int, ...], ...]) -> tuple[Array, ...]:
+    """Independent standard normal arrays of these shapes."""
+    keys = jax.random.split(key, len(shapes))
+    return tuple(jax.random.normal(k, shape, float) for k, shape in zip(keys, shapes, strict=True))
+
+
+def effects(
+    z: tuple[np.ndarray, ...],
+    codes: tuple[np.ndarray, ...],
+    covariances: tuple[np.ndarray, ...],
+    white: tuple[np.ndarray, ...],
+) -> np.ndarray | float:
+    """Σ Zb (n, draws) with b = σΛu, by NumPy.
 
     Parameters
     ----------
-    key : `jax.random` key.
-    mean : (n,) fixed part with offset.
     z : per term (n, q); codes : per term (n,); covariances : per term σ²D (q, q).
+    white : per term u (q, G, draws), standard normal.
     """
-    keys = jax.random.split(key, len(z) + 1)
-    n = mean.shape[0]
-    white = jax.random.normal(keys[0], (draws, n), mean.dtype)
-    y = jnp.broadcast_to(mean[None], (draws, n))
-    for k, zk, ck, matrix, groups in zip(keys[1:], z, codes, covariances, n_groups, strict=True):
-        factor = psd_cholesky(matrix, 1e-13)
-        b = jax.random.normal(k, (draws, groups, factor.shape[0]), mean.dtype) @ factor.T
-        y = y + jnp.sum(zk[None] * b[:, ck], axis=-1)
-    return y.T, white.T
+    total = 0.0
+    for zk, ck, matrix, u in zip(z, codes, covariances, white, strict=True):
+        b = np.tensordot(psd_cholesky(matrix, 1e-13), u, axes=1)
+        for column, one in zip(zk.T, b, strict=True):
+            total = total + column[:, None] * one[ck]
+    return total

@@ -13,7 +13,7 @@ from lmmjax._compile import quick_jit
 from lmmjax._types import Array
 from lmmjax.batch import estimate_many
 from lmmjax.batchfit import BatchFit
-from lmmjax.conditional import simulate
+from lmmjax.conditional import effects, normals
 from lmmjax.covariance import family
 from lmmjax.design import Design, RandomTerm
 from lmmjax.estimate import METHODS, Estimate, estimate_jit
@@ -287,18 +287,15 @@ class Model:
 
     def simulate(self, key: Array, mean: np.ndarray, psi: np.ndarray, draws: int) -> np.ndarray:
         """Responses (n, draws) with fixed part mean (n,) and natural covariance parameters ψ (m + 1,)."""
+        terms = self.design.terms
+        shapes = ((self.design.n, draws), *((t.q, t.n_groups, draws) for t in terms))
         with jax.enable_x64(True):
-            terms = self.design.terms
-            drawn, white = _simulate(
-                key,
-                mean,
-                tuple(t.z for t in terms),
-                tuple(t.codes for t in terms),
-                self.design.structure.absolute(np.asarray(psi)),
-                tuple(t.n_groups for t in terms),
-                draws,
-            )
-        return np.asarray(drawn) + coloured(self.design, psi, np.asarray(white))
+            white, *u = (np.asarray(a) for a in _normals(key, shapes))
+            covariances = tuple(np.asarray(a) for a in self.design.structure.absolute(np.asarray(psi)))
+        drawn = effects(
+            tuple(np.asarray(t.z) for t in terms), tuple(t.codes for t in terms), covariances, tuple(u)
+        )
+        return coloured(self.design, psi, white) + drawn + mean[:, None]
 
     def _response(self) -> np.ndarray:
         if self.frame.y is None:
@@ -348,6 +345,6 @@ def _numeric(column: Any) -> bool:
     return True
 
 
-_simulate = quick_jit(simulate, static_argnames=("n_groups", "draws"))
+_normals = quick_jit(normals, static_argnames="shapes")
 
 __all__ = ["Estimate", "Model", "lmm"]

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pandas as pd
 
+from lmmjax import varcomp
 from lmmjax.batch import estimate_many
 from lmmjax.batchfit import BatchFit
 from lmmjax.design import Design
@@ -94,7 +95,9 @@ class Bootstrap:
 
 def parameters(fits: BatchFit) -> pd.DataFrame:
     """All parameters, responses × (fixed effects, standard deviations and correlations, sigma)."""
-    return pd.concat([fits.params, fits.sdcor], axis=1)
+    values, _ = varcomp.sd_scale(fits.estimate.psi, fits.model.components)
+    names = [*fits.model.frame.x_names, *varcomp.names(fits.model.components)]
+    return pd.DataFrame(np.hstack([fits.estimate.beta, values]), index=fits.names, columns=names)
 
 
 def bootstrap(fit: Fit, key: Any, n: int = 1000, statistic: Callable | None = None) -> Bootstrap:

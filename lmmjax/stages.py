@@ -30,7 +30,7 @@ FIRST, PERIOD = 3, 12
 CROWD = 4
 """While more than so many calls are needed for the lanes that are left, they are gathered every time."""
 
-EARLY = 1e-8
+EARLY = 3e-9
 """Decrement from which the step that is left is taken without a look, and its end certified by `conclude`."""
 
 CERTIFIED = 4.0
@@ -56,7 +56,10 @@ def fit_lanes(
     # a block is as many lanes as one device takes, times the devices, which work on one block together
     devices = jax.local_device_count()
     size, threaded = size * devices, threaded and devices == 1
-    pool = _pool(min(4, os.cpu_count() or 1) if threaded else 1)
+    threads = min(4, os.cpu_count() or 1) if threaded else 1
+    pool = _pool(threads)
+    # with a block for every thread nothing is gained by gathering lanes
+    first = FIRST if total > threads * size else PERIOD
     run = _Run(pool, size, max_iter, np.dtype(dtype))
 
     def begin(part: slice) -> tuple:
@@ -66,7 +69,7 @@ def fit_lanes(
         state = _standing(problem.structure, part.stop - part.start, start, run.dtype)
         if part.start == 0:
             foresee("conclude", size, problem, cast(state, problem.n.dtype), shared=(run.bound(problem),))
-        return problem, run.stage(problem, state, RENEW if start is not None else START, FIRST, EARLY)
+        return problem, run.stage(problem, state, RENEW if start is not None else START, first, EARLY)
 
     problem, *begun = join_lanes(list(pool.map(in_x64(begin), list(blocks(total, size)))))
     if not begun:
