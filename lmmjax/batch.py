@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from lmmjax._types import Array
-from lmmjax.design import Design, take_rows
+from lmmjax.design import take_rows
 from lmmjax.estimate import Estimate, estimate_jit
 from lmmjax.lane_programs import unrollable
 from lmmjax.lanes import lane_count, take_lanes
@@ -100,9 +100,7 @@ def _own_weights(
     finite, estimable = np.ones(total, bool), np.ones(total, bool)
 
     def block(part: slice) -> Problem:
-        problem, finite[part], estimable[part] = own_problem(
-            products, maker.design, y[:, part], weights[:, part], reml
-        )
+        problem, finite[part], estimable[part] = own_problem(products, y[:, part], weights[:, part], reml)
         return problem
 
     q, groups = products.z.shape[0], products.groups
@@ -112,19 +110,18 @@ def _own_weights(
 
 
 def own_problem(
-    products: OwnWeights, design: Design, y: np.ndarray, weights: np.ndarray, reml: bool
+    products: OwnWeights, y: np.ndarray, weights: np.ndarray, reml: bool
 ) -> tuple[Problem, np.ndarray, np.ndarray]:
     """The problem of responses y (n, T) with weights (n, T) of their own; all axes of responses trail.
 
     Also which responses are finite (T,), and which leave something to estimate (T,).
     """
-    values, w, own = np.asarray(y, dtype=float), np.asarray(weights, dtype=float), design.weights
-    w = np.where(np.isnan(values), 0.0, w if own is None else w * own[:, None])
-    good = ~np.isinf(values).any(axis=0) & np.isfinite(w).all(axis=0) & (w >= 0).all(axis=0)
-    w, values = np.where(good, w, 1.0), np.where(good, values, 0.0)
-    shared, response, origin, basis, n, fine = products(np.nan_to_num(values), w)
+    shared, response, origin, basis, n, finite, estimable = products(
+        np.asarray(y, dtype=float), np.asarray(weights, dtype=float)
+    )
     kappa = np.asarray(float(reml))
-    return Problem(shared, response, origin, basis, n, kappa, design.structure), np.asarray(good), fine
+    problem = Problem(shared, response, origin, basis, n, kappa, products.structure)
+    return problem, finite, estimable
 
 
 def _incomplete(maker: ProblemMaker, y: np.ndarray, reml: bool, max_iter: int, dtype: Any) -> Estimate:

@@ -43,8 +43,8 @@ def chained():
     return quick_jit(evaluate)
 
 
-SEVERAL = {"nested": (1, 2), "crossed": (2, 1)}
-"""Backends for several factors, and the columns of a term of each factor."""
+SEVERAL = {"nested": ("nested", (1, 2)), "crossed": ("crossed", (2, 1)), "layered": ("mixed", (1, 1, 2))}
+"""Backends for several factors: how these lie, and the columns of a term of each."""
 
 
 def around(x):
@@ -63,7 +63,7 @@ def random_problem(terms, backend, seed=5, reml=True):
     rng = np.random.default_rng(seed)
     options = {"compress": False} if backend == "grouped" else {}
     if backend in SEVERAL:
-        d = several(rng, backend, SEVERAL[backend], weights=True)
+        d = several(rng, *SEVERAL[backend], weights=True)
     else:
         d = design(rng, terms, weights=True)
     y = response(rng, d, random_theta(rng, d))

@@ -30,6 +30,7 @@ CASES = {
     "dense": lambda rng: design(rng, "us1", weights=True),
     "nested": lambda rng: several(rng, "nested", (1, 1), weights=True),
     "crossed": lambda rng: several(rng, "crossed", (1, 1), weights=True),
+    "layered": lambda rng: several(rng, "mixed", (1, 1, 1), weights=True, n=80),
     "whitened": lambda _: structured(
         # see SEED
         np.random.default_rng(3),

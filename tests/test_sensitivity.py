@@ -84,14 +84,14 @@ def explicit(reml):
     return solve, len(data), len(levels)
 
 
-def assert_derivative(actual, function, h=1e-3):
+def assert_derivative(actual, function, h=1e-3, tol=1e-6):
     """Differences of order four of `function`, at 0, against the derivative."""
 
     def central(h):
         return (function(h) - function(-h)) / (2 * h)
 
     expected = (4 * central(h) - central(2 * h)) / 3
-    assert_allclose(actual, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+    assert_allclose(actual, expected, rtol=0, atol=tol * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("reml", [True, False])
@@ -182,8 +182,8 @@ def test_on_the_boundary_and_crossed():
     fit = lj.lmm("y ~ x + (1 | g) + (1 | h)", crossed).fit()
     s = fit.sensitivity()
     unit = np.eye(len(data))[4]
-    # refits end within 1e-7 of their optimum: a larger step
-    assert_derivative(s.y.iloc[4], lambda h: parameters(fit.refit(fit.y + h * unit)), h=0.03)
+    # refits end within 1e-7 of their optimum: a larger step, and what that leaves beside derivatives of 0.03
+    assert_derivative(s.y.iloc[4], lambda h: parameters(fit.refit(fit.y + h * unit)), h=0.1, tol=1e-5)
     assert s.groups is None
     assert list(s.se.columns) == ["model", "observation"]
     with pytest.raises(ValueError, match="crossed: no groups are independent"):

@@ -1,15 +1,18 @@
 """Products of responses that each have weights of their own, missing values among them (weight zero).
 
 With its weights each response has a design of its own, √w X and √w Z, so nothing is shared but the raw
-columns. All arrays keep the responses on the last axis; a block of them stays in cache. X̃ is the
-Gram–Schmidt basis of √w X, Q that of √w Z within every group.
+columns. All arrays keep the responses on the last axis; a block of them stays in cache. Products of columns
+of X are linear in w, those with y in wy: with X₀ an orthonormal basis of X without weights,
+
+    X₀ᵀWX₀ = RᵀR,    X̃ = √w X₀R⁻¹,    e = y − X₀R⁻¹R⁻ᵀX₀ᵀWy,    V = [X̃ √w e],    C = QᵀV,    S_w = VᵀV − CᵀC,
+
+Q the Gram–Schmidt basis of √w Z within every group. Responses that would lose digits so, because R is nearly
+singular or e lies in the columns of Z, take `ownweights_exact`.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable
-from functools import reduce
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,14 +20,15 @@ import scipy.sparse as sp
 from lmmjax.basis import Basis, Origin, solve_upper
 from lmmjax.design import Design
 from lmmjax.gram.grouped import GroupedProducts, GroupedResponse
-from lmmjax.gram.grouping import RANK_TOL
+from lmmjax.gram.grouping import CANCELLATION, RANK_TOL
+from lmmjax.gram.ownweights_exact import Raw, dots, exact
 from lmmjax.gram.slots import layout
 
 BLOCK = 128
 """Responses at a time."""
 
-DEPENDENT = 1e-10
-"""A column of √w X whose part orthogonal to the others is below this, relative, cannot be estimated."""
+SHARE = 1e-4
+"""Least share of the squares of a column of √w X₀ that the columns before it may leave."""
 
 
 class OwnWeights:
@@ -39,97 +43,120 @@ class OwnWeights:
         n = design.n
         self.by_group = sp.csr_array((np.ones(n), (self.codes, np.arange(n))), shape=(self.groups, n))
         self.z = plan.expand(z)[:, self.order]
-        self.x = design.x.T[:, self.order]
-        self.offset = None if design.offset is None else design.offset[self.order]
+        x = np.asarray(design.x)[self.order]
+        self.raw = Raw(x.T, self.by_group, self.codes, self.groups)
+        orthonormal, factor = np.linalg.qr(x)
+        signs = np.where(np.diagonal(factor) < 0, -1.0, 1.0)
+        self.x, self.x_factor = (orthonormal * signs).T.copy(), factor * signs[:, None]
+        self.upper = [(a, b) for a in range(len(self.x)) for b in range(a, len(self.x))]
+        products = [self.x[a] * self.x[b] for a, b in self.upper]
+        self.products = np.stack(products) if products else np.zeros((0, n))
+        self.offset, self.weights = (
+            None if a is None else np.asarray(a)[self.order, None] for a in (design.offset, design.weights)
+        )
         self.basis, self.structure = basis, design.structure
 
     def __call__(self, y: np.ndarray, w: np.ndarray):
-        """Products of y (n, T) with weights w (n, T) ≥ 0; y is finite where w > 0.
+        """Products of y (n, T) with weights w (n, T), times those of the design.
 
         Returns
         -------
         shared, response, origin, basis : records whose arrays all trail with T.
-        n : (T,) observations.
+        n : (T,) observations: rows whose y is not missing (NaN) and whose weight is not zero.
+        finite : (T,) whether no other value is infinite and no weight negative, infinite or missing.
         estimable : (T,) whether X keeps its rank, with residual degrees of freedom and two groups left.
         """
-        pieces = []
-        for first in range(0, y.shape[1], BLOCK):
-            part = slice(first, first + BLOCK)
-            pieces.append(self._block(y[:, part][self.order], w[:, part][self.order]))
+        parts = [slice(first, first + BLOCK) for first in range(0, y.shape[1], BLOCK)]
+        # what overflows gets a status
+        with np.errstate(all="ignore"):
+            pieces = [self._block(y[:, part][self.order], w[:, part][self.order]) for part in parts]
         joined = [np.concatenate(parts, axis=-1) for parts in zip(*pieces, strict=True)]
         lanes = y.shape[1]
-        r, within_xx, c_x, logdet_r, within_xy, within_yy, c_y, beta, scale, x_factor, n, fine = joined
+        r, within_xx, c_x, logdet_r, within_xy, within_yy, c_y, beta, scale, x_factor, n, finite, fine = (
+            joined
+        )
         shared = GroupedProducts(
             r, np.ones((self.groups, lanes)), within_xx, c_x, logdet_r, self.structure, False, self.places
         )
         response = GroupedResponse(within_xy, within_yy, c_y, np.zeros((0, lanes)))
         spread = [tuple(_repeat(b, lanes) for b in side) for side in (self.basis.inward, self.basis.outward)]
-        return shared, response, Origin(beta, scale), Basis(x_factor, *spread), n, fine
+        return shared, response, Origin(beta, scale), Basis(x_factor, *spread), n, finite, fine
 
     def _block(self, y: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, ...]:
-        observed = w > 0
-        root = np.sqrt(w)
+        w = np.where(np.isnan(y), 0.0, w if self.weights is None else w * self.weights)
+        finite = np.isfinite(w).all(axis=0) & (w >= 0).all(axis=0)
+        finite &= ~np.isinf(y).any(axis=0)
+        if not finite.all():
+            y, w = np.where(finite, y, 0.0), np.where(finite, w, 1.0)
+        observed, root, p = w > 0, np.sqrt(w), len(self.x)
         n = observed.sum(axis=0).astype(float)
         logdet_r = -np.log(np.where(observed, w, 1.0)).sum(axis=0)
-        x, x_factor, independent = self._fixed(root)
-        shifted = np.where(observed, y, 0.0) if self.offset is None else y - self.offset[:, None]
-        v = np.where(observed, root * shifted, 0.0)
-        total = _dots(v, v)
-        projection = np.stack([_dots(column, v) for column in x])
-        e = v - _sum(column * b for column, b in zip(x, projection, strict=True))
-        left = _dots(e, e)
-        exact = left <= (64 * np.finfo(float).eps) ** 2 * total
-        scale = np.where(exact, 1.0, np.sqrt(left / np.maximum(n, 1.0)))
-        factor = np.where(exact, 0.0, 1.0 / scale)
+        y = np.where(observed, y if self.offset is None else y - self.offset, 0.0)
+        factor, share = self._factor(w)
+        projection = _forward(factor, self.x @ (w * y))
+        e = y - self.x.T @ solve_upper(factor, projection)
+        we = w * e
+        left = dots(e, we)
+        total = left + dots(projection, projection)
+        still = left <= (64 * np.finfo(float).eps) ** 2 * total
+        scale = np.where(still, 1.0, np.sqrt(left / np.maximum(n, 1.0)))
+        per = np.where(still, 0.0, 1.0 / scale)
+
         q_rows, r = self._random(root)
-        c_x = np.stack([np.stack([self.by_group @ (q * column) for column in x]) for q in q_rows])
-        c_y = np.stack([self.by_group @ (q * e) for q in q_rows])
-        x_within = [
-            column - _sum(q * c_x[a, k][self.codes] for a, q in enumerate(q_rows))
-            for k, column in enumerate(x)
-        ]
-        e_within = e - _sum(q * c_y[a][self.codes] for a, q in enumerate(q_rows))
-        within_xx = np.stack([np.stack([_dots(a, b) for b in x_within]) for a in x_within])
-        within_xy = np.stack([_dots(a, e_within) for a in x_within])
-        within_yy = _dots(e_within, e_within)
+        c_x, c_y = [], []
+        for q in q_rows:
+            weighted = root * q
+            raw = [self.by_group @ (weighted * column[:, None]) for column in self.x]
+            c_x.append(_forward(factor, np.stack(raw)) if raw else np.zeros((0, self.groups, len(n))))
+            c_y.append(self.by_group @ (weighted * e))
+        c_x, c_y = np.stack(c_x), np.stack(c_y)
+        within_xx = np.zeros((p, p, len(n)))
+        for a, b in self.upper:
+            within_xx[a, b] = within_xx[b, a] = float(a == b) - np.einsum("qgt,qgt->t", c_x[:, a], c_x[:, b])
+        within_xy = _forward(factor, self.x @ we) - np.einsum("qpgt,qgt->pt", c_x, c_y)
+        within_yy = left - np.einsum("qgt,qgt->t", c_y, c_y)
         occupied = ((self.by_group @ observed.astype(float)) > 0).sum(axis=0)
-        fine = independent & (n > len(x)) & (occupied >= 2)
-        return (
+        fine = (n > p) & (occupied >= 2)
+        x_factor = np.einsum("ijt,jk->ikt", factor, self.x_factor)
+        done: tuple[Any, ...] = (
             r,
             within_xx,
             c_x,
             logdet_r,
-            within_xy * factor,
-            within_yy * factor**2,
-            c_y * factor,
+            within_xy * per,
+            within_yy * per**2,
+            c_y * per,
             solve_upper(x_factor, projection),
             scale,
             x_factor,
             n,
+            finite,
             fine,
         )
+        inexact = np.flatnonzero(~((share > SHARE).all(axis=0) & (within_yy > CANCELLATION * left)))
+        if len(inexact):
+            rows = [q[:, inexact] for q in q_rows]
+            again = exact(self.raw, y[:, inexact], root[:, inexact], n[inexact], rows)
+            places = (within_xx, c_x, done[4], done[5], done[6], done[7], scale, x_factor)
+            *again, independent = again
+            for old, better in zip(places, again, strict=True):
+                old[..., inexact] = better
+            fine[inexact] &= independent
+        return done
 
-    def _fixed(self, root: np.ndarray) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-        """X̃ as p rows (n, T), R (p, p, T), and whether all columns are independent (T,)."""
-        p, lanes = len(self.x), root.shape[1]
-        columns: list[np.ndarray] = []
-        factor = np.zeros((p, p, lanes))
-        independent = np.ones(lanes, bool)
-        for j in range(p):
-            v = root * self.x[j][:, None]
-            size = _dots(v, v)
-            for _ in range(2):
-                for i, column in enumerate(columns):
-                    c = _dots(column, v)
-                    v = v - column * c
-                    factor[i, j] += c
-            rest = _dots(v, v)
-            good = rest > DEPENDENT**2 * size
-            independent &= good
-            length = np.sqrt(np.where(good, rest, 1.0))
-            factor[j, j] = length
-            columns.append(v * np.where(good, 1.0 / length, 0.0))
-        return columns, factor, independent
+    def _factor(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """R (p, p, T) of X₀ᵀWX₀ = RᵀR, and the share (p, T) that each column has to itself."""
+        p, lanes = len(self.x), w.shape[1]
+        gram, factor = self.products @ w, np.zeros((p, p, lanes))
+        share = np.zeros((p, lanes))
+        for (a, b), product in zip(self.upper, gram, strict=True):
+            rest = product - dots(factor[:a, a], factor[:a, b])
+            if a == b:
+                share[a] = rest / np.where(product > 0, product, 1.0)
+                factor[a, a] = np.sqrt(np.where(rest > 0, rest, 1.0))
+            else:
+                factor[a, b] = rest / factor[a, a]
+        return factor, share
 
     def _random(self, root: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         """Q as q rows (n, T), and R (q, q, G, T) with Z_i = Q_iR_iᵀ, lower triangular."""
@@ -152,12 +179,14 @@ class OwnWeights:
         return columns, r
 
 
-def _dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.einsum("nt,nt->t", a, b)
-
-
-def _sum(items: Iterable[np.ndarray]) -> np.ndarray:
-    return reduce(operator.add, items)
+def _forward(factor: np.ndarray, a: np.ndarray) -> np.ndarray:
+    """R⁻ᵀa for upper triangular R (p, p, T) and a (p, ..., T)."""
+    rows: list[np.ndarray] = []
+    for j, row in enumerate(a):
+        for i, known in enumerate(rows):
+            row = row - factor[i, j] * known
+        rows.append(row / factor[j, j])
+    return np.stack(rows) if rows else a
 
 
 def _repeat(matrix: np.ndarray, lanes: int) -> np.ndarray:

@@ -151,9 +151,7 @@ class _Own:
             from lmmjax.gram.ownweights import OwnWeights
 
             self.products = OwnWeights(self.maker.design, self.maker.basis)
-        return own_problem(
-            self.products, self.maker.design, self.y[:, which], self._weights(which), self.reml
-        )[0]
+        return own_problem(self.products, self.y[:, which], self._weights(which), self.reml)[0]
 
 
 def _one_by_one(
