@@ -23,7 +23,6 @@ where, for F_g = J_gc_g and G_E = Σ F_gᵀEF_g = −∂B,
 from __future__ import annotations
 
 import jax.numpy as jnp
-import numpy as np
 
 from lmmjax._linalg import matmul, transpose
 from lmmjax._types import Array, record, static
@@ -67,7 +66,7 @@ class CrossedProducts(CrossProducts):
         return self.base.shape[0] > COSTLY
 
     def cost(self) -> Cost:
-        n, lead = self.base.shape[0], len(self._leading_entries)
+        n, lead = self.base.shape[0], len(self._trailing.entries_before)
         q, heavy, _ = self.incidence.heavy.shape
         dense = n**3 * (4 / 3 + 2 * lead)
         sparse = (2 + lead) * (2.0 * self.incidence.pair_value.size + 2.0 * (q * n) ** 2 * heavy)
@@ -77,24 +76,17 @@ class CrossedProducts(CrossProducts):
         return Cost(dense + sparse, 8.0 * n**2 * (6 + 2 * lead), tuple(roles))
 
     @property
-    def _leading_entries(self) -> np.ndarray:
-        """Positions of the leading terms' entries in d."""
-        slices = self.structure.slices()
-        return np.concatenate([np.arange(slices[k].start, slices[k].stop) for k in self.terms])
-
-    @property
     def _trailing(self) -> Trailing:
-        others = (k for k in range(len(self.structure.terms)) if k not in self.terms)
-        return Trailing(self.structure, self.n_groups, tuple(others))
+        return Trailing(self.structure, self.n_groups, self.terms)
 
     def _evaluate(self, d: Array, response: LeadingResponse) -> _Evaluation:
-        _, h, j = self.leading._blocks(d[self._leading_entries])
+        _, h, j = self.leading._blocks(d[self._trailing.entries_before])
         c_w = response.leading.columns(self.leading)
         hc = matmul(h, c_w)
         b = self.base + self.incidence.sandwich(h - jnp.eye(h.shape[0], dtype=h.dtype)[..., None])
         b_w = jnp.concatenate([self.base_x, response.base_y[:, None]], axis=1)
         last = self._trailing.eliminate(d, b, b_w + self.incidence.to_columns(hc - c_w))
-        first = self.leading.gram(d[self._leading_entries], response.leading)
+        first = self.leading.gram(d[self._trailing.entries_before], response.leading)
         gram = Gram.of(first.logdet + last.logdet, first.s - last.s)
         u = matmul(j, transpose(self.leading.r))
         x = matmul(matmul(j, self.incidence.quadratic(last.c)), transpose(j))
@@ -120,7 +112,7 @@ class CrossedProducts(CrossProducts):
         half = jnp.einsum("ajg,akg->jk", beta, matmul(e.u, beta)) - h.T @ (e.last.c @ h)
         half = half.reshape(m, w, m, w).transpose(0, 2, 1, 3)
         s = (s_first, half + jnp.swapaxes(half, -1, -2))
-        below = Below(self._leading_entries, logdet, s, g, cg, h.reshape(-1, m, w))
+        below = Below(self._trailing.entries_before, logdet, s, g, cg, h.reshape(-1, m, w))
         return self._trailing.jet(e.gram, e.last, below)
 
     def _logdet_derivatives(self, e: _Evaluation, units: Array, cg: list[Array]) -> tuple[Array, Array]:

@@ -13,7 +13,6 @@ For the conditional modes, with F_k = Z_kᵀH₁⁻¹Z₂,  T_k = Z_kᵀH₁⁻�
 from __future__ import annotations
 
 import jax.numpy as jnp
-import numpy as np
 
 from lmmjax._types import Array, record, static
 from lmmjax.covariance import Structure
@@ -48,7 +47,7 @@ class LayeredProducts(CrossProducts):
 
     def cost(self) -> Cost:
         below, n = self.nested.cost(), self._trailing.width
-        m = len(self._entries)
+        m = len(self._trailing.entries_before)
         roles = [f"in a dense matrix {n} × {n}"] * len(self.structure.terms)
         for k, role in zip(self.terms, below.roles, strict=True):
             roles[k] = role
@@ -56,15 +55,8 @@ class LayeredProducts(CrossProducts):
         return Cost(below.operations + dense, below.memory + 8.0 * n**2 * (6 + m + m**2), tuple(roles))
 
     @property
-    def _entries(self) -> np.ndarray:
-        """Positions of the nested terms' entries in d."""
-        slices = self.structure.slices()
-        return np.concatenate([np.arange(slices[k].start, slices[k].stop) for k in self.terms])
-
-    @property
     def _trailing(self) -> Trailing:
-        others = (k for k in range(len(self.structure.terms)) if k not in self.terms)
-        return Trailing(self.structure, self.n_groups, tuple(others))
+        return Trailing(self.structure, self.n_groups, self.terms)
 
     def _eliminate(self, d: Array, below: Gram) -> tuple[Gram, Eliminated]:
         s, n = below.s, self._trailing.width
@@ -72,10 +64,10 @@ class LayeredProducts(CrossProducts):
         return Gram.of(below.logdet + last.logdet, s[n:, n:] - last.s), last
 
     def gram(self, d: Array, response: LeadingResponse) -> Gram:
-        return self._eliminate(d, self.nested.gram(d[self._entries], response))[0]
+        return self._eliminate(d, self.nested.gram(d[self._trailing.entries_before], response))[0]
 
     def jet(self, d: Array, response: LeadingResponse) -> GramJet:
-        below = self.nested.jet(d[self._entries], response)
+        below = self.nested.jet(d[self._trailing.entries_before], response)
         value, last = self._eliminate(d, below.value)
         n, w = last.t.shape
         turn = jnp.concatenate([-last.v, jnp.eye(w, dtype=d.dtype)])
@@ -92,12 +84,16 @@ class LayeredProducts(CrossProducts):
         half = jnp.einsum("avj,bvk->abjk", h, last.c @ h)
         s_second = turn.T @ second @ turn - half - jnp.swapaxes(half, -1, -2)
         s = (turn.T @ moved, s_second)
-        return self._trailing.jet(value, last, Below(self._entries, logdet, s, g, cg, jnp.moveaxis(h, 0, 1)))
+        return self._trailing.jet(
+            value, last, Below(self._trailing.entries_before, logdet, s, g, cg, jnp.moveaxis(h, 0, 1))
+        )
 
     def project(self, d: Array, response: LeadingResponse) -> tuple[Projection, ...]:
-        _, last = self._eliminate(d, self.nested.gram(d[self._entries], response))
+        _, last = self._eliminate(d, self.nested.gram(d[self._trailing.entries_before], response))
         out, n = self._trailing.projections(last), self._trailing.width
-        for k, one in zip(self.terms, self.nested.project(d[self._entries], response), strict=True):
+        for k, one in zip(
+            self.terms, self.nested.project(d[self._trailing.entries_before], response), strict=True
+        ):
             f = one.tx[:, :n]
             t = jnp.concatenate([one.tx[:, n:], one.ty[:, None]], axis=1) - jnp.einsum(
                 "ang,nw->awg", f, last.v

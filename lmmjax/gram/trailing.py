@@ -35,12 +35,23 @@ class Trailing:
     Attributes
     ----------
     structure : of all terms; n_groups : of every term.
-    terms : positions of the terms with dense columns.
+    before : positions of the terms that were eliminated before; the others have dense columns.
     """
 
     structure: Structure
     n_groups: tuple[int, ...]
-    terms: tuple[int, ...]
+    before: tuple[int, ...]
+
+    @property
+    def terms(self) -> tuple[int, ...]:
+        """Positions of the terms with dense columns."""
+        return tuple(k for k in range(len(self.n_groups)) if k not in self.before)
+
+    @property
+    def entries_before(self) -> np.ndarray:
+        """Positions in d of the entries of the terms that were eliminated before."""
+        slices = self.structure.slices()
+        return np.concatenate([np.arange(slices[k].start, slices[k].stop) for k in self.before])
 
     @functools.cached_property
     def places(self) -> list[tuple[int, slice, slice]]:
