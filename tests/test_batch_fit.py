@@ -107,6 +107,21 @@ def test_hundreds_of_responses(model):
         assert_same_fit(batch[k], model.fit_response(y[k]))
 
 
+def test_a_batch_of_many_rows():
+    """More rows than are read at a time, at 300,000 a response."""
+    rng = np.random.default_rng(4)
+    group = np.repeat(np.arange(3_000), 100)
+    y = rng.normal(size=(len(group), 3)) + rng.normal(size=(3_000, 3))[group]
+    model = lj.lmm("~ 1 + (1 | g)", pd.DataFrame({"g": group}))
+    fits = model.fit_batch(y)
+    # balanced, so that REML is the analysis of variance (Searle, Casella & McCulloch 1992, section 3.8)
+    means = y.reshape(3_000, 100, 3).mean(axis=1)
+    within = y.reshape(3_000, 100, 3).var(axis=1).mean(axis=0) * 100 / 99
+    between = means.var(axis=0, ddof=1) - within / 100
+    assert_allclose(fits.params.to_numpy()[:, 0], means.mean(axis=0), atol=1e-12)
+    assert_allclose(fits.varcorr.to_numpy(), np.stack([between, within], axis=1), rtol=1e-8)
+
+
 def test_one_response_of_a_batch_is_a_whole_fit(fits, model, responses):
     one, single = fits["gene1"], model.fit_response(responses["gene1"])
     assert isinstance(one, lj.Fit)

@@ -1,6 +1,7 @@
 """Analytic derivatives against finite differences: the jet of every backend, the criterion, the optimum."""
 
 import functools
+import sys
 
 import jax
 import numpy as np
@@ -86,6 +87,18 @@ def test_jet(terms, backend):
     at = jax.tree.map(lambda a: a[0], jet)
     assert_near(at.first, jax.tree.map(central, jet.value), TOL)
     assert_near(at.second, jax.tree.map(central, jet.first), TOL)
+
+
+def test_jet_of_many_groups(monkeypatch):
+    """Summed over blocks of groups: rounding apart from all at once, which `test_jet` has checked."""
+    rng = np.random.default_rng(8)
+    many = design(rng, "us2+diag1", weights=True, groups=8)
+    p = problem(many, rng.normal(size=len(many.x)), True, backend="grouped", compress=False)
+    d = internal_entries(random_theta(rng, many), p)
+    whole = p.shared.jet(d, p.response)
+    # 8 groups as 3 + 3 + 2
+    monkeypatch.setattr(sys.modules["lmmjax.gram.grouped"], "BLOCK", 3)
+    assert_near(p.shared.jet(d, p.response), whole, 1e-13)
 
 
 @pytest.mark.parametrize("reml", [True, False])

@@ -16,6 +16,10 @@ Groups of one pattern have the same R; then only Σ C_iCᵢᵀ of each pattern i
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +31,9 @@ from lmmjax.gram.base import Cost, CrossProducts, Gram, GramJet, Projection, Res
 
 SHORT = 60
 """Size up to which the algebra of one response is written out, scalar by scalar, and no vector is left."""
+
+BLOCK = 4096
+"""Groups whose derivatives are computed at a time: what that writes stays in the cache."""
 
 
 @record
@@ -130,6 +137,30 @@ class GroupedProducts(CrossProducts):
         return Gram(total, self.within_xx + xx, response.within_xy + xy, response.within_yy + yy)
 
     def jet(self, d: Array, response: GroupedResponse) -> GramJet:
+        groups = self.r.shape[-1]
+        if self.compressed or groups <= 2 * BLOCK:
+            return self._jet(d, response)
+        zeros = partial(jax.tree.map, jnp.zeros_like)
+
+        def part(total: GramJet, first: Array) -> tuple[GramJet, None]:
+            own, y = self._some(response, lambda a: jax.lax.dynamic_slice_in_dim(a, first, BLOCK, a.ndim - 1))
+            own = dataclasses.replace(own, **zeros({"within_xx": own.within_xx, "logdet_r": own.logdet_r}))
+            y = dataclasses.replace(y, **zeros({"within_xy": y.within_xy, "within_yy": y.within_yy}))
+            return jax.tree.map(jnp.add, total, own._jet(d, y)), None
+
+        whole = (groups - 1) // BLOCK * BLOCK
+        own, y = self._some(response, lambda a: a[..., whole:])
+        return jax.lax.scan(part, own._jet(d, y), np.arange(0, whole, BLOCK))[0]
+
+    def _some(
+        self, response: GroupedResponse, take: Callable[[Array], Array]
+    ) -> tuple[GroupedProducts, GroupedResponse]:
+        """Products of some of the groups, without compression."""
+        arrays = {name: take(getattr(self, name)) for name in ("r", "count", "between_xx")}
+        own = dataclasses.replace(self, **arrays)
+        return own, dataclasses.replace(response, between_xy=take(response.between_xy))
+
+    def _jet(self, d: Array, response: GroupedResponse) -> GramJet:
         logdet, h, j = self._blocks(d)
         j = hold(j)
         u = hold(matmul(j, transpose(self.r)))

@@ -25,6 +25,9 @@ TILE = 1 << 17
 TILE_WIDTHS = (64, 256)
 """Responses read at a time, at least and at most."""
 
+LARGEST_TILE = 1 << 24
+"""Elements read at a time, at most: with very many rows fewer responses than the least."""
+
 FIXED_SHARE = 1e-3
 """A response whose residual sum of squares is below this share of the total takes the exact path."""
 
@@ -148,7 +151,8 @@ class OnePass:
 
     def _tile(self, n: int) -> np.ndarray:
         """Room (n, some responses) of this thread."""
-        width = int(np.clip(1 << int(np.log2(TILE / n)), *TILE_WIDTHS)) if n else 1
+        usual = 1 << int(np.log2(np.clip(TILE / max(n, 1), *TILE_WIDTHS)))
+        width = max(1, min(usual, LARGEST_TILE // max(n, 1)))
         held = getattr(self._room, "tile", None)
         if held is None or held.shape != (n, width):
             held = self._room.tile = np.empty((n, width))
