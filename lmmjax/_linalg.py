@@ -78,6 +78,14 @@ def matmul(a: Array, b: Array) -> Array:
     return out
 
 
+def side_by_side(a: Array, others: list[Array]) -> list[Array]:
+    """Products of a (n, r) with matrices (r, s) of one shape, as one product."""
+    if not others:
+        return []
+    product, s = a @ jnp.concatenate(others, axis=1), others[0].shape[1]
+    return [product[:, k * s : (k + 1) * s] for k in range(len(others))]
+
+
 def transpose(a: Array) -> Array:
     """Transpose of blocks (q, r, ...)."""
     return namespace(a).swapaxes(a, 0, 1)

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from lmmjax._linalg import matmul, transpose
+from lmmjax._linalg import matmul, side_by_side, transpose
 from lmmjax._types import Array, record, static
 from lmmjax.covariance import Structure
 from lmmjax.gram.base import Cost, CrossProducts, Gram, GramJet, Projection
@@ -83,7 +83,8 @@ class CrossedProducts(CrossProducts):
         _, h, j = self.leading._blocks(d[self._trailing.entries_before])
         c_w = response.leading.columns(self.leading)
         hc = matmul(h, c_w)
-        b = self.base + self.incidence.sandwich(h - jnp.eye(h.shape[0], dtype=h.dtype)[..., None])
+        (lost,) = self.incidence.sandwiches([h - jnp.eye(h.shape[0], dtype=h.dtype)[..., None]])
+        b = self.base + lost
         b_w = jnp.concatenate([self.base_x, response.base_y[:, None]], axis=1)
         last = self._trailing.eliminate(d, b, b_w + self.incidence.to_columns(hc - c_w))
         first = self.leading.gram(d[self._trailing.entries_before], response.leading)
@@ -99,8 +100,10 @@ class CrossedProducts(CrossProducts):
         e = self._evaluate(d, response)
         units = jnp.asarray(self.leading.units, d.dtype)
         # F_gᵀEF_g = c_gᵀ(JᵀEJ)c_g
-        g = [self.incidence.sandwich(matmul(transpose(e.j), matmul(unit[..., None], e.j))) for unit in units]
-        cg = [e.last.c @ one for one in g]
+        g = self.incidence.sandwiches(
+            [matmul(transpose(e.j), matmul(unit[..., None], e.j)) for unit in units]
+        )
+        cg = side_by_side(e.last.c, g)
         logdet = self._logdet_derivatives(e, units, cg)
 
         m, w = len(units), e.t.shape[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from lmmjax._linalg import matmul
 from lmmjax._types import Array, record, static
 
 
@@ -32,21 +33,23 @@ class Incidence:
     width: int = static()
     n_groups: int = static()
 
-    def sandwich(self, weights: Array) -> Array:
-        """Σ c_gᵀ w_g c_g (N, N) for symmetric weights (q, q, G)."""
-        n, q = self.width, weights.shape[0]
-        per_pair = sum(
-            weights[a, b][self.pair_group] * self.pair_value[k] for k, (a, b) in enumerate(_upper(q))
-        )
-        flat = jnp.zeros(n * n, self.pair_value.dtype).at[self.pair_target].add(per_pair)
-        lower = flat.reshape(n, n)
-        total = lower + jnp.tril(lower, -1).T
+    def sandwiches(self, weights: list[Array]) -> list[Array]:
+        """Σ c_gᵀw_gc_g (N, N) for every one of some symmetric w (q, q, G)."""
+        n, q = self.width, self.entry_value.shape[0]
+        out = []
+        for w in weights:
+            per_pair = sum(
+                w[a, b][self.pair_group] * self.pair_value[k] for k, (a, b) in enumerate(_upper(q))
+            )
+            flat = jnp.zeros(n * n, self.pair_value.dtype).at[self.pair_target].add(per_pair)
+            lower = flat.reshape(n, n)
+            out.append(lower + jnp.tril(lower, -1).T)
         if not self.heavy.shape[1]:
-            return total
-        heavy = weights[:, :, self.heavy_group]
-        return total + sum(
-            self.heavy[a].T @ (heavy[a, b][:, None] * self.heavy[b]) for a in range(q) for b in range(q)
-        )
+            return out
+        # one product: with small matrices a call costs more than its arithmetic
+        moved = [matmul(w[:, :, self.heavy_group, None], self.heavy[:, None]).reshape(-1, n) for w in weights]
+        dense = self.heavy.reshape(-1, n).T @ jnp.concatenate(moved, axis=1)
+        return [a + dense[:, k * n : (k + 1) * n] for k, a in enumerate(out)]
 
     def quadratic(self, c: Array) -> Array:
         """c_g C c_gᵀ (q, q, G) for a symmetric C (N, N)."""
@@ -54,6 +57,7 @@ class Incidence:
         # pairs of different entries count twice
         twice = jnp.where(self.pair_target % (c.shape[0] + 1) == 0, 1.0, 2.0).astype(c.dtype)
         doubled = twice * c.reshape(-1)[self.pair_target]
+        moved = (self.heavy.reshape(-1, self.width) @ c).reshape(self.heavy.shape)
         out = jnp.zeros((q, q, groups), c.dtype)
         for k, (a, b) in enumerate(_upper(q)):
             share = 1.0 if a == b else 0.5
@@ -61,8 +65,7 @@ class Incidence:
                 share * doubled * self.pair_value[k], self.pair_group, groups, indices_are_sorted=True
             )
             if self.heavy.shape[1]:
-                moved = jnp.sum((self.heavy[a] @ c) * self.heavy[b], axis=1)
-                block = block.at[self.heavy_group].add(moved)
+                block = block.at[self.heavy_group].add(jnp.sum(moved[a] * self.heavy[b], axis=1))
             out = out.at[a, b].set(block)
             if a != b:
                 out = out.at[b, a].set(block)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from lmmjax._linalg import side_by_side
 from lmmjax._types import Array, record, static
 from lmmjax.covariance import Structure
 from lmmjax.gram.base import Cost, CrossProducts, Gram, GramJet, Projection
@@ -75,7 +76,7 @@ class LayeredProducts(CrossProducts):
         moved = first @ turn
         h = -moved[:, :n]
         g = [-one for one in first[:, :n, :n]]
-        cg = [last.c @ one for one in g]
+        cg = side_by_side(last.c, g)
         traces = jnp.stack([jnp.stack([jnp.sum(a * b.T) for b in cg]) for a in cg])
         logdet = (
             below.first.logdet + jnp.sum(first[:, :n, :n] * last.c[None], axis=(1, 2)),

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax._linalg import psd_cholesky
+from lmmjax._linalg import matmul, psd_cholesky, side_by_side
 from lmmjax._types import Array, record
 from lmmjax.covariance import Structure
 from lmmjax.gram.base import Gram, GramJet, Projection
@@ -74,16 +74,16 @@ class Trailing:
 
     # --- block-diagonal products ---------------------------------------------------------------------
 
+    def scaled(self, k: int, matrix: Array, rows: Array) -> Array:
+        """blockdiag(matrix) rows, for the rows (N_k, w) of term k and a matrix (q, q)."""
+        if matrix.shape[0] == 1:
+            return matrix[0, 0] * rows
+        moved = matmul(matrix[..., None, None], jnp.swapaxes(self.blocks(k, rows), 0, 1)[:, None])
+        return jnp.swapaxes(moved[:, 0], 0, 1).reshape(rows.shape)
+
     def scale_rows(self, matrices: dict[int, Array], a: Array) -> Array:
         """blockdiag(matrices) a, for a (N, w)."""
-        pieces = []
-        for k, _, columns in self.places:
-            matrix, block = matrices[k], a[columns]
-            if matrix.shape[0] == 1:
-                pieces.append(matrix[0, 0] * block)
-            else:
-                pieces.append(jnp.einsum("ij,gjk->gik", matrix, self.blocks(k, block)).reshape(block.shape))
-        return jnp.concatenate(pieces)
+        return jnp.concatenate([self.scaled(k, matrices[k], a[columns]) for k, _, columns in self.places])
 
     def sandwich(self, matrices: dict[int, Array], a: Array) -> Array:
         """t a tᵀ for t = blockdiag(matrices) and a symmetric (N, N)."""
@@ -128,16 +128,18 @@ class Trailing:
 
         def safe(_):
             inverses = {k: _lower_inverse(f) for k, f in e.factors.items()}
-            precisions = {k: f.T @ f for k, f in inverses.items()}
+            precisions = {k: matmul(f.T, f) for k, f in inverses.items()}
             u = -self.sandwich(precisions, e.c)
             for k, _, columns in self.places:
                 u = _add_diagonal_blocks(u, precisions[k], columns)
             sums = [self.summed(one, e.c) for one in cg]
-            return u, [{k: precisions[k] @ s @ precisions[k] for k, s in one.items()} for one in sums]
+            return u, [
+                {k: matmul(matmul(precisions[k], s), precisions[k]) for k, s in one.items()} for one in sums
+            ]
 
         def general(_):
             left = jnp.eye(e.b.shape[0], dtype=e.c.dtype) - e.b @ e.c
-            return left @ e.b, [self.summed(left @ one, left) for one in g]
+            return left @ e.b, [self.summed(one, left) for one in side_by_side(left, g)]
 
         least = jnp.min(jnp.stack([jnp.min(jnp.diagonal(f)) ** 2 for f in e.factors.values()]))
         return jax.lax.cond(least > NEAR_SINGULAR, safe, general, None)
@@ -151,9 +153,11 @@ class Trailing:
         dtype, w = e.c.dtype, e.t.shape[1]
         u, crossed = self.inside(e, below.g, below.cg)
         units = {k: jnp.asarray(self.structure.terms[k].units, dtype) for k in self.terms}
-        first = [jnp.einsum("aij,ij->a", units[k], jnp.sum(self.diagonal(k, u), axis=-1)) for k in self.terms]
+        first = [
+            jnp.sum(units[k] * jnp.sum(self.diagonal(k, u), axis=-1)[None], axis=(1, 2)) for k in self.terms
+        ]
         mixed = [
-            jnp.stack([jnp.einsum("aij,ij->a", units[k], one[k]) for one in crossed]) for k in self.terms
+            jnp.stack([jnp.sum(units[k] * one[k][None], axis=(1, 2)) for one in crossed]) for k in self.terms
         ]
         mixed = -jnp.concatenate(mixed, axis=1)
         logdet = (
@@ -161,21 +165,17 @@ class Trailing:
             _bordered(below.logdet[1], mixed, -self.traces(u)),
         )
 
-        beta, s_first = [], []
+        beta = []
         for k, _, columns in self.places:
-            t = self.blocks(k, e.t[columns])
-            moved = jnp.einsum("aij,gjw->giaw", units[k], t)
-            s_first.append(-jnp.einsum("giv,giaw->avw", t, moved))
-            own = jnp.zeros((e.t.shape[0], *moved.shape[2:]), dtype)
-            beta.append(own.at[columns].set(moved.reshape(-1, *moved.shape[2:])))
-        beta = jnp.concatenate(beta, axis=1)
-        flat = beta.reshape(beta.shape[0], -1)
-        h = below.h.reshape(beta.shape[0], -1)
-        m1, m2 = below.h.shape[1], beta.shape[1]
+            around = ((columns.start, e.t.shape[0] - columns.stop), (0, 0))
+            beta += [jnp.pad(self.scaled(k, unit, e.t[columns]), around) for unit in units[k]]
+        m1, m2, flat = below.h.shape[1], len(beta), jnp.concatenate(beta, axis=1)
+        h = below.h.reshape(flat.shape[0], -1)
+        s_first = -(e.t.T @ flat).reshape(w, m2, w).transpose(1, 0, 2)
         own = (flat.T @ (u @ flat)).reshape(m2, w, m2, w).transpose(0, 2, 1, 3)
         across = ((h - e.b @ (e.c @ h)).T @ flat).reshape(m1, w, m2, w).transpose(0, 2, 1, 3)
         own, across = own + jnp.swapaxes(own, -1, -2), across + jnp.swapaxes(across, -1, -2)
-        s = jnp.concatenate([below.s[0], *s_first]), _bordered(below.s[1], across, own)
+        s = jnp.concatenate([below.s[0], s_first]), _bordered(below.s[1], across, own)
         # to the order of the design
         entries = [np.arange(place.start, place.stop) for _, place, _ in self.places]
         order = np.argsort(np.concatenate([below.entries, *entries]))
@@ -196,8 +196,9 @@ class Trailing:
                 parts = [block[i :: one.q, j :: two.q] for i in range(one.q) for j in range(two.q)]
                 product = jnp.stack([jnp.stack([jnp.sum(a * b) for b in parts]) for a in parts])
                 product = product.reshape(one.q, two.q, one.q, two.q)
-                units = (jnp.asarray(one.units, u.dtype), jnp.asarray(two.units, u.dtype))
-                row.append(jnp.einsum("aij,bkl,ikjl->ab", *units, product))
+                # Σ E_ij F_kl (i, k, j, l)
+                units = np.einsum("aij,bkl->abikjl", one.units, two.units)
+                row.append(jnp.sum(jnp.asarray(units, u.dtype) * product[None, None], axis=(2, 3, 4, 5)))
             rows.append(jnp.concatenate(row, axis=1))
         return jnp.concatenate(rows)
 
