@@ -2,8 +2,8 @@
 
 Complete responses share one design. Those with missing values are fitted by pattern where many have the
 same, else with weights of zero and one; those with weights have designs of their own. Up to `FEW` responses,
-and designs that are `sequential`, are fitted one after the other. Every response gets one descent, from its
-moment start.
+and those of designs that do not take them `together`, are fitted one after the other. Every response gets one
+descent, from its moment start.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _shared_design(
     """Fits of the complete columns of y (n, T), and which they are (T,)."""
     total = y.shape[1]
     shared = maker.prepared.shared
-    if total <= FEW or shared.sequential:
+    if total <= FEW or not shared.together:
         return _one_by_one(maker, y, reml, max_iter)
     usable = np.ones(total, bool)
 
@@ -81,9 +81,9 @@ def _shared_design(
         usable[part] = np.isfinite(problem.origin.scale)
         return problem
 
-    result = fit_lanes(
-        total, lane_count(shared.vector, total), unrollable(shared), block, max_iter, None, dtype
-    )
+    # what is mapped in spite of `sequential` calls no LAPACK
+    threaded = unrollable(shared) or shared.sequential
+    result = fit_lanes(total, lane_count(shared.vector, total), threaded, block, max_iter, None, dtype)
     return blank(result, ~usable, Status.NOT_FINITE), usable
 
 

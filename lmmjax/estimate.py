@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax import criterion_lanes  # noqa: F401  registers a shortcut
+from lmmjax import criterion_crossed, criterion_lanes  # noqa: F401  register shortcuts
 from lmmjax._compile import quick_jit
 from lmmjax._linalg import ldl, sweep
 from lmmjax._types import Array, record

@@ -168,7 +168,7 @@ def chunk_size(model: Model, sources: int = 1) -> int:
     # a response has its values on the rows, and a few vectors of the engine
     rows = sources * (model.design.n + model.frame.n_dropped)
     bytes_each = COPIES * 8 * (rows + 4 * shared.vector)
-    most = FEW if shared.sequential else BLOCKS * lane_count(shared.vector, LANES)
+    most = max(BLOCKS * lane_count(shared.vector, LANES), 4 * FEW) if shared.together else FEW
     return int(np.clip(SHARE * available_memory() / bytes_each, 1, most))
 
 

@@ -14,7 +14,7 @@ LAYERS = (
     ("covariance", "residual"),
     ("design", "basis"),
     ("gram",),
-    ("likelihood", "criterion", "criterion_lanes", "optimize"),
+    ("likelihood", "criterion", "criterion_lanes", "criterion_crossed", "optimize"),
     ("problem",),
     ("estimate", "conditional", "arrays", "descent"),
     ("lanes", "lane_programs", "stages", "batch"),

@@ -1,17 +1,30 @@
 """The criterion's parts for many responses equal those of one response after the other."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from core_data import several
 
+from lmmjax._compile import quick_jit
 from lmmjax.covariance import FAMILIES, family
 from lmmjax.criterion import parts
+from lmmjax.criterion_crossed import parts_of_crossed
 from lmmjax.criterion_lanes import parts_of_groups
 from lmmjax.design import Design, RandomTerm
 from lmmjax.problem import ProblemMaker, response_axes
 
 LANES = 4
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def assert_same(got, want):
+    # both sum the same terms, in different orders
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(g, w, rtol=1e-10, atol=1e-10)
 
 
 def problem(q, family, reml):
@@ -29,23 +42,39 @@ def problem(q, family, reml):
 @pytest.mark.parametrize("name", [name for name in FAMILIES if family(name).linear])
 @pytest.mark.parametrize("q", [1, 2, 3])
 def test_equal_to_the_jet(q, name, mapped, reml):
-    with jax.enable_x64(True):
-        many = problem(q, family(name), reml)
-        root = np.tril(np.random.default_rng(1).normal(size=(q, q))) + np.eye(q)
-        d = many.structure.natural((jnp.asarray(root @ root.T),))
-        scale = jnp.linspace(0.1, 2.0, LANES)[:, None]
-        ds = d if mapped == "response" else d[None] * scale
-        axis = None if mapped == "response" else 0
-        one = jax.tree.map(lambda a: a[0], (many.response, many.origin))
-        if mapped == "d":
-            data, axes = one[0], None
-        else:
-            data, axes = many.response, response_axes(many).response
-        kappa = jnp.asarray(many.reml)
-        got = jax.vmap(parts_of_groups, in_axes=(None, axis, axes, None))(many.shared, ds, data, kappa)
-        for k in range(LANES):
-            own = data if mapped == "d" else jax.tree.map(lambda a, k=k: a[k], data)
-            want = parts(many.shared.jet(ds if axis is None else ds[k], own), kappa)
-            for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-                # both sum the same terms, in different orders
-                np.testing.assert_allclose(g[k], w, rtol=1e-10, atol=1e-10)
+    many = problem(q, family(name), reml)
+    root = np.tril(np.random.default_rng(1).normal(size=(q, q))) + np.eye(q)
+    d = many.structure.natural((jnp.asarray(root @ root.T),))
+    scale = jnp.linspace(0.1, 2.0, LANES)[:, None]
+    ds = d if mapped == "response" else d[None] * scale
+    axis = None if mapped == "response" else 0
+    one = jax.tree.map(lambda a: a[0], (many.response, many.origin))
+    if mapped == "d":
+        data, axes = one[0], None
+    else:
+        data, axes = many.response, response_axes(many).response
+    kappa = jnp.asarray(many.reml)
+    got = jax.vmap(parts_of_groups, in_axes=(None, axis, axes, None))(many.shared, ds, data, kappa)
+    for k in range(LANES):
+        own = data if mapped == "d" else jax.tree.map(lambda a, k=k: a[k], data)
+        want = parts(many.shared.jet(ds if axis is None else ds[k], own), kappa)
+        assert_same(jax.tree.map(lambda a, k=k: a[k], got), want)
+
+
+@pytest.mark.parametrize(("heavy", "width"), [(0.5, 1), (0.0, 2)])
+def test_crossed_factors(heavy, width, monkeypatch):
+    """Inverses by products, at variances from zero to large; some groups or all have dense rows."""
+    monkeypatch.setattr(sys.modules["lmmjax.gram.crossing"], "HEAVY", heavy)
+    monkeypatch.setattr(sys.modules["lmmjax.gram.spd"], "SWEPT", 3)
+    rng = np.random.default_rng(4)
+    many = several(rng, "crossed", (width, width), weights=True)
+    lanes = ProblemMaker(many, "crossed")(rng.normal(size=(LANES, many.n)), True)
+    d = lanes.structure.prior(np.float64)
+    ds = d[None] * jnp.asarray([0.0, 1e-6, 1.0, 1e4])[:, None]
+    kappa = jnp.asarray(lanes.reml)
+    axes = (None, 0, response_axes(lanes).response, None)
+    got = quick_jit(jax.vmap(parts_of_crossed, in_axes=axes))(lanes.shared, ds, lanes.response, kappa)
+    alone = quick_jit(lambda shared, d, y: parts(shared.jet(d, y), kappa))
+    for k in range(LANES):
+        own = jax.tree.map(lambda a, k=k: a[k], lanes.response)
+        assert_same(jax.tree.map(lambda a, k=k: a[k], got), alone(lanes.shared, ds[k], own))

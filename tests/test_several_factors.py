@@ -73,7 +73,7 @@ def test_structure_names_every_term_and_the_cost(model):
 def test_a_batch_equals_single_fits(model):
     few, many = 3, 520
     rng = np.random.default_rng(1)
-    count = many if model.structure().backend == "nested" else few
+    count = few if model.structure().backend == "layered" else many
     values = np.column_stack([DATA["y"] * s + rng.normal(size=ROWS) for s in np.linspace(0.5, 2, count)])
     values[5, 1] = np.nan
     values[:, 2] = np.inf
@@ -87,6 +87,21 @@ def test_a_batch_equals_single_fits(model):
         np.testing.assert_allclose(fits.deviance[k], alone.deviance, rtol=1e-9)
         np.testing.assert_allclose(fits.params.iloc[k], alone.params, rtol=1e-6)
         np.testing.assert_allclose(fits.df().iloc[k], alone.coef_table()["df"], rtol=1e-4)
+
+
+def test_a_batch_of_crossed_factors_without_effects():
+    """Responses of which most have a variance of zero, and maximal terms."""
+    frame = DATA.head(120)
+    model = lj.lmm("~ x + (x | school) + (x | item)", frame)
+    assert model.structure().backend == "crossed"
+    values = np.random.default_rng(3).normal(size=(120, 514))
+    fits = model.fit_batch(values)
+    assert fits.is_singular.mean() > 0.5
+    alone = model.fit_batch(values[:, :100])
+    # a batch makes the same descent from the same start; a few may end in another optimum
+    same = np.isclose(fits.deviance[:100], alone.deviance, rtol=1e-9)
+    assert same.mean() >= 0.98
+    np.testing.assert_allclose(fits.params[:100][same], alone.params[same], atol=1e-5)
 
 
 def test_a_batch_with_small_families_and_weights():

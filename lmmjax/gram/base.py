@@ -105,6 +105,11 @@ class CrossProducts(abc.ABC):
         return False
 
     @property
+    def together(self) -> bool:
+        """Whether many responses can descend together: all do that are not sequential, and some that are."""
+        return not self.sequential
+
+    @property
     def individual(self) -> bool:
         """Whether responses with weights of their own can be mapped over, each with its own products."""
         return False

@@ -47,6 +47,7 @@ class CrossedProducts(CrossProducts):
     base : (N, N) Z₂ᵀZ₂; base_x : (N, p) Z₂ᵀX.
     incidence : c.
     terms : positions of the leading terms in the design.
+    mapped : see `Trailing`.
     """
 
     leading: GroupedProducts
@@ -56,10 +57,19 @@ class CrossedProducts(CrossProducts):
     structure: Structure = static()
     terms: tuple[int, ...] = static()
     n_groups: tuple[int, ...] = static()
+    mapped: bool = static(default=False)
 
     @property
     def sequential(self) -> bool:
         return True
+
+    @property
+    def together(self) -> bool:
+        return self.base.shape[0] <= COSTLY
+
+    @property
+    def vector(self) -> int:
+        return 3 * self.base.shape[0] ** 2
 
     @property
     def costly(self) -> bool:
@@ -77,7 +87,7 @@ class CrossedProducts(CrossProducts):
 
     @property
     def _trailing(self) -> Trailing:
-        return Trailing(self.structure, self.n_groups, self.terms)
+        return Trailing(self.structure, self.n_groups, self.terms, self.mapped)
 
     def _evaluate(self, d: Array, response: LeadingResponse) -> _Evaluation:
         _, h, j = self.leading._blocks(d[self._trailing.entries_before])

@@ -40,7 +40,7 @@ class CrossedPrepared(Prepared):
             leading.products,
             dense.products(),
             dense.sum(rows.x.T),
-            Incidence(*entries, *_pairs(xp, *entries, groups, width), width, groups),
+            _incidence(xp, *entries, groups, width),
             design.structure,
             factor.terms,
             tuple(term.n_groups for term in design.terms),
@@ -64,20 +64,36 @@ def _entries(
     return (unique // width).astype(np.int32), (unique % width).astype(np.int32), xp.stack(sums)
 
 
+def _incidence(xp, group: np.ndarray, column: np.ndarray, value: Array, groups: int, width: int) -> Incidence:
+    """Entries and every two of them in a group; groups with many as dense rows instead."""
+    count = np.bincount(group, minlength=groups)
+    many = count > HEAVY * width
+    inside, q = many[group], value.shape[0]
+    row = (np.cumsum(many) - 1)[group[inside]]
+    empty = xp.zeros(int(many.sum()) * width, value.dtype)
+    where = row * np.int64(width) + column[inside]
+    heavy = xp.stack([scatter(xp, empty, where, v[inside]) if len(where) else empty for v in value])
+    light = group[~inside], column[~inside], value[:, ~inside]
+    return Incidence(
+        *light,
+        *_pairs(xp, *light, groups, width),
+        np.flatnonzero(many).astype(np.int32),
+        heavy.reshape(q, int(many.sum()), width),
+        width,
+        groups,
+    )
+
+
 def _pairs(
     xp, group: np.ndarray, column: np.ndarray, value: Array, groups: int, width: int
-) -> tuple[np.ndarray, np.ndarray, Array, np.ndarray, Array]:
-    """Every two entries of a group: its number, their place in the lower triangle, their products.
-
-    Groups with many entries come back as dense rows instead: their numbers (L,) and entries (q, L, N).
-    """
+) -> tuple[np.ndarray, np.ndarray, Array]:
+    """Every two entries of a group: its number, their place in the lower triangle, their products."""
     count = np.bincount(group, minlength=groups)
     start = np.cumsum(count) - count
-    many = count > HEAVY * width
     chosen: list[list[np.ndarray]] = [[], []]
-    for k in np.unique(count[~many]):
+    for k in np.unique(count):
         high, low = np.tril_indices(k)
-        first = start[(count == k) & ~many]
+        first = start[count == k]
         chosen[0].append((first[:, None] + high).ravel())
         chosen[1].append((first[:, None] + low).ravel())
     one, two = (np.concatenate([np.zeros(0, np.int64), *part]) for part in chosen)
@@ -91,12 +107,4 @@ def _pairs(
     ]
     # N² may exceed 32 bits only where the dense matrix does not fit memory anyway
     target = (column[one].astype(np.int64) * width + column[two]).astype(np.int32)
-    heavy_groups = np.flatnonzero(many).astype(np.int32)
-    row = np.cumsum(many) - 1
-    inside = many[group]
-    where = row[group[inside]] * np.int64(width) + column[inside]
-    empty = xp.zeros(len(heavy_groups) * width, value.dtype)
-    heavy = xp.stack([scatter(xp, empty, where, v[inside]) for v in value]) if len(heavy_groups) else None
-    shape = (q, len(heavy_groups), width)
-    heavy = xp.zeros(shape, value.dtype) if heavy is None else heavy.reshape(shape)
-    return group[one], target, xp.stack(products), heavy_groups, heavy
+    return group[one], target, xp.stack(products)

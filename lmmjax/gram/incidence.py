@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lmmjax._linalg import matmul
 from lmmjax._types import Array, record, static
@@ -18,7 +19,7 @@ class Incidence:
     entry_group, entry_column : (E,) where c is not zero; entry_value : (q, E). Sorted by group.
     pair_group, pair_target : (P,) for every two entries of a group its number and a position in the flat
         lower triangle of an (N, N) matrix; pair_value : (q(q+1)/2, P) their products. Sorted by group.
-    heavy_group : (L,) groups with many entries, which have no pairs; heavy : (q, L, N) their c.
+    heavy_group : (L,) groups with many entries, which are not among those; heavy : (q, L, N) their c.
     width : N; n_groups : G.
     """
 
@@ -35,58 +36,82 @@ class Incidence:
 
     def sandwiches(self, weights: list[Array]) -> list[Array]:
         """Σ c_gᵀw_gc_g (N, N) for every one of some symmetric w (q, q, G)."""
-        n, q = self.width, self.entry_value.shape[0]
-        out = []
-        for w in weights:
-            per_pair = sum(
-                w[a, b][self.pair_group] * self.pair_value[k] for k, (a, b) in enumerate(_upper(q))
-            )
-            flat = jnp.zeros(n * n, self.pair_value.dtype).at[self.pair_target].add(per_pair)
-            lower = flat.reshape(n, n)
-            out.append(lower + jnp.tril(lower, -1).T)
-        if not self.heavy.shape[1]:
-            return out
+        n = self.width
         # one product: with small matrices a call costs more than its arithmetic
-        moved = [matmul(w[:, :, self.heavy_group, None], self.heavy[:, None]).reshape(-1, n) for w in weights]
-        dense = self.heavy.reshape(-1, n).T @ jnp.concatenate(moved, axis=1)
-        return [a + dense[:, k * n : (k + 1) * n] for k, a in enumerate(out)]
+        moved = [matmul(self._of_heavy(w)[..., None], self.heavy[:, None]).reshape(-1, n) for w in weights]
+        dense = self._rows.T @ jnp.concatenate(moved, axis=1)
+        out = [dense[:, k * n : (k + 1) * n] for k in range(len(weights))]
+        return (
+            [a + self._light_sandwich(w) for a, w in zip(out, weights, strict=True)] if self._light else out
+        )
+
+    def _light_sandwich(self, w: Array) -> Array:
+        n, pairs = self.width, enumerate(_upper(w.shape[0]))
+        per_pair = sum(w[a, b][self.pair_group] * self.pair_value[k] for k, (a, b) in pairs)
+        lower = jnp.zeros(n * n, self.pair_value.dtype).at[self.pair_target].add(per_pair).reshape(n, n)
+        return lower + jnp.tril(lower, -1).T
 
     def quadratic(self, c: Array) -> Array:
-        """c_g C c_gᵀ (q, q, G) for a symmetric C (N, N)."""
-        q, groups = self.entry_value.shape[0], self.n_groups
-        # pairs of different entries count twice
-        twice = jnp.where(self.pair_target % (c.shape[0] + 1) == 0, 1.0, 2.0).astype(c.dtype)
-        doubled = twice * c.reshape(-1)[self.pair_target]
-        moved = (self.heavy.reshape(-1, self.width) @ c).reshape(self.heavy.shape)
-        out = jnp.zeros((q, q, groups), c.dtype)
-        for k, (a, b) in enumerate(_upper(q)):
-            share = 1.0 if a == b else 0.5
-            block = jax.ops.segment_sum(
-                share * doubled * self.pair_value[k], self.pair_group, groups, indices_are_sorted=True
-            )
-            if self.heavy.shape[1]:
-                block = block.at[self.heavy_group].add(jnp.sum(moved[a] * self.heavy[b], axis=1))
-            out = out.at[a, b].set(block)
-            if a != b:
-                out = out.at[b, a].set(block)
-        return out
+        """c_gCc_gᵀ (q, q, G) for a symmetric C (N, N)."""
+        q, pairs = len(self.heavy), _upper(len(self.heavy))
+        moved = (self._rows @ c).reshape(self.heavy.shape)
+        blocks = jnp.stack([jnp.sum(moved[a] * self.heavy[b], axis=1) for a, b in pairs])
+        if self._light:
+            # pairs of different entries count twice
+            twice = jnp.where(self.pair_target % (self.width + 1) == 0, 1.0, 2.0).astype(c.dtype)
+            doubled = twice * c.reshape(-1)[self.pair_target]
+            light = [
+                jax.ops.segment_sum(
+                    (1.0 if a == b else 0.5) * doubled * self.pair_value[k],
+                    self.pair_group,
+                    self.n_groups,
+                    indices_are_sorted=True,
+                )
+                for k, (a, b) in enumerate(pairs)
+            ]
+            blocks = self._with_heavy(jnp.stack(light), blocks)
+        place = {pair: k for k, pair in enumerate(pairs)}
+        return blocks[np.array([[place[min(a, b), max(a, b)] for b in range(q)] for a in range(q)])]
 
     def to_columns(self, w: Array) -> Array:
         """Σ c_gᵀw_g (N, k) for w (q, k, G)."""
+        out = self._rows.T @ jnp.swapaxes(self._of_heavy(w), 1, 2).reshape(-1, w.shape[1])
+        if not self._light:
+            return out
         per_entry = sum(self.entry_value[a][:, None] * w[a].T[self.entry_group] for a in range(w.shape[0]))
-        return jax.ops.segment_sum(per_entry, self.entry_column, self.width)
+        return out + jax.ops.segment_sum(per_entry, self.entry_column, self.width)
 
     def to_groups(self, v: Array) -> Array:
         """c_gv (q, k, G) for v (N, k)."""
+        q, many, _ = self.heavy.shape
+        out = jnp.swapaxes((self._rows @ v).reshape(q, many, v.shape[1]), 1, 2)
+        if not self._light:
+            return out
         rows = v[self.entry_column]
-        return jnp.stack(
-            [
-                jax.ops.segment_sum(
-                    value[:, None] * rows, self.entry_group, self.n_groups, indices_are_sorted=True
-                ).T
-                for value in self.entry_value
-            ]
-        )
+        light = [
+            jax.ops.segment_sum(
+                value[:, None] * rows, self.entry_group, self.n_groups, indices_are_sorted=True
+            ).T
+            for value in self.entry_value
+        ]
+        return self._with_heavy(jnp.stack(light), out)
+
+    @property
+    def _rows(self) -> Array:
+        """The heavy c as rows (qL, N)."""
+        return self.heavy.reshape(-1, self.width)
+
+    @property
+    def _light(self) -> bool:
+        return self.heavy.shape[1] < self.n_groups
+
+    def _of_heavy(self, a: Array) -> Array:
+        """a (..., G) of the heavy groups."""
+        return a[..., self.heavy_group] if self._light else a
+
+    def _with_heavy(self, light: Array, heavy: Array) -> Array:
+        """light (..., G) with what the heavy groups have (..., L)."""
+        return light.at[..., self.heavy_group].add(heavy)
 
 
 def _upper(q: int) -> list[tuple[int, int]]:

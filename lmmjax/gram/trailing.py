@@ -22,7 +22,7 @@ from lmmjax._linalg import matmul, psd_cholesky, side_by_side
 from lmmjax._types import Array, record
 from lmmjax.covariance import Structure
 from lmmjax.gram.base import Gram, GramJet, Projection
-from lmmjax.gram.spd import inverse_from_factor
+from lmmjax.gram.spd import inverse_by_products, inverse_from_factor
 
 NEAR_SINGULAR = 1e-4
 """Below this pivot of D₂ its inverse is not used: I − M⁻¹ would have lost too many digits."""
@@ -36,11 +36,13 @@ class Trailing:
     ----------
     structure : of all terms; n_groups : of every term.
     before : positions of the terms that were eliminated before; the others have dense columns.
+    mapped : whether the arithmetic is for many responses at once: without LAPACK and without branches.
     """
 
     structure: Structure
     n_groups: tuple[int, ...]
     before: tuple[int, ...]
+    mapped: bool = False
 
     @property
     def terms(self) -> tuple[int, ...]:
@@ -116,12 +118,14 @@ class Trailing:
         matrices = self.structure.matrices(d)
         factors = {k: psd_cholesky(matrices[k], 1e-15) for k in self.terms}
         m = jnp.eye(b.shape[0], dtype=b.dtype) + self.sandwich({k: f.T for k, f in factors.items()}, b)
-        factor = jax.lax.linalg.cholesky(m, symmetrize_input=False)
-        c = self.sandwich(factors, inverse_from_factor(factor))
+        if self.mapped:
+            logdet, inverse = inverse_by_products(m)
+        else:
+            factor = jax.lax.linalg.cholesky(m, symmetrize_input=False)
+            logdet, inverse = 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor))), inverse_from_factor(factor)
+        c = self.sandwich(factors, inverse)
         v = c @ b_w
-        return Eliminated(
-            2.0 * jnp.sum(jnp.log(jnp.diagonal(factor))), b_w.T @ v, factors, b, c, v, b_w - b @ v
-        )
+        return Eliminated(logdet, b_w.T @ v, factors, b, c, v, b_w - b @ v)
 
     def inside(self, e: Eliminated, g: list[Array], cg: list[Array]) -> tuple[Array, list[dict[int, Array]]]:
         """U₂₂ (N, N), and for each symmetric G (N, N) of g, CG in cg, `summed` of (I − BC)G(I − CB)."""
@@ -139,8 +143,11 @@ class Trailing:
 
         def general(_):
             left = jnp.eye(e.b.shape[0], dtype=e.c.dtype) - e.b @ e.c
-            return left @ e.b, [self.summed(one, left) for one in side_by_side(left, g)]
+            both = side_by_side(left, [e.b, *g])
+            return both[0], [self.summed(one, left) for one in both[1:]]
 
+        if self.mapped:
+            return general(None)
         least = jnp.min(jnp.stack([jnp.min(jnp.diagonal(f)) ** 2 for f in e.factors.values()]))
         return jax.lax.cond(least > NEAR_SINGULAR, safe, general, None)
 
