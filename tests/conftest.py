@@ -16,8 +16,15 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("lmmjax")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _kept(tmp_path_factory):
+    """Programs that take long to compile are kept on disk, for other files of tests in this process."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
 @pytest.fixture(autouse=True, scope="module")
-def _programs():
+def _programs(_kept):
     """Compiled programs last for one file of tests: a process may hold only so many memory mappings."""
     yield
     jax.clear_caches()

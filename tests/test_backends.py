@@ -169,7 +169,7 @@ DESIGNS = {
 
 
 @pytest.mark.parametrize(("backend", "kind", "widths"), [(b, *case) for b in DESIGNS for case in DESIGNS[b]])
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(
     seed=st.integers(0, 10**6),
     weights=st.booleans(),
