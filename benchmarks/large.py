@@ -155,18 +155,32 @@ def one(workload: str, data: pd.DataFrame, formula: str, reml: bool, groups: str
     return out
 
 
-def many(data: pd.DataFrame, responses: int, options) -> Result:
-    """W4: many responses by `fit_batch`; lme4 fits three of them, scaled to all."""
+def trials(subjects: int, items: int) -> pd.DataFrame:
+    """Nine tenths of all pairs of subjects and items, in one of two conditions."""
+    rng = np.random.default_rng(8)
+    pair = np.flatnonzero(rng.random(subjects * items) < 0.9)
+    x = rng.integers(0, 2, len(pair)) - 0.5
+    return pd.DataFrame({"subject": pair // items, "item": pair % items, "x": x})
+
+
+def many(
+    data: pd.DataFrame, formula: str, sds: dict[str, tuple[float, ...]], responses: int, options
+) -> Result:
+    """W4: many responses by `fit_batch`; lme4 fits three of them, scaled to all.
+
+    `sds` has those of the intercepts of every factor and, if given, of the slopes of x.
+    """
     import lmmjax as lj
 
-    formula = "~ age + sex + (1 | family/subject)"
     rng = np.random.default_rng(41)
-    effects = [rng.normal(size=(data[c].max() + 1, responses)) for c in ("family", "subject")]
-    y = (
-        rng.normal(size=(len(data), responses))
-        + 0.7 * effects[0][data["family"]]
-        + effects[1][data["subject"]]
-    )
+    effects = [
+        (sd * rng.normal(size=(data[group].max() + 1, responses)), group, slope)
+        for group, both in sds.items()
+        for slope, sd in enumerate(both)
+    ]
+    y = rng.normal(size=(len(data), responses))
+    for effect, group, slope in effects:
+        y += effect[data[group]] * (data[["x"]].to_numpy() if slope else 1.0)
     times = []
     for _ in range(1 + REPEATS):
         start = time.perf_counter()
@@ -179,7 +193,7 @@ def many(data: pd.DataFrame, responses: int, options) -> Result:
         path = Path(folder) / "data.csv"
         for k in (0, responses // 2, responses - 1):
             data.assign(y=y[:, k]).to_csv(path, index=False, float_format="%.17g")
-            got = _numbers([options.rscript, "-e", LMER, str(path), "y " + formula, "family,subject", "TRUE"])
+            got = _numbers([options.rscript, "-e", LMER, str(path), "y " + formula, ",".join(sds), "TRUE"])
             seconds.append(got[0])
             gaps.append(fits.deviance[k] - got[1])
     out.gap, out.lme4 = float(np.max(gaps)), float(np.median(seconds)) * responses
@@ -193,6 +207,20 @@ def many(data: pd.DataFrame, responses: int, options) -> Result:
 def _numbers(command: list[str]) -> list[float]:
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return [float(v) for v in done.stdout.split()[-3:]]
+
+
+def w4(options) -> list[Result]:
+    nested = families(1_000 if options.small else 10_000)
+    intercepts, slopes = "~ x + (1 | subject) + (1 | item)", "~ x + (1 + x | subject) + (1 + x | item)"
+    own = {"family": (0.7,), "subject": (1.0,)}
+    crossed, both = {"subject": (0.5,), "item": (0.3,)}, {"subject": (0.5, 0.3), "item": (0.3, 0.2)}
+    few = 600 if options.small else 2_000
+    return [
+        many(nested, "~ age + sex + (1 | family/subject)", own, 600 if options.small else 20_484, options),
+        many(trials(30, 24), intercepts, crossed, 600 if options.small else 20_000, options),
+        many(trials(30, 24), slopes, both, few, options),
+        many(trials(100, 200), intercepts, crossed, few, options),
+    ]
 
 
 def w5(options) -> list[Result]:
@@ -221,7 +249,7 @@ def w7(options) -> list[Result]:
 
 
 WORKLOADS: dict[str, Callable] = {
-    "W4": lambda o: [many(families(1_000 if o.small else 10_000), 600 if o.small else 20_484, o)],
+    "W4": w4,
     "W5": w5,
     "W6": w6,
     "W7": w7,

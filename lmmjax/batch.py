@@ -17,7 +17,6 @@ import numpy as np
 from lmmjax._types import Array
 from lmmjax.design import take_rows
 from lmmjax.estimate import Estimate, estimate_jit
-from lmmjax.lane_programs import unrollable
 from lmmjax.lanes import lane_count, take_lanes
 from lmmjax.optimize import Status
 from lmmjax.problem import Problem, ProblemMaker
@@ -81,9 +80,7 @@ def _shared_design(
         usable[part] = np.isfinite(problem.origin.scale)
         return problem
 
-    # what is mapped in spite of `sequential` calls no LAPACK
-    threaded = unrollable(shared) or shared.sequential
-    result = fit_lanes(total, lane_count(shared.vector, total), threaded, block, max_iter, None, dtype)
+    result = fit_lanes(total, lane_count(shared.vector, total), block, max_iter, None, dtype)
     return blank(result, ~usable, Status.NOT_FINITE), usable
 
 
@@ -104,7 +101,7 @@ def _own_weights(
         return problem
 
     q, groups = products.z.shape[0], products.groups
-    result = fit_lanes(total, lane_count(groups * q**2 * 4, total), True, block, max_iter, None, dtype)
+    result = fit_lanes(total, lane_count(groups * q**2 * 4, total), block, max_iter, None, dtype)
     result = blank(result, ~estimable, Status.NOT_ESTIMABLE)
     return blank(result, ~finite, Status.NOT_FINITE)
 

@@ -169,7 +169,7 @@ def _together(
             whole.structure.change_basis(theta, jax.tree.map(lambda a: a[..., 0], whole.basis.inward))
         )
     results = [
-        fit_lanes(len(chosen), lane_count(vector, len(chosen)), True, partial(take_lanes, whole), 100, s)
+        fit_lanes(len(chosen), lane_count(vector, len(chosen)), partial(take_lanes, whole), 100, s)
         for s in ([None, inner] if len(theta) else [None])
     ]
     if len(results) == 1:

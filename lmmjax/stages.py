@@ -40,7 +40,6 @@ CERTIFIED = 4.0
 def fit_lanes(
     total: int,
     size: int,
-    threaded: bool,
     block: Callable[[slice], Problem],
     max_iter: int,
     start: np.ndarray | None = None,
@@ -55,8 +54,8 @@ def fit_lanes(
     """
     # a block is as many lanes as one device takes, times the devices, which work on one block together
     devices = jax.local_device_count()
-    size, threaded = size * devices, threaded and devices == 1
-    threads = min(4, os.cpu_count() or 1) if threaded else 1
+    size *= devices
+    threads = min(4, os.cpu_count() or 1) if devices == 1 else 1
     pool = _pool(threads)
     # with a block for every thread nothing is gained by gathering lanes
     first = FIRST if total > threads * size else PERIOD

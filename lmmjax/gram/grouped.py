@@ -75,7 +75,7 @@ class GroupedProducts(CrossProducts):
     def vector(self) -> int:
         if self.compressed and self.size <= SHORT:
             return 1
-        return self.r.shape[-1] * self.r.shape[1] ** 2
+        return self.r.shape[-1] * self.r.shape[1] ** 2 * (2 if self.compressed else 1)
 
     @property
     def individual(self) -> bool:
