@@ -36,14 +36,16 @@ class Incidence:
 
     def sandwiches(self, weights: list[Array]) -> list[Array]:
         """Σ c_gᵀw_gc_g (N, N) for every one of some symmetric w (q, q, G)."""
+        if not self.heavy.shape[1]:
+            return [self._light_sandwich(w) for w in weights]
         n = self.width
         # one product: with small matrices a call costs more than its arithmetic
         moved = [matmul(self._of_heavy(w)[..., None], self.heavy[:, None]).reshape(-1, n) for w in weights]
         dense = self._rows.T @ jnp.concatenate(moved, axis=1)
         out = [dense[:, k * n : (k + 1) * n] for k in range(len(weights))]
-        return (
-            [a + self._light_sandwich(w) for a, w in zip(out, weights, strict=True)] if self._light else out
-        )
+        if not self._light:
+            return out
+        return [a + self._light_sandwich(w) for a, w in zip(out, weights, strict=True)]
 
     def _light_sandwich(self, w: Array) -> Array:
         n, pairs = self.width, enumerate(_upper(w.shape[0]))
