@@ -79,7 +79,7 @@ def matmul(a: Array, b: Array) -> Array:
 
 
 def side_by_side(a: Array, others: list[Array]) -> list[Array]:
-    """Products of a (n, r) with matrices (r, s) of one shape, as one product."""
+    """Products of a (n, r) with matrices (r, s) of one shape, as one: small ones cost a call each."""
     if not others:
         return []
     product, s = a @ jnp.concatenate(others, axis=1), others[0].shape[1]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax._linalg import matmul
+from lmmjax._linalg import matmul, side_by_side
 from lmmjax._types import Array, record, static
 
 
@@ -39,10 +39,8 @@ class Incidence:
         if not self.heavy.shape[1]:
             return [self._light_sandwich(w) for w in weights]
         n = self.width
-        # one product: with small matrices a call costs more than its arithmetic
         moved = [matmul(self._of_heavy(w)[..., None], self.heavy[:, None]).reshape(-1, n) for w in weights]
-        dense = self._rows.T @ jnp.concatenate(moved, axis=1)
-        out = [dense[:, k * n : (k + 1) * n] for k in range(len(weights))]
+        out = side_by_side(self._rows.T, moved)
         if not self._light:
             return out
         return [a + self._light_sandwich(w) for a, w in zip(out, weights, strict=True)]
