@@ -1,16 +1,25 @@
 """Linear mixed models in JAX: exact ML and REML, one fit or thousands."""
 
-from lmmjax._compile import enable_compilation_cache
 from lmmjax._version import __version__
-from lmmjax.arrays import predict, problem_from_arrays
+from lmmjax.arrays import enable_compilation_cache
 from lmmjax.batchfit import BatchFit
 from lmmjax.compare import compare
-from lmmjax.conditional import conditional_modes
-from lmmjax.estimate import Estimate, estimate
+from lmmjax.core import (
+    Estimate,
+    Problem,
+    conditional_modes,
+    estimate,
+    gram,
+    loglik,
+    predict,
+    problem_from_arrays,
+    profiled_deviance,
+    response_axes,
+    restricted_loglik,
+)
 from lmmjax.model import Model, lmm
 from lmmjax.moments import Moments
 from lmmjax.optimize import Status
-from lmmjax.problem import Problem, gram, loglik, profiled_deviance, response_axes, restricted_loglik
 from lmmjax.residual import (
     AR1,
     ARMA,

@@ -11,12 +11,11 @@ import pandas as pd
 from scipy.special import ndtri, stdtr
 
 from lmmjax import varcomp
-from lmmjax.conditional import conditional_means
+from lmmjax.batch.ddf import single_tests
 from lmmjax.contrasts import contrast_matrix
+from lmmjax.core import conditional_means, response_axes
 from lmmjax.fit_tests import check_ddf
 from lmmjax.formula.columns import nearest
-from lmmjax.inference.many import single_tests
-from lmmjax.problem import response_axes
 
 if TYPE_CHECKING:
     from lmmjax.batchfit import BatchFit

@@ -13,7 +13,7 @@ import pandas as pd
 
 from lmmjax import batch_reports, functions, varcomp
 from lmmjax.batch import estimate_many
-from lmmjax.estimate import Estimate
+from lmmjax.core import Estimate
 from lmmjax.optimize import Status
 from lmmjax.results import Fit
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lmmjax.covariance import family
 from lmmjax.fit_random_tests import n_entries
-from lmmjax.formula.frame import ModelFrame, RandomColumns
+from lmmjax.formula import ModelFrame, RandomColumns
 from lmmjax.inference.chisq import akaike_weights, boundary_weights, chi_square_p, mixture_p
 from lmmjax.influence import require_estimates
 from lmmjax.residual import Correlation, Residual

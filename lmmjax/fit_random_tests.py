@@ -10,13 +10,13 @@ import jax
 import numpy as np
 import pandas as pd
 
+from lmmjax.core import profiled_deviance
 from lmmjax.covariance import family
+from lmmjax.formula import RandomColumns
 from lmmjax.formula.columns import nearest
-from lmmjax.formula.frame import RandomColumns
 from lmmjax.inference.chisq import boundary_weights, chi_square_p, mixture_p
 from lmmjax.inference.rlrt import simulate_null, spectrum
 from lmmjax.influence import require_estimates
-from lmmjax.problem import profiled_deviance
 
 if TYPE_CHECKING:
     from lmmjax.results import Fit

@@ -30,7 +30,7 @@ from lmmjax.inference.natural import (
 )
 
 if TYPE_CHECKING:
-    from lmmjax.estimate import Estimate
+    from lmmjax.core import Estimate
     from lmmjax.formula import ModelFrame
     from lmmjax.model import Model
     from lmmjax.results import Fit

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax import varcomp
-from lmmjax.estimate import Estimate
+from lmmjax.core import Estimate
 from lmmjax.inference.delta import delta, wald_limits
 from lmmjax.inference.r2 import group_shares, r_squared, share_weights
 

@@ -12,16 +12,13 @@ import numpy as np
 import pandas as pd
 
 from lmmjax import varcomp
-from lmmjax.basis import standardise_response
-from lmmjax.batch import nothing
+from lmmjax.batch import fit_lanes, lane_count, take_lanes
+from lmmjax.batch.estimate_many import nothing
 from lmmjax.batch_reports import only_group
-from lmmjax.design import take_rows
-from lmmjax.estimate import Estimate, estimate_jit
-from lmmjax.gram.grouping import GroupedPrepared
-from lmmjax.lanes import lane_count, take_lanes
+from lmmjax.core import Estimate, Problem, ProblemMaker, estimate_jit
+from lmmjax.design import standardise_response, take_rows
+from lmmjax.gram.grouped.prepare import GroupedPrepared
 from lmmjax.optimize import Status
-from lmmjax.problem import Problem, ProblemMaker
-from lmmjax.stages import fit_lanes
 
 if TYPE_CHECKING:
     from lmmjax.results import Fit
@@ -119,7 +116,7 @@ def influence(fit: Fit, group: str | None = None) -> Influence:
 def _by_difference(fit: Fit, codes: np.ndarray, single: bool, result: Estimate) -> np.ndarray:
     """Fill in the levels whose products are those of all rows less their own; which they are (levels,)."""
     # imported here: a single fit has no use for it
-    from lmmjax.gram.leaveout import LeaveOut
+    from lmmjax.gram.grouped.leave_out import LeaveOut
 
     maker, theta = fit.model.maker, fit.estimate.theta
     prepared, structure = maker.prepared, maker.design.structure

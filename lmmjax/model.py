@@ -9,20 +9,18 @@ import jax
 import numpy as np
 import pandas as pd
 
-from lmmjax._compile import quick_jit
-from lmmjax._types import Array
+from lmmjax.arrays import Array, quick_jit
 from lmmjax.batch import estimate_many
 from lmmjax.batchfit import BatchFit
-from lmmjax.conditional import effects, normals
+from lmmjax.core import METHODS, Estimate, Problem, ProblemMaker, estimate_jit
+from lmmjax.core.conditional import effects, normals
+from lmmjax.core.residuals import coloured
 from lmmjax.covariance import family
 from lmmjax.design import Design, RandomTerm
-from lmmjax.estimate import METHODS, Estimate, estimate_jit
 from lmmjax.formula import ModelFrame, array_frame, model_frame, take_rows
 from lmmjax.mean_variance import by_mean, fit_by_mean
 from lmmjax.moments import Moments, moments
 from lmmjax.optimize import Status
-from lmmjax.problem import Problem, ProblemMaker
-from lmmjax.residual_rows import coloured
 from lmmjax.results import Fit
 from lmmjax.structure import StructureReport, structure_report
 from lmmjax.varcomp import Component, components

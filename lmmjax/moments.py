@@ -14,13 +14,12 @@ import numpy as np
 import pandas as pd
 
 from lmmjax import varcomp
-from lmmjax._compile import quick_jit
-from lmmjax._types import Array
-from lmmjax.basis import solve_upper
-from lmmjax.criterion import evaluate
-from lmmjax.estimate import mivque
-from lmmjax.likelihood import profile
-from lmmjax.problem import Problem
+from lmmjax.arrays import Array, quick_jit
+from lmmjax.core import Problem
+from lmmjax.core.criterion import evaluate
+from lmmjax.core.likelihood import profile
+from lmmjax.core.start import mivque
+from lmmjax.design import solve_upper
 
 if TYPE_CHECKING:
     from lmmjax.model import Model

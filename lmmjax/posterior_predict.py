@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from lmmjax._linalg import psd_cholesky
+from lmmjax.arrays import psd_cholesky
 from lmmjax.formula import new_frame
 from lmmjax.formula.columns import Table
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.core.residuals import extrapolated
 from lmmjax.formula import new_frame, wanted_terms
-from lmmjax.residual_rows import extrapolated
 
 if TYPE_CHECKING:
     from lmmjax.results import Fit

@@ -24,19 +24,9 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from lmmjax.bayes import LKJ, HalfT, InverseGamma, InverseWishart, Normal
 from lmmjax.bayes.gibbs import conjugate
-from lmmjax.bayes.priors import (
-    LKJ,
-    BetaPrior,
-    BlockPrior,
-    HalfT,
-    InverseGamma,
-    InverseWishart,
-    Normal,
-    PriorSet,
-    ScalarPrior,
-    SeparatePrior,
-)
+from lmmjax.bayes.priors import BetaPrior, BlockPrior, PriorSet, ScalarPrior, SeparatePrior
 from lmmjax.formula.columns import nearest
 
 if TYPE_CHECKING:

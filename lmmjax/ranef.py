@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from lmmjax.conditional import Modes, modes_at
-from lmmjax.estimate import Estimate
-from lmmjax.problem import internal_parameters
+from lmmjax.core import Estimate, Modes
+from lmmjax.core.conditional import modes_at
+from lmmjax.core.problem import internal_parameters
 
 if TYPE_CHECKING:
     from lmmjax.model import Model

@@ -13,13 +13,12 @@ import pandas as pd
 from lmmjax import varcomp
 from lmmjax.batch import estimate_many
 from lmmjax.batchfit import BatchFit
+from lmmjax.core import Estimate, ProblemMaker
+from lmmjax.core.residuals import covariance
 from lmmjax.design import Design
-from lmmjax.estimate import Estimate
 from lmmjax.formula.columns import nearest
 from lmmjax.inference.bootstrap_intervals import KINDS
 from lmmjax.influence import best_estimate, require_estimates
-from lmmjax.problem import ProblemMaker
-from lmmjax.residual_rows import covariance
 
 if TYPE_CHECKING:
     from lmmjax.results import Fit

@@ -10,15 +10,14 @@ import numpy as np
 import pandas as pd
 
 from lmmjax import reports, varcomp
-from lmmjax.conditional import Modes
-from lmmjax.estimate import Estimate
+from lmmjax.core import Estimate, Modes
+from lmmjax.core.residuals import variances, whitened
 from lmmjax.fit_intervals import Intervals
 from lmmjax.fit_random_tests import RandomTests
 from lmmjax.fit_tests import FixedTests
 from lmmjax.optimize import Status
 from lmmjax.predictions import predict_new
 from lmmjax.ranef import fitted_modes
-from lmmjax.residual_rows import variances, whitened
 from lmmjax.summary import Summary, summarise
 
 if TYPE_CHECKING:

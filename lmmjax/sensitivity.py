@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from lmmjax import varcomp
-from lmmjax._compile import quick_jit
+from lmmjax.arrays import quick_jit
 from lmmjax.functions import named
-from lmmjax.gram.factors import grouping_factors, nested_chain
+from lmmjax.gram import grouping_factors, nested_chain
 from lmmjax.inference.delta import delta
 from lmmjax.inference.sensitivity import (
     Output,

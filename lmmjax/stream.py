@@ -16,9 +16,8 @@ import numpy as np
 import pandas as pd
 
 from lmmjax import stream_parts
-from lmmjax._memory import available_memory
-from lmmjax.batch import FEW
-from lmmjax.lanes import LANES, lane_count
+from lmmjax.arrays.memory import available_memory
+from lmmjax.batch import FEW, LANES, lane_count
 from lmmjax.processes import Processes, processes
 from lmmjax.stream_inputs import Inputs, check_out, named_contrasts, open_inputs
 
@@ -33,7 +32,7 @@ SHARE = 0.25
 """Part of the available memory that these copies may take."""
 
 BLOCKS = 16
-"""Most calls of the engine (`lmmjax.lanes.lane_count` responses each) in a chunk."""
+"""Most calls of the engine (`lmmjax.batch.lanes.lane_count` responses each) in a chunk."""
 
 UNLIMITED = float("inf")
 

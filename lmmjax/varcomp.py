@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from lmmjax.covariance import Structure
-from lmmjax.covariance.parameter import Parameter
+from lmmjax.covariance import Parameter
+from lmmjax.design import Structure
 
 
 @dataclasses.dataclass(frozen=True)

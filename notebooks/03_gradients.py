@@ -27,7 +27,7 @@ import optax
 import pandas as pd
 
 import lmmjax as lj
-from lmmjax._compile import quick_jit
+from lmmjax.arrays import quick_jit
 from lmmjax.datasets import load
 
 jax.config.update("jax_enable_x64", True)

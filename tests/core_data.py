@@ -5,11 +5,10 @@ import functools
 import jax
 import numpy as np
 
-from lmmjax._compile import quick_jit
+from lmmjax.arrays import quick_jit
+from lmmjax.core import ProblemMaker, estimate, response_axes
 from lmmjax.covariance import FAMILIES, family
 from lmmjax.design import Design, RandomTerm
-from lmmjax.estimate import estimate
-from lmmjax.problem import ProblemMaker, response_axes
 
 N, GROUPS, P = 36, 6, 2
 TERMS = {

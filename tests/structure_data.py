@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 import lmmjax as lj
-from lmmjax._compile import quick_jit
+from lmmjax.arrays import quick_jit
 from lmmjax.design import Design, RandomTerm, ResidualDesign
 from lmmjax.residual import CORRELATIONS, ResidualStructure, Space, as_residual
 

@@ -21,11 +21,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import lmmjax as lj
-from lmmjax._compile import quick_jit
+from lmmjax.arrays import quick_jit
+from lmmjax.core import estimate_jit
+from lmmjax.core.problem import internal_entries
 from lmmjax.covariance import FAMILIES
-from lmmjax.estimate import estimate_jit
 from lmmjax.gram import BACKENDS, choose
-from lmmjax.problem import internal_entries
 
 SEVERAL = {"nested", "crossed", "layered"}
 KINDS = {name: (name, {}) for name in BACKENDS if name not in SEVERAL | {"grouped", "whitened"}}
@@ -182,7 +182,7 @@ def test_several_factors_equal_the_dense_matrix(backend, kind, widths, seed, wei
     d = several(rng, kind, widths, weights=weights)
     theta, y = random_theta(rng, d, zeros), rng.normal(size=d.n)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules["lmmjax.gram.crossing"], "HEAVY", heavy)
+        patch.setattr(sys.modules["lmmjax.gram.crossed.prepare"], "HEAVY", heavy)
         actual = evaluate(backend)(theta, problem(d, y, backend=backend))
     assert_near(actual, evaluate("dense")(theta, problem(d, y, backend="dense")), TOL)
 
@@ -190,7 +190,7 @@ def test_several_factors_equal_the_dense_matrix(backend, kind, widths, seed, wei
 def test_dense_part_that_memory_cannot_hold_is_refused(monkeypatch):
     rng = np.random.default_rng(3)
     d = several(rng, "crossed", (1, 1))
-    monkeypatch.setattr(sys.modules["lmmjax.gram.dense_columns"], "available_memory", lambda: 1000)
+    monkeypatch.setattr(sys.modules["lmmjax.gram.crossed.dense_columns"], "available_memory", lambda: 1000)
     with pytest.raises(ValueError, match=r"dense matrices of 4 × 4.*Leave out or coarsen"):
         problem(d, rng.normal(size=d.n), backend="crossed")
 

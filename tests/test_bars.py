@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmmjax.formula.bars import STRUCTURES, Bar, split_bars
+from lmmjax.formula import Bar, split_bars
+from lmmjax.formula.bars import STRUCTURES
 
 
 def terms(formula: str) -> list[tuple[str, str]]:

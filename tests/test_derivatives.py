@@ -9,11 +9,11 @@ import pytest
 from core_data import TERMS, arrays, assert_near, design, problem, random_theta, response, several
 
 import lmmjax as lj
-from lmmjax._compile import quick_jit
-from lmmjax.criterion import chain, criterion, parts
-from lmmjax.estimate import estimate_jit
+from lmmjax.arrays import quick_jit
+from lmmjax.core import estimate_jit
+from lmmjax.core.criterion import chain, criterion, parts
+from lmmjax.core.problem import deviance_shift, internal_entries
 from lmmjax.gram import BACKENDS
-from lmmjax.problem import deviance_shift, internal_entries
 
 STEP = 1e-5
 # central differences err by STEP² and by 1e-16/STEP, times third derivatives of order 100
@@ -97,7 +97,7 @@ def test_jet_of_many_groups(monkeypatch):
     d = internal_entries(random_theta(rng, many), p)
     whole = quick_jit(lambda p: p.shared.jet(d, p.response))(p)
     # 8 groups as 3 + 3 + 2
-    monkeypatch.setattr(sys.modules["lmmjax.gram.grouped"], "BLOCK", 3)
+    monkeypatch.setattr(sys.modules["lmmjax.gram.grouped.products"], "BLOCK", 3)
     assert_near(quick_jit(lambda p: p.shared.jet(d, p.response))(p), whole, 1e-13)
 
 

@@ -17,9 +17,8 @@ from core_data import (
 )
 
 import lmmjax as lj
-from lmmjax.estimate import METHODS, estimate_jit
+from lmmjax.core import METHODS, ProblemMaker, estimate_jit
 from lmmjax.optimize import Status
-from lmmjax.problem import ProblemMaker
 
 pytestmark = pytest.mark.usefixtures("x64")
 

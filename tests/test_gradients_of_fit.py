@@ -11,11 +11,11 @@ from core_data import design, problem, response, several
 from structure_data import design as structured
 
 import lmmjax as lj
-from lmmjax._compile import quick_jit
+from lmmjax.arrays import quick_jit
+from lmmjax.core import ProblemMaker
+from lmmjax.core.estimate import optimum
 from lmmjax.covariance import family
-from lmmjax.estimate import optimum
 from lmmjax.gram import BACKENDS
-from lmmjax.problem import ProblemMaker
 
 STEP = 2e-4
 # differences of order four err by STEP⁴ times fifth derivatives, and by the refits' own 1e-12 over STEP

@@ -6,7 +6,7 @@ import pytest
 from core_data import arrays, design, problem, response
 
 from lmmjax import varcomp
-from lmmjax.estimate import estimate_jit
+from lmmjax.core import estimate_jit
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -8,7 +8,7 @@ from core_data import N, P, arrays, assert_near, design, problem, random_theta, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmmjax.estimate import estimate_jit
+from lmmjax.core import estimate_jit
 from lmmjax.optimize import Status
 
 pytestmark = pytest.mark.usefixtures("x64")

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
 import lmmjax as lj
-from lmmjax._compile import quick_jit
-from lmmjax.likelihood import profile
+from lmmjax.arrays import quick_jit
+from lmmjax.core.likelihood import profile
 
 # two stable evaluations of sums of 36 terms of order 1 to 100
 TOL = 1e-9

@@ -12,7 +12,7 @@ from fit_data import matrices
 from scipy import stats
 
 import lmmjax as lj
-from lmmjax._compile import quick_jit
+from lmmjax.arrays import quick_jit
 from lmmjax.bayes import (
     LKJ,
     Exponential,
@@ -29,8 +29,9 @@ from lmmjax.bayes.coordinates import components, from_natural, log_prior, natura
 from lmmjax.bayes.draws import beta_draws
 from lmmjax.bayes.priors import BetaPrior, BlockPrior, PriorSet, SeparatePrior
 from lmmjax.bayes.target import log_marginal
-from lmmjax.covariance import Structure, TermStructure, family
+from lmmjax.covariance import family
 from lmmjax.datasets import load
+from lmmjax.design import Structure, TermStructure
 from lmmjax.posterior import effect_draws
 from lmmjax.prior_names import named_priors
 

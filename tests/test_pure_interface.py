@@ -14,7 +14,7 @@ from fit_data import matrices, split
 from numpy.testing import assert_allclose
 
 import lmmjax as lj
-from lmmjax._compile import quick_jit
+from lmmjax.arrays import quick_jit
 
 GROUPS, ROWS = 9, 6
 N = GROUPS * ROWS

@@ -14,9 +14,9 @@ from scipy.stats import chi2
 from test_structures import differentiated
 
 import lmmjax as lj
-from lmmjax._compile import quick_jit
+from lmmjax.arrays import quick_jit
 from lmmjax.compare import null_weights
-from lmmjax.residual_rows import covariance
+from lmmjax.core.residuals import covariance
 
 AR1 = lj.AR1("time", group="id")
 

@@ -20,7 +20,7 @@ from r_models import criterion, fitted, listed, predictions, r_name, random_effe
 from test_references import FOLDER, read
 
 import lmmjax as lj
-from lmmjax.residual_rows import covariance
+from lmmjax.core.residuals import covariance
 
 STORED = json.loads((FOLDER / "models.json").read_text())["models"]
 GROWTH = "distance ~ Sex * I(age - 11)"

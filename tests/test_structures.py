@@ -12,10 +12,10 @@ from numpy.testing import assert_allclose
 from structure_data import CASES
 
 import lmmjax as lj
-from lmmjax._compile import quick_jit
+from lmmjax.arrays import quick_jit
+from lmmjax.core import ProblemMaker
+from lmmjax.core.estimate import identity_turns, objective
 from lmmjax.covariance import FAMILIES, family
-from lmmjax.estimate import identity_turns, objective
-from lmmjax.problem import ProblemMaker
 from lmmjax.residual import CORRELATIONS, VARIANCES
 
 INTERCEPTS = ((family("us"), 1),)

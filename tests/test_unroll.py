@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmmjax._linalg import ldl, matmul, pivot_order, psd_cholesky, sweep
-from lmmjax.unroll import unroll
+from lmmjax.arrays import ldl, matmul, pivot_order, psd_cholesky, sweep
+from lmmjax.arrays.unroll import unroll
 
 
 def newton_root(a):

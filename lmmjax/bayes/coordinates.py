@@ -21,11 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax._compile import quick_jit
-from lmmjax._linalg import diagonal, psd_cholesky
-from lmmjax._types import Array, record
+from lmmjax.arrays import Array, diagonal, psd_cholesky, quick_jit, record
 from lmmjax.bayes.priors import BlockPrior, PriorSet, SeparatePrior
-from lmmjax.covariance import Structure
+from lmmjax.design import Structure
 
 
 @record

@@ -15,14 +15,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from lmmjax._compile import quick_jit
-from lmmjax._linalg import psd_cholesky
-from lmmjax._types import Array
+from lmmjax.arrays import Array, psd_cholesky, quick_jit
 from lmmjax.bayes.priors import BetaPrior
 from lmmjax.bayes.target import draw_beta
-from lmmjax.conditional import conditional_means
-from lmmjax.covariance import Structure
-from lmmjax.problem import Problem, response_axes
+from lmmjax.core import Problem, conditional_means, response_axes
+from lmmjax.design import Structure
 
 
 @quick_jit

@@ -25,12 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 
-from lmmjax._compile import quick_jit
-from lmmjax._linalg import psd_cholesky, sweep
-from lmmjax._types import Array, record
+from lmmjax.arrays import Array, psd_cholesky, quick_jit, record, sweep
 from lmmjax.bayes.priors import BlockPrior, HalfT, InverseGamma, PriorSet, ScalarPrior, SeparatePrior
-from lmmjax.covariance import Structure
-from lmmjax.design import Design
+from lmmjax.design import Design, Structure
 
 LARGEST = 2000
 """Most coefficients, fixed and random: a sweep factors a matrix of that size."""

@@ -13,12 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lmmjax._compile import quick_jit
-from lmmjax._types import Array, record
+from lmmjax.arrays import Array, quick_jit, record
 from lmmjax.bayes.coordinates import components, natural
 from lmmjax.bayes.priors import PriorSet
 from lmmjax.bayes.target import log_posterior
-from lmmjax.problem import Problem
+from lmmjax.core import Problem
 
 DEEPEST = 10
 """Most doublings of a trajectory."""

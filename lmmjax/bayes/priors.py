@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import gammaln
 
-from lmmjax._linalg import diagonal, sweep
-from lmmjax._types import Array, record, static
+from lmmjax.arrays import Array, diagonal, record, static, sweep
 
 
 class ScalarPrior(abc.ABC):

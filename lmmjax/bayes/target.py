@@ -14,14 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax._compile import quick_jit
-from lmmjax._linalg import ldl, sweep
-from lmmjax._types import Array, record
-from lmmjax.basis import solve_upper
+from lmmjax.arrays import Array, ldl, quick_jit, record, sweep
 from lmmjax.bayes.coordinates import components, log_prior, natural
 from lmmjax.bayes.priors import BetaPrior, PriorSet
-from lmmjax.likelihood import profile
-from lmmjax.problem import Problem, internal_parameters, log_x_factor
+from lmmjax.core import Problem
+from lmmjax.core.likelihood import profile
+from lmmjax.core.problem import internal_parameters, log_x_factor
+from lmmjax.design import solve_upper
 
 
 @record

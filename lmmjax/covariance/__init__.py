@@ -10,7 +10,7 @@ from lmmjax.covariance.compound import CompoundSymmetry
 from lmmjax.covariance.diagonal import Diagonal
 from lmmjax.covariance.identity import ScaledIdentity
 from lmmjax.covariance.lowrank import LowRank
-from lmmjax.covariance.structure import Structure, TermStructure
+from lmmjax.covariance.parameter import Parameter
 from lmmjax.covariance.toeplitz import Toeplitz
 from lmmjax.covariance.unstructured import Unstructured
 
@@ -52,8 +52,7 @@ __all__ = [
     "FAMILIES",
     "CovarianceFamily",
     "FactorFamily",
-    "Structure",
-    "TermStructure",
+    "Parameter",
     "Unstructured",
     "family",
 ]

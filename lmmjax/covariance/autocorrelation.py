@@ -6,7 +6,7 @@ doi:10.2307/1401322.
 
 from __future__ import annotations
 
-from lmmjax._types import Array, namespace
+from lmmjax.arrays import Array, namespace
 
 
 def from_partial(partial: Array) -> tuple[Array, Array]:

@@ -8,8 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lmmjax._linalg import diagonal, psd_cholesky
-from lmmjax._types import Array, namespace
+from lmmjax.arrays import Array, diagonal, namespace, psd_cholesky
 from lmmjax.covariance.parameter import Parameter, variance
 
 

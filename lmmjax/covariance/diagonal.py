@@ -7,7 +7,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax._types import Array
+from lmmjax.arrays import Array
 from lmmjax.covariance.base import FactorFamily
 
 

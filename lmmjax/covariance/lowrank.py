@@ -6,8 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from lmmjax._linalg import psd_cholesky
-from lmmjax._types import Array, namespace
+from lmmjax.arrays import Array, namespace, psd_cholesky
 from lmmjax.covariance.base import CovarianceFamily
 from lmmjax.covariance.parameter import Parameter, variance
 

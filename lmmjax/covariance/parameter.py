@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from lmmjax._types import Array, namespace
+from lmmjax.arrays import Array, namespace
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from lmmjax._types import Array, namespace
+from lmmjax.arrays import Array, namespace
 from lmmjax.covariance.base import CovarianceFamily
 from lmmjax.covariance.parameter import Parameter, variance
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from lmmjax._types import Array, namespace
+from lmmjax.arrays import Array, namespace
 from lmmjax.covariance.autocorrelation import from_partial, to_partial
 from lmmjax.covariance.parameter import Parameter
 from lmmjax.covariance.patterned import Patterned, lags, mean_by_lag

@@ -1,76 +1,25 @@
-"""Covariance backends: each turns a design into cross-products with `gram` and `project`."""
+"""Covariance backends: each turns a design into cross-products with `gram` and `project`.
 
-from __future__ import annotations
+A backend is a folder: `prepare` goes from rows to products, `products` from these to the Gram and its
+derivatives.
+"""
 
-from collections.abc import Callable
-
-from lmmjax.basis import Rows
-from lmmjax.design import Design, ResidualDesign
 from lmmjax.gram.base import Cost, CrossProducts, Gram, GramJet, Prepared, Projection, ResponseProducts
-from lmmjax.gram.crossing import CrossedPrepared
-from lmmjax.gram.curved import CurvedPrepared
-from lmmjax.gram.dense import DensePrepared
-from lmmjax.gram.factors import Factor, grouping_factors, nested_chain, parents
-from lmmjax.gram.grouping import GroupedPrepared
-from lmmjax.gram.layering import LayeredPrepared, pays
-from lmmjax.gram.nesting import NestedPrepared
-from lmmjax.gram.slots import MOST, width
-from lmmjax.gram.whitened import WhitenedPrepared
-
-BACKENDS: dict[str, Callable[..., Prepared]] = {
-    "grouped": GroupedPrepared,
-    "nested": NestedPrepared,
-    "crossed": CrossedPrepared,
-    "layered": LayeredPrepared,
-    "whitened": WhitenedPrepared,
-    "dense": DensePrepared,
-}
-
-
-def choose(design: Design) -> str:
-    """Name of the cheapest backend that covers the design."""
-    factors = grouping_factors(design)
-    if design.residual is not None:
-        return "whitened" if _inside(design.residual, factors) else "dense"
-    if not factors:
-        return "dense"
-    columns = width(design)
-    if columns is None:
-        return "layered" if pays(design) else "crossed"
-    return "grouped" if len(factors) == 1 or columns <= MOST else "nested"
-
-
-def prepare(design: Design, rows: Rows, backend: str | None = None, **options) -> Prepared:
-    """Cross-products of `design` by the named backend, or the one that `choose` finds."""
-    name = choose(design) if backend is None else backend
-    if name not in BACKENDS:
-        raise ValueError(f"unknown backend {name!r}; the known ones are: {', '.join(sorted(BACKENDS))}")
-    if design.residual is not None and name not in ("whitened", "dense"):
-        raise ValueError(f"the {name} backend has no residual structures: use whitened, dense or None")
-    if design.residual is None and name == "whitened":
-        raise ValueError("the whitened backend is for residual structures; the model has none")
-    if name == "dense" or all(term.family.linear for term in design.terms):
-        return BACKENDS[name](design, rows, **options)
-    return CurvedPrepared(design, rows, BACKENDS[name], **options)
-
-
-def _inside(residual: ResidualDesign, factors: tuple[Factor, ...]) -> bool:
-    """Whether rows that correlate share their group of the coarsest of factors that are nested."""
-    if not factors:
-        return True
-    own = Factor(residual.codes, residual.n_groups, (), ())
-    return nested_chain(factors) is not None and parents(own, factors[-1]) is not None
-
+from lmmjax.gram.choose import BACKENDS, choose, prepare
+from lmmjax.gram.factors import Factor, grouping_factors, nested_chain
 
 __all__ = [
     "BACKENDS",
     "Cost",
     "CrossProducts",
+    "Factor",
     "Gram",
     "GramJet",
     "Prepared",
     "Projection",
     "ResponseProducts",
     "choose",
+    "grouping_factors",
+    "nested_chain",
     "prepare",
 ]

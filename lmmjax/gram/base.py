@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax._types import Array, record
+from lmmjax.arrays import Array, record
 
 
 @record

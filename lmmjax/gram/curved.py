@@ -13,11 +13,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from lmmjax._types import Array, record, static
-from lmmjax.basis import Rows
-from lmmjax.covariance import Structure
-from lmmjax.covariance.unstructured import Unstructured
-from lmmjax.design import Design
+from lmmjax.arrays import Array, record, static
+from lmmjax.covariance import Unstructured
+from lmmjax.design import Design, Rows, Structure
 from lmmjax.gram.base import Cost, CrossProducts, Gram, GramJet, Prepared, Projection, ResponseProducts
 
 

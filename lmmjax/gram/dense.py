@@ -7,12 +7,10 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 import numpy as np
 
-from lmmjax._types import Array, record, static
-from lmmjax.basis import Rows
-from lmmjax.covariance import Structure
-from lmmjax.design import Design
+from lmmjax.arrays import Array, record, static
+from lmmjax.design import Design, Rows, Structure
 from lmmjax.gram.base import Cost, CrossProducts, Gram, GramJet, Prepared, Projection, ResponseProducts
-from lmmjax.gram.placement import Patterns
+from lmmjax.gram.whitened.patterns import Patterns
 
 LARGEST = 8000
 """Most rows: beyond, the n × n matrices of one evaluation take gigabytes and minutes."""

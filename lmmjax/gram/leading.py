@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmmjax._types import Array, namespace, record
-from lmmjax.basis import Rows
-from lmmjax.covariance import Structure
+from lmmjax.arrays import Array, namespace, record
+from lmmjax.design import Rows, Structure
 from lmmjax.gram.base import ResponseProducts
 from lmmjax.gram.factors import Factor
-from lmmjax.gram.grouped import GroupedProducts, GroupedResponse
-from lmmjax.gram.grouping import Segments, orthogonalise
+from lmmjax.gram.grouped.prepare import Segments, orthogonalise
+from lmmjax.gram.grouped.products import GroupedProducts, GroupedResponse
 
 
 class Leading:

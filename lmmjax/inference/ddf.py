@@ -28,8 +28,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmmjax._linalg import sweep
-from lmmjax._types import Array, namespace, record
+from lmmjax.arrays import Array, namespace, record, sweep
 from lmmjax.inference.natural import Natural
 
 SAME_DF = 1e-8

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import expit, logit, ndtri
 
-from lmmjax._types import Array
+from lmmjax.arrays import Array
 
 
 def delta(fun: Callable, beta: Array, psi: Array, cov_beta: Array, cov_psi: Array) -> tuple[Array, Array]:

@@ -24,13 +24,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax._compile import quick_jit
-from lmmjax._types import Array, record
-from lmmjax.basis import solve_upper
-from lmmjax.covariance import Structure
-from lmmjax.criterion import Jet, chain, evaluate, variance_information
-from lmmjax.estimate import BOUNDARY, entries, masked_inverse
-from lmmjax.problem import Problem, internal_parameters
+from lmmjax.arrays import Array, quick_jit, record
+from lmmjax.core import Problem
+from lmmjax.core.criterion import Jet, chain, evaluate, variance_information
+from lmmjax.core.estimate import BOUNDARY, entries, masked_inverse
+from lmmjax.core.problem import internal_parameters
+from lmmjax.design import Structure, solve_upper
 
 
 @record

@@ -17,12 +17,12 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax._compile import quick_jit
-from lmmjax._types import Array, record
-from lmmjax.criterion import Jet, chain, parts
-from lmmjax.gram.base import Gram, GramJet
+from lmmjax.arrays import Array, quick_jit, record
+from lmmjax.core import Problem
+from lmmjax.core.criterion import Jet, chain, parts
+from lmmjax.core.problem import deviance_shift
+from lmmjax.gram import Gram, GramJet
 from lmmjax.optimize import newton
-from lmmjax.problem import Problem, deviance_shift
 
 LN2PI = float(np.log(2.0 * np.pi))
 

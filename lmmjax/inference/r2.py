@@ -11,9 +11,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax._types import Array, namespace, record, static
-from lmmjax.covariance.structure import TermStructure
-from lmmjax.design import Design
+from lmmjax.arrays import Array, namespace, record, static
+from lmmjax.design import Design, TermStructure
 
 
 @record

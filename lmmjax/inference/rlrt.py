@@ -14,7 +14,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from lmmjax._types import Array
+from lmmjax.arrays import Array
 
 GRID = np.linspace(-10.0, 9.0, 77)
 """log λ, with λ in units of the reciprocal of the largest eigenvalue, between which a parabola refines."""

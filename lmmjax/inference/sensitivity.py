@@ -21,14 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax._types import Array, record
-from lmmjax.basis import standardise_response
-from lmmjax.design import Design
-from lmmjax.estimate import estimate
-from lmmjax.gram.factors import grouping_factors
-from lmmjax.gram.grouped import GroupedResponse
-from lmmjax.gram.grouping import GroupedPrepared
-from lmmjax.problem import Problem, ProblemMaker
+from lmmjax.arrays import Array, record
+from lmmjax.core import Problem, ProblemMaker, estimate
+from lmmjax.design import Design, standardise_response
+from lmmjax.gram import grouping_factors
+from lmmjax.gram.grouped.prepare import GroupedPrepared
+from lmmjax.gram.grouped.products import GroupedResponse
 
 Output = Callable[[Array, Array], Array]
 """A function of β (p,) and ψ (m + 1,), with values (k,)."""

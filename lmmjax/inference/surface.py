@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax._linalg import psd_cholesky
+from lmmjax.arrays import psd_cholesky
+from lmmjax.core import Problem
 from lmmjax.inference.profile import Chart, Point, constrained_jit
-from lmmjax.problem import Problem
 
 
 @dataclasses.dataclass(frozen=True)

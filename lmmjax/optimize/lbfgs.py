@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from lmmjax._types import Array
+from lmmjax.arrays import Array
 
 
 def lbfgs(

@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax._linalg import ldl
-from lmmjax._types import Array, namespace, record
+from lmmjax.arrays import Array, ldl, namespace, record
 from lmmjax.optimize.status import Status
 
 Objective = Callable[[Array, Any], tuple[Array, Array, Array, Any]]

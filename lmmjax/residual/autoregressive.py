@@ -7,8 +7,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from lmmjax._types import Array, namespace
-from lmmjax.covariance.parameter import Parameter
+from lmmjax.arrays import Array, namespace
+from lmmjax.covariance import Parameter
 from lmmjax.residual.base import Space, Timed, WithNugget
 
 

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lmmjax._types import Array, namespace
-from lmmjax.covariance.parameter import Parameter
+from lmmjax.arrays import Array, namespace
+from lmmjax.covariance import Parameter
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from lmmjax._types import Array, namespace
+from lmmjax.arrays import Array, namespace
+from lmmjax.covariance import Parameter
 from lmmjax.covariance.autocorrelation import from_partial, partial_of_coefficients, to_partial
-from lmmjax.covariance.parameter import Parameter
 from lmmjax.residual.base import Correlation, Space, Timed
 
 

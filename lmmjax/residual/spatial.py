@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax._types import Array
-from lmmjax.covariance.parameter import Parameter
+from lmmjax.arrays import Array
+from lmmjax.covariance import Parameter
 from lmmjax.residual.base import Space, WithNugget
 
 

@@ -7,9 +7,8 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax._linalg import diagonal, psd_cholesky
-from lmmjax._types import Array
-from lmmjax.covariance.parameter import Parameter
+from lmmjax.arrays import Array, diagonal, psd_cholesky
+from lmmjax.covariance import Parameter
 from lmmjax.residual.base import Space, Timed
 
 

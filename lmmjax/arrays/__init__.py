@@ -1,0 +1,38 @@
+"""Arrays without statistics: pytree records, small-block algebra, compilation, elementwise rewriting.
+
+What is listed here is for everyone; `unroll` and `memory` are for the few that need them.
+"""
+
+from lmmjax.arrays.compile import enable_compilation_cache, quick_jit
+from lmmjax.arrays.linalg import (
+    block_diagonal,
+    diagonal,
+    hold,
+    ldl,
+    matmul,
+    pivot_order,
+    psd_cholesky,
+    side_by_side,
+    sweep,
+    transpose,
+)
+from lmmjax.arrays.types import Array, namespace, record, static
+
+__all__ = [
+    "Array",
+    "block_diagonal",
+    "diagonal",
+    "enable_compilation_cache",
+    "hold",
+    "ldl",
+    "matmul",
+    "namespace",
+    "pivot_order",
+    "psd_cholesky",
+    "quick_jit",
+    "record",
+    "side_by_side",
+    "static",
+    "sweep",
+    "transpose",
+]

@@ -1,0 +1,166 @@
+"""Unrolled algebra for small symmetric blocks.
+
+A block of size q is an array of shape (q, q, ...): the small axes lead, so that every elementary
+operation is one vector operation along the trailing axes (groups, patterns). Nothing here calls
+LAPACK: batched LAPACK calls inside a mapped loop are slow and can hang on a CPU.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmmjax.arrays.types import Array, namespace
+
+UNROLL = 12
+"""Largest block whose elimination is written out; larger ones loop over their columns."""
+
+
+def _pivot_step(a: Array, j: Array | int, floor: Array) -> tuple[Array, Array]:
+    """Sweep column j of a (q, q, ...); pivots at or below `floor` are skipped (g-inverse)."""
+    q, xp = a.shape[0], namespace(a)
+    hot = (xp.arange(q) == j).reshape((q,) + (1,) * (a.ndim - 2))
+    row = a[j]
+    pivot = row[j]
+    good = pivot > floor[j]
+    inverse = xp.where(good, 1.0 / xp.where(good, pivot, 1.0), 0.0).astype(a.dtype)
+    scaled = row * inverse[None]
+    cleared = a - scaled[:, None] * row[None, :]
+    edge = xp.where(hot, -inverse[None], scaled)
+    a = xp.where(hot[:, None], edge[None, :], xp.where(hot[None, :], edge[:, None], cleared))
+    return a, xp.where(good, pivot, 1.0)
+
+
+def sweep(a: Array, rtol: float = 0.0) -> tuple[Array, Array]:
+    """log|A| and A⁻¹ of symmetric positive definite blocks by Gauss–Jordan sweeps.
+
+    Parameters
+    ----------
+    a : (q, q, ...) blocks.
+    rtol : pivots not above `rtol` times their diagonal entry are skipped, which gives a
+        generalised inverse and the log of the product of the other pivots.
+
+    Returns
+    -------
+    logdet : (...), inverse : (q, q, ...).
+
+    Source: Goodnight (1979), doi:10.1080/00031305.1979.10482685.
+    """
+    q, xp = a.shape[0], namespace(a)
+    floor = rtol * diagonal(a)
+    if q <= UNROLL or xp is np:
+        logdet = xp.zeros_like(a[0, 0])
+        for j in range(q):
+            a, pivot = _pivot_step(a, j, floor)
+            logdet = logdet + xp.log(pivot)
+        return logdet, -a
+
+    def body(j, carry):
+        a, logdet = carry
+        a, pivot = _pivot_step(a, j, floor)
+        return a, logdet + jnp.log(pivot)
+
+    a, logdet = jax.lax.fori_loop(0, q, body, (a, jnp.zeros_like(a[0, 0])))
+    return logdet, -a
+
+
+def hold(a: Array) -> Array:
+    """a, marked as worth keeping: unrolled code computes it once rather than for each of its users."""
+    return a if isinstance(a, np.ndarray) else jax.lax.optimization_barrier(a)
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """Product of blocks (q, r, ...) and (r, s, ...), summed in the order of r."""
+    out = a[:, 0, None] * b[None, 0, :]
+    for k in range(1, a.shape[1]):
+        out = out + a[:, k, None] * b[None, k, :]
+    return out
+
+
+def side_by_side(a: Array, others: list[Array]) -> list[Array]:
+    """Products of a (n, r) with matrices (r, s) of one shape, as one: small ones cost a call each."""
+    if not others:
+        return []
+    product, s = a @ jnp.concatenate(others, axis=1), others[0].shape[1]
+    return [product[:, k * s : (k + 1) * s] for k in range(len(others))]
+
+
+def transpose(a: Array) -> Array:
+    """Transpose of blocks (q, r, ...)."""
+    return namespace(a).swapaxes(a, 0, 1)
+
+
+def ldl(a: Array) -> tuple[Array, Array]:
+    """Inverse unit factor and pivots of A = L diag(d) Lᵀ, any signature.
+
+    Pivots within rounding of zero are replaced by a tiny positive number, so that a direction
+    without curvature stays usable.
+
+    Parameters
+    ----------
+    a : (m, m) symmetric.
+
+    Returns
+    -------
+    l_inv : (m, m) unit lower triangular, d : (m,).
+    """
+    m = a.shape[0]
+    scale = jnp.max(jnp.abs(diagonal(a)))
+    tiny = jnp.maximum(scale * 8 * jnp.finfo(a.dtype).eps, jnp.finfo(a.dtype).tiny * 1e8)
+    l_inv = jnp.eye(m, dtype=a.dtype)
+    pivots = []
+    for j in range(m):
+        pivot = jnp.where(jnp.abs(a[j, j]) < tiny, tiny, a[j, j])
+        pivots.append(pivot)
+        below = jnp.asarray(np.arange(m) > j, dtype=a.dtype)
+        column = below * a[:, j] / pivot
+        a = a - column[:, None] * a[j][None, :]
+        l_inv = l_inv - column[:, None] * l_inv[j][None, :]
+    return l_inv, jnp.stack(pivots)
+
+
+def psd_cholesky(a: Array, rtol: float) -> Array:
+    """Lower factor (q, q) of a positive semi-definite a; pivots not above rtol·a_jj are set to zero."""
+    q, xp = a.shape[0], namespace(a)
+    columns = []
+    diagonal = [a[j, j] for j in range(q)]
+    for j in range(q):
+        good = a[j, j] > rtol * diagonal[j]
+        root = xp.sqrt(xp.where(good, a[j, j], 1.0))
+        keep = xp.asarray(np.arange(q) >= j, dtype=a.dtype)
+        column = xp.where(good, keep * a[:, j] / root, 0.0).astype(a.dtype)
+        columns.append(column)
+        a = a - column[:, None] * column[None, :]
+    return xp.stack(columns, axis=1)
+
+
+def block_diagonal(blocks: list[Array]) -> Array:
+    """Square blocks along the diagonal of a matrix of zeros."""
+    xp, total = namespace(*blocks), sum(len(block) for block in blocks)
+    rows, first = [], 0
+    for block in blocks:
+        rows.append(xp.pad(block, ((0, 0), (first, total - first - len(block)))))
+        first += len(block)
+    return xp.concatenate(rows)
+
+
+def diagonal(a: Array) -> Array:
+    """The diagonal (q, ...) of blocks (q, q, ...)."""
+    return namespace(a).stack([a[j, j] for j in range(a.shape[0])]) if a.shape[0] else a.reshape(0)
+
+
+def pivot_order(a: Array) -> Array:
+    """Permutation t (q, q) for which tᵀat has its pivots in decreasing order."""
+    q = a.shape[0]
+    columns = []
+    done = jnp.zeros(q, a.dtype)
+    for _ in range(q):
+        left = jnp.where(done > 0, -jnp.inf, diagonal(a))
+        hot = (jnp.arange(q) == jnp.argmax(left)).astype(a.dtype)
+        columns.append(hot)
+        done = done + hot
+        column = a @ hot
+        pivot = column @ hot
+        a = a - column[:, None] * column[None, :] / jnp.where(pivot > 0, pivot, 1.0)
+    return jnp.stack(columns, axis=1)

@@ -1,0 +1,66 @@
+"""One lane of a batch: a few steps of its descent, and the record of the fit at its end."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from lmmjax.arrays import Array
+from lmmjax.core import Estimate, Problem
+from lmmjax.core.criterion import chain, criterion, evaluate
+from lmmjax.core.estimate import Report, entries, finish, objective, snap
+from lmmjax.core.start import moment_start
+from lmmjax.optimize import NewtonState, Status, newton, propose
+
+RESUME, RENEW, START = range(3)
+"""Where `descend` begins: where the state is; at its x, in new coordinates; at the moment start."""
+
+
+def descend(problem: Problem, state: NewtonState, begin: Array, max_iter: Array, early: Array) -> NewtonState:
+    """Newton steps from a state; `begin` says how, the same for all lanes. See `newton` for `early`.
+
+    Keeps nothing but the point: for many lanes, a few steps at a time.
+    """
+
+    def resume() -> tuple:
+        return state.x, state.context, state.trial, state.planned
+
+    def renew() -> tuple:
+        x, turns = problem.structure.pivoted(entries(problem, state.x, state.context))
+        return x, turns, x, x
+
+    def start() -> tuple:
+        x, turns = moment_start(problem)
+        return x, turns, x, x
+
+    x, turns, trial, planned = jax.lax.switch(begin, (resume, renew, start))
+    state = dataclasses.replace(state, x=x, context=turns, trial=trial, planned=planned)
+
+    def bare(theta, turns):
+        return (*objective(problem, theta, turns)[:3], ())
+
+    return newton(
+        bare,
+        x,
+        turns,
+        max_iter=max_iter,
+        projections=(snap(problem),),
+        columns=problem.structure.columns,
+        early=early,
+        resume=state,
+    )
+
+
+def conclude(problem: Problem, state: NewtonState, bound: Array) -> Estimate:
+    """`finish` at the end of a descent, with the certificate found there: a decrement below `bound`."""
+    theta, turns = state.x, state.context
+    split = evaluate(problem.shared, entries(problem, theta, turns), problem.response, problem.reml)
+    jet = chain(
+        criterion(split, problem.nu, problem.known_inside), lambda t: entries(problem, t, turns), theta
+    )
+    new = propose(theta, jet.first, jet.second, jnp.ones((), theta.dtype))
+    certified = (new.decrement <= bound) & ~new.curved
+    status = jnp.where((state.status == Status.CONVERGED) & ~certified, Status.ITERATION_LIMIT, state.status)
+    return finish(problem, theta, turns, Report(jet.first, new.decrement, status, state.n_iter), split)

@@ -1,0 +1,31 @@
+"""The criterion's parts for many responses at once, on a crossed design: products of stacked matrices."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.custom_batching
+
+from lmmjax.arrays import Array
+from lmmjax.core.criterion import SHORTCUTS, CriterionParts, parts
+from lmmjax.gram.crossed.products import CrossedProducts
+
+
+@jax.custom_batching.custom_vmap
+def parts_of_crossed(shared: CrossedProducts, d: Array, response: Any, reml: Array) -> CriterionParts:
+    """`criterion.parts`; over many responses without LAPACK, whose calls in a mapped loop can hang."""
+    return parts(shared.jet(d, response), reml)
+
+
+@parts_of_crossed.def_vmap
+def _mapped(_: int, batched: list, shared: CrossedProducts, d: Array, response: Any, reml: Array) -> Any:
+    mapped = dataclasses.replace(shared, mapped=True)
+    axes = jax.tree.map(lambda b: 0 if b else None, tuple(batched))
+    axes = (dataclasses.replace(axes[0], mapped=True), *axes[1:])
+    out = jax.vmap(lambda s, d, y, k: parts(s.jet(d, y), k), in_axes=axes)(mapped, d, response, reml)
+    return out, jax.tree.map(lambda _: True, out)
+
+
+SHORTCUTS[CrossedProducts] = parts_of_crossed

@@ -1,0 +1,295 @@
+"""`estimate`: the fit as a pure function of a problem."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmmjax.arrays import Array, ldl, quick_jit, record, sweep
+from lmmjax.core import criterion_crossed, criterion_grouped  # noqa: F401  register shortcuts
+from lmmjax.core.criterion import (
+    CriterionParts,
+    Jet,
+    chain,
+    criterion,
+    evaluate,
+    no_parts,
+    parts,
+    variance_information,
+)
+from lmmjax.core.likelihood import profiled_deviance
+from lmmjax.core.problem import Problem, deviance_shift
+from lmmjax.core.start import moment_point, prior
+from lmmjax.design import solve_upper
+from lmmjax.optimize import NewtonState, Status, lbfgs, newton
+
+BOUNDARY = 1e-4
+"""A term is singular when a diagonal entry of its Λ, for columns of Z of unit mean square, is below this."""
+
+FLAT = 1e-10
+"""Pivots of the Hessian below this, relative to the largest, count as no curvature."""
+
+
+@record
+class Estimate:
+    """A fitted model; every array may lead with an axis of responses.
+
+    Attributes
+    ----------
+    theta : (m,) working values: of unstructured and diagonal terms the entries of the relative Cholesky
+        factors, columns with diagonal ≥ 0.
+    psi : (m + 1,) natural covariance parameters in the order of `varcorr()`; the last is σ².
+    beta : (p,); cov_beta : (p, p) their covariance matrix Φ = (XᵀV⁻¹X)⁻¹.
+    sigma2 : residual variance.
+    cov_psi : (m + 1, m + 1) inverse observed information of ψ; rows of terms on the boundary are NaN.
+    deviance : the minimised criterion, −2ℓ or −2ℓᴿ.
+    status : a `Status` code; grad_norm : max |∂f/∂θ| in internal coordinates; decrement : see
+        `NewtonState`; n_iter : evaluations.
+    singular : whether a variance is 0 or a correlation ±1.
+    """
+
+    theta: Array
+    psi: Array
+    beta: Array
+    sigma2: Array
+    cov_beta: Array
+    cov_psi: Array
+    deviance: Array
+    status: Array
+    grad_norm: Array
+    decrement: Array
+    n_iter: Array
+    singular: Array
+
+
+METHODS = ("newton", "lbfgs")
+
+
+def estimate(
+    problem: Problem, start: Array | None = None, *, method: str = "newton", max_iter: int = 100
+) -> Estimate:
+    """Fit by ML or REML: pure, float32 or float64 as the problem is; works under `jit` and `vmap`.
+
+    Parameters
+    ----------
+    problem : one response; map over `response_axes(problem)` for many.
+    start : (m,) starting θ; None, or NaN as its first entry, for the moment start.
+    method : "newton" with exact Hessians, or "lbfgs" followed by Newton steps that certify the optimum.
+    max_iter : most evaluations of the criterion by Newton.
+    """
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; choose one of: {', '.join(METHODS)}")
+    if problem.structure.n_params == 0:
+        return finish(problem, jnp.zeros(0, problem.n.dtype), ())
+    point, split, report = optimum(problem, start, method, max_iter)
+    theta, turns = point
+    return finish(problem, theta, turns, report, split)
+
+
+@record
+class Report:
+    """How an optimisation ended: the fields of a `NewtonState` that say so."""
+
+    gradient: Array
+    decrement: Array
+    status: Array
+    n_iter: Array
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def optimum(
+    problem: Problem, start: Array | None, method: str, max_iter: int
+) -> tuple[tuple[Array, tuple[Array, ...]], CriterionParts, Report]:
+    """θ̂ (m,) in internal coordinates with these, the parts of the criterion there, and the report.
+
+    Differentiable in the problem, forward and backward, to any order: θ̂ solves ∂f/∂θ = 0, so that
+    dθ̂ = −(∂²f/∂θ²)⁻¹ d(∂f/∂θ). No iteration is differentiated. A component of Λ that vanishes at a
+    boundary stays there, as the criterion is even in it: the derivative is that of the smaller model.
+    """
+    structure, dtype = problem.structure, problem.n.dtype
+    eyes = identity_turns(problem)
+
+    def refine(theta, turns, split: CriterionParts, n_iter: Array) -> tuple[Array, tuple[Array, ...]]:
+        first = moment_point(problem, split)
+        if method == "lbfgs":
+            first = lbfgs(lambda t: value(problem, t, first[1]), first[0]), first[1]
+        d = entries(problem, theta, turns)
+        if start is not None:
+            given = structure.change_basis(jnp.asarray(start, dtype), problem.basis.inward)
+            chosen = ~jnp.isnan(given[0])
+            begin = jnp.where(chosen, given, structure.encode(prior(problem)))
+            d = jnp.where(n_iter == 0, entries(problem, begin, eyes), d)
+            again = (n_iter > 0) | chosen
+        else:
+            again = n_iter > 0
+        return jax.tree.map(partial(jnp.where, again), structure.pivoted(d), first)
+
+    state = newton(
+        lambda theta, turns: objective(problem, theta, turns),
+        structure.encode(prior(problem)),
+        eyes,
+        max_iter=max_iter,
+        refine=refine,
+        projections=(snap(problem),),
+        columns=structure.columns,
+        aux=no_parts(structure.n_params, problem.basis.x_factor.shape[0], dtype),
+    )
+    report = Report(state.gradient, state.decrement, state.status, state.n_iter)
+    return (state.x, state.context), state.aux, report
+
+
+@optimum.defjvp
+def _optimum_jvp(method: str, max_iter: int, primals: tuple, tangents: tuple) -> tuple:
+    problem, start = primals
+    (theta, turns), split, report = optimum(problem, start, method, max_iter)
+
+    def inner(t: Array) -> Array:
+        return entries(problem, t, turns)
+
+    d, jacobian = inner(theta), jax.jacfwd(inner)(theta)
+    second = chain(criterion(split, problem.nu, problem.known_inside), inner, theta).second
+    # ∂f/∂d at d fixed, moved along the tangent of the data
+    _, moved = jax.jvp(lambda p: plain_criterion(p, d).first, (problem,), (tangents[0],))
+    l_inv, pivots = ldl(second)
+    # a direction without curvature is one the criterion does not depend on
+    flat = jnp.abs(pivots) <= FLAT * jnp.max(jnp.abs(pivots))
+    step = -l_inv.T @ jnp.where(flat, 0.0, (l_inv @ (moved @ jacobian)) / pivots)
+    _, d_split = jax.jvp(plain_parts, (problem, d), (tangents[0], jacobian @ step))
+    still = jax.tree.map(_no_tangent, (turns, report))
+    return ((theta, turns), split, report), ((step, still[0]), d_split, still[1])
+
+
+def plain_parts(problem: Problem, d: Array) -> CriterionParts:
+    """The parts of the criterion from the jet of the backend, whatever shortcut there is."""
+    return parts(problem.shared.jet(d, problem.response), problem.reml, held=False)
+
+
+def plain_criterion(problem: Problem, d: Array) -> Jet:
+    """The criterion from `plain_parts`."""
+    return criterion(plain_parts(problem, d), problem.nu, problem.known_inside)
+
+
+def _no_tangent(a: Array) -> Array:
+    if jnp.issubdtype(a.dtype, jnp.floating):
+        return jnp.zeros_like(a)
+    return np.zeros(a.shape, jax.dtypes.float0)
+
+
+def entries(problem: Problem, theta: Array, turns: tuple[Array, ...]) -> Array:
+    """d (m,) for θ (m,) in the internal coordinates that `turns` (q, q) a term describe."""
+    return problem.structure.decode(theta, turns)
+
+
+def objective(problem: Problem, theta: Array, turns: tuple[Array, ...]):
+    """The criterion at θ with gradient (m,) and Hessian (m, m), and its parts as functions of d."""
+    split = evaluate(problem.shared, entries(problem, theta, turns), problem.response, problem.reml)
+    jet = chain(
+        criterion(split, problem.nu, problem.known_inside), lambda t: entries(problem, t, turns), theta
+    )
+    return jet.value, jet.first, jet.second, split
+
+
+def value(problem: Problem, theta: Array, turns: tuple[Array, ...]) -> Array:
+    """The criterion at θ."""
+    gram = problem.shared.gram(entries(problem, theta, turns), problem.response)
+    return profiled_deviance(gram, problem.n, problem.reml, problem.known_inside)
+
+
+def identity_turns(problem: Problem) -> tuple[Array, ...]:
+    """The internal coordinates as they are."""
+    return tuple(jnp.eye(term.q, dtype=problem.n.dtype) for term in problem.structure.terms)
+
+
+def snap(problem: Problem) -> Callable[[Array], Array]:
+    """Sets columns of Λ to exactly zero, from the diagonal on, whose entries are below `BOUNDARY`."""
+    columns = itertools.chain(*problem.structure.columns)
+    lead = np.arange(problem.structure.n_params)
+    may = np.zeros(len(lead), bool)
+    for column in columns:
+        lead[column], may[column] = column[0], True
+
+    def apply(theta: Array) -> Array:
+        small = jnp.abs(theta) < BOUNDARY
+        return jnp.where(small & small[lead] & may, 0.0, theta).astype(theta.dtype)
+
+    return apply
+
+
+def finish(
+    problem: Problem,
+    inner: Array,
+    turns: tuple[Array, ...],
+    state: NewtonState | Report | None = None,
+    split: CriterionParts | None = None,
+) -> Estimate:
+    """The record of a fit at θ in internal coordinates; evaluates the criterion's parts unless given."""
+    structure, basis, known = problem.structure, problem.basis, problem.known_inside
+    d = entries(problem, inner, turns)
+    if split is None:
+        split = evaluate(problem.shared, d, problem.response, problem.reml)
+    sigma2 = split.r2.value / problem.nu if known is None else known
+    information = variance_information(split, problem.nu, d, sigma2, structure.powers)
+    margins = structure.margins(inner)
+    edges = [m < BOUNDARY for m in margins]
+    on_edge = [m < BOUNDARY for m in structure.spread_margins(margins)]
+    fixed = jnp.concatenate([*on_edge, jnp.full(1, known is not None)])
+    cov = masked_inverse(information, fixed)
+    outward = outward_map(problem)
+    psi = outward @ jnp.concatenate([sigma2 ** structure.powers.astype(d.dtype) * d, sigma2[None]])
+    cov_psi = outward @ cov @ outward.T
+    scale2 = problem.origin.scale**2
+    missing = fixed[:, None] | fixed[None, :]
+    beta = problem.origin.beta + problem.origin.scale * solve_upper(basis.x_factor, split.fit.beta)
+    half = solve_upper(basis.x_factor, split.fit.xx_inv)
+    cov_beta = solve_upper(basis.x_factor, half.T) * (sigma2 * scale2)
+    deviance = criterion(split, problem.nu, known).value + deviance_shift(problem)
+    if state is None:
+        status, grad, decrement, n_iter = Status.CONVERGED, 0.0, 0.0, 1
+    else:
+        grad, decrement = jnp.max(jnp.abs(state.gradient)), state.decrement
+        status, n_iter = state.status, state.n_iter
+    # no residual variation: X fits y, or y is constant within groups; rounding leaves ν·eps²
+    unexplained = problem.response.within if structure.linear and known is None else split.r2.value
+    exact = unexplained <= 1e2 * problem.n * float(jnp.finfo(d.dtype).eps) ** 2
+    # nothing is left to estimate where X and Z fit perfectly
+    void = jnp.where(exact, jnp.nan, 0.0).astype(d.dtype)
+    upright = structure.upright(inner, turns)
+    return Estimate(
+        theta=structure.change_basis(upright, basis.outward).astype(inner.dtype) + void,
+        psi=psi + void,
+        beta=beta + void,
+        sigma2=sigma2 * scale2 + void,
+        cov_beta=cov_beta + void,
+        cov_psi=jnp.where(missing, jnp.nan, cov_psi) + void,
+        deviance=deviance + void,
+        status=jnp.where(exact, Status.PERFECT_FIT, status),
+        grad_norm=jnp.asarray(grad, inner.dtype),
+        decrement=jnp.asarray(decrement, inner.dtype),
+        n_iter=jnp.asarray(n_iter),
+        singular=jnp.any(jnp.stack(edges)) if edges else jnp.zeros((), bool),
+    )
+
+
+def outward_map(problem: Problem) -> Array:
+    """The (m + 1, m + 1) matrix that takes ψ in internal coordinates to the user's."""
+    structure, dtype = problem.structure, problem.n.dtype
+    m = structure.n_params
+    scale = problem.origin.scale ** np.append(2.0 * structure.powers, 2.0).astype(dtype)
+    out = jnp.eye(m + 1, dtype=dtype)
+    return scale[:, None] * out.at[:m, :m].set(structure.entry_map(problem.basis.outward).astype(dtype))
+
+
+def masked_inverse(information: Array, fixed: Array) -> Array:
+    """Inverse over the free rows; fixed rows and columns are zero."""
+    either = jnp.logical_or(fixed[:, None], fixed[None, :])
+    free = jnp.where(either, jnp.eye(information.shape[0], dtype=information.dtype), information)
+    _, inverse = sweep(free, 0.0)
+    return jnp.where(either, 0.0, inverse)
+
+
+estimate_jit = quick_jit(estimate, static_argnames=("method", "max_iter"))

@@ -1,0 +1,135 @@
+"""Residual covariances between rows, on the host: simulation, whitening and prediction of residuals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg as sl
+
+from lmmjax.design import Design, ResidualDesign
+from lmmjax.gram.whitened.patterns import earlier, steps
+
+
+def covariance(design: Design, psi: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Cov(ε) (k, k) of some rows at ψ (m + 1,)."""
+    own, weights = design.residual, design.weights
+    root = np.sqrt(psi[-1]) / (np.ones(len(rows)) if weights is None else np.sqrt(weights[rows]))
+    if own is None:
+        return np.diag(root**2)
+    some = own.take(rows)
+    same = np.eye(len(rows), dtype=bool)
+    value = between(design, psi, some, some, same)
+    return np.where(some.codes[:, None] == some.codes[None], value, 0.0) * root[:, None] * root[None, :]
+
+
+def between(
+    design: Design, psi: np.ndarray, left: ResidualDesign, right: ResidualDesign, same: np.ndarray
+) -> np.ndarray:
+    """s s′ c (k, l) between places of one group, relative to σ² and weights of 1."""
+    structure = left.structure
+    with jax.enable_x64(True):
+        r = jnp.asarray(design.structure.relative(psi)[design.structure.tail])
+        places = jnp.asarray(left.place)[:, None], jnp.asarray(right.place)[None]
+        value = np.asarray(structure.correlation(r, *places, jnp.asarray(same)))
+        one, two = structure.sd(r, left.covariates), structure.sd(r, right.covariates)
+    if one is None or two is None:
+        return value
+    return value * np.asarray(one)[:, None] * np.asarray(two)[None, :]
+
+
+def variances(design: Design, psi: np.ndarray) -> np.ndarray:
+    """Var(ε) (n,) of every row at ψ (m + 1,)."""
+    own, n = design.residual, design.n
+    value = psi[-1] / (np.ones(n) if design.weights is None else design.weights)
+    if own is None:
+        return value
+    structure = own.structure
+    with jax.enable_x64(True):
+        r = jnp.asarray(design.structure.relative(psi)[design.structure.tail])
+        place = jnp.asarray(own.place)
+        value = value * np.asarray(structure.correlation(r, place, place, jnp.ones(n, bool)))
+        sd = structure.sd(r, own.covariates)
+    return value if sd is None else value * np.asarray(sd) ** 2
+
+
+def coloured(design: Design, psi: np.ndarray, white: np.ndarray) -> np.ndarray:
+    """Residuals (n, k) with the covariance of the model, from independent standard ones (n, k)."""
+    own = design.residual
+    if own is None:
+        return white * np.sqrt(variances(design, psi))[:, None]
+    if not own.structure.markov:
+        out = np.empty_like(white)
+        for rows, factor in _factors(design, psi):
+            out[rows] = factor @ white[rows]
+        return out
+    order, first, alpha, beta = _recursion(design, psi)
+    out = white[order]
+    # by position within the groups, all groups at once
+    position = np.arange(len(order)) - np.flatnonzero(first)[np.cumsum(first) - 1]
+    for k in range(position.max() + 1):
+        at = np.flatnonzero(position == k)
+        past = beta[at, None] * out[at - 1] if k else 0.0
+        out[at] = (out[at] + past) / alpha[at, None]
+    coloured = np.empty_like(out)
+    coloured[order] = out
+    return coloured
+
+
+def whitened(design: Design, psi: np.ndarray, residuals: np.ndarray) -> np.ndarray:
+    """Uncorrelated residuals (n, k) of unit variance: the inverse of `coloured`."""
+    own = design.residual
+    if own is None:
+        return residuals / np.sqrt(variances(design, psi))[:, None]
+    out = np.empty_like(residuals)
+    if not own.structure.markov:
+        for rows, factor in _factors(design, psi):
+            out[rows] = sl.solve_triangular(factor, residuals[rows], lower=True)
+        return out
+    order, first, alpha, beta = _recursion(design, psi)
+    ordered = residuals[order]
+    out[order] = alpha[:, None] * ordered - beta[:, None] * ordered[earlier(first)]
+    return out
+
+
+def extrapolated(design: Design, psi: np.ndarray, residuals: np.ndarray, new: ResidualDesign) -> np.ndarray:
+    """E(ε_new | ε) (m,) by simple kriging from residuals (n,); 0 in groups that are new (codes −1)."""
+    own, out = design.residual, np.zeros(len(new.codes))
+    assert own is not None
+    for code in np.unique(new.codes[new.codes >= 0]):
+        here, rows = np.flatnonzero(new.codes == code), np.flatnonzero(own.codes == code)
+        matrix = covariance(design, psi, rows)
+        cross = between(design, psi, new.take(here), own.take(rows), np.zeros((len(here), len(rows)), bool))
+        root = psi[-1] / (np.ones(len(rows)) if design.weights is None else np.sqrt(design.weights[rows]))
+        out[here] = (cross * root[None]) @ sl.cho_solve(sl.cho_factor(matrix, lower=True), residuals[rows])
+    return out
+
+
+def _factors(design: Design, psi: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows and lower Cholesky factor of Cov(ε) of every group, rows by place."""
+    own = design.residual
+    assert own is not None
+    order = _order(own)
+    starts = np.flatnonzero(np.diff(own.codes[order])) + 1
+    for rows in np.split(order, starts):
+        yield rows, np.linalg.cholesky(covariance(design, psi, rows))
+
+
+def _recursion(design: Design, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rows by group and place, which are first, and α, β (n,) with αε_t − βε_{t−1} standard."""
+    own = design.residual
+    assert own is not None
+    order = _order(own)
+    made = steps(own.codes[order], own.place[order], tuple(v[order] for v in own.covariates))
+    with jax.enable_x64(True):
+        r = jnp.asarray(design.structure.relative(psi)[design.structure.tail])
+        alpha, beta, _ = (np.asarray(a) for a in made.weights(own.structure, r))
+    root = np.sqrt(np.ones(design.n) if design.weights is None else design.weights)[order] / np.sqrt(psi[-1])
+    return order, made.first, alpha * root, beta * root[earlier(made.first)]
+
+
+def _order(own: ResidualDesign) -> np.ndarray:
+    places = own.place.T if own.place.ndim > 1 else own.place[None]
+    return np.lexsort((*places[::-1], own.codes))

@@ -1,0 +1,28 @@
+"""The design of a model as arrays: X, Z, weights, the structure of its covariance, internal coordinates."""
+
+from lmmjax.design.basis import (
+    Basis,
+    Origin,
+    Rows,
+    solve_upper,
+    standardise,
+    standardise_response,
+)
+from lmmjax.design.design import Design, RandomTerm, ResidualDesign, check_design, take_rows
+from lmmjax.design.structure import Structure, TermStructure
+
+__all__ = [
+    "Basis",
+    "Design",
+    "Origin",
+    "RandomTerm",
+    "ResidualDesign",
+    "Rows",
+    "Structure",
+    "TermStructure",
+    "check_design",
+    "solve_upper",
+    "standardise",
+    "standardise_response",
+    "take_rows",
+]

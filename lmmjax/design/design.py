@@ -1,0 +1,187 @@
+"""The design of a model as arrays, and the checks of its shapes and ranks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jax.core import Tracer
+
+from lmmjax.arrays import Array
+from lmmjax.covariance import CovarianceFamily, Unstructured
+from lmmjax.design.structure import Structure, TermStructure
+from lmmjax.residual import ResidualStructure
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomTerm:
+    """One random-effects term.
+
+    Attributes
+    ----------
+    z : (n, q) columns; NumPy, JAX or traced.
+    codes : (n,) integer group of each row, 0 … n_groups − 1; always concrete.
+    n_groups : G.
+    family : covariance family of the q coefficients.
+    name : how messages call the term.
+    """
+
+    z: Array
+    codes: np.ndarray
+    n_groups: int
+    family: CovarianceFamily = dataclasses.field(default_factory=Unstructured)
+    name: str = "random term"
+
+    @property
+    def q(self) -> int:
+        return self.z.shape[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class ResidualDesign:
+    """Where the residual structure finds every row.
+
+    Attributes
+    ----------
+    structure : its parameters.
+    codes : (n,) integer group of each row, within which rows correlate.
+    n_groups : number of groups.
+    place : (n,) or (n, k) occasion (integer) or coordinates of every row.
+    covariates : per variance function (n,) its covariate, or integer level.
+    """
+
+    structure: ResidualStructure
+    codes: np.ndarray
+    n_groups: int
+    place: np.ndarray
+    covariates: tuple[np.ndarray, ...] = ()
+
+    def take(self, rows: np.ndarray) -> ResidualDesign:
+        """The same for some rows, or in another order."""
+        present, codes = np.unique(self.codes[rows], return_inverse=True)
+        covariates = tuple(v[rows] for v in self.covariates)
+        return ResidualDesign(self.structure, codes, len(present), self.place[rows], covariates)
+
+
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """X, Z, prior weights and offset of one model.
+
+    Attributes
+    ----------
+    x : (n, p) of full column rank.
+    terms : the random terms.
+    weights : (n,) prior weights, Var(ε) = σ²/w, or None.
+    offset : (n,) known part of the mean, or None.
+    residual : correlations and variances of the residuals; None: independent.
+    known : σ² where it is known, else None.
+    """
+
+    x: Array
+    terms: tuple[RandomTerm, ...]
+    weights: Array | None = None
+    offset: Array | None = None
+    residual: ResidualDesign | None = None
+    known: float | None = None
+
+    @property
+    def n(self) -> int:
+        return self.x.shape[0]
+
+    @property
+    def p(self) -> int:
+        return self.x.shape[1]
+
+    @property
+    def structure(self) -> Structure:
+        own = None if self.residual is None else self.residual.structure
+        return Structure(tuple(TermStructure(term.family, term.q) for term in self.terms), own)
+
+
+def take_rows(design: Design, keep: np.ndarray, weights: np.ndarray | None = None) -> Design:
+    """The design on the rows `keep` (n,), without groups that lose all of theirs; `weights` (n,) multiply."""
+    terms = []
+    for term in design.terms:
+        present, codes = np.unique(term.codes[keep], return_inverse=True)
+        terms.append(dataclasses.replace(term, z=term.z[keep], codes=codes, n_groups=len(present)))
+    own = design.weights if weights is None else weights * (1.0 if design.weights is None else design.weights)
+    if own is not None and np.all(own[keep] == 1.0):
+        own = None
+    offset = None if design.offset is None else design.offset[keep]
+    residual = None if design.residual is None else design.residual.take(np.arange(design.n)[keep])
+    return Design(
+        design.x[keep], tuple(terms), None if own is None else own[keep], offset, residual, design.known
+    )
+
+
+def check_design(design: Design) -> None:
+    """Raise ValueError if the design cannot be fitted; traced arrays are checked for shape only."""
+    n = design.n
+    if n == 0:
+        raise ValueError("the data have no rows left; check for missing values or an empty subset")
+    if design.p >= n:
+        raise ValueError(
+            f"{design.p} fixed-effect coefficients but only {n} observations: no residual degrees of "
+            "freedom are left; drop fixed effects or add data"
+        )
+    for term in design.terms:
+        _check_term(term, n, design.weights is not None)
+    for name, column in (("weights", design.weights), ("offset", design.offset)):
+        if column is None:
+            continue
+        if column.shape != (n,):
+            raise ValueError(f"{name} has shape {column.shape}; one value a row is needed: ({n},)")
+        if not _traced(column) and not np.all(np.isfinite(column)):
+            raise ValueError(f"{name} must be finite; remove or mend row {_first_bad(column)}")
+    if design.weights is not None and not _traced(design.weights) and np.any(design.weights <= 0):
+        row = int(np.argmax(np.asarray(design.weights) <= 0))
+        raise ValueError(f"weights must be positive (Var(ε) = σ²/w); row {row} has {design.weights[row]:g}")
+    if not _traced(design.x):
+        _check_rank(np.asarray(design.x))
+
+
+def _check_term(term: RandomTerm, n: int, weighted: bool) -> None:
+    if term.z.shape[0] != n or term.codes.shape != (n,):
+        raise ValueError(
+            f"{term.name}: z has {term.z.shape[0]} rows and groups has shape {term.codes.shape}; "
+            f"the design has {n} rows"
+        )
+    if term.n_groups < 2:
+        raise ValueError(
+            f"{term.name}: the grouping factor has one level only; a variance between groups needs at "
+            "least two (make it part of the fixed effects, or drop the term)"
+        )
+    if n > 0 and (term.codes.min() < 0 or term.codes.max() >= term.n_groups):
+        raise ValueError(f"{term.name}: group codes must lie in 0 … {term.n_groups - 1}")
+    term.family.check(term.q, term.name)
+    occupied = int(np.count_nonzero(np.bincount(term.codes)))
+    # a pattern of covariances may tell as many coefficients as observations from the residual
+    if occupied * term.q >= n and not weighted and term.family.linear:
+        raise ValueError(
+            f"{term.name}: {occupied} groups × {term.q} coefficients = {occupied * term.q} random "
+            f"coefficients for {n} observations; they cannot be told from the residual: use fewer "
+            "coefficients, a coarser grouping factor or more observations per group"
+        )
+    if not _traced(term.z) and not np.all(np.isfinite(term.z)):
+        raise ValueError(f"{term.name}: infinite or missing value in row {_first_bad(term.z)} of its columns")
+
+
+def _check_rank(x: np.ndarray) -> None:
+    if not np.all(np.isfinite(x)):
+        raise ValueError(f"the fixed-effects matrix has an infinite or missing value in row {_first_bad(x)}")
+    norms = np.linalg.norm(x, axis=0)
+    if np.any(norms == 0):
+        raise ValueError(f"column {int(np.argmax(norms == 0))} of the fixed-effects matrix is zero; drop it")
+    diagonal = np.abs(np.diagonal(np.linalg.qr(x / norms, mode="r")))
+    if diagonal.size and diagonal.min() < 1e-11:
+        column = int(np.argmin(diagonal))
+        raise ValueError(f"column {column} of the fixed-effects matrix depends on the others; drop it")
+
+
+def _first_bad(column: Array) -> int:
+    finite = np.isfinite(np.asarray(column)).reshape(column.shape[0], -1).all(axis=1)
+    return int(np.argmin(finite))
+
+
+def _traced(array: Array) -> bool:
+    return isinstance(array, Tracer)

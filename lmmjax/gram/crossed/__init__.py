@@ -1,0 +1,1 @@
+"""Crossed factors: the largest is eliminated, the others share a dense matrix."""

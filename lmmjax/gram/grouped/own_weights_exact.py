@@ -1,0 +1,85 @@
+"""The products of `ownweights` by Gram–Schmidt on √w X, for responses whose sums would lose digits."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import scipy.sparse as sp
+
+from lmmjax.design import solve_upper
+
+DEPENDENT = 1e-10
+"""A column of √w X whose part orthogonal to the others is below this, relative, cannot be estimated."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Raw:
+    """X as p rows (n,), sums over groups as a matrix (G, n), the group (n,) of every row, and G."""
+
+    x: np.ndarray
+    by_group: sp.csr_array
+    codes: np.ndarray
+    groups: int
+
+
+def exact(
+    raw: Raw, y: np.ndarray, root: np.ndarray, n: np.ndarray, q_rows: list[np.ndarray]
+) -> tuple[np.ndarray, ...]:
+    """Products of y (n, T) less its offset, with √w (n, T), n (T,) observations and Q as q rows (n, T).
+
+    Returns
+    -------
+    within_xx, c_x, within_xy, within_yy, c_y, beta, scale, x_factor, and whether X keeps its rank (T,).
+    """
+    x, x_factor, independent = _fixed(raw.x, root)
+    v = root * y
+    total = dots(v, v)
+    projection = np.array([dots(column, v) for column in x]).reshape(len(x), len(n))
+    e = v - sum(column * b for column, b in zip(x, projection, strict=True))
+    left = dots(e, e)
+    still = left <= (64 * np.finfo(float).eps) ** 2 * total
+    scale = np.where(still, 1.0, np.sqrt(left / np.maximum(n, 1.0)))
+    factor = np.where(still, 0.0, 1.0 / scale)
+    c_x = np.array([[raw.by_group @ (q * column) for column in x] for q in q_rows])
+    c_x = c_x.reshape(len(q_rows), len(x), raw.groups, len(n))
+    c_y = np.stack([raw.by_group @ (q * e) for q in q_rows])
+    x_within = [
+        column - sum(q * c_x[a, k][raw.codes] for a, q in enumerate(q_rows)) for k, column in enumerate(x)
+    ]
+    e_within = e - sum(q * c_y[a][raw.codes] for a, q in enumerate(q_rows))
+    within_xx = np.array([[dots(a, b) for b in x_within] for a in x_within])
+    within_xx = within_xx.reshape(len(x), len(x), len(n))
+    within_xy = np.array([dots(a, e_within) for a in x_within]).reshape(len(x), len(n))
+    within_yy = dots(e_within, e_within)
+    beta = solve_upper(x_factor, projection)
+    products = within_xx, c_x, within_xy * factor, within_yy * factor**2, c_y * factor
+    return *products, beta, scale, x_factor, independent
+
+
+def _fixed(x: np.ndarray, root: np.ndarray) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """X̃ as p rows (n, T), R (p, p, T), and whether all columns are independent (T,)."""
+    p, lanes = len(x), root.shape[1]
+    columns: list[np.ndarray] = []
+    factor = np.zeros((p, p, lanes))
+    independent = np.ones(lanes, bool)
+    for j in range(p):
+        v = root * x[j][:, None]
+        size = dots(v, v)
+        for _ in range(2):
+            for i, column in enumerate(columns):
+                c = dots(column, v)
+                v = v - column * c
+                factor[i, j] += c
+        rest = dots(v, v)
+        good = rest > DEPENDENT**2 * size
+        independent &= good
+        length = np.sqrt(np.where(good, rest, 1.0))
+        factor[j, j] = length
+        columns.append(v * np.where(good, 1.0 / length, 0.0))
+    return columns, factor, independent
+
+
+def dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Σ ab over the first axis, (n, T) → (T,)."""
+    return np.einsum("nt,nt->t", a, b)

@@ -1,0 +1,269 @@
+"""From rows to the products of the grouped backend: per-group orthogonalisation and pattern compression."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmmjax.arrays import Array, namespace
+from lmmjax.design import Design, Rows
+from lmmjax.gram.base import Prepared
+from lmmjax.gram.grouped.expansion import layout
+from lmmjax.gram.grouped.products import GroupedProducts, GroupedResponse
+
+RANK_TOL = 1e-10
+"""A column whose part orthogonal to the earlier ones is below this, relative, adds nothing in its group."""
+
+CANCELLATION = 1e-3
+"""Squares within groups below this share of the total are summed from the rows, not by difference."""
+
+PATTERN_DIGITS = 1e11
+"""Groups whose R agree to this relative accuracy are one pattern."""
+
+SAMPLE = 2000
+"""Groups by which a design is judged to be made of patterns or not."""
+
+
+class GroupedPrepared(Prepared):
+    """Rows sorted by pattern and group, with an orthonormal basis of Z within every group.
+
+    Parameters
+    ----------
+    design, rows : the design and its standardised rows.
+    compress : True, False or None: whenever it makes the products of a response smaller.
+    """
+
+    shared: GroupedProducts
+
+    def __init__(self, design: Design, rows: Rows, compress: bool | None = None):
+        plan = layout(design, rows.z)
+        z = plan.expand(rows.z)
+        xp = namespace(z, rows.x)
+        codes, groups = plan.codes, int(plan.n_groups)
+        p = rows.x.shape[0]
+        self.order = np.argsort(codes, kind="stable")
+        self.segments = Segments(codes[self.order], groups)
+        basis, r = orthogonalise(xp, xp.take(z, self.order, axis=1), self.segments)
+        # a parent's column often lies in those of its children: then no group needs it in the basis
+        tied = xp is np and any(len(places) > 1 for places in plan.places)
+        kept = [j for j in range(len(z)) if not tied or np.any(r[j])]
+        q, r = len(kept), r[np.array(kept)]
+        pattern, first, k = np.arange(groups), np.arange(groups), groups
+        concrete = xp is np
+        if concrete and (compress or (compress is None and _repetitive(r))):
+            pattern, first, k = _patterns(r)
+        self.compressed = concrete and (
+            k * (q * (q + 1) // 2) * (p + 1) < groups * q if compress is None else compress
+        )
+        if self.compressed:
+            by_pattern = np.argsort(pattern, kind="stable")
+            rank = np.empty_like(by_pattern)
+            rank[by_pattern] = np.arange(groups)
+            self.order = np.argsort(rank[codes], kind="stable")
+            self.segments = Segments(rank[codes][self.order], groups)
+            basis, _ = orthogonalise(xp, xp.take(z, self.order, axis=1), self.segments)
+            r = r[:, :, first]
+            self.bounds = np.searchsorted(pattern[by_pattern], np.arange(k + 1))
+            count = np.diff(self.bounds).astype(float)
+        else:
+            k, count = groups, np.ones(groups)
+        self.padding = bucket(k) - k
+        self.q, self.k = q, k
+        x = xp.take(rows.x, self.order, axis=1)
+        self.columns = [self.segments.column(basis[j]) for j in kept]
+        self.c_x = xp.stack([column.sum(x.T).T for column in self.columns])
+        self.x_within = x - self._between(xp.swapaxes(self.c_x, 1, 2)).T
+        self.shared = GroupedProducts(
+            self.pad(xp.swapaxes(r, 0, 1), 2),
+            self.pad(xp.asarray(count, dtype=x.dtype), 0),
+            self.x_within @ self.x_within.T,
+            self.pad(self._square(self.c_x), 1) if self.compressed else self.pad(self.c_x, 2),
+            rows.logdet_r,
+            design.structure,
+            self.compressed,
+            plan.places,
+            () if self.compressed else plan.slots,
+        )
+
+    def respond(self, residual: Array, factor: Array) -> GroupedResponse:
+        xp = namespace(residual, self.c_x)
+        c_y = xp.stack([column.sum(residual) for column in self.columns])
+        within_xy = xp.tensordot(self.x_within, residual, axes=1)
+        within_yy = self._within_squares(xp, residual, c_y)
+        if not self.compressed:
+            between_xy, between_yy = self.pad(c_y, 1), xp.zeros((0, *within_yy.shape), c_y.dtype)
+        else:
+            between_xy, between_yy = (self.pad(a, 1) for a in self._square_response(xp, c_y))
+        square = factor * factor
+        return GroupedResponse(
+            within_xy * factor, within_yy * square, between_xy * factor, between_yy * square
+        )
+
+    def _within_squares(self, xp, residual: Array, c_y: Array) -> Array:
+        """Squares within groups: by difference where that is exact enough, else from the rows."""
+        total = xp.einsum("n...,n...->...", residual, residual)
+        if xp is jnp:
+            within = residual - self._between(c_y)
+            return xp.einsum("n...,n...->...", within, within)
+        difference = total - np.einsum("qg...,qg...->...", c_y, c_y)
+        close = difference < CANCELLATION * total
+        if np.any(close):
+            within = residual[:, close] if close.ndim else residual
+            within = within - self._between(c_y[..., close] if close.ndim else c_y)
+            exact = np.einsum("n...,n...->...", within, within)
+            if not close.ndim:
+                return exact
+            difference[close] = exact
+        return difference
+
+    def _between(self, c: Array) -> Array:
+        """The part (n, ...) of the rows that lies in the columns of Z, from c (q, G, ...)."""
+        return sum(column.spread(c[a]) for a, column in enumerate(self.columns))
+
+    def _square_response(self, xp, c_y: Array) -> tuple[Array, Array]:
+        between_xy, between_yy = [], []
+        for a in range(self.q):
+            for b in range(a, self.q):
+                xy = [xp.tensordot(self.c_x[a][:, s], c_y[b][s], axes=1) for s in self._pattern_slices()]
+                yy = [xp.einsum("g...,g...->...", c_y[a][s], c_y[b][s]) for s in self._pattern_slices()]
+                if a != b:
+                    other = [
+                        xp.tensordot(self.c_x[b][:, s], c_y[a][s], axes=1) for s in self._pattern_slices()
+                    ]
+                    xy = [u + v for u, v in zip(xy, other, strict=True)]
+                    yy = [2.0 * v for v in yy]
+                between_xy.append(xp.stack(xy))
+                between_yy.append(xp.stack(yy))
+        return xp.stack(between_xy), xp.stack(between_yy)
+
+    def _square(self, c: Array) -> Array:
+        blocks = []
+        for a in range(self.q):
+            for b in range(a, self.q):
+                block = np.stack([c[a][:, s] @ c[b][:, s].T for s in self._pattern_slices()])
+                blocks.append(block if a == b else block + np.swapaxes(block, 1, 2))
+        return np.stack(blocks)
+
+    def _pattern_slices(self) -> list[slice]:
+        return [slice(int(a), int(b)) for a, b in zip(self.bounds[:-1], self.bounds[1:], strict=True)]
+
+    def pad(self, a: Array, axis: int) -> Array:
+        """Zeros for the patterns that only fill up a bucket."""
+        if self.padding == 0:
+            return a
+        widths = [(0, 0)] * a.ndim
+        widths[axis] = (0, self.padding)
+        return namespace(a).pad(a, widths)
+
+
+class Segments:
+    """Sums over consecutive groups of rows, and the way back, for arrays (n, ...)."""
+
+    def __init__(self, codes: np.ndarray, groups: int):
+        self.codes, self.groups = codes, groups
+        counts = np.bincount(codes, minlength=groups)
+        self.filled = np.flatnonzero(counts)
+        self.starts = (np.cumsum(counts) - counts)[self.filled]
+
+    def sum(self, v: Array) -> Array:
+        """Σ over the rows of each group: (n, ...) → (G, ...)."""
+        if namespace(v) is jnp:
+            return jax.ops.segment_sum(v, self.codes, self.groups, indices_are_sorted=True)
+        sums = np.add.reduceat(v, self.starts, axis=0)
+        if len(self.filled) == self.groups:
+            return sums
+        out = np.zeros((self.groups, *v.shape[1:]), v.dtype)
+        out[self.filled] = sums
+        return out
+
+    def spread(self, c: Array) -> Array:
+        """The value of each row's group: (G, ...) → (n, ...)."""
+        return namespace(c).take(c, self.codes, axis=0)
+
+    def column(self, values: Array) -> Column:
+        """A column (n,) of the orthonormal basis; one that is constant within groups is summed faster."""
+        if namespace(values) is np:
+            first = np.zeros(self.groups, values.dtype)
+            first[self.filled] = values[self.starts]
+            if np.array_equal(first[self.codes], values):
+                return Column(self, first, True)
+        return Column(self, values, False)
+
+
+class Column:
+    """One column of the basis of Z: its products with rows (n, ...) by group, and the way back."""
+
+    def __init__(self, segments: Segments, values: Array, constant: bool):
+        self.segments, self.values, self.constant = segments, values, constant
+
+    def sum(self, v: Array) -> Array:
+        """Σ over the rows of each group of column × v: (n, ...) → (G, ...)."""
+        values = self.values[(...,) + (None,) * (v.ndim - 1)]
+        return values * self.segments.sum(v) if self.constant else self.segments.sum(values * v)
+
+    def rows(self) -> Array:
+        """The column (n,) itself."""
+        return self.segments.spread(self.values) if self.constant else self.values
+
+    def spread(self, c: Array) -> Array:
+        """column × the value of each row's group: (G, ...) → (n, ...)."""
+        values = self.values[(...,) + (None,) * (c.ndim - 1)]
+        return self.segments.spread(values * c) if self.constant else values * self.segments.spread(c)
+
+
+def bucket(k: int) -> int:
+    """The padded number of patterns: near sizes share one compiled program.
+
+    Two steps an octave up to 32, eight beyond, where padding costs more than a compilation.
+    """
+    if k <= 2:
+        return k
+    step = 1 << max((k - 1).bit_length() - (2 if k <= 32 else 4), 0)
+    return -(-k // step) * step
+
+
+def orthogonalise(xp, z: Array, segments: Segments) -> tuple[list[Array], Array]:
+    """Gram–Schmidt, done twice, within every group: Z_i = Q_iR_i with R (q, q, G) upper triangular.
+
+    A column that depends on the earlier ones within its group gets a zero column in Q and a zero row in R.
+    """
+    q = z.shape[0]
+    columns: list[Array] = []
+    zero = xp.zeros(segments.groups, z.dtype)
+    r = [[zero] * q for _ in range(q)]
+    for j in range(q):
+        v = z[j]
+        size = segments.sum(v * v)
+        for _ in range(2):
+            for i, column in enumerate(columns):
+                c = segments.sum(column * v)
+                v = v - column * segments.spread(c)
+                r[i][j] = r[i][j] + c
+        rest = segments.sum(v * v)
+        good = rest > RANK_TOL**2 * size
+        length = xp.sqrt(xp.where(good, rest, 1.0))
+        r[j][j] = xp.where(good, length, 0.0)
+        columns.append(v * segments.spread(xp.where(good, 1.0 / length, 0.0)))
+    return columns, xp.stack([xp.stack(row) for row in r])
+
+
+def _repetitive(r: np.ndarray) -> bool:
+    """Whether it is worth looking for patterns: of some groups, fewer than half have one of their own."""
+    sample = r[:, :, :: max(1, r.shape[-1] // SAMPLE)]
+    return _patterns(sample)[2] <= max(sample.shape[-1] // 2, 2)
+
+
+def _patterns(r: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Pattern of each group (G,), a group of each pattern (K,), and K."""
+    groups = r.shape[-1]
+    key = r.reshape(-1, groups)
+    key = key[np.any(key, axis=1)]
+    scale = np.abs(key).max(axis=1, keepdims=True)
+    rounded = np.round(key / np.where(scale > 0, scale, 1.0) * PATTERN_DIGITS).astype(np.int64)
+    first, pattern = np.zeros(1, int), np.zeros(groups, int)
+    for row in rounded:
+        # a row at a time: sorting columns as records takes ten times as long as sorting numbers
+        values, code = np.unique(row, return_inverse=True)
+        _, first, pattern = np.unique(pattern * len(values) + code, return_index=True, return_inverse=True)
+    return pattern, first, len(first)

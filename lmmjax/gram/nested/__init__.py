@@ -1,0 +1,1 @@
+"""Nested factors: every level is eliminated into the next."""
