@@ -1,11 +1,10 @@
-"""Variance components by name: tables, standard deviations and correlations with standard errors."""
+"""The entries of ψ by name, and on the scale of standard deviations and correlations with their errors."""
 
 from __future__ import annotations
 
 import dataclasses
 
 import numpy as np
-import pandas as pd
 from scipy.special import ndtri
 
 from lmmjax.covariance import Parameter
@@ -90,7 +89,7 @@ def delta_se(jacobian: np.ndarray, cov: np.ndarray) -> np.ndarray:
     return out
 
 
-def names(rows: list[Component]) -> list[str]:
+def component_names(rows: list[Component]) -> list[str]:
     """`sd_(Intercept)|Subject`, `cor_Days.(Intercept)|Subject`, `rho|Worker`, `Phi`, `sigma`."""
     out = []
     for row in rows:
@@ -103,26 +102,6 @@ def names(rows: list[Component]) -> list[str]:
         else:
             out.append(f"cor_{row.term2}.{row.term1}|{row.group}")
     return out
-
-
-def varcorr_table(rows: list[Component], psi: np.ndarray, cov: np.ndarray) -> pd.DataFrame:
-    """Columns group, term1, term2, vcov, sdcor, se.
-
-    The standard error is that of vcov; of other parameters, which have no vcov, of the parameter in sdcor.
-    """
-    values, _ = sd_scale(psi, rows)
-    with np.errstate(invalid="ignore"):
-        se = np.sqrt(np.diagonal(cov))
-    return pd.DataFrame(
-        {
-            "group": [row.group for row in rows],
-            "term1": pd.Series([row.term1 for row in rows], dtype=object),
-            "term2": pd.Series([row.term2 for row in rows], dtype=object),
-            "vcov": np.where([row.kind == "parameter" for row in rows], np.nan, psi),
-            "sdcor": values,
-            "se": se,
-        }
-    )
 
 
 def sd_limits(
@@ -145,9 +124,3 @@ def sd_limits(
         if row.kind == "parameter" and row.parameter is not None:
             lower[..., k], upper[..., k] = row.parameter.limits(values[..., k], half[..., k])
     return lower, upper
-
-
-def sd_intervals(rows: list[Component], psi: np.ndarray, cov: np.ndarray, level: float) -> pd.DataFrame:
-    """The limits of one fit, rows as `names`."""
-    lower, upper = sd_limits(rows, psi, cov, level)
-    return pd.DataFrame({"lower": lower, "upper": upper}, index=names(rows))

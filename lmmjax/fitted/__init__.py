@@ -1,0 +1,47 @@
+"""A model with its data and its fits, as records; what fits them; the entries of ψ by name.
+
+Everything that needs a model takes `ModelData`, everything that needs a fit `Fitted` or `FittedMany`.
+"""
+
+from lmmjax.fitted.checks import require_choice, require_estimates, require_level
+from lmmjax.fitted.components import (
+    Component,
+    component_names,
+    components,
+    delta_se,
+    sd_limits,
+    sd_scale,
+)
+from lmmjax.fitted.data import ModelData, model_data
+from lmmjax.fitted.fit_many import by_reml_many, fit_draws, fit_many
+from lmmjax.fitted.fit_one import by_criterion, fit_one, refitted
+from lmmjax.fitted.kept import kept
+from lmmjax.fitted.records import Fitted, FittedMany, ModelView
+from lmmjax.fitted.values import fitted_modes, fitted_values, residuals
+
+__all__ = [
+    "Component",
+    "Fitted",
+    "FittedMany",
+    "ModelData",
+    "ModelView",
+    "by_criterion",
+    "by_reml_many",
+    "component_names",
+    "components",
+    "delta_se",
+    "fit_draws",
+    "fit_many",
+    "fit_one",
+    "fitted_modes",
+    "fitted_values",
+    "kept",
+    "model_data",
+    "refitted",
+    "require_choice",
+    "require_estimates",
+    "require_level",
+    "residuals",
+    "sd_limits",
+    "sd_scale",
+]

@@ -1,0 +1,104 @@
+"""A model with its data: the frame with its names, the design as arrays, the maker of problems."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lmmjax.arrays import Array
+from lmmjax.core import Problem, ProblemMaker
+from lmmjax.covariance import family
+from lmmjax.design import Design, RandomTerm
+from lmmjax.fitted.components import Component, components
+from lmmjax.formula import ModelFrame, take_rows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ModelData:
+    """A model with its data, ready to be fitted; made by `model_data`.
+
+    Attributes
+    ----------
+    frame : the rows with their names; design : the same as arrays; maker : of problems from responses.
+    cache : values of functions that are `kept` with the model.
+    """
+
+    frame: ModelFrame
+    design: Design
+    maker: ProblemMaker
+    cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
+
+    @property
+    def formula(self) -> str:
+        """The formula as given."""
+        return self.frame.formula
+
+    @property
+    def backend(self) -> str | None:
+        """Name of the backend that was asked for."""
+        return self.maker.backend
+
+    @property
+    def x_names(self) -> list[str]:
+        """Names of the p fixed effects."""
+        return list(self.frame.x_names)
+
+    @cached_property
+    def components(self) -> list[Component]:
+        """The entries of ψ, in order."""
+        random = self.frame.random
+        return components(self.design.structure, [t.group for t in random], [t.names for t in random])
+
+    def response(self) -> np.ndarray:
+        """y (n,) of the frame, or ValueError if the formula has none."""
+        if self.frame.y is None:
+            raise ValueError(
+                f"the formula {self.formula!r} has no response: use fit_batch, or write one left of ~"
+            )
+        return self.frame.y
+
+    def problem(self, y: Array | None = None, reml: bool = True, dtype: Any = None) -> Problem:
+        """The pytree that the pure functions take; y (n,), the model's own if None, may be traced."""
+        response = self.response() if y is None else y
+        if response.shape[-1] != self.design.n:
+            raise ValueError(f"y has {response.shape[-1]} values for {self.design.n} rows of the model")
+        return self.maker(response, reml, dtype)
+
+    @cached_property
+    def _uncompressed(self) -> ProblemMaker:
+        if not getattr(self.maker.prepared, "compressed", False):
+            return self.maker
+        return ProblemMaker(self.design, self.backend, compress=False)
+
+    def expanded(self, y: np.ndarray, reml: bool = True) -> Problem:
+        """The problem with the products of every group kept, for conditional modes."""
+        return self._uncompressed(y, reml)
+
+    def with_frame(self, frame: ModelFrame) -> ModelData:
+        """The model of another frame, by the same backend."""
+        return model_data(frame, self.backend)
+
+    def subset(self, keep: np.ndarray, weights: np.ndarray | None = None) -> ModelData:
+        """The model on the rows `keep` (n,) of its own; `weights` (n,) multiply its prior weights."""
+        return self.with_frame(take_rows(self.frame, keep, weights))
+
+
+def model_data(frame: ModelFrame, backend: str | None = None) -> ModelData:
+    """The record of a frame; ValueError if its design cannot be fitted."""
+    design = frame_design(frame)
+    return ModelData(frame, design, ProblemMaker(design, backend))
+
+
+def frame_design(frame: ModelFrame) -> Design:
+    """The arrays of a model frame, its covariance families looked up."""
+    terms = tuple(
+        RandomTerm(t.z, t.codes, len(t.levels), family(t.structure, *t.args), f"({t.text})")
+        for t in frame.random
+    )
+    own, weights, known = frame.residual, frame.weights, None
+    if own is not None and own.known is not None:
+        weights, known = (1.0 if weights is None else weights) / own.known, 1.0
+    return Design(frame.x, terms, weights, frame.offset, own and own.design, known)

@@ -1,0 +1,59 @@
+"""From a model and many responses to `FittedMany`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lmmjax.batch import estimate_many
+from lmmjax.fitted.data import ModelData
+from lmmjax.fitted.kept import kept
+from lmmjax.fitted.mean_variance import by_mean
+from lmmjax.fitted.records import FittedMany
+from lmmjax.fitted.responses import labelled_columns, on_rows
+
+DTYPES = ("float64", "float32")
+
+
+def fit_many(
+    data: ModelData,
+    responses: Any,
+    reml: bool = True,
+    *,
+    weights: Any = None,
+    offset: Any = None,
+    max_iter: int = 100,
+    dtype: str = "float64",
+) -> FittedMany:
+    """Fit a model to every column of `responses`; see `Model.fit_batch`."""
+    if dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}; choose one of: {', '.join(DTYPES)}")
+    if by_mean(data):
+        raise ValueError("a variance function of the fitted values differs between responses: fit one by one")
+    names, values = labelled_columns(responses)
+    values = on_rows(data, values, "responses")
+    shape = values.shape
+    own = None if weights is None else on_rows(data, labelled_columns(weights)[1], "weights", shape)
+    if own is not None and not np.all(own >= 0):
+        raise ValueError("weights must be at least zero, and not missing")
+    if offset is not None:
+        values = values - on_rows(data, labelled_columns(offset)[1], "offset", shape)
+    estimate = estimate_many(data.maker, values, reml, max_iter, own, dtype)
+    return FittedMany(data, names, values, estimate, reml, own)
+
+
+def fit_draws(data: ModelData, y: np.ndarray, reml: bool, name: str) -> FittedMany:
+    """Fits of responses y (n, T) that were drawn on the rows of the model; `name` is that of their index."""
+    names = pd.RangeIndex(y.shape[1], name=name)
+    return FittedMany(data, names, y, estimate_many(data.maker, y, reml), reml)
+
+
+@kept
+def by_reml_many(fits: FittedMany) -> FittedMany:
+    """The same responses fitted by REML: themselves, if they are."""
+    if fits.reml:
+        return fits
+    estimate = estimate_many(fits.data.maker, fits.y, weights=fits.weights)
+    return FittedMany(fits.data, fits.names, fits.y, estimate, True, fits.weights)

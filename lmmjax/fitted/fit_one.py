@@ -1,0 +1,42 @@
+"""From a model and a response to `Fitted`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lmmjax.fitted.data import ModelData
+from lmmjax.fitted.descents import best_descent
+from lmmjax.fitted.kept import kept
+from lmmjax.fitted.mean_variance import by_mean, fit_by_mean
+from lmmjax.fitted.records import Fitted
+
+
+def fit_one(data: ModelData, y: Any, reml: bool = True, **options: Any) -> Fitted:
+    """Fit a model to a response y (n,) on its rows.
+
+    Parameters
+    ----------
+    options : method, start and max_iter as for `Model.fit`; name, of the response, that of the formula if
+        None.
+
+    Raises
+    ------
+    ValueError : an unknown method, or a response or start that does not match the model or is not finite.
+    """
+    fit = fit_by_mean if by_mean(data) else best_descent
+    return fit(data, y, reml, **options)
+
+
+def refitted(fitted: Fitted, y: Any = None, reml: bool | None = None) -> Fitted:
+    """The same model fitted to another response (n,), or by another criterion."""
+    return fit_one(
+        fitted.data, fitted.y if y is None else np.asarray(y), fitted.reml if reml is None else reml
+    )
+
+
+@kept
+def by_criterion(fitted: Fitted, reml: bool) -> Fitted:
+    """The fit by REML or by maximum likelihood: itself, if it is."""
+    return fitted if fitted.reml == reml else refitted(fitted, reml=reml)

@@ -1,0 +1,131 @@
+"""Fits as records of data, of one response and of many."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from lmmjax.core import Estimate
+from lmmjax.fitted.data import ModelData
+from lmmjax.optimize import Status
+
+
+class ModelView(Protocol):
+    """What a fit shows as its model: for users, who get back what they fitted."""
+
+    data: ModelData
+
+    def of(self, data: ModelData) -> ModelView:
+        """A model of the same kind with other data."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fitted:
+    """A model fitted to one response.
+
+    Attributes
+    ----------
+    data : the model with its data.
+    y : (n,) the response; response : its name.
+    estimate : the record of arrays that `lmmjax.estimate` returned.
+    reml : whether the criterion was REML.
+    cache : values of functions that are `kept` with the fit.
+    """
+
+    data: ModelData
+    y: np.ndarray
+    estimate: Estimate
+    reml: bool
+    response: str | None = None
+    cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
+
+    @property
+    def deviance(self) -> float:
+        """The minimised criterion: REML criterion, or −2 log-likelihood under ML."""
+        return float(self.estimate.deviance)
+
+    @property
+    def nobs(self) -> int:
+        """Number of observations used."""
+        return self.data.design.n
+
+    @property
+    def n_params(self) -> int:
+        """Fixed effects, covariance parameters and, unless it is known, σ²."""
+        design = self.data.design
+        return design.p + design.structure.n_params + (design.known is None)
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion, on the criterion that was fitted, as lme4 does."""
+        return self.deviance + 2.0 * self.n_params
+
+    @property
+    def bic(self) -> float:
+        """Bayesian information criterion with log(n), as lme4 does."""
+        return self.deviance + np.log(self.nobs) * self.n_params
+
+    @property
+    def aicc(self) -> float:
+        """AIC with the small-sample correction of Hurvich & Tsai (1989, doi:10.1093/biomet/76.2.297)."""
+        k = self.n_params
+        left = self.nobs - k - 1
+        return self.aic + 2.0 * k * (k + 1) / left if left > 0 else np.inf
+
+    @property
+    def status(self) -> str:
+        """How the optimisation ended, and what to do about it."""
+        return Status(int(self.estimate.status)).advice
+
+    @property
+    def converged(self) -> bool:
+        """Gradient and Newton decrement are below tolerance at the reported point."""
+        return int(self.estimate.status) == Status.CONVERGED
+
+    @property
+    def population(self) -> np.ndarray:
+        """Xβ̂ + offset (n,)."""
+        frame = self.data.frame
+        return frame.x @ self.estimate.beta + (0.0 if frame.offset is None else frame.offset)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FittedMany:
+    """A model fitted to T responses.
+
+    Attributes
+    ----------
+    data : the model with its data.
+    names : labels of the responses.
+    y : (n, T) the responses, NaN where missing; weights : (n, T) of their own, or None.
+    estimate : record of arrays that lead with T.
+    reml : whether the criterion was REML.
+    cache : values of functions that are `kept` with the fits.
+    """
+
+    data: ModelData
+    names: pd.Index
+    y: np.ndarray
+    estimate: Estimate
+    reml: bool
+    weights: np.ndarray | None = None
+    cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
+
+    @property
+    def converged(self) -> np.ndarray:
+        """(T,) whether each fit is certified."""
+        return np.asarray(self.estimate.status) == Status.CONVERGED
+
+    @property
+    def status(self) -> list[str]:
+        """How each fit ended: the name of its `Status`."""
+        return [Status(int(s)).name.lower() for s in self.estimate.status]
+
+    @property
+    def bse(self) -> np.ndarray:
+        """(T, p) standard errors of the fixed effects."""
+        return np.sqrt(np.diagonal(self.estimate.cov_beta, axis1=1, axis2=2))

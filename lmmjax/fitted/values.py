@@ -1,0 +1,40 @@
+"""Conditional modes, fitted values and residuals of a fit."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from lmmjax.core import Modes
+from lmmjax.core.conditional import modes_at
+from lmmjax.core.problem import internal_parameters
+from lmmjax.fitted.kept import kept
+from lmmjax.fitted.records import Fitted
+
+
+@kept
+def fitted_modes(fitted: Fitted) -> tuple[Modes, ...]:
+    """Modes, conditional and prediction error variances of every random term, in the user's coordinates."""
+    problem = fitted.data.expanded(fitted.y, fitted.reml)
+    with jax.enable_x64(True):
+        d = internal_parameters(problem, np.asarray(fitted.estimate.psi))
+        relative = tuple(np.asarray(matrix) for matrix in problem.structure.matrices(d))
+        projections = jax.tree.map(np.asarray, problem.shared.project(d, problem.response))
+    modes = modes_at(problem, projections, relative, fitted.estimate)
+    return tuple(
+        jax.tree.map(lambda a, groups=term.n_groups: np.asarray(a)[:groups], own)
+        for term, own in zip(fitted.data.design.terms, modes, strict=True)
+    )
+
+
+def fitted_values(fitted: Fitted) -> np.ndarray:
+    """Xβ̂ + Zb̂ + offset (n,)."""
+    values = fitted.population
+    for term, modes in zip(fitted.data.frame.random, fitted_modes(fitted), strict=True):
+        values = values + np.sum(term.z * modes.b[term.codes], axis=1)
+    return values
+
+
+def residuals(fitted: Fitted) -> np.ndarray:
+    """Response less fitted values (n,)."""
+    return fitted.y - fitted_values(fitted)
