@@ -2,8 +2,6 @@
 
 from lmmjax._version import __version__
 from lmmjax.arrays import enable_compilation_cache
-from lmmjax.batchfit import BatchFit
-from lmmjax.compare import compare
 from lmmjax.core import (
     Estimate,
     Problem,
@@ -18,7 +16,6 @@ from lmmjax.core import (
     restricted_loglik,
 )
 from lmmjax.model import Model, lmm
-from lmmjax.moments import Moments
 from lmmjax.optimize import Status
 from lmmjax.residual import (
     AR1,
@@ -37,7 +34,7 @@ from lmmjax.residual import (
     VarIdent,
     VarPower,
 )
-from lmmjax.results import Fit
+from lmmjax.results import BatchFit, Fit, Moments, compare
 
 __all__ = [
     "AR1",

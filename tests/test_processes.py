@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import lmmjax as lj
-from lmmjax.processes import ProcessError, Processes, processes
-from lmmjax.stream import stream_batch
+from lmmjax.stream import ProcessError, stream_batch
+from lmmjax.stream.processes import Processes, processes
 
 N, T, CHUNK = 48, 700, 100
 FORMULA = "~ x + (1 | g)"
@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
     data.to_csv(folder / "design.csv", index=False)
     np.save(folder / "y.npy", rng.normal(size=(N, T)) + rng.normal(size=(8, T))[data["g"]])
     model = lj.lmm(FORMULA, pd.read_csv(folder / "design.csv"))
-    stream_batch(model, folder / "y.npy", folder / "one.parquet", chunk=CHUNK)
+    stream_batch(model.data, folder / "y.npy", folder / "one.parquet", chunk=CHUNK)
     return folder
 
 
@@ -69,12 +69,12 @@ def same(folder):
 
 SLOW = """
 import time
-from lmmjax import stream_parts
-real = stream_parts.write_part
+from lmmjax.stream import parts
+real = parts.write_part
 def slow(*arguments):
     real(*arguments)
     time.sleep(0.5)
-stream_parts.write_part = slow
+parts.write_part = slow
 """
 
 

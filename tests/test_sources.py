@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import sparse
 
-from lmmjax import sources
-from lmmjax.sources import Source, open_source
+from lmmjax.stream import Source, open_source, tables
 
 N, T = 12, 7
 
@@ -310,7 +309,7 @@ def test_rows_already_read_are_not_kept(group, tmp_path, monkeypatch):
     path = parquet(table, tmp_path / "y.parquet", row_group_size=group, use_dictionary=False)
     size = table.nbytes
     del table
-    monkeypatch.setattr(sources, "BUFFERS", 1)
+    monkeypatch.setattr(tables, "BUFFERS", 1)
     before = pa.total_allocated_bytes()
     source = open_source(path, rows=True)
     held = []

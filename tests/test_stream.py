@@ -17,15 +17,16 @@ from scipy.stats import t as student
 from typer.testing import CliRunner
 
 import lmmjax as lj
-from lmmjax import stream, stream_parts
 from lmmjax.cli import app
-from lmmjax.model import Model
-from lmmjax.sources import Source
-from lmmjax.stream import chunk_size, ranges, stream_batch
-from lmmjax.stream_inputs import named_contrasts
+from lmmjax.fitted import fit_many
+from lmmjax.stream import Source, chunks, stream_batch
+from lmmjax.stream.chunks import chunk_size, ranges
+from lmmjax.stream.inputs import named_contrasts
+from lmmjax.stream.parts import write_part
 
 FORMULA = "~ x + (x | g)"
 N, T, CHUNK = 48, 23, 4
+FIT, WRITE = "lmmjax.stream.run.fit_many", "lmmjax.stream.parts.write_part"
 
 
 def make():
@@ -58,14 +59,14 @@ def recording(values=VALUES, names=None):
 
 @pytest.fixture
 def fitted(monkeypatch):
-    """Number of responses of every call of `fit_batch`."""
-    sizes, real = [], Model.fit_batch
+    """Number of responses of every call of `fit_many`."""
+    sizes = []
 
-    def counting(self, responses, *args, **options):
+    def counting(data, responses, *args, **options):
         sizes.append(responses.shape[1])
-        return real(self, responses, *args, **options)
+        return fit_many(data, responses, *args, **options)
 
-    monkeypatch.setattr(Model, "fit_batch", counting)
+    monkeypatch.setattr(FIT, counting)
     return sizes
 
 
@@ -103,14 +104,14 @@ def test_equals_one_batch_in_memory(model, tmp_path, reml):
 def test_memory_is_bounded_by_chunks(model, tmp_path, monkeypatch):
     """No read is larger than a chunk, and at most the next chunk is read while one is fitted."""
     source, read = recording()
-    ahead, real = [], Model.fit_batch
+    ahead = []
 
-    def fit_batch(self, values, *args, **options):
+    def fit(*args, **options):
         ahead.append(len(read))
-        return real(self, values, *args, **options)
+        return fit_many(*args, **options)
 
-    monkeypatch.setattr(Model, "fit_batch", fit_batch)
-    stream_batch(model, source, tmp_path / "out.parquet", chunk=CHUNK)
+    monkeypatch.setattr(FIT, fit)
+    stream_batch(model.data, source, tmp_path / "out.parquet", chunk=CHUNK)
     parts = ranges(T, CHUNK)
     assert read == [(0, 1), *parts]
     assert max(stop - start for start, stop in read) <= CHUNK
@@ -128,18 +129,18 @@ def test_ranges_cover_all_once(total, chunk):
 
 
 def test_chunk_follows_memory(model, monkeypatch):
-    assert stream.available_memory() > 0
-    most = chunk_size(model)
-    monkeypatch.setattr(stream, "available_memory", lambda: 1 << 20)
-    assert 1 <= chunk_size(model) < most
-    monkeypatch.setattr(stream, "available_memory", lambda: 0)
-    assert chunk_size(model) == 1
+    assert chunks.available_memory() > 0
+    most = chunk_size(model.data)
+    monkeypatch.setattr(chunks, "available_memory", lambda: 1 << 20)
+    assert 1 <= chunk_size(model.data) < most
+    monkeypatch.setattr(chunks, "available_memory", lambda: 0)
+    assert chunk_size(model.data) == 1
 
 
 def test_progress(model, tmp_path):
     seen = []
     stream_batch(
-        model,
+        model.data,
         VALUES,
         tmp_path / "out.parquet",
         chunk=8,
@@ -152,13 +153,13 @@ def test_bad_responses_have_a_status_and_one_warning(model, tmp_path):
     values = VALUES.copy()
     values[:, 3], values[0, 9], values[:, 20] = np.nan, np.inf, 1.0
     with pytest.warns(UserWarning, match="3 of 23 responses could not be fitted") as caught:
-        done = stream_batch(model, values, tmp_path / "out.parquet", chunk=CHUNK)
+        done = stream_batch(model.data, values, tmp_path / "out.parquet", chunk=CHUNK)
     assert len(caught) == 1
     assert done.n_failed == 3
     out = pd.read_parquet(tmp_path / "out.parquet").set_index("response")
     assert list(out.index[out["status"] != "converged"]) == [3, 9, 20]
     assert out.loc[[3, 9], "estimate:x"].isna().all()
-    stream_batch(model, VALUES, tmp_path / "good.parquet", chunk=CHUNK)
+    stream_batch(model.data, VALUES, tmp_path / "good.parquet", chunk=CHUNK)
     good = pd.read_parquet(tmp_path / "good.parquet").set_index("response")
     pd.testing.assert_frame_equal(out.drop(index=[3, 9, 20]), good.drop(index=[3, 9, 20]), rtol=1e-12)
 
@@ -166,8 +167,8 @@ def test_bad_responses_have_a_status_and_one_warning(model, tmp_path):
 def test_rows_dropped_from_the_design_are_dropped_here(tmp_path):
     lost = DATA.assign(x=DATA["x"].where(DATA.index != 5))
     model = lj.lmm(FORMULA, lost)
-    stream_batch(model, VALUES, tmp_path / "all.parquet")
-    stream_batch(model, np.delete(VALUES, 5, axis=0), tmp_path / "kept.parquet")
+    stream_batch(model.data, VALUES, tmp_path / "all.parquet")
+    stream_batch(model.data, np.delete(VALUES, 5, axis=0), tmp_path / "kept.parquet")
     assert pq.read_table(tmp_path / "all.parquet").equals(pq.read_table(tmp_path / "kept.parquet"))
 
 
@@ -201,7 +202,7 @@ def test_weights_and_offsets_equal_one_batch_in_memory(model, tmp_path, which, k
                 frame = frame.T.rename_axis("gene").rename(columns="s{}".format).reset_index()
             frame.to_parquet(options[what], index=False)
         options |= {"rows": True, "index": "gene"} if kind == "rows" else {}
-    stream_batch(model, out=tmp_path / "out.parquet", chunk=CHUNK, **options)
+    stream_batch(model.data, out=tmp_path / "out.parquet", chunk=CHUNK, **options)
     fits = model.fit_batch(values, **given)
     out = pd.read_parquet(tmp_path / "out.parquet")
     np.testing.assert_allclose(out["deviance"], fits.deviance, rtol=1e-10)
@@ -215,7 +216,7 @@ def test_a_bad_weight_spoils_its_response_only(model, tmp_path):
     values[7, 2] = weights[7, 2] = np.nan
     weights[0, 9], weights[1, 11] = -1.0, np.nan
     with pytest.warns(UserWarning, match="2 of 23 responses could not be fitted"):
-        stream_batch(model, values, tmp_path / "out.parquet", weights=weights, chunk=CHUNK)
+        stream_batch(model.data, values, tmp_path / "out.parquet", weights=weights, chunk=CHUNK)
     out = pd.read_parquet(tmp_path / "out.parquet")
     assert list(out.index[out["status"] == "not_finite"]) == [9, 11]
     weights[7, 2], weights[:, [9, 11]] = 0.0, 1.0
@@ -227,9 +228,9 @@ def test_a_bad_weight_spoils_its_response_only(model, tmp_path):
 def test_rows_dropped_from_the_design_are_dropped_from_weights(tmp_path):
     model = lj.lmm(FORMULA, DATA.assign(x=DATA["x"].where(DATA.index != 5)))
     weights, offset = beside()
-    stream_batch(model, VALUES, tmp_path / "all.parquet", weights=weights, offset=offset)
+    stream_batch(model.data, VALUES, tmp_path / "all.parquet", weights=weights, offset=offset)
     values, weights, offset = (np.delete(a, 5, axis=0) for a in (VALUES, weights, offset))
-    stream_batch(model, values, tmp_path / "kept.parquet", weights=weights, offset=offset)
+    stream_batch(model.data, values, tmp_path / "kept.parquet", weights=weights, offset=offset)
     all_, kept = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("all", "kept"))
     assert all_.equals(kept)
 
@@ -245,10 +246,10 @@ def test_what_does_not_match_the_responses_is_refused(model, tmp_path, fitted, w
         ([1, 2], "of type list are not known"),
     ):
         with pytest.raises(ValueError, match=message):
-            stream_batch(model, frame, tmp_path / "out.parquet", **{what: given})
+            stream_batch(model.data, frame, tmp_path / "out.parquet", **{what: given})
     np.save(tmp_path / "w.npy", VALUES)
     with pytest.raises(ValueError, match="is the input"):
-        stream_batch(model, VALUES, tmp_path / "w.npy", **{what: tmp_path / "w.npy"})
+        stream_batch(model.data, VALUES, tmp_path / "w.npy", **{what: tmp_path / "w.npy"})
     assert not fitted
     assert not list(tmp_path.glob("*.parts"))
 
@@ -262,7 +263,7 @@ def test_contrasts(model, tmp_path, bad):
     values[:, 3] = np.inf if bad else values[:, 3]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*could not be fitted")
-        stream_batch(model, values, tmp_path / "out.parquet", contrasts=CONTRASTS, chunk=CHUNK)
+        stream_batch(model.data, values, tmp_path / "out.parquet", contrasts=CONTRASTS, chunk=CHUNK)
         fits = model.fit_batch(values)
     out = pd.read_parquet(tmp_path / "out.parquet")
     # L β and √(L Φ Lᵀ), written out
@@ -315,7 +316,7 @@ def test_an_equals_sign_in_a_coefficient_names_no_contrast():
 )
 def test_a_bad_contrast_is_refused_before_anything_is_fitted(model, tmp_path, fitted, contrasts, message):
     with pytest.raises(ValueError, match=message):
-        stream_batch(model, VALUES, tmp_path / "out.parquet", contrasts=contrasts)
+        stream_batch(model.data, VALUES, tmp_path / "out.parquet", contrasts=contrasts)
     assert not fitted
     assert not list(tmp_path.iterdir())
 
@@ -327,7 +328,7 @@ import sys, time
 sys.path.insert(0, {tests!r})
 from test_stream import CHUNK, DATA, FORMULA, VALUES, recording
 import lmmjax as lj
-from lmmjax.sources import Source
+from lmmjax.stream import Source
 
 source, _ = recording()
 def slow(start, stop):
@@ -367,15 +368,15 @@ def test_a_killed_run_resumes_and_does_nothing_twice(model, tmp_path, fitted):
         seen.append(done)
         assert [path.stat().st_mtime_ns for path in ready] == stamps
 
-    done = stream_batch(model, source, out, resume=True, progress=watch)
+    done = stream_batch(model.data, source, out, resume=True, progress=watch)
     assert (done.n_fitted, sum(fitted), seen[0]) == (T - kept, T - kept, kept)
     assert read[1:] == ranges(T, CHUNK)[len(ready) :]
-    stream_batch(model, VALUES, tmp_path / "whole.parquet", chunk=CHUNK)
+    stream_batch(model.data, VALUES, tmp_path / "whole.parquet", chunk=CHUNK)
     assert pq.read_table(out).equals(pq.read_table(tmp_path / "whole.parquet"))
     assert not parts.exists()
 
     fitted.clear()
-    assert stream_batch(model, VALUES, out, resume=True).n_fitted == 0
+    assert stream_batch(model.data, VALUES, out, resume=True).n_fitted == 0
     assert not fitted
 
 
@@ -387,10 +388,10 @@ def interrupted(model, out, values=VALUES, after=2, **options):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        stream_batch(model, values, out, chunk=CHUNK, progress=stop, **options)
+        stream_batch(model.data, values, out, chunk=CHUNK, progress=stop, **options)
 
 
-@pytest.mark.parametrize("moment", ["_remove", "join"])
+@pytest.mark.parametrize("moment", ["parts._remove", "run.join"])
 def test_killed_at_the_end(model, tmp_path, fitted, monkeypatch, moment):
     out = tmp_path / "out.parquet"
 
@@ -398,36 +399,36 @@ def test_killed_at_the_end(model, tmp_path, fitted, monkeypatch, moment):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(stream_parts, moment, killed)
+        patch.setattr(f"lmmjax.stream.{moment}", killed)
         with pytest.raises(KeyboardInterrupt):
-            stream_batch(model, VALUES, out, chunk=CHUNK)
+            stream_batch(model.data, VALUES, out, chunk=CHUNK)
     fitted.clear()
-    assert stream_batch(model, VALUES, out, resume=True).n_fitted == 0
+    assert stream_batch(model.data, VALUES, out, resume=True).n_fitted == 0
     assert not fitted
     assert pq.read_metadata(out).num_rows == T
 
 
 def test_a_part_that_cannot_be_written_ends_the_run(model, tmp_path, monkeypatch):
-    out, real = tmp_path / "out.parquet", stream_parts.write_part
+    out = tmp_path / "out.parquet"
 
     def full(parts, k, columns):
         if k == 2:
             raise OSError(28, "No space left on device")
-        real(parts, k, columns)
+        write_part(parts, k, columns)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stream_parts, "write_part", full)
+        patch.setattr(WRITE, full)
         with pytest.raises(OSError, match="No space left"):
-            stream_batch(model, VALUES, out, chunk=CHUNK)
+            stream_batch(model.data, VALUES, out, chunk=CHUNK)
     first = ranges(T, CHUNK)[1][1]
     written = len(list((tmp_path / "out.parquet.parts").glob("*.parquet")))
     assert written in (2, 3)
-    done = stream_batch(model, VALUES, out, chunk=CHUNK, resume=True)
+    done = stream_batch(model.data, VALUES, out, chunk=CHUNK, resume=True)
     assert first <= done.n_resumed == T - done.n_fitted < T
 
 
 def test_a_chunk_is_written_while_the_next_is_fitted(model, tmp_path, monkeypatch):
-    written, real_write, real_fit = [], stream_parts.write_part, Model.fit_batch
+    written = []
     fitting = threading.Event()
 
     def write(*arguments):
@@ -435,23 +436,23 @@ def test_a_chunk_is_written_while_the_next_is_fitted(model, tmp_path, monkeypatc
         overlapped = fitting.wait(0 if len(written) == len(ranges(T, CHUNK)) - 1 else 60)
         fitting.clear()
         written.append(overlapped)
-        real_write(*arguments)
+        write_part(*arguments)
 
-    def fit(self, *arguments, **options):
+    def fit(*arguments, **options):
         if count := len(started):
             fitting.set()
         started.append(count)
-        return real_fit(self, *arguments, **options)
+        return fit_many(*arguments, **options)
 
     started = []
-    monkeypatch.setattr(stream_parts, "write_part", write)
-    monkeypatch.setattr(Model, "fit_batch", fit)
-    stream_batch(model, VALUES, tmp_path / "out.parquet", chunk=CHUNK)
+    monkeypatch.setattr(WRITE, write)
+    monkeypatch.setattr(FIT, fit)
+    stream_batch(model.data, VALUES, tmp_path / "out.parquet", chunk=CHUNK)
     assert all(written[:-1])
 
 
 def test_resume_of_nothing_starts(model, tmp_path):
-    assert stream_batch(model, VALUES, tmp_path / "out.parquet", resume=True).n_fitted == T
+    assert stream_batch(model.data, VALUES, tmp_path / "out.parquet", resume=True).n_fitted == T
 
 
 OTHER = VALUES.copy()
@@ -480,31 +481,31 @@ def test_something_else_is_not_resumed(model, tmp_path, formula, data, source, o
     out = tmp_path / "out.parquet"
     given = {"weights": beside()[0], "contrasts": CONTRASTS}
     if finished:
-        stream_batch(model, VALUES, out, chunk=CHUNK, **given)
+        stream_batch(model.data, VALUES, out, chunk=CHUNK, **given)
     else:
         interrupted(model, out, **given)
     options = given | options
     if finished and "chunk" in options:
-        assert stream_batch(model, VALUES, out, resume=True, **options).n_fitted == 0
+        assert stream_batch(model.data, VALUES, out, resume=True, **options).n_fitted == 0
         return
     with pytest.raises(ValueError, match=message):
-        stream_batch(lj.lmm(formula, data), source, out, resume=True, **options)
+        stream_batch(lj.lmm(formula, data).data, source, out, resume=True, **options)
 
 
 def test_another_version_does_not_resume(model, tmp_path, monkeypatch):
     out = tmp_path / "out.parquet"
     interrupted(model, out)
-    monkeypatch.setattr(stream_parts, "__version__", "99")
+    monkeypatch.setattr("lmmjax.stream.manifest.__version__", "99")
     with pytest.raises(ValueError, match=r"version of lmmjax: '.*' there, '99' here"):
-        stream_batch(model, VALUES, out, resume=True)
+        stream_batch(model.data, VALUES, out, resume=True)
 
 
 def test_an_unfinished_run_is_not_thrown_away(model, tmp_path):
     out = tmp_path / "out.parquet"
     interrupted(model, out)
     with pytest.raises(ValueError, match="a run that did not end"):
-        stream_batch(model, VALUES, out)
-    assert 0 < stream_batch(model, VALUES, out, resume=True).n_fitted < T
+        stream_batch(model.data, VALUES, out)
+    assert 0 < stream_batch(model.data, VALUES, out, resume=True).n_fitted < T
 
 
 def test_refused_before_anything_is_fitted(model, tmp_path, fitted):
@@ -519,7 +520,7 @@ def test_refused_before_anything_is_fitted(model, tmp_path, fitted):
         ((VALUES, tmp_path / "other.parquet"), {"resume": True}, "is no result of a batch"),
     ):
         with pytest.raises(ValueError, match=message):
-            stream_batch(model, *arguments, **options)
+            stream_batch(model.data, *arguments, **options)
     assert not fitted
     assert not list(tmp_path.glob("*.parts"))
 

@@ -154,7 +154,7 @@ def _by_pattern(
             part = _shared_design(sub, y[w > 0][:, where], reml, max_iter, dtype)[0]
         except ValueError:
             m, p = maker.design.structure.n_params, maker.design.p
-            part = nothing(len(where), p, m, maker.design.structure.n_params)
+            part = not_estimable(len(where), p, m, maker.design.structure.n_params)
         if result is None:
             result = jax.tree.map(lambda a: np.zeros((y.shape[1], *a.shape[1:]), a.dtype), part)
         result = _merge(result, where, part)
@@ -169,7 +169,7 @@ def _merge(result: Estimate, where: np.ndarray, part: Estimate) -> Estimate:
     return result
 
 
-def nothing(lanes: int, p: int, m: int, n_params: int) -> Estimate:
+def not_estimable(lanes: int, p: int, m: int, n_params: int) -> Estimate:
     """Missing results of responses that cannot be estimated."""
 
     def void(*shape: int) -> np.ndarray:

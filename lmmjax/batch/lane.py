@@ -15,10 +15,12 @@ from lmmjax.core.start import moment_start
 from lmmjax.optimize import NewtonState, Status, newton, propose
 
 RESUME, RENEW, START = range(3)
-"""Where `descend` begins: where the state is; at its x, in new coordinates; at the moment start."""
+"""Where `newton_steps` begins: where the state is; at its x, in new coordinates; at the moment start."""
 
 
-def descend(problem: Problem, state: NewtonState, begin: Array, max_iter: Array, early: Array) -> NewtonState:
+def newton_steps(
+    problem: Problem, state: NewtonState, begin: Array, max_iter: Array, early: Array
+) -> NewtonState:
     """Newton steps from a state; `begin` says how, the same for all lanes. See `newton` for `early`.
 
     Keeps nothing but the point: for many lanes, a few steps at a time.
@@ -28,23 +30,23 @@ def descend(problem: Problem, state: NewtonState, begin: Array, max_iter: Array,
         return state.x, state.context, state.trial, state.planned
 
     def renew() -> tuple:
-        x, turns = problem.structure.pivoted(entries(problem, state.x, state.context))
-        return x, turns, x, x
+        x, pivoting = problem.structure.pivoted(entries(problem, state.x, state.context))
+        return x, pivoting, x, x
 
     def start() -> tuple:
-        x, turns = moment_start(problem)
-        return x, turns, x, x
+        x, pivoting = moment_start(problem)
+        return x, pivoting, x, x
 
-    x, turns, trial, planned = jax.lax.switch(begin, (resume, renew, start))
-    state = dataclasses.replace(state, x=x, context=turns, trial=trial, planned=planned)
+    x, pivoting, trial, planned = jax.lax.switch(begin, (resume, renew, start))
+    state = dataclasses.replace(state, x=x, context=pivoting, trial=trial, planned=planned)
 
-    def bare(theta, turns):
-        return (*objective(problem, theta, turns)[:3], ())
+    def bare(theta, pivoting):
+        return (*objective(problem, theta, pivoting)[:3], ())
 
     return newton(
         bare,
         x,
-        turns,
+        pivoting,
         max_iter=max_iter,
         projections=(snap(problem),),
         columns=problem.structure.columns,
@@ -55,12 +57,12 @@ def descend(problem: Problem, state: NewtonState, begin: Array, max_iter: Array,
 
 def conclude(problem: Problem, state: NewtonState, bound: Array) -> Estimate:
     """`finish` at the end of a descent, with the certificate found there: a decrement below `bound`."""
-    theta, turns = state.x, state.context
-    split = evaluate(problem.shared, entries(problem, theta, turns), problem.response, problem.reml)
+    theta, pivoting = state.x, state.context
+    split = evaluate(problem.shared, entries(problem, theta, pivoting), problem.response, problem.reml)
     jet = chain(
-        criterion(split, problem.nu, problem.known_inside), lambda t: entries(problem, t, turns), theta
+        criterion(split, problem.nu, problem.known_inside), lambda t: entries(problem, t, pivoting), theta
     )
     new = propose(theta, jet.first, jet.second, jnp.ones((), theta.dtype))
     certified = (new.decrement <= bound) & ~new.curved
     status = jnp.where((state.status == Status.CONVERGED) & ~certified, Status.ITERATION_LIMIT, state.status)
-    return finish(problem, theta, turns, Report(jet.first, new.decrement, status, state.n_iter), split)
+    return finish(problem, theta, pivoting, Report(jet.first, new.decrement, status, state.n_iter), split)

@@ -18,7 +18,7 @@ import numpy as np
 
 from lmmjax.batch.lane import RENEW, RESUME, START
 from lmmjax.batch.lanes import blocks, cast, in_x64, join_lanes, put, some_lanes, take_lanes
-from lmmjax.batch.programs import call, foresee
+from lmmjax.batch.programs import call, compile_ahead
 from lmmjax.core import Estimate, Problem
 from lmmjax.design import Structure
 from lmmjax.optimize import NewtonState, Status, at_rest
@@ -66,7 +66,9 @@ def fit_lanes(
             return (problem,)
         state = _standing(problem.structure, part.stop - part.start, start, run.dtype)
         if part.start == 0:
-            foresee("conclude", size, problem, cast(state, problem.n.dtype), shared=(run.bound(problem),))
+            compile_ahead(
+                "conclude", size, problem, cast(state, problem.n.dtype), shared=(run.bound(problem),)
+            )
         return problem, run.stage(problem, state, RENEW if start is not None else START, first, EARLY)
 
     problem, *begun = join_lanes(list(pool.map(in_x64(begin), list(blocks(total, size)))))
@@ -105,7 +107,7 @@ class _Run:
     ) -> NewtonState:
         """Up to `limit` evaluations in all for lanes of one block."""
         shared = np.int32(begin), np.int32(min(limit, self.max_iter)), self.dtype.type(early)
-        return call("descend", self.size, cast(problem, self.dtype), state, shared=shared)
+        return call("newton_steps", self.size, cast(problem, self.dtype), state, shared=shared)
 
     def later(self, problem: Problem, state: NewtonState, early: float) -> NewtonState:
         """The later stages, each for the lanes that are left; all of these have used as many evaluations."""
@@ -161,9 +163,9 @@ if hasattr(os, "register_at_fork"):
 def _standing(structure: Structure, lanes: int, start: np.ndarray | None, dtype: np.dtype) -> NewtonState:
     """The states of lanes before their first evaluation, at `start` (m,) or where it does not matter."""
     first = np.zeros(structure.n_params) if start is None else start
-    turns = [np.eye(term.q) for term in structure.terms]
-    x, *turns = (np.repeat(np.asarray(a, dtype)[..., None], lanes, axis=-1) for a in (first, *turns))
-    return at_rest(x, tuple(turns), ())
+    pivoting = [np.eye(term.q) for term in structure.terms]
+    x, *pivoting = (np.repeat(np.asarray(a, dtype)[..., None], lanes, axis=-1) for a in (first, *pivoting))
+    return at_rest(x, tuple(pivoting), ())
 
 
 def _restarted(state: NewtonState) -> NewtonState:

@@ -13,14 +13,14 @@ import numpy as np
 
 from lmmjax.arrays import Array, quick_jit
 from lmmjax.arrays.unroll import Elements, unroll
-from lmmjax.batch.lane import conclude, descend
+from lmmjax.batch.lane import conclude, newton_steps
 from lmmjax.batch.lanes import axes_of, each, in_x64, pad, padded, take_lanes
 from lmmjax.core import Problem
 from lmmjax.core.estimate import finish
 from lmmjax.gram import CrossProducts
 from lmmjax.gram.grouped.products import SHORT
 
-FUNCTIONS: dict[str, Callable] = {"descend": descend, "conclude": conclude, "finish": finish}
+FUNCTIONS: dict[str, Callable] = {"newton_steps": newton_steps, "conclude": conclude, "finish": finish}
 
 
 def call(name: str, size: int, problem: Problem, *lanes: Any, shared: tuple = ()) -> Any:
@@ -40,7 +40,7 @@ def call(name: str, size: int, problem: Problem, *lanes: Any, shared: tuple = ()
     )
 
 
-def foresee(name: str, size: int, problem: Problem, *lanes: Any, shared: tuple = ()) -> None:
+def compile_ahead(name: str, size: int, problem: Problem, *lanes: Any, shared: tuple = ()) -> None:
     """Compile in the background what a `call` will need: tracing one program overlaps compiling another."""
     full = padded(problem, size - jax.tree.leaves(problem.origin)[0].shape[-1])
     wide = jax.tree.map(lambda a: pad(a, size - a.shape[-1]), lanes)

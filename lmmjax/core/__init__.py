@@ -4,7 +4,7 @@ Also the interface for those who bring arrays: problems made inside `jit`, estim
 """
 
 from lmmjax.core.conditional import Modes, conditional_means, conditional_modes
-from lmmjax.core.estimate import METHODS, Estimate, estimate, estimate_jit
+from lmmjax.core.estimate import METHODS, Estimate, best_of, estimate, estimate_jit
 from lmmjax.core.problem import (
     Problem,
     ProblemMaker,
@@ -22,6 +22,7 @@ __all__ = [
     "Modes",
     "Problem",
     "ProblemMaker",
+    "best_of",
     "conditional_means",
     "conditional_modes",
     "estimate",

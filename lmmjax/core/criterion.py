@@ -56,12 +56,12 @@ def evaluate(shared: CrossProducts, d: Array, response: ResponseProducts, reml: 
     return parts(shared.jet(d, response), reml) if own is None else own
 
 
-def parts(jet: GramJet, reml: Array, *, held: bool = True) -> CriterionParts:
+def parts(jet: GramJet, reml: Array, *, keep_all: bool = True) -> CriterionParts:
     """The two parts of the criterion with their derivatives in d.
 
-    `held` keeps all of the jet, for unrolled code; without it the compiler drops what nobody uses.
+    `keep_all` keeps all of the jet, for unrolled code; without it the compiler drops what nobody uses.
     """
-    keep = jax.lax.optimization_barrier if held else lambda tree: tree
+    keep = jax.lax.optimization_barrier if keep_all else lambda tree: tree
     jet = keep(jet)
     fit = keep(profile(jet.value))
     beta, inverse, dtype = fit.beta, fit.xx_inv, fit.r2.dtype

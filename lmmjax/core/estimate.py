@@ -87,8 +87,8 @@ def estimate(
     if problem.structure.n_params == 0:
         return finish(problem, jnp.zeros(0, problem.n.dtype), ())
     point, split, report = optimum(problem, start, method, max_iter)
-    theta, turns = point
-    return finish(problem, theta, turns, report, split)
+    theta, pivoting = point
+    return finish(problem, theta, pivoting, report, split)
 
 
 @record
@@ -112,13 +112,13 @@ def optimum(
     boundary stays there, as the criterion is even in it: the derivative is that of the smaller model.
     """
     structure, dtype = problem.structure, problem.n.dtype
-    eyes = identity_turns(problem)
+    eyes = no_pivoting(problem)
 
-    def refine(theta, turns, split: CriterionParts, n_iter: Array) -> tuple[Array, tuple[Array, ...]]:
+    def refine(theta, pivoting, split: CriterionParts, n_iter: Array) -> tuple[Array, tuple[Array, ...]]:
         first = moment_point(problem, split)
         if method == "lbfgs":
             first = lbfgs(lambda t: value(problem, t, first[1]), first[0]), first[1]
-        d = entries(problem, theta, turns)
+        d = entries(problem, theta, pivoting)
         if start is not None:
             given = structure.change_basis(jnp.asarray(start, dtype), problem.basis.inward)
             chosen = ~jnp.isnan(given[0])
@@ -130,7 +130,7 @@ def optimum(
         return jax.tree.map(partial(jnp.where, again), structure.pivoted(d), first)
 
     state = newton(
-        lambda theta, turns: objective(problem, theta, turns),
+        lambda theta, pivoting: objective(problem, theta, pivoting),
         structure.encode(prior(problem)),
         eyes,
         max_iter=max_iter,
@@ -146,10 +146,10 @@ def optimum(
 @optimum.defjvp
 def _optimum_jvp(method: str, max_iter: int, primals: tuple, tangents: tuple) -> tuple:
     problem, start = primals
-    (theta, turns), split, report = optimum(problem, start, method, max_iter)
+    (theta, pivoting), split, report = optimum(problem, start, method, max_iter)
 
     def inner(t: Array) -> Array:
-        return entries(problem, t, turns)
+        return entries(problem, t, pivoting)
 
     d, jacobian = inner(theta), jax.jacfwd(inner)(theta)
     second = chain(criterion(split, problem.nu, problem.known_inside), inner, theta).second
@@ -160,13 +160,13 @@ def _optimum_jvp(method: str, max_iter: int, primals: tuple, tangents: tuple) ->
     flat = jnp.abs(pivots) <= FLAT * jnp.max(jnp.abs(pivots))
     step = -l_inv.T @ jnp.where(flat, 0.0, (l_inv @ (moved @ jacobian)) / pivots)
     _, d_split = jax.jvp(plain_parts, (problem, d), (tangents[0], jacobian @ step))
-    still = jax.tree.map(_no_tangent, (turns, report))
-    return ((theta, turns), split, report), ((step, still[0]), d_split, still[1])
+    still = jax.tree.map(_no_tangent, (pivoting, report))
+    return ((theta, pivoting), split, report), ((step, still[0]), d_split, still[1])
 
 
 def plain_parts(problem: Problem, d: Array) -> CriterionParts:
     """The parts of the criterion from the jet of the backend, whatever shortcut there is."""
-    return parts(problem.shared.jet(d, problem.response), problem.reml, held=False)
+    return parts(problem.shared.jet(d, problem.response), problem.reml, keep_all=False)
 
 
 def plain_criterion(problem: Problem, d: Array) -> Jet:
@@ -180,27 +180,27 @@ def _no_tangent(a: Array) -> Array:
     return np.zeros(a.shape, jax.dtypes.float0)
 
 
-def entries(problem: Problem, theta: Array, turns: tuple[Array, ...]) -> Array:
-    """d (m,) for θ (m,) in the internal coordinates that `turns` (q, q) a term describe."""
-    return problem.structure.decode(theta, turns)
+def entries(problem: Problem, theta: Array, pivoting: tuple[Array, ...]) -> Array:
+    """d (m,) for θ (m,) in the internal coordinates that `pivoting` (q, q) a term describe."""
+    return problem.structure.decode(theta, pivoting)
 
 
-def objective(problem: Problem, theta: Array, turns: tuple[Array, ...]):
+def objective(problem: Problem, theta: Array, pivoting: tuple[Array, ...]):
     """The criterion at θ with gradient (m,) and Hessian (m, m), and its parts as functions of d."""
-    split = evaluate(problem.shared, entries(problem, theta, turns), problem.response, problem.reml)
+    split = evaluate(problem.shared, entries(problem, theta, pivoting), problem.response, problem.reml)
     jet = chain(
-        criterion(split, problem.nu, problem.known_inside), lambda t: entries(problem, t, turns), theta
+        criterion(split, problem.nu, problem.known_inside), lambda t: entries(problem, t, pivoting), theta
     )
     return jet.value, jet.first, jet.second, split
 
 
-def value(problem: Problem, theta: Array, turns: tuple[Array, ...]) -> Array:
+def value(problem: Problem, theta: Array, pivoting: tuple[Array, ...]) -> Array:
     """The criterion at θ."""
-    gram = problem.shared.gram(entries(problem, theta, turns), problem.response)
+    gram = problem.shared.gram(entries(problem, theta, pivoting), problem.response)
     return profiled_deviance(gram, problem.n, problem.reml, problem.known_inside)
 
 
-def identity_turns(problem: Problem) -> tuple[Array, ...]:
+def no_pivoting(problem: Problem) -> tuple[Array, ...]:
     """The internal coordinates as they are."""
     return tuple(jnp.eye(term.q, dtype=problem.n.dtype) for term in problem.structure.terms)
 
@@ -223,13 +223,13 @@ def snap(problem: Problem) -> Callable[[Array], Array]:
 def finish(
     problem: Problem,
     inner: Array,
-    turns: tuple[Array, ...],
+    pivoting: tuple[Array, ...],
     state: NewtonState | Report | None = None,
     split: CriterionParts | None = None,
 ) -> Estimate:
     """The record of a fit at θ in internal coordinates; evaluates the criterion's parts unless given."""
     structure, basis, known = problem.structure, problem.basis, problem.known_inside
-    d = entries(problem, inner, turns)
+    d = entries(problem, inner, pivoting)
     if split is None:
         split = evaluate(problem.shared, d, problem.response, problem.reml)
     sigma2 = split.r2.value / problem.nu if known is None else known
@@ -258,7 +258,7 @@ def finish(
     exact = unexplained <= 1e2 * problem.n * float(jnp.finfo(d.dtype).eps) ** 2
     # nothing is left to estimate where X and Z fit perfectly
     void = jnp.where(exact, jnp.nan, 0.0).astype(d.dtype)
-    upright = structure.upright(inner, turns)
+    upright = structure.upright(inner, pivoting)
     return Estimate(
         theta=structure.change_basis(upright, basis.outward).astype(inner.dtype) + void,
         psi=psi + void,
@@ -293,3 +293,16 @@ def masked_inverse(information: Array, fixed: Array) -> Array:
 
 
 estimate_jit = quick_jit(estimate, static_argnames=("method", "max_iter"))
+
+
+def best_of(
+    problem: Problem, starts: list[np.ndarray], *, method: str = "newton", max_iter: int = 100
+) -> Estimate:
+    """The best of the descents from several starts θ (m,), NaN for the moment start; concrete, in float64.
+
+    A converged one before one that is not, then the lower criterion. Arrays of the `Estimate` are NumPy's.
+    """
+    with jax.enable_x64(True):
+        results = [estimate_jit(problem, start, method=method, max_iter=max_iter) for start in starts]
+        best = min(results, key=lambda r: (int(r.status) != Status.CONVERGED, float(r.deviance)))
+        return jax.tree.map(np.asarray, best)

@@ -111,15 +111,15 @@ class Structure:
         pairs = zip(self.terms, self.slices(), strict=True)
         return np.array([k for t, s in pairs if t.family.linear for k in range(s.start, s.stop)], dtype=int)
 
-    def decode(self, theta: Array, turns: tuple[Array, ...] | None = None) -> Array:
-        """d (m,) from θ (m,): of t D tᵀ in the coordinates t (q, q) of each linear term."""
+    def decode(self, theta: Array, pivoting: tuple[Array, ...] | None = None) -> Array:
+        """d (m,) from θ (m,): of P D Pᵀ, `pivoting` P (q, q) of each linear term."""
         xp = namespace(theta)
         out = []
         for k, (term, s) in enumerate(zip(self.terms, self.slices(), strict=True)):
-            if turns is None or not isinstance(term.family, FactorFamily):
+            if pivoting is None or not isinstance(term.family, FactorFamily):
                 out.append(term.family.decode(theta[s], term.q))
             else:
-                moved = turns[k] @ term.family.factor(theta[s], term.q)
+                moved = pivoting[k] @ term.family.factor(theta[s], term.q)
                 out.append(term.family.natural(moved @ moved.T))
         if self.residual is not None:
             out.append(self.residual.decode(theta[self.tail]))
@@ -195,30 +195,30 @@ class Structure:
         return self.pivoted(jnp.concatenate([*parts, d[self.tail]]).astype(d.dtype))
 
     def pivoted(self, d: Array) -> tuple[Array, tuple[Array, ...]]:
-        """θ and coordinates of positive semi-definite matrices d.
+        """θ and pivoting of positive semi-definite matrices d.
 
         An unstructured term is taken in pivoted order: with the largest variance first a singular D has
         its zero in the last rows of Λ, where the criterion is smooth and well conditioned.
         """
-        parts, turns = [], []
+        parts, pivoting = [], []
         for term, s in zip(self.terms, self.slices(), strict=True):
-            turn, own = jnp.eye(term.q, dtype=d.dtype), d[s]
+            permutation, own = jnp.eye(term.q, dtype=d.dtype), d[s]
             if term.family.basis == "triangular" and term.q > 1:
                 matrix = term.family.matrix(own, term.q)
-                turn = pivot_order(matrix)
-                own = term.family.natural(turn.T @ matrix @ turn)
+                permutation = pivot_order(matrix)
+                own = term.family.natural(permutation.T @ matrix @ permutation)
             parts.append(term.family.encode(own, term.q))
-            turns.append(turn)
+            pivoting.append(permutation)
         if self.residual is not None:
             parts.append(self.residual.encode(d[self.tail]))
-        return jnp.concatenate([*parts, d[:0]]).astype(d.dtype), tuple(turns)
+        return jnp.concatenate([*parts, d[:0]]).astype(d.dtype), tuple(pivoting)
 
-    def upright(self, theta: Array, turns: tuple[Array, ...]) -> Array:
-        """θ (m,) of the same d without turns: lower triangular factors, diagonal ≥ 0."""
+    def upright(self, theta: Array, pivoting: tuple[Array, ...]) -> Array:
+        """θ (m,) of the same d without pivoting: lower triangular factors, diagonal ≥ 0."""
         parts = []
-        for term, turn, s in zip(self.terms, turns, self.slices(), strict=True):
+        for term, permutation, s in zip(self.terms, pivoting, self.slices(), strict=True):
             if isinstance(term.family, FactorFamily):
-                moved = turn @ term.family.factor(theta[s], term.q)
+                moved = permutation @ term.family.factor(theta[s], term.q)
                 parts.append(term.family.params(psd_cholesky(moved @ moved.T, 1e-13)))
             else:
                 parts.append(term.family.encode(term.family.decode(theta[s], term.q), term.q))
@@ -259,7 +259,7 @@ class Structure:
         return (*out, *([] if self.residual is None else self.residual.margin(theta[self.tail])))
 
     def idle(self, theta: Array, below: float) -> list[Array]:
-        """Per term, and for the residual, whether each θ is held: in a column of Λ that is zero."""
+        """Per term, and for the residual, whether each θ is fixed: in a column of Λ that is zero."""
         out = []
         for term, s in zip(self.terms, self.slices(), strict=True):
             family = term.family

@@ -13,11 +13,17 @@ from lmmjax.fitted.components import (
     sd_scale,
 )
 from lmmjax.fitted.data import ModelData, model_data
-from lmmjax.fitted.fit_many import by_reml_many, fit_draws, fit_many
+from lmmjax.fitted.fit_many import by_reml_many, fit_draws, fit_many, one_of_many
 from lmmjax.fitted.fit_one import by_criterion, fit_one, refitted
 from lmmjax.fitted.kept import kept
 from lmmjax.fitted.records import Fitted, FittedMany, ModelView
-from lmmjax.fitted.values import fitted_modes, fitted_values, residuals
+from lmmjax.fitted.values import (
+    fitted_modes,
+    fitted_values,
+    normalized_residuals,
+    residuals,
+    scaled_residuals,
+)
 
 __all__ = [
     "Component",
@@ -37,11 +43,14 @@ __all__ = [
     "fitted_values",
     "kept",
     "model_data",
+    "normalized_residuals",
+    "one_of_many",
     "refitted",
     "require_choice",
     "require_estimates",
     "require_level",
     "residuals",
+    "scaled_residuals",
     "sd_limits",
     "sd_scale",
 ]

@@ -8,12 +8,11 @@ import jax
 import numpy as np
 
 from lmmjax.arrays import Array
-from lmmjax.core import METHODS, estimate_jit
+from lmmjax.core import METHODS, best_of
 from lmmjax.fitted.checks import require_choice
 from lmmjax.fitted.data import ModelData
 from lmmjax.fitted.kept import kept
 from lmmjax.fitted.records import Fitted
-from lmmjax.optimize import Status
 
 MANY = 50
 """Groups of a factor from which on one descent is made: several optima are a matter of few groups."""
@@ -44,10 +43,8 @@ def best_descent(
     with jax.enable_x64(True):
         problem = data.problem(y, reml)
         starts = [first] if start is not None else [first, *other_starts(data)]
-        results = [estimate_jit(problem, s, method=method, max_iter=max_iter) for s in starts]
-        best = min(results, key=lambda r: (int(r.status) != Status.CONVERGED, float(r.deviance)))
-        response = data.frame.response if name is None else name
-        return Fitted(data, y, jax.tree.map(np.asarray, best), reml, response)
+    found = best_of(problem, starts, method=method, max_iter=max_iter)
+    return Fitted(data, y, found, reml, data.frame.response if name is None else name)
 
 
 @kept

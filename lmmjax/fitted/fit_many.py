@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
 import pandas as pd
 
 from lmmjax.batch import estimate_many
+from lmmjax.fitted.checks import require_choice
 from lmmjax.fitted.data import ModelData
 from lmmjax.fitted.kept import kept
 from lmmjax.fitted.mean_variance import by_mean
-from lmmjax.fitted.records import FittedMany
+from lmmjax.fitted.records import Fitted, FittedMany
 from lmmjax.fitted.responses import labelled_columns, on_rows
 
 DTYPES = ("float64", "float32")
@@ -28,8 +30,7 @@ def fit_many(
     dtype: str = "float64",
 ) -> FittedMany:
     """Fit a model to every column of `responses`; see `Model.fit_batch`."""
-    if dtype not in DTYPES:
-        raise ValueError(f"unknown dtype {dtype!r}; choose one of: {', '.join(DTYPES)}")
+    require_choice("dtype", dtype, DTYPES)
     if by_mean(data):
         raise ValueError("a variance function of the fitted values differs between responses: fit one by one")
     names, values = labelled_columns(responses)
@@ -57,3 +58,14 @@ def by_reml_many(fits: FittedMany) -> FittedMany:
         return fits
     estimate = estimate_many(fits.data.maker, fits.y, weights=fits.weights)
     return FittedMany(fits.data, fits.names, fits.y, estimate, True, fits.weights)
+
+
+def one_of_many(fits: FittedMany, k: int) -> Fitted:
+    """The fit of response k on the rows that it has, without refitting."""
+    estimate = jax.tree.map(lambda a: a[k], fits.estimate)
+    y, w = fits.y[:, k], None if fits.weights is None else fits.weights[:, k]
+    keep = np.isfinite(y) if w is None else np.isfinite(y) & (w > 0)
+    name = str(fits.names[k])
+    if w is None and (keep.all() or not keep.any()):
+        return Fitted(fits.data, y, estimate, fits.reml, name)
+    return Fitted(fits.data.subset(keep, w), y[keep], estimate, fits.reml, name)

@@ -13,16 +13,6 @@ from lmmjax.fitted.data import ModelData
 from lmmjax.optimize import Status
 
 
-class ModelView(Protocol):
-    """What a fit shows as its model: for users, who get back what they fitted."""
-
-    data: ModelData
-
-    def of(self, data: ModelData) -> ModelView:
-        """A model of the same kind with other data."""
-        ...
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fitted:
     """A model fitted to one response.
@@ -47,6 +37,11 @@ class Fitted:
     def deviance(self) -> float:
         """The minimised criterion: REML criterion, or −2 log-likelihood under ML."""
         return float(self.estimate.deviance)
+
+    @property
+    def llf(self) -> float:
+        """(Restricted) log-likelihood."""
+        return -0.5 * self.deviance
 
     @property
     def nobs(self) -> int:
@@ -129,3 +124,18 @@ class FittedMany:
     def bse(self) -> np.ndarray:
         """(T, p) standard errors of the fixed effects."""
         return np.sqrt(np.diagonal(self.estimate.cov_beta, axis1=1, axis2=2))
+
+
+class ModelView(Protocol):
+    """What a fit keeps as its model, for those who hold the fit.
+
+    Attributes
+    ----------
+    data : the model with its data.
+    """
+
+    data: ModelData
+
+    def _wrap(self, fitted: Fitted) -> Any:
+        """A fit of this model, or of the same on other rows, as users hold it."""
+        ...

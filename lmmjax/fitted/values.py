@@ -8,6 +8,7 @@ import numpy as np
 from lmmjax.core import Modes
 from lmmjax.core.conditional import modes_at
 from lmmjax.core.problem import internal_parameters
+from lmmjax.core.residuals import variances, whitened
 from lmmjax.fitted.kept import kept
 from lmmjax.fitted.records import Fitted
 
@@ -38,3 +39,13 @@ def fitted_values(fitted: Fitted) -> np.ndarray:
 def residuals(fitted: Fitted) -> np.ndarray:
     """Response less fitted values (n,)."""
     return fitted.y - fitted_values(fitted)
+
+
+def scaled_residuals(fitted: Fitted) -> np.ndarray:
+    """Pearson residuals (n,): (y − ŷ) over the standard deviation of the residual."""
+    return residuals(fitted) / np.sqrt(variances(fitted.data.design, fitted.estimate.psi))
+
+
+def normalized_residuals(fitted: Fitted) -> np.ndarray:
+    """Residuals (n,) decorrelated by the Cholesky factor of their covariance, of unit variance."""
+    return whitened(fitted.data.design, fitted.estimate.psi, residuals(fitted)[:, None])[:, 0]

@@ -1,8 +1,10 @@
 """Formulas and data frames to arrays; the only part of the package that knows formulaic."""
 
+from lmmjax.formula.arrays import array_frame
 from lmmjax.formula.bars import Bar, SplitFormula, split_bars
 from lmmjax.formula.build import model_frame, new_frame, wanted_terms
-from lmmjax.formula.frame import ModelFrame, NewFrame, NewRandom, RandomColumns, array_frame, take_rows
+from lmmjax.formula.columns import Table, nearest
+from lmmjax.formula.frame import ModelFrame, NewFrame, NewRandom, RandomColumns, take_rows
 
 __all__ = [
     "Bar",
@@ -11,8 +13,10 @@ __all__ = [
     "NewRandom",
     "RandomColumns",
     "SplitFormula",
+    "Table",
     "array_frame",
     "model_frame",
+    "nearest",
     "new_frame",
     "split_bars",
     "take_rows",

@@ -1,15 +1,14 @@
 """What a model reads from data: response, design matrices, group codes. Built here from plain arrays."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lmmjax.formula.columns import Levels, Table, group_levels, require_finite
-from lmmjax.formula.residuals import ResidualColumns, residual_columns, used_columns
-from lmmjax.residual import as_residual
+from lmmjax.formula.columns import Levels, require_finite
+from lmmjax.formula.residuals import ResidualColumns
 
 ALIAS_TOLERANCE = 1e-10
 
@@ -192,87 +191,6 @@ def row_vector(values: Any, what: str, n: int, index: pd.Index | None = None) ->
     return array
 
 
-def array_frame(
-    y: Any,
-    x: Any,
-    groups: Any,
-    z: Any = None,
-    *,
-    x_names: Sequence[str] | None = None,
-    structure: str = "us",
-    weights: Any = None,
-    offset: Any = None,
-    residual: Any = None,
-    columns: Mapping[str, Any] | None = None,
-) -> ModelFrame:
-    """ModelFrame of matrices, without a formula and without an intercept that x does not have.
-
-    y (n,) or None; x (n, p) array or frame (names x0, x1, … or its own). `groups`: one array of labels,
-    or a dict {name: labels} or list of them (names "group", or "group0", "group1", …, or that of a
-    Series); z in the same arrangement, each (n,) or (n, q), array or frame, or None for a random
-    intercept. `residual` is a residual structure, and `columns` {name: (n,)} what it reads beside the groups.
-    Missing rows are dropped over all of it. Raises ValueError as `model_frame` does.
-    """
-    design, names = _matrix(x, "x", x_names)
-    n = len(design)
-    index = next(
-        (part.index for part in (x, y) if isinstance(part, pd.DataFrame | pd.Series)), pd.RangeIndex(n)
-    )
-    labels, parts = _arranged({} if groups is None else groups, z)
-    vectors = {"y": y, "weights": weights, "offset": offset}
-    vectors = {name: row_vector(v, name, n) for name, v in vectors.items() if v is not None}
-    table = Table(
-        {
-            name: np.asarray(values) if not hasattr(values, "dtype") else values
-            for name, values in {**(columns or {}), **labels}.items()
-        }
-    )
-    if table.n != n and table.keys:
-        raise ValueError(f"groups has {table.n} rows and x has {n}: give one label for each row of x")
-    matrices = {name: _matrix(part, "z") for name, part in parts.items() if part is not None}
-    own = None if residual is None else as_residual(residual)
-    for name, (part, _) in matrices.items():
-        if len(part) != n:
-            raise ValueError(f"z of {name!r} has {len(part)} rows and x has {n}")
-    missing = {name: np.isnan(v) for name, v in vectors.items()}
-    missing["x"] = np.asarray(np.isnan(design).any(axis=1))
-    missing |= {name: table.missing(name) for name in (*labels, *used_columns(own, table))}
-    missing |= {
-        f"z of {name}": np.asarray(np.isnan(part).any(axis=1)) for name, (part, _) in matrices.items()
-    }
-    rows, counts = complete_rows(missing, n)
-
-    random = []
-    for name in labels:
-        codes, levels = group_levels([name], [table.take(name, rows)])
-        part, part_names = matrices.get(name, (np.ones((n, 1)), ("(Intercept)",)))
-        text = " + ".join(["0"] * ("(Intercept)" not in part_names) + list(part_names))
-        text = text.replace("(Intercept)", "1")
-        text = f"{text} | {name}" if structure == "us" else f"{structure}({text} | {name})"
-        random.append(
-            RandomColumns(part[rows], part_names, name, codes, levels.labels, structure, (), text, levels)
-        )
-    kept = {name: vectors[name][rows] if name in vectors else None for name in ("y", "weights", "offset")}
-    return assemble(
-        formula="",
-        response=None if y is None else str(getattr(y, "name", None) or "y"),
-        x=design[rows],
-        x_names=names,
-        terms={name: np.array([j]) for j, name in enumerate(names)},
-        term_factors={name: (name,) for name in names},
-        factor_levels={},
-        random=tuple(random),
-        rows=rows,
-        n_dropped=n - len(rows),
-        missing=counts,
-        index=index[rows],
-        y=kept["y"],
-        weights=kept["weights"],
-        offset=kept["offset"],
-        residual=None if own is None else residual_columns(own, table, rows),
-    )
-
-
 def assemble(
     *,
     x: np.ndarray,
@@ -309,50 +227,3 @@ def assemble(
         _recipe=recipe(kept),
         **others,
     )
-
-
-def _matrix(values: Any, what: str, names: Sequence[str] | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(n, k) float64 and its column names: given, a frame's own, or x0, x1, …"""
-    own = getattr(values, "columns", None)
-    try:
-        array = np.asarray(values.to_numpy() if hasattr(values, "to_numpy") else values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"{what} is not a numeric matrix: code factors as columns, or use a formula"
-        ) from None
-    array = array[:, None] if array.ndim == 1 else array
-    if array.ndim != 2:
-        raise ValueError(f"{what} has shape {array.shape}: a matrix has one row for each observation")
-    found = names if names is not None else own if own is not None else None
-    if found is None:
-        ones = what == "z" and array.shape[1] == 1 and bool(np.all(array == 1))
-        found = ["(Intercept)"] if ones else [f"{what}{j}" for j in range(array.shape[1])]
-    if len(found) != array.shape[1] or len({str(name) for name in found}) < len(found):
-        raise ValueError(
-            f"{what} has {array.shape[1]} columns: give as many different names, not {list(found)}"
-        )
-    return array, tuple(str(name) for name in found)
-
-
-def _arranged(groups: Any, z: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """{name: labels} and {name: z or None} of whatever arrangement was given."""
-    if isinstance(groups, Mapping) or hasattr(groups, "columns"):
-        labels = {
-            str(name): groups[name] for name in (groups if isinstance(groups, Mapping) else groups.columns)
-        }
-    elif isinstance(groups, list | tuple) and groups and not np.isscalar(groups[0]):
-        labels = {str(getattr(g, "name", None) or f"group{k}"): g for k, g in enumerate(groups)}
-        if len(labels) < len(groups):
-            raise ValueError("two groups have the same name: pass a dict {name: labels}")
-    else:
-        return (only := {str(getattr(groups, "name", None) or "group"): groups}), dict.fromkeys(only, z)
-    if z is None:
-        return labels, dict.fromkeys(labels)
-    if isinstance(z, Mapping):
-        unknown = [str(name) for name in z if str(name) not in labels]
-        if unknown:
-            raise ValueError(f"z has {unknown[0]!r}, which is no group: there are {', '.join(labels)}")
-        return labels, {name: z.get(name) for name in labels}
-    if not isinstance(z, list | tuple) or len(z) != len(labels):
-        raise ValueError(f"there are {len(labels)} groups: pass z as a dict or list with one entry for each")
-    return labels, dict(zip(labels, z, strict=True))

@@ -10,7 +10,7 @@ from lmmjax.gram.crossed.prepare import CrossedPrepared
 from lmmjax.gram.curved import CurvedPrepared
 from lmmjax.gram.dense import DensePrepared
 from lmmjax.gram.factors import Factor, grouping_factors, nested_chain, parents
-from lmmjax.gram.grouped.expansion import MOST, width
+from lmmjax.gram.grouped.expansion import MOST, expanded_columns
 from lmmjax.gram.grouped.prepare import GroupedPrepared
 from lmmjax.gram.layered.prepare import LayeredPrepared, pays
 from lmmjax.gram.nested.prepare import NestedPrepared
@@ -33,7 +33,7 @@ def choose(design: Design) -> str:
         return "whitened" if _inside(design.residual, factors) else "dense"
     if not factors:
         return "dense"
-    columns = width(design)
+    columns = expanded_columns(design)
     if columns is None:
         return "layered" if pays(design) else "crossed"
     return "grouped" if len(factors) == 1 or columns <= MOST else "nested"

@@ -145,10 +145,10 @@ def boundary_covariance(problem: Problem, psi: Array) -> Array:
     slope = split.logdet.first + split.r2.first / s
     drift = -(slope @ (powers * d)) / s
     jet = Jet(split.r2.value, jnp.concatenate([slope * s**-powers, drift[None]]), 2.0 * information)
-    theta, turns = structure.pivoted(d)
+    theta, pivoting = structure.pivoted(d)
 
     def outward(phi: Array) -> Array:
-        return jnp.concatenate([phi[-1] ** powers * entries(problem, phi[:-1], turns), phi[-1:]])
+        return jnp.concatenate([phi[-1] ** powers * entries(problem, phi[:-1], pivoting), phi[-1:]])
 
     phi = jnp.concatenate([theta, s[None]])
     fixed = jnp.concatenate([*structure.idle(theta, BOUNDARY), jnp.full(1, problem.known is not None)])

@@ -36,13 +36,13 @@ class Chart:
 
     Attributes
     ----------
-    turns : per term (q, q), from the coordinates of L to internal ones.
+    inward : per term (q, q), from the coordinates of L to internal ones.
     radius, angle : (m + 1,) unit vectors of the two polar coordinates; zero if there are none.
     plane : (p, p) projector on the directions of β̃ that are free.
     point : (p,) the rest of β̃.
     """
 
-    turns: tuple[Array, ...]
+    inward: tuple[Array, ...]
     radius: Array
     angle: Array
     plane: Array
@@ -70,7 +70,7 @@ def natural(x: Array, chart: Chart, problem: Problem) -> Array:
     """(d, τ) at the coordinates x (m + 1,)."""
     r, a = x @ chart.radius, x @ chart.angle
     raw = x + chart.radius * (r * jnp.sin(a) - r) + chart.angle * (r * jnp.cos(a) - a)
-    d = problem.structure.decode(raw[:-1], chart.turns)
+    d = problem.structure.decode(raw[:-1], chart.inward)
     return jnp.concatenate([d * jnp.exp(-raw[-1]), raw[-1:]])
 
 
@@ -110,12 +110,12 @@ def constrained(problem: Problem, chart: Chart, x: Array, fixed: Array, max_iter
     ----------
     fixed : (m + 1,) booleans.
     """
-    held = fixed.astype(x.dtype)
-    free = 1.0 - held
+    constant = fixed.astype(x.dtype)
+    free = 1.0 - constant
 
     def objective(x, _):
         jet, beta, score = unprofiled(x, chart, problem)
-        hessian = jet.second * (free[:, None] * free[None, :]) + jnp.diag(held)
+        hessian = jet.second * (free[:, None] * free[None, :]) + jnp.diag(constant)
         return jet.value, jet.first * free, hessian, (jet.first, jet.second, beta, score)
 
     entry = jnp.asarray(np.arange(x.shape[0]) < x.shape[0] - 1) & ~fixed & (chart.angle == 0.0)

@@ -48,21 +48,21 @@ class Surface:
         p, m = len(beta), structure.n_params
         self.radius, self.angle = np.zeros((2, m + 1))
         self.scales, self.fixed = [], []
-        turns, factors = [], []
+        maps, factors = [], []
         matrices = structure.absolute(np.asarray(psi))
         for k, (term, inward, matrix) in enumerate(zip(structure.terms, basis.inward, matrices, strict=True)):
             order = self._order(k)
             # coefficients in units of σ over the root mean square of their column
             units = scale / np.linalg.norm(np.asarray(inward), axis=0)
-            turn = np.eye(term.q)[:, order]
-            inner = turn.T @ (matrix / np.outer(units, units)) @ turn
+            permutation = np.eye(term.q)[:, order]
+            inner = permutation.T @ (matrix / np.outer(units, units)) @ permutation
             factors.append(np.asarray(psd_cholesky(jnp.asarray(inner), 1e-13)))
-            turns.append(np.asarray(inward) @ (units[:, None] * turn) / self.unit)
+            maps.append(np.asarray(inward) @ (units[:, None] * permutation) / self.unit)
             self.scales.append(units)
         pairs = zip(structure.terms, factors, strict=True)
         raw = np.concatenate([np.zeros(0), *(term.linear.params(f) for term, f in pairs)])
         self.x = np.append(raw, 2.0 * np.log(scale / self.unit))
-        self.turns = tuple(turns)
+        self.inward = tuple(maps)
         self._polar()
         self.places = [self._place(target) for target in self.targets]
         # rows of a: β_j = β₀_j + s aᵀβ̃
@@ -130,7 +130,7 @@ class Surface:
         return self._at(target.term, row, row if diagonal else 0)
 
     def _chart(self, plane: np.ndarray, point: np.ndarray) -> Chart:
-        return Chart(self.turns, self.radius, self.angle, plane, point)
+        return Chart(self.inward, self.radius, self.angle, plane, point)
 
     def _solve(self, chart: Chart, x: np.ndarray, fixed: np.ndarray) -> Point:
         return jax.tree.map(np.asarray, constrained_jit(self.problem, chart, x, fixed))
@@ -189,8 +189,8 @@ class Surface:
         with jax.enable_x64(True):
             pairs = zip(structure.terms, structure.slices(), strict=True)
             factors = [t.linear.factor(jnp.asarray(raw[s]), t.q) for t, s in pairs]
-        for factor, turn, outward in zip(factors, self.turns, basis.outward, strict=True):
-            half = self.unit * np.asarray(outward) @ turn @ np.asarray(factor)
+        for factor, inward, outward in zip(factors, self.inward, basis.outward, strict=True):
+            half = self.unit * np.asarray(outward) @ inward @ np.asarray(factor)
             matrices.append(half @ half.T)
         sigma2 = self.unit**2 * np.exp(point.x[-1])
         beta = np.asarray(self.problem.origin.beta)

@@ -296,11 +296,11 @@ def propose(
     step = jnp.where(curved & (length < 1e-3 * radius), escape, step)
     if columns:
         gone = vanishing(x, gradient, hessian, radius, columns)
-        held = jnp.where(
+        active = jnp.where(
             jnp.logical_or(gone[:, None], gone[None, :]), jnp.eye(len(x), dtype=x.dtype), hessian
         )
         rest = jnp.where(gone, x, gradient - hessian @ jnp.where(gone, x, 0.0))
-        l_inv, pivots = ldl(held)
+        l_inv, pivots = ldl(active)
         other = -l_inv.T @ ((l_inv @ rest) / jnp.abs(pivots))
         fits = jnp.logical_and(jnp.any(gone), jnp.sum(other**2) <= radius**2)
         step = jnp.where(fits, other, step)

@@ -1,8 +1,8 @@
 """Small nested designs as designs with one factor.
 
-The groups within a group of the coarsest factor take numbered slots there; a term of theirs becomes as many
-columns as there are slots, all with the same covariance. They are put in slots by their products, so that
-wholes with the same parts have the same columns.
+The groups within a group of the coarsest factor are its numbered members; a term of theirs becomes as many
+columns as there are members, all with the same covariance. They are numbered in the order of their products,
+so that wholes with the same parts have the same columns.
 """
 
 from __future__ import annotations
@@ -20,34 +20,36 @@ MOST = 6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Layout:
+class Expansion:
     """A design as one with a single grouping factor.
 
     Attributes
     ----------
     codes : (n,), n_groups : the coarsest factor.
-    columns : the local columns in order, each a term, its column, and the slot (n,) of every row or None.
-    places : per term the first local column of each of its copies.
-    slots : per term slot and group (both (G,)) of each of its own groups; empty with one factor.
+    columns : the local columns in order, each a term, its column, the member (n,) of every row or None where
+        the factor is the coarsest, and which member it is of.
+    first_columns : per term the first local column of each of its copies.
+    members : per term, for each of its own groups (G,), which member it is of which group; empty with one
+        factor.
     """
 
     codes: np.ndarray
     n_groups: int
     columns: tuple[tuple[int, int, np.ndarray | None, int], ...]
-    places: tuple[tuple[int, ...], ...]
-    slots: tuple[tuple[np.ndarray, np.ndarray], ...]
+    first_columns: tuple[tuple[int, ...], ...]
+    members: tuple[tuple[np.ndarray, np.ndarray], ...]
 
     def expand(self, z: tuple[Array, ...]) -> Array:
         """The local columns (q, n) from those of every term."""
         xp = namespace(*z)
         rows = [
-            z[k][a] if slot is None else xp.where(slot == s, z[k][a], xp.zeros((), z[k].dtype))
-            for k, a, slot, s in self.columns
+            z[k][a] if member is None else xp.where(member == s, z[k][a], xp.zeros((), z[k].dtype))
+            for k, a, member, s in self.columns
         ]
         return xp.stack(rows)
 
 
-def width(design: Design) -> int | None:
+def expanded_columns(design: Design) -> int | None:
     """Local columns a group of the coarsest factor, or None if the factors are not nested."""
     factors = grouping_factors(design)
     chain = nested_chain(factors)
@@ -60,15 +62,15 @@ def width(design: Design) -> int | None:
     return total
 
 
-def layout(design: Design, z: tuple[Array, ...]) -> Layout:
-    """Slots for the groups of every factor below the coarsest; z (q, n) a term, in internal coordinates."""
+def expand_nested(design: Design, z: tuple[Array, ...]) -> Expansion:
+    """Members of the groups of the coarsest factor as columns; z (q, n) a term, in internal coordinates."""
     factors = grouping_factors(design)
     chain = nested_chain(factors)
     if chain is None:
         raise ValueError("the grouped backend needs random terms whose grouping factors are nested")
     coarsest = factors[-1]
     count = len(design.terms)
-    slots: list = [
+    members: list = [
         (np.zeros(coarsest.n_groups, np.int32), np.arange(coarsest.n_groups, dtype=np.int32))
     ] * count
     # position of every group in a list that is sorted by its ancestors, coarsest first
@@ -80,20 +82,20 @@ def layout(design: Design, z: tuple[Array, ...]) -> Layout:
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
         sizes = np.bincount(top, minlength=coarsest.n_groups)
-        slot = rank - (np.cumsum(sizes) - sizes)[top]
-        found.insert(0, (factor, slot[factor.codes], int(sizes.max())))
+        member = rank - (np.cumsum(sizes) - sizes)[top]
+        found.insert(0, (factor, member[factor.codes], int(sizes.max())))
         for k in factor.terms:
-            slots[k] = (slot.astype(np.int32), top.astype(np.int32))
+            members[k] = (member.astype(np.int32), top.astype(np.int32))
     columns: list[tuple[int, int, np.ndarray | None, int]] = []
     places: list[tuple[int, ...]] = [()] * count
-    for factor, slot, copies in found:
+    for factor, member, copies in found:
         for s in range(copies):
             for k in factor.terms:
                 places[k] = (*places[k], len(columns))
-                columns += [(k, a, slot, s) for a in range(design.terms[k].q)]
+                columns += [(k, a, member, s) for a in range(design.terms[k].q)]
     nested = len(factors) > 1
-    return Layout(
-        coarsest.codes, coarsest.n_groups, tuple(columns), tuple(places), tuple(slots) if nested else ()
+    return Expansion(
+        coarsest.codes, coarsest.n_groups, tuple(columns), tuple(places), tuple(members) if nested else ()
     )
 
 

@@ -153,10 +153,10 @@ class OnePass:
         """Room (n, some responses) of this thread."""
         usual = 1 << int(np.log2(np.clip(TILE / max(n, 1), *TILE_WIDTHS)))
         width = max(1, min(usual, LARGEST_TILE // max(n, 1)))
-        held = getattr(self._room, "tile", None)
-        if held is None or held.shape != (n, width):
-            held = self._room.tile = np.empty((n, width))
-        return held
+        tile = getattr(self._room, "tile", None)
+        if tile is None or tile.shape != (n, width):
+            tile = self._room.tile = np.empty((n, width))
+        return tile
 
     def _back(self, values: np.ndarray) -> np.ndarray:
         """Values by row in the order of the data."""

@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from lmmjax.design import Basis, Design, Origin, solve_upper
-from lmmjax.gram.grouped.expansion import layout
+from lmmjax.gram.grouped.expansion import expand_nested
 from lmmjax.gram.grouped.own_weights_exact import Raw, dots, exact
 from lmmjax.gram.grouped.prepare import CANCELLATION, RANK_TOL
 from lmmjax.gram.grouped.products import GroupedProducts, GroupedResponse
@@ -36,9 +36,13 @@ class OwnWeights:
     def __init__(self, design: Design, basis: Basis):
         pairs = zip(design.terms, basis.outward, strict=True)
         z = tuple((term.z @ back).T for term, back in pairs)
-        plan = layout(design, z)
+        plan = expand_nested(design, z)
         self.order = np.argsort(plan.codes, kind="stable")
-        self.codes, self.groups, self.places = plan.codes[self.order], plan.n_groups, plan.places
+        self.codes, self.groups, self.first_columns = (
+            plan.codes[self.order],
+            plan.n_groups,
+            plan.first_columns,
+        )
         n = design.n
         self.by_group = sp.csr_array((np.ones(n), (self.codes, np.arange(n))), shape=(self.groups, n))
         self.z = plan.expand(z)[:, self.order]
@@ -75,7 +79,14 @@ class OwnWeights:
             joined
         )
         shared = GroupedProducts(
-            r, np.ones((self.groups, lanes)), within_xx, c_x, logdet_r, self.structure, False, self.places
+            r,
+            np.ones((self.groups, lanes)),
+            within_xx,
+            c_x,
+            logdet_r,
+            self.structure,
+            False,
+            self.first_columns,
         )
         response = GroupedResponse(within_xy, within_yy, c_y, np.zeros((0, lanes)))
         spread = [tuple(_repeat(b, lanes) for b in side) for side in (self.basis.inward, self.basis.outward)]

@@ -9,7 +9,7 @@ import numpy as np
 from lmmjax.arrays import Array, namespace
 from lmmjax.design import Design, Rows
 from lmmjax.gram.base import Prepared
-from lmmjax.gram.grouped.expansion import layout
+from lmmjax.gram.grouped.expansion import expand_nested
 from lmmjax.gram.grouped.products import GroupedProducts, GroupedResponse
 
 RANK_TOL = 1e-10
@@ -37,7 +37,7 @@ class GroupedPrepared(Prepared):
     shared: GroupedProducts
 
     def __init__(self, design: Design, rows: Rows, compress: bool | None = None):
-        plan = layout(design, rows.z)
+        plan = expand_nested(design, rows.z)
         z = plan.expand(rows.z)
         xp = namespace(z, rows.x)
         codes, groups = plan.codes, int(plan.n_groups)
@@ -46,7 +46,7 @@ class GroupedPrepared(Prepared):
         self.segments = Segments(codes[self.order], groups)
         basis, r = orthogonalise(xp, xp.take(z, self.order, axis=1), self.segments)
         # a parent's column often lies in those of its children: then no group needs it in the basis
-        tied = xp is np and any(len(places) > 1 for places in plan.places)
+        tied = xp is np and any(len(places) > 1 for places in plan.first_columns)
         kept = [j for j in range(len(z)) if not tied or np.any(r[j])]
         q, r = len(kept), r[np.array(kept)]
         pattern, first, k = np.arange(groups), np.arange(groups), groups
@@ -82,8 +82,8 @@ class GroupedPrepared(Prepared):
             rows.logdet_r,
             design.structure,
             self.compressed,
-            plan.places,
-            () if self.compressed else plan.slots,
+            plan.first_columns,
+            () if self.compressed else plan.members,
         )
 
     def respond(self, residual: Array, factor: Array) -> GroupedResponse:

@@ -48,8 +48,8 @@ class GroupedProducts(CrossProducts):
     between_xx : with compression (r(r+1)/2, K, p, p), Σ C_aᵀC_b + C_bᵀC_a (halved for a = b) over
         the groups of each pattern; without it C_x (r, p, G).
     logdet_r : log|R|.
-    places : per term the first column of each of its copies; empty if every term has one, in order.
-    slots : for nested factors, per term the copy and the group (G′,) of each of its own groups.
+    first_columns : per term the first column of each of its copies; empty if every term has one, in order.
+    members : for nested factors, per term the copy and the group (G′,) of each of its own groups.
     """
 
     r: Array
@@ -59,8 +59,8 @@ class GroupedProducts(CrossProducts):
     logdet_r: Array
     structure: Structure = static()
     compressed: bool = static()
-    places: tuple[tuple[int, ...], ...] = static(default=())
-    slots: tuple[tuple[Array, Array], ...] = ()
+    first_columns: tuple[tuple[int, ...], ...] = static(default=())
+    members: tuple[tuple[Array, Array], ...] = ()
 
     @property
     def size(self) -> float:
@@ -83,7 +83,7 @@ class GroupedProducts(CrossProducts):
     @property
     def tied(self) -> bool:
         """Whether a term has several copies of its columns, which share one D."""
-        return any(len(places) > 1 for places in self.places)
+        return any(len(places) > 1 for places in self.first_columns)
 
     def cost(self) -> Cost:
         q, patterns, m = self.r.shape[0], self.r.shape[-1], self.structure.n_params
@@ -91,7 +91,9 @@ class GroupedProducts(CrossProducts):
         products = q * (q + 1) // 2 * columns**2 if self.compressed else q**3 * columns**2
         numbers = patterns * (1 + m + m**2)
         kind = f"{patterns} patterns of groups" if self.compressed else "group by group"
-        roles = tuple(f"{kind}, {len(place)} a group" if len(place) > 1 else kind for place in self._places())
+        roles = tuple(
+            f"{kind}, {len(place)} a group" if len(place) > 1 else kind for place in self._first_columns()
+        )
         return Cost(2.0 * numbers * (2 * q**3 + products), 8.0 * numbers * q**2, roles)
 
     def _blocks(self, d: Array) -> tuple[Array, Array, Array]:
@@ -106,7 +108,7 @@ class GroupedProducts(CrossProducts):
     @property
     def units(self) -> np.ndarray:
         """E (m, q, q) with D = Σ d_c E_c, in the merged columns of all terms."""
-        terms, places = self.structure.terms, self._places()
+        terms, places = self.structure.terms, self._first_columns()
         # not from the shape of r, which a batching rule sees with an axis of responses
         q = max((place[-1] + term.q for term, place in zip(terms, places, strict=True)), default=0)
         units = np.zeros((self.structure.n_params, q, q))
@@ -116,10 +118,10 @@ class GroupedProducts(CrossProducts):
                 units[s, block, block] = term.units
         return units
 
-    def _places(self) -> tuple[tuple[int, ...], ...]:
+    def _first_columns(self) -> tuple[tuple[int, ...], ...]:
         """The first column of every copy of each term."""
         widths = np.cumsum([0, *(term.q for term in self.structure.terms)])
-        return self.places or tuple((int(first),) for first in widths[:-1])
+        return self.first_columns or tuple((int(first),) for first in widths[:-1])
 
     def gram(self, d: Array, response: GroupedResponse) -> Gram:
         logdet, h, _ = self._blocks(d)
@@ -238,18 +240,18 @@ class GroupedProducts(CrossProducts):
         u, t = self.solved(d, response)
         tx, ty = t[:, :-1], t[:, -1]
         out = []
-        for k, (term, places) in enumerate(zip(self.structure.terms, self._places(), strict=True)):
+        for k, (term, places) in enumerate(zip(self.structure.terms, self._first_columns(), strict=True)):
             blocks = [slice(place, place + term.q) for place in places]
             copies = [Projection(u[block, block], tx[block], ty[block]) for block in blocks]
-            out.append(_gather(copies, *self.slots[k]) if self.slots else copies[0])
+            out.append(_gather(copies, *self.members[k]) if self.members else copies[0])
         return tuple(out)
 
 
-def _gather(copies: list[Projection], slot: Array, group: Array) -> Projection:
+def _gather(copies: list[Projection], member: Array, group: Array) -> Projection:
     """The projection whose every group is one of a copy's."""
 
     def pick(*arrays: Array) -> Array:
-        return jnp.moveaxis(jnp.moveaxis(jnp.stack(arrays), -1, 1)[slot, group], 0, -1)
+        return jnp.moveaxis(jnp.moveaxis(jnp.stack(arrays), -1, 1)[member, group], 0, -1)
 
     return jax.tree.map(pick, *copies)
 

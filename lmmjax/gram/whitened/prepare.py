@@ -9,7 +9,7 @@ import numpy as np
 from lmmjax.arrays import Array, namespace
 from lmmjax.design import Design, ResidualDesign, Rows
 from lmmjax.gram.base import Prepared
-from lmmjax.gram.grouped.expansion import layout
+from lmmjax.gram.grouped.expansion import expand_nested
 from lmmjax.gram.grouped.prepare import bucket
 from lmmjax.gram.whitened.blocks import (
     PatternProducts,
@@ -172,7 +172,7 @@ class WhitenedPrepared(Prepared):
     def __init__(self, design: Design, rows: Rows, markov: bool = True):
         own = design.residual
         assert own is not None
-        plan = layout(design, rows.z) if design.terms else None
+        plan = expand_nested(design, rows.z) if design.terms else None
         top = np.zeros(design.n, int) if plan is None else np.asarray(plan.codes)
         groups = 1 if plan is None else int(plan.n_groups)
         places = own.place.T if own.place.ndim > 1 else own.place[None]
@@ -187,8 +187,8 @@ class WhitenedPrepared(Prepared):
             rows.logdet_r,
             design.structure,
             z.shape[0],
-            () if plan is None else plan.places,
-            () if plan is None else plan.slots,
+            () if plan is None else plan.first_columns,
+            () if plan is None else plan.members,
         )
 
     def respond(self, residual: Array, factor: Array) -> WhitenedResponse:

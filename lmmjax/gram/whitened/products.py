@@ -42,15 +42,15 @@ class WhitenedProducts(CrossProducts):
     Attributes
     ----------
     products : the way they are formed.
-    q : columns of Z a group; places, slots : as in `GroupedProducts`.
+    q : columns of Z a group; first_columns, members : as in `GroupedProducts`.
     """
 
     products: Products
     logdet_r: Array
     structure: Structure = static()
     q: int = static()
-    places: tuple[tuple[int, ...], ...] = static(default=())
-    slots: tuple[tuple[Array, Array], ...] = ()
+    first_columns: tuple[tuple[int, ...], ...] = static(default=())
+    members: tuple[tuple[Array, Array], ...] = ()
 
     @property
     def sequential(self) -> bool:
@@ -87,8 +87,8 @@ class WhitenedProducts(CrossProducts):
             self.logdet_r + blocks.logdet,
             self.structure.random,
             False,
-            self.places,
-            self.slots,
+            self.first_columns,
+            self.members,
         )
         return shared, GroupedResponse(within_xy, within_yy, c_y, jnp.zeros((0,), c_y.dtype))
 

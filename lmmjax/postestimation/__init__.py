@@ -1,0 +1,1 @@
+"""What follows a fit: functions of `Fitted`, `FittedMany` and `ModelData`: numbers, records, frames."""

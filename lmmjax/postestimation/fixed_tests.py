@@ -1,0 +1,180 @@
+"""Tests of the fixed effects of a fit: t and F, their degrees of freedom, analysis of variance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+from scipy.special import chdtrc, fdtrc, stdtr
+
+from lmmjax.fitted import Fitted, by_criterion, kept, require_choice
+from lmmjax.formula import ModelFrame
+from lmmjax.inference import hypotheses
+from lmmjax.inference.ddf import (
+    Adjusted,
+    FTest,
+    independent_rows,
+    kenward_roger,
+    kenward_roger_f,
+    satterthwaite_f,
+    single_df,
+)
+from lmmjax.inference.natural import (
+    Natural,
+    at_estimate_jit,
+    boundary_covariance_jit,
+    natural_jit,
+    on_inner_boundary,
+)
+from lmmjax.postestimation.contrasts import hypothesis
+
+METHODS = {"satterthwaite": "Satterthwaite", "kenward-roger": "Kenward-Roger", "normal": "normal"}
+"""Values of `ddf` with their names in print; normal: infinitely many degrees of freedom."""
+
+TYPES = {"1": 1, "2": 2, "3": 3, "I": 1, "II": 2, "III": 3}
+
+REFITTED = "Kenward-Roger needs REML: the model was refitted by REML for these tests"
+
+
+def coef_table(fitted: Fitted, ddf: str) -> pd.DataFrame:
+    """See `Fit.coef_table`."""
+    require_choice("ddf", ddf, METHODS)
+    p = fitted.data.design.p
+    out = pd.DataFrame(t_table(fitted, np.eye(p), np.zeros(p), ddf), index=fitted.data.x_names)
+    out.attrs.update(_notes(fitted, ddf))
+    return out
+
+
+def anova(fitted: Fitted, type: int | str, ddf: str) -> pd.DataFrame:
+    """See `Fit.anova`."""
+    require_choice("ddf", ddf, METHODS)
+    kind = TYPES.get(str(type).upper())
+    if kind is None:
+        raise ValueError(f"unknown type {type!r}; choose one of: 1, 2, 3")
+    frame = fitted.data.frame
+    terms = _terms(frame)
+    levels = {name: len(labels) for name, labels in frame.factor_levels.items()}
+    rows = hypotheses.contrasts(kind, frame.x, terms, frame.factor_values, levels)
+    tests = [f_test(fitted, l, np.zeros(len(l)), ddf) for l in rows]
+    scale = float(source(fitted, ddf).estimate.sigma2)
+    mean_sq = np.array([float(test.unscaled) for test in tests]) * scale
+    num_df = np.array([test.num_df for test in tests], int)
+    table = {
+        "sum_sq": mean_sq * num_df,
+        "mean_sq": mean_sq,
+        "num_df": num_df,
+        "den_df": np.array([float(test.den_df) for test in tests]),
+        "F": np.array([float(test.f) for test in tests]),
+    }
+    table["p"] = f_tail(table["F"], num_df, table["den_df"])
+    out = pd.DataFrame(table, index=[term.name for term in terms])
+    out.attrs.update(_notes(fitted, ddf) | {"type": kind})
+    return out
+
+
+def hypothesis_test(fitted: Fitted, l: Any, ddf: str, rhs: Any) -> pd.DataFrame:
+    """See `Fit.test`."""
+    require_choice("ddf", ddf, METHODS)
+    rows, right, label = hypothesis(l, fitted.data.x_names, rhs)
+    test = f_test(fitted, rows, right, ddf)
+    columns: dict[str, Any] = {}
+    if len(rows) == 1:
+        table = t_table(fitted, rows, right, ddf)
+        columns = {name: table[name] for name in ("estimate", "se", "t")}
+    f, den_df = float(test.f), float(test.den_df)
+    p = f_tail(np.array([f]), np.array([test.num_df]), np.array([den_df]))
+    columns |= {"F": f, "num_df": test.num_df, "den_df": den_df, "p": p}
+    out = pd.DataFrame(columns, index=[label])
+    out.attrs.update(_notes(fitted, ddf))
+    return out
+
+
+def source(fitted: Fitted, ddf: str) -> Fitted:
+    """The fit that a test with these degrees of freedom is made from."""
+    return by_criterion(fitted, True) if ddf == "kenward-roger" else fitted
+
+
+def _notes(fitted: Fitted, ddf: str) -> dict[str, str]:
+    """What the tables say in their `attrs`."""
+    notes = {"ddf": METHODS[ddf]}
+    return notes | {"note": REFITTED} if source(fitted, ddf) is not fitted else notes
+
+
+@kept
+def natural_at(fitted: Fitted) -> tuple[Natural, np.ndarray]:
+    """Derivatives at the estimate, and the covariance of ψ̂, as NumPy arrays."""
+    with jax.enable_x64(True):
+        problem, estimate = fitted.data.problem(fitted.y, fitted.reml), fitted.estimate
+        at, cov_psi = at_estimate_jit(problem, estimate.psi, estimate.cov_psi)
+        if on_inner_boundary(problem.structure, estimate.cov_psi):
+            cov_psi = boundary_covariance_jit(problem, estimate.psi)
+        return jax.tree.map(np.asarray, (at, cov_psi))
+
+
+@kept
+def adjusted(fitted: Fitted) -> Adjusted:
+    """Kenward & Roger's covariance of β̂ and what its degrees of freedom need."""
+    if fitted.data.design.structure.linear:
+        return kenward_roger(natural_at(fitted)[0])
+    with jax.enable_x64(True):
+        problem = fitted.data.maker.tangents(fitted.y, fitted.reml)
+        return kenward_roger(jax.tree.map(np.asarray, natural_jit(problem, fitted.estimate.psi)))
+
+
+def t_table(fitted: Fitted, rows: np.ndarray, rhs: np.ndarray, ddf: str) -> dict[str, np.ndarray]:
+    """Columns estimate, se, df, t, p for the rows (k, p) of L, each by itself."""
+    made_from = source(fitted, ddf)
+    beta, cov = made_from.estimate.beta, made_from.estimate.cov_beta
+    df = np.full(len(rows), np.inf)
+    if not np.all(np.isfinite(made_from.estimate.psi)):
+        df = np.full(len(rows), np.nan)
+    elif ddf != "normal" and len(rows):
+        at, cov_psi = natural_at(made_from)
+        inner = rows @ at.outward
+        if ddf == "kenward-roger":
+            cov_psi = adjusted(made_from).cov_psi
+            cov = at.outward @ adjusted(made_from).cov_beta @ at.outward.T
+        df = single_df(at, cov_psi, inner)
+    se = np.sqrt(np.einsum("kp,pr,kr->k", rows, cov, rows))
+    t = (rows @ beta - rhs) / se
+    p = 2.0 * stdtr(df, -np.abs(t))
+    return {"estimate": rows @ beta, "se": se, "df": df, "t": t, "p": p}
+
+
+def f_test(fitted: Fitted, rows: np.ndarray, rhs: np.ndarray, ddf: str) -> FTest:
+    """F test of Lβ = rhs, rows (k, p) of L that may depend on each other; k = 0 gives missing values."""
+    made_from = source(fitted, ddf)
+    missing = FTest(np.array(np.nan), 0, np.array(np.nan), np.array(np.nan))
+    if not len(rows) or not np.all(np.isfinite(made_from.estimate.psi)):
+        return missing
+    rows, rhs = independent_rows(rows, rhs, made_from.estimate.cov_beta)
+    difference = rows @ made_from.estimate.beta - rhs
+    if ddf == "normal":
+        solved = np.linalg.solve(rows @ made_from.estimate.cov_beta @ rows.T, difference)
+        f = difference @ solved / len(rows)
+        return FTest(f, len(rows), np.array(np.inf), f)
+    at, cov_psi = natural_at(made_from)
+    inner = rows @ at.outward
+    if ddf == "kenward-roger":
+        return kenward_roger_f(at, adjusted(made_from), inner, difference)
+    return satterthwaite_f(at, cov_psi, inner, difference)
+
+
+def f_tail(f: np.ndarray, num_df: np.ndarray, den_df: np.ndarray) -> np.ndarray:
+    """Upper tail of F; of χ²/k where den_df is infinite."""
+    finite = np.where(np.isinf(den_df), 1.0, den_df)
+    return np.where(np.isinf(den_df), chdtrc(num_df, num_df * f), fdtrc(np.maximum(num_df, 1), finite, f))
+
+
+def _terms(frame: ModelFrame) -> list[hypotheses.Term]:
+    """The fixed terms other than the intercept."""
+    out = []
+    for name, columns in frame.term_slices.items():
+        factors = frozenset(frame.term_factors[name])
+        if not factors:
+            continue
+        categorical = factors & frozenset(frame.factor_levels)
+        out.append(hypotheses.Term(name, columns, categorical, factors - categorical))
+    return out

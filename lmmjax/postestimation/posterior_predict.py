@@ -1,0 +1,110 @@
+"""Responses drawn from a posterior, for rows of the fit or new ones, and the likelihood of single rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from lmmjax.arrays import psd_cholesky
+from lmmjax.fitted import require_choice
+from lmmjax.formula import Table, new_frame
+from lmmjax.postestimation.posterior import LARGEST, Draws
+
+
+def predictive(
+    draws: Draws,
+    key: Any,
+    newdata: Any = None,
+    *,
+    groups: str = "same",
+    kind: str = "response",
+    weights: Any = None,
+    offset: Any = None,
+) -> np.ndarray:
+    """See `Posterior.posterior_predictive`."""
+    require_choice("groups", groups, ("same", "new"))
+    require_choice("kind", kind, ("response", "mean"))
+    own = draws.fitted.data.frame
+    if newdata is None:
+        if offset is not None or weights is not None:
+            raise ValueError("offset and weights are for new rows: pass newdata with them")
+        x, added, weights = own.x, own.offset, own.weights
+        terms = [(term.z, term.codes, term.codes) for term in own.random]
+    else:
+        new, table = new_frame(own, newdata, offset=offset), Table(newdata)
+        x, added = new.x, new.offset
+        terms = [
+            (term.z, term.codes, _labels(table, known._levels.names))
+            for term, known in zip(new.random, own.random, strict=True)
+        ]
+        weights = None if weights is None else np.asarray(weights, dtype=float)
+        if weights is not None and (weights.shape != (len(x),) or not np.all(weights > 0)):
+            raise ValueError(f"weights have to be {len(x)} positive numbers, one a new row")
+    _check_size(draws, len(x))
+    values = draws.beta @ x.T + (0.0 if added is None else added)
+    key_noise, *keys = jax.random.split(key, len(terms) + 1)
+    for k, (key_k, (z, codes, labels)) in enumerate(zip(keys, terms, strict=True)):
+        kept = codes if groups == "same" else np.full_like(codes, -1)
+        values = values + _contribution(draws, key_k, k, z, kept, labels)
+    if kind == "response":
+        sd = np.sqrt(draws.psi[..., -1:]) / (1.0 if weights is None else np.sqrt(weights))
+        values = values + sd * _normal(key_noise, values.shape)
+    return values
+
+
+def log_likelihood(draws: Draws) -> np.ndarray:
+    """See `Posterior.log_likelihood`."""
+    frame, y = draws.fitted.data.frame, draws.fitted.y
+    _check_size(draws, len(y))
+    mean = predictive(draws, jax.random.key(0), kind="mean")
+    variance = draws.psi[..., -1:] / (1.0 if frame.weights is None else frame.weights)
+    return -0.5 * (np.log(2.0 * np.pi * variance) + (y - mean) ** 2 / variance)
+
+
+def _contribution(
+    draws: Draws, key: Any, k: int, z: np.ndarray, codes: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
+    """Zb (chains, draws, n) of term k: b of the fit where codes ≥ 0, drawn for every other label."""
+    fresh = (codes < 0) & (labels >= 0)
+    out = np.zeros((*draws.psi.shape[:2], len(z)))
+    if np.any(codes >= 0):
+        if draws.b is None:
+            raise ValueError("this posterior has no random effects: draw it with random_effects=True")
+        out[..., codes >= 0] = _product(z[codes >= 0], draws.b[k], codes[codes >= 0])
+    if np.any(fresh):
+        levels, at = np.unique(labels[fresh], return_inverse=True)
+        flat = draws.psi.reshape(-1, draws.psi.shape[-1])
+        with jax.enable_x64(True):
+            matrix = jax.vmap(draws.fitted.data.design.structure.matrices)(flat[:, :-1])[k]
+            factor = np.asarray(jax.vmap(lambda a: psd_cholesky(a, 1e-15))(matrix))
+        u = _normal(key, (len(flat), len(levels), z.shape[1]))
+        b = np.einsum("dij,dgj->dgi", factor, u).reshape(*draws.psi.shape[:2], *u.shape[1:])
+        out[..., fresh] = _product(z[fresh], b, at)
+    return out
+
+
+def _product(z: np.ndarray, b: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Zb (chains, draws, n) for b (chains, draws, G, q)."""
+    return sum(z[:, j] * b[:, :, codes, j] for j in range(z.shape[1]))  # type: ignore[return-value]
+
+
+def _labels(table: Table, names: tuple[str, ...]) -> np.ndarray:
+    """Integer labels (n,) of the levels that columns `names` make together; −1 where one is missing."""
+    columns = [table.raw(name) for name in names]
+    missing = np.any([pd.isna(column) for column in columns], axis=0)
+    rows = pd.MultiIndex.from_arrays([column.astype(object) for column in columns])
+    return np.where(missing, -1, pd.factorize(rows)[0])
+
+
+def _normal(key: Any, shape: tuple[int, ...]) -> np.ndarray:
+    with jax.enable_x64(True):
+        return np.asarray(jax.random.normal(key, shape, float))
+
+
+def _check_size(draws: Draws, rows: int) -> None:
+    total = draws.psi.shape[0] * draws.psi.shape[1]
+    if total * rows > LARGEST:
+        raise ValueError(f"{total} draws of {rows} rows are too many: pass fewer rows, as newdata, at a time")

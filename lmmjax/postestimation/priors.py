@@ -1,0 +1,198 @@
+"""Priors by name: what `Fit.posterior(priors=)` takes, the defaults, and warnings about improper ones.
+
+Names of parameters are those of `Fit.tidy`. A key picks, the most specific first,
+
+    "sd_Days|Subject", "sd|Subject", "sd"     standard deviations of random coefficients,
+    "cor|Subject", "cor"                      correlations of a term (`LKJ`),
+    "cov|Subject", "cov"                      whole blocks (`InverseWishart`), in place of both,
+    "sigma"                                   the residual standard deviation,
+    "Days", "beta"                            fixed effects (`Normal`; None is flat).
+
+With s the standard deviation of the response and m_z = √mean(z²) of a column of Z, the defaults are
+
+    τ ~ half-t(3, s/m_z),    σ ~ half-t(3, s),    R ~ LKJ(1),    β flat;
+
+for Gibbs sampling a correlated block has Σ ~ InverseWishart(q + 1, diag(s²/m_z²)).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+
+from lmmjax.bayes import LKJ, HalfT, InverseGamma, InverseWishart, Normal
+from lmmjax.bayes.gibbs import conjugate
+from lmmjax.bayes.priors import BetaPrior, BlockPrior, PriorSet, ScalarPrior, SeparatePrior
+from lmmjax.fitted import ModelData
+from lmmjax.formula import nearest
+
+METHODS = ("nuts", "gibbs")
+FAMILIES = {"us": True, "diag": False}
+"""Covariance families that priors are defined for, and whether they have correlations."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NamedPriors:
+    """Priors of all parameters: as arrays, and in words by name."""
+
+    arrays: PriorSet
+    text: dict[str, str]
+
+
+def named_priors(data: ModelData, y: np.ndarray, priors: dict[str, Any] | None, method: str) -> NamedPriors:
+    """The priors of a model for y (n,): those given, defaults for the rest.
+
+    Raises
+    ------
+    ValueError : names the key or the parameter of a prior that is wrong, and the remedy.
+    """
+    covered(data)
+    given = _checked(data, priors or {})
+    scale = response_sd(data, y)
+    terms, text = [], {}
+    for design, term in zip(data.design.terms, data.frame.random, strict=True):
+        scales = scale / np.sqrt(np.mean(np.asarray(design.z) ** 2, axis=0))
+        correlated = FAMILIES[design.family.name] and design.q > 1
+        prior, words = _term(given, term.group, term.names, scales, correlated, method)
+        terms.append(prior)
+        text |= words
+    sigma = given.get("sigma", HalfT(3.0, scale))
+    text["sigma"] = str(sigma)
+    normals = {name: given.get(name, given.get("beta")) or Normal(0.0, np.inf) for name in data.frame.x_names}
+    text |= {name: str(normal) for name, normal in normals.items()}
+    beta = BetaPrior(
+        np.array([float(v.mean) for v in normals.values()]),
+        np.array([float(v.sd) ** -2.0 for v in normals.values()]),
+    )
+    arrays = PriorSet(tuple(terms), sigma, beta)
+    arrays = jax.tree.map(lambda a: np.asarray(a, dtype=float), arrays)
+    if method == "gibbs" and not conjugate(arrays):
+        raise ValueError(
+            "the Gibbs sampler needs conditionals that can be drawn: HalfT or InverseGamma for standard "
+            "deviations, InverseWishart (key 'cov|group') for correlated blocks; or use method='nuts'"
+        )
+    warn_improper(data, arrays)
+    return NamedPriors(arrays, text)
+
+
+def covered(data: ModelData) -> None:
+    """ValueError if a covariance structure has no priors here."""
+    for design in data.design.terms:
+        if design.family.name not in FAMILIES:
+            raise ValueError(
+                f"the posterior covers unstructured and diagonal covariances; {design.name} has "
+                f"{design.family.name!r}: write it as (x | g) or (x || g)"
+            )
+
+
+def response_sd(data: ModelData, y: np.ndarray) -> float:
+    """s: the (weighted) standard deviation of y less its offset."""
+    design = data.design
+    free = y if design.offset is None else y - np.asarray(design.offset)
+    weights = np.ones(len(y)) if design.weights is None else np.asarray(design.weights)
+    mean = np.average(free, weights=weights)
+    sd = float(np.sqrt(np.sum(weights * (free - mean) ** 2) / (len(y) - 1)))
+    if not sd > 0:
+        raise ValueError("the response is constant: there is nothing to sample")
+    return sd
+
+
+def _term(
+    given: dict[str, Any],
+    group: str,
+    names: tuple[str, ...],
+    scales: np.ndarray,
+    correlated: bool,
+    method: str,
+) -> tuple[SeparatePrior | BlockPrior, dict[str, str]]:
+    """The prior of one term, and in words."""
+    own = [f"sd_{name}|{group}" for name in names]
+    separate = [key for key in (*own, f"sd|{group}", f"cor|{group}") if key in given]
+    block = given.get(f"cov|{group}")
+    if block is None and not separate and correlated:
+        block = given.get("cov")
+        if block is None and method == "gibbs" and not {"sd", "cor"} & set(given):
+            block = InverseWishart(len(names) + 1.0, np.diag(scales**2))
+    if block is not None:
+        if separate:
+            raise ValueError(f"priors {separate[0]!r} and 'cov|{group}' are of the same parameters: drop one")
+        shape = np.shape(block.scale)
+        if not (correlated or len(names) == 1) or shape != (len(names),) * 2:
+            kind = "uncorrelated" if not correlated and len(names) > 1 else f"{len(names)} × {len(names)}"
+            raise ValueError(
+                f"an InverseWishart of shape {shape} is for the block of {group!r}: it is {kind}"
+            )
+        return BlockPrior(block), {f"cov|{group}": str(block)}
+    sds = [
+        given.get(key, given.get(f"sd|{group}", given.get("sd", HalfT(3.0, scale))))
+        for key, scale in zip(own, scales, strict=True)
+    ]
+    words = {key: str(sd) for key, sd in zip(own, sds, strict=True)}
+    correlation = None
+    if correlated:
+        correlation = given.get(f"cor|{group}", given.get("cor", LKJ(1.0)))
+        words[f"cor|{group}"] = str(correlation)
+    return SeparatePrior(tuple(sds), correlation), words
+
+
+def _checked(data: ModelData, priors: dict[str, Any]) -> dict[str, Any]:
+    """The priors given; ValueError if a key, a kind or a parameter is wrong."""
+    random = data.frame.random
+    kinds: dict[str, type] = {"sd": ScalarPrior, "cor": LKJ, "cov": InverseWishart, "sigma": ScalarPrior}
+    for term in random:
+        kinds |= {f"sd_{name}|{term.group}": ScalarPrior for name in term.names}
+        kinds |= {f"{key}|{term.group}": kinds[key] for key in ("sd", "cor", "cov")}
+    fixed = {"beta", *data.frame.x_names} - set(kinds)
+    for key, prior in priors.items():
+        if key not in kinds and key not in fixed:
+            raise ValueError(f"no prior is called {key!r}: {nearest(str(key), [*kinds, *sorted(fixed)])}")
+        if key in fixed and prior is None:
+            continue
+        kind = Normal if key in fixed else kinds[key]
+        if not isinstance(prior, kind):
+            what = "a prior of a standard deviation (HalfT, Exponential, ...)"
+            wanted = what if kind is ScalarPrior else kind.__name__
+            raise ValueError(f"the prior of {key!r} must be {wanted}, not {type(prior).__name__}")
+        _check_parameters(key, prior)
+    return {key: prior for key, prior in priors.items() if prior is not None}
+
+
+def _check_parameters(key: str, prior: Any) -> None:
+    """Numbers finite, and positive where they have to be."""
+    parameters = prior.parameters() if isinstance(prior, ScalarPrior) else vars(prior)
+    allowed = {"df", "scale"} if isinstance(prior, InverseWishart) else {"mean"}
+    allowed |= set(getattr(prior, "zero_allowed", ()))
+    for name, value in parameters.items():
+        value = np.asarray(value, dtype=float)
+        flat = isinstance(prior, Normal) and name == "sd" and np.isposinf(value)
+        if name == "mean":
+            good = np.isfinite(value).all()
+        elif isinstance(prior, InverseWishart) and name == "scale":
+            good = value.ndim == 2 and np.array_equal(value, value.T) and np.linalg.eigvalsh(value)[0] >= 0
+        else:
+            good = (value.ndim == 0 and np.isfinite(value) and value >= 0) or flat
+        if not good or (name not in allowed and np.any(value <= 0)):
+            need = "at least 0" if name in allowed else "positive"
+            raise ValueError(
+                f"the prior of {key!r} has {name}={value.tolist()}: it has to be finite and {need}"
+            )
+
+
+def warn_improper(data: ModelData, priors: PriorSet) -> None:
+    """Warn where a prior makes the posterior improper at zero variance of a random effect."""
+    for term, prior in zip(data.frame.random, priors.terms, strict=True):
+        if isinstance(prior, BlockPrior):
+            bad = not np.linalg.eigvalsh(prior.block.scale)[0] > 0
+        else:
+            bad = any(isinstance(sd, InverseGamma) and not sd.scale > 0 for sd in prior.sds)
+        if bad:
+            warnings.warn(
+                f"the prior of the variance of ({term.text}) does not integrate near zero, where the "
+                "likelihood is positive: there is no posterior, and draws drift towards zero variance "
+                "however long the chain. Use a proper prior, such as the default HalfT",
+                stacklevel=6,
+            )

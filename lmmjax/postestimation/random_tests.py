@@ -1,0 +1,200 @@
+"""Tests of random terms: deletion table, exact (restricted) likelihood ratio tests."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from lmmjax.core import profiled_deviance
+from lmmjax.covariance import family
+from lmmjax.fitted import Fitted, fit_one, model_data, require_estimates
+from lmmjax.formula import ModelFrame, RandomColumns, nearest
+from lmmjax.inference.chisq import boundary_weights, chi_square_p, mixture_p
+from lmmjax.inference.rlrt import simulate_null, spectrum
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RandomTest:
+    """A likelihood ratio test of a variance component by simulation.
+
+    Attributes
+    ----------
+    kind : "RLRT" or "LRT".
+    term : the random term tested.
+    statistic : observed, at least 0.
+    p : share of draws above it; p_se : its simulation standard error.
+    n : draws.
+    sample : (n,) draws of the null distribution.
+    exact : whether that distribution is exact, as it is where no other random terms are in the model.
+    """
+
+    kind: str
+    term: str
+    statistic: float
+    p: float
+    p_se: float
+    n: int
+    sample: np.ndarray
+    exact: bool
+
+    def __repr__(self) -> str:
+        how = "exact" if self.exact else "other random terms left out of the null distribution"
+        return (
+            f"{self.kind} of ({self.term}): statistic={self.statistic:.6g}, p={self.p:.4g} "
+            f"(simulation error {self.p_se:.1g}; {how})"
+        )
+
+
+def ranova(fitted: Fitted) -> pd.DataFrame:
+    """See `Fit.ranova`."""
+    require_estimates(fitted)
+    rows = {"<none>": [fitted.n_params, fitted.llf, fitted.aic, np.nan, np.nan, np.nan, np.nan]}
+    for label, random, blocks in deletions(fitted.data.frame):
+        npar, deviance = reduced(fitted, random)
+        # below zero by rounding, where the term has no variance
+        chisq, df = max(deviance - fitted.deviance, 0.0), fitted.n_params - npar
+        weights = boundary_weights(0, blocks)
+        tests = [chisq, df, chi_square_p(chisq, df), mixture_p(chisq, weights)]
+        rows[label] = [npar, -0.5 * deviance, deviance + 2 * npar, *tests]
+    columns = ["npar", "llf", "aic", "chisq", "df", "p", "p_boundary"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("term")
+
+
+def simulated_test(fitted: Fitted, term: str | None, n: int, key: Any) -> RandomTest:
+    """See `Fit.rlrt`; on the criterion of the fit."""
+    require_estimates(fitted)
+    if n < 1:
+        raise ValueError(f"n must be at least 1, not {n}")
+    random = fitted.data.frame.random
+    at = which_term(random, term)
+    if random[at].z.shape[1] != 1:
+        raise ValueError(
+            f"({random[at].text}) has {random[at].z.shape[1]} columns, and the test is of one variance: use "
+            "ranova(), or write the term as uncorrelated ones with ||"
+        )
+    if fitted.data.design.residual is not None or fitted.data.design.known is not None:
+        raise ValueError("simulated null distributions are for independent residuals: use compare or ranova")
+    _, without = reduced(fitted, (*random[:at], *random[at + 1 :]))
+    design, own = fitted.data.design, fitted.data.design.terms[at]
+    root = np.ones(design.n) if design.weights is None else np.sqrt(design.weights)
+    eigenvalues = spectrum(design.x * root[:, None], own.z[:, 0] * root, own.codes, own.n_groups)
+    key = jax.random.key(0) if key is None else key
+    sample = simulate_null(*eigenvalues, design.n, design.p, key, n, fitted.reml)
+    statistic = max(without - fitted.deviance, 0.0)
+    p = float(np.mean(sample > statistic)) if statistic > 0 else 1.0
+    kind = "RLRT" if fitted.reml else "LRT"
+    se = float(np.sqrt(p * (1.0 - p) / n))
+    return RandomTest(kind, random[at].text, statistic, p, se, n, sample, len(random) == 1)
+
+
+def which_term(random: tuple[RandomColumns, ...], term: str | None) -> int:
+    """Position of the random term that is meant."""
+    texts = [t.text for t in random]
+    if not random:
+        raise ValueError("the model has no random effects")
+    if term is None:
+        if len(random) > 1:
+            raise ValueError(f"the model has several random terms: pass term=, one of: {', '.join(texts)}")
+        return 0
+    plain = " ".join(term.strip().removeprefix("(").removesuffix(")").split())
+    found = [k for k, t in enumerate(random) if plain == t.text]
+    found = found or [k for k, t in enumerate(random) if plain == t.group]
+    if len(found) != 1:
+        raise ValueError(f"no one random term {term!r}: {nearest(plain, texts)}")
+    return found[0]
+
+
+def reduced(fitted: Fitted, random: tuple[RandomColumns, ...]) -> tuple[int, float]:
+    """Number of parameters and minimised criterion of the model with other random terms."""
+    data = fitted.data
+    if not random and data.design.residual is None and data.design.structure.linear:
+        with jax.enable_x64(True):
+            problem = data.problem(fitted.y, fitted.reml)
+            theta = np.zeros(data.design.structure.n_params)
+            return data.design.p + 1, float(profiled_deviance(jax.numpy.asarray(theta), problem))
+    # fewer terms may leave the range of a backend
+    backend = "dense" if data.backend == "dense" else None
+    smaller = model_data(dataclasses.replace(data.frame, random=random), backend)
+    refit = fit_one(smaller, fitted.y, fitted.reml)
+    return refit.n_params, refit.deviance
+
+
+def deletions(frame: ModelFrame) -> Iterator[tuple[str, tuple[RandomColumns, ...], list[tuple[int, int]]]]:
+    """Yields (label, random terms left, blocks for `boundary_weights`) for every deletion."""
+    for k, term in enumerate(frame.random):
+        before, after, count = frame.random[:k], frame.random[k + 1 :], len(term.names)
+        if term.structure not in ("us", "diag"):
+            yield f"({term.text})", (*before, *after), [(1, n_entries(term, count) - 1)]
+            continue
+        for label, keep in slopes(frame, term):
+            if not keep.any():
+                intercept = _intercept(term, (*before, *after))
+                taken = count - len(intercept)
+                covariances = n_entries(term, count) - len(intercept) - taken
+                yield label, (*before, *intercept, *after), _blocks(term, taken, covariances)
+                continue
+            rest = dataclasses.replace(term, z=term.z[:, keep], names=tuple(np.array(term.names)[keep]))
+            lost = count - int(keep.sum())
+            covariances = n_entries(term, count) - n_entries(term, count - lost) - lost
+            yield label, (*before, rest, *after), _blocks(term, lost, covariances)
+
+
+def n_entries(term: RandomColumns, q: int) -> int:
+    """Covariance parameters of a term of this kind with q columns."""
+    return family(term.structure, *term.args).n_params(q)
+
+
+def _blocks(term: RandomColumns, variances: int, covariances: int) -> list[tuple[int, int]]:
+    return [(variances, covariances)] if term.structure == "us" else [(1, 0)] * variances
+
+
+def _intercept(term: RandomColumns, others: tuple[RandomColumns, ...]) -> tuple[RandomColumns, ...]:
+    """The random intercept that is left when a factor coded by all its levels is taken out."""
+    one = np.ones((len(term.z), 1))
+    spanned = np.linalg.lstsq(term.z, one)[0]
+    known = any(t.group == term.group and "(Intercept)" in t.names for t in others)
+    if len(term.names) == 1 or known or not np.allclose(term.z @ spanned, one):
+        return ()
+    text = f"1 | {term.group}"
+    return (dataclasses.replace(term, z=one, names=("(Intercept)",), structure="us", text=text),)
+
+
+def slopes(frame: ModelFrame, term: RandomColumns) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields (label, columns kept) for each piece of a random term that is deleted by itself.
+
+    A piece is a term left of the bar that is not part of an interaction there. The intercept goes last, with
+    the whole term; so does a term that is the only one and leaves no intercept.
+    """
+    pieces = _pieces(frame, term)
+    inside = {
+        name
+        for name, (factors, _) in pieces.items()
+        if any(set(factors) < set(others) for others, _ in pieces.values())
+    }
+    whole = np.zeros(len(term.names), bool)
+    if not pieces:
+        yield f"({term.text})", whole
+    for name, (_, columns) in pieces.items():
+        if name in inside:
+            continue
+        keep = np.ones(len(term.names), bool)
+        keep[columns] = False
+        yield f"{name} in ({term.text})", keep
+
+
+def _pieces(frame: ModelFrame, term: RandomColumns) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """Factors and columns of the terms left of the bar, the intercept left out."""
+    if frame._recipe is None:
+        names = [name for name in term.names if name != "(Intercept)"]
+        return {name: ((name,), np.array([term.names.index(name)])) for name in names}
+    part = frame._recipe.parts[term.text]
+    return {
+        name: (factors, part.terms[name])
+        for name, factors in part.term_factors.items()
+        if factors and len(part.terms[name])
+    }

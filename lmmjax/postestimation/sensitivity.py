@@ -1,0 +1,154 @@
+"""`Fit.sensitivity`: how much every estimate owes to every response, weight and group."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from lmmjax.arrays import quick_jit
+from lmmjax.fitted import Component, Fitted, ModelData, component_names, require_choice, require_estimates
+from lmmjax.gram import grouping_factors, nested_chain
+from lmmjax.inference.delta import delta
+from lmmjax.inference.sensitivity import (
+    Output,
+    group_derivatives,
+    infinitesimal_jackknife,
+    row_derivatives,
+)
+from lmmjax.postestimation.functions import named
+
+UNITS = ("group", "observation")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sensitivity:
+    """Derivatives of estimates; columns are the estimates: coefficients, standard deviations, correlations.
+
+    On the boundary they are those of the active model: what is estimated as zero stays there.
+
+    Attributes
+    ----------
+    estimate : the values themselves.
+    y : rows × estimates, ∂/∂y_i.
+    weights : rows × estimates, ∂/∂w_i of prior weights, Var(ε) = σ²/w, at the n there is.
+    cases : rows × estimates, ∂/∂ω_i of case weights, by which a row counts ω times; −cases is the first-order
+        effect of leaving it out.
+    groups : levels × estimates, the same for the levels of the coarsest grouping factor, which count as
+        groups of their own; None where the factors are crossed, and for covariance structures that are not
+        linear and for structured residuals.
+    bse : standard errors of the model, for comparison.
+    missing : why there are no derivatives in groups.
+    """
+
+    estimate: pd.Series
+    y: pd.DataFrame
+    weights: pd.DataFrame
+    cases: pd.DataFrame
+    groups: pd.DataFrame | None
+    bse: pd.Series
+    missing: str = ""
+
+    def cov(self, by: str = "group") -> pd.DataFrame:
+        """Covariance matrix of the estimates by the infinitesimal jackknife.
+
+        Parameters
+        ----------
+        by : "group" needs no more than that groups are independent; with few of them it is too small, as any
+            sandwich estimator. "observation" takes the rows for independent, which they are not where there
+            are random effects: for comparison.
+        """
+        require_choice("unit", by, UNITS)
+        if by == "group" and self.groups is None:
+            raise ValueError(f"{self.missing}; use by='observation', Fit.influence or Fit.bootstrap")
+        frame = self.cases if by == "observation" or self.groups is None else self.groups
+        names = pd.Index(self.estimate.index)
+        return pd.DataFrame(infinitesimal_jackknife(frame.to_numpy().T), index=names, columns=names)
+
+    @property
+    def se(self) -> pd.DataFrame:
+        """Standard errors of the estimates: by the model, and by infinitesimal jackknife over each unit."""
+        units = UNITS if self.groups is not None else UNITS[1:]
+        columns = {unit: np.sqrt(np.diagonal(self.cov(unit))) for unit in units}
+        return pd.DataFrame({"model": self.bse, **columns}, index=self.estimate.index)
+
+    def __repr__(self) -> str:
+        return f"Sensitivity({len(self.estimate)} estimates, {len(self.y)} observations)"
+
+
+def sensitivity(fitted: Fitted, fun: Callable | None = None) -> Sensitivity:
+    """See `Fit.sensitivity`."""
+    require_estimates(fitted)
+    data, estimate = fitted.data, fitted.estimate
+    output, names = _parameters(data) if fun is None else named(data, fun)
+    factors = grouping_factors(data.design)
+    missing = _no_groups(data, bool(factors) and nested_chain(factors) is not None)
+
+    def rows(y, theta):
+        return row_derivatives(_flat(output), data.design, y, theta, fitted.reml, data.backend)
+
+    def groups(theta):
+        return group_derivatives(_flat(output), data.design, fitted.y, theta, fitted.reml)
+
+    with jax.enable_x64(True):
+        by_row = jax.tree.map(np.asarray, quick_jit(rows)(fitted.y, estimate.theta))
+        by_group = np.asarray(quick_jit(groups)(estimate.theta)) if not missing else None
+        covariances = (estimate.beta, estimate.psi, estimate.cov_beta, estimate.cov_psi)
+        value, cov = delta(output, *(jnp.asarray(a) for a in covariances))
+    index = data.frame.index
+    own = None
+    if by_group is not None:
+        term = data.frame.random[factors[-1].terms[0]]
+        own = pd.DataFrame(by_group.T, index=pd.Index(term.levels, name=term.group), columns=pd.Index(names))
+    with np.errstate(invalid="ignore"):
+        bse = np.sqrt(np.diagonal(np.asarray(cov)))
+    labels = pd.Index(names)
+    return Sensitivity(
+        estimate=pd.Series(np.asarray(value), index=labels, name="estimate"),
+        y=pd.DataFrame(by_row.y.T, index=index, columns=labels),
+        weights=pd.DataFrame(by_row.weights.T, index=index, columns=labels),
+        cases=pd.DataFrame(by_row.cases.T, index=index, columns=labels),
+        groups=own,
+        bse=pd.Series(bse, index=labels, name="se"),
+        missing=missing,
+    )
+
+
+def _no_groups(data: ModelData, nested: bool) -> str:
+    """Why there are no derivatives in case weights of groups; empty if there are."""
+    structure = data.design.structure
+    if structure.residual is not None:
+        return "no derivatives by group: the residuals have a structure"
+    if not all(term.family.linear for term in structure.terms):
+        return "no derivatives by group: a term has a covariance structure that is not linear"
+    return "" if nested else "the grouping factors are crossed: no groups are independent"
+
+
+def _flat(output: Output) -> Output:
+    return lambda beta, psi: jnp.ravel(output(beta, psi))
+
+
+def _parameters(data: ModelData) -> tuple[Output, list[str]]:
+    """Fixed effects, sds, correlations and other parameters as a function of (β, ψ), and their names."""
+    rows = data.components
+    variance = {(r.term, r.i): k for k, r in enumerate(rows) if r.kind == "variance"}
+
+    def root(variance: Any) -> Any:
+        # an sd of zero stays where it is, with derivative zero
+        positive = variance > 0
+        return jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1.0)), 0.0)
+
+    def value(psi: Any, k: int, row: Component) -> Any:
+        if row.kind == "covariance":
+            return psi[k] / (root(psi[variance[row.term, row.i]]) * root(psi[variance[row.term, row.j]]))
+        return psi[k] if row.kind == "parameter" else root(psi[k])
+
+    def output(beta: Any, psi: Any) -> Any:
+        return jnp.concatenate([beta, jnp.stack([value(psi, k, row) for k, row in enumerate(rows)])])
+
+    return output, [*data.x_names, *component_names(rows)]

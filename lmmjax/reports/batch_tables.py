@@ -1,0 +1,112 @@
+"""Tables over many responses: tidy and top tables, contrasts, intervals, conditional modes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtri
+
+from lmmjax.fitted import (
+    FittedMany,
+    component_names,
+    delta_se,
+    require_choice,
+    require_level,
+    sd_limits,
+    sd_scale,
+)
+from lmmjax.formula import nearest
+from lmmjax.postestimation.batch_modes import modes_of_responses
+from lmmjax.postestimation.batch_tests import TABLE, fixed_t_tests, t_tests
+from lmmjax.postestimation.contrasts import contrast_matrix
+from lmmjax.postestimation.modes import only_group
+
+TIDY = ["response", "effect", "group", "term", *TABLE]
+
+
+def tidy(fits: FittedMany, ddf: str) -> pd.DataFrame:
+    """See `BatchFit.tidy`."""
+    count, x_names = len(fits.names), fits.data.x_names
+    labels = fits.names.to_numpy()
+    fixed = pd.DataFrame(
+        {
+            "response": np.repeat(labels, len(x_names)),
+            "effect": "fixed",
+            "group": None,
+            "term": np.tile(np.array(x_names, dtype=object), count),
+            **{name: column.ravel() for name, column in fixed_t_tests(fits, ddf).items()},
+        }
+    )
+    rows = fits.data.components
+    values, jacobian = sd_scale(fits.estimate.psi, rows)
+    random = pd.DataFrame(
+        {
+            "response": np.repeat(labels, len(rows)),
+            "effect": "random",
+            "group": np.tile(np.array([row.group for row in rows], dtype=object), count),
+            "term": np.tile(np.array([n.split("|")[0] for n in component_names(rows)], dtype=object), count),
+            "estimate": values.ravel(),
+            "se": delta_se(jacobian, fits.estimate.cov_psi).ravel(),
+            **{name: np.full(values.size, np.nan) for name in TABLE[2:]},
+        }
+    )
+    return pd.concat([fixed, random], ignore_index=True).reindex(columns=TIDY)
+
+
+def conf_int(fits: FittedMany, level: float, which: str) -> pd.DataFrame:
+    """See `BatchFit.conf_int`."""
+    require_choice("which", which, ("fixed", "all"))
+    require_level(level)
+    beta, half = fits.estimate.beta, ndtri(0.5 + level / 2) * fits.bse
+    values, names = np.stack([beta - half, beta + half], axis=-1), fits.data.x_names
+    if which == "all":
+        rows = fits.data.components
+        limits = sd_limits(rows, fits.estimate.psi, fits.estimate.cov_psi, level)
+        values = np.concatenate([np.stack(limits, axis=-1), values], axis=1)
+        names = component_names(rows) + names
+    columns = pd.MultiIndex.from_product([names, ["lower", "upper"]])
+    return pd.DataFrame(values.reshape(len(fits.names), -1), index=fits.names, columns=columns)
+
+
+def top(fits: FittedMany, term: str, n: int, by: str, ddf: str) -> pd.DataFrame:
+    """See `BatchFit.top`."""
+    x_names = fits.data.x_names
+    if term not in x_names:
+        raise ValueError(f"unknown coefficient {term!r}: {nearest(str(term), x_names)}")
+    require_choice("by", by, TABLE)
+    at = x_names.index(term)
+    columns = {name: column[:, at] for name, column in fixed_t_tests(fits, ddf).items()}
+    key = -np.abs(columns[by]) if by in ("t", "estimate") else columns[by]
+    # p-values that underflow are told apart by t; missing values come last
+    order = np.lexsort((-np.abs(columns["t"]), key))[: max(n, 0)]
+    return pd.DataFrame(columns, index=fits.names).iloc[order]
+
+
+def contrast(fits: FittedMany, contrasts: Any, names: Sequence[str] | None, ddf: str) -> pd.DataFrame:
+    """See `BatchFit.contrast`."""
+    weights, labels, several = contrast_matrix(contrasts, fits.data.x_names)
+    if names is not None:
+        labels = [names] if isinstance(names, str) else list(names)
+        if len(labels) != len(weights):
+            raise ValueError(f"{len(labels)} names for {len(weights)} contrasts: give one name each")
+    table = t_tests(fits, weights, ddf)
+    index = fits.names
+    if several:
+        index = pd.MultiIndex.from_product([labels, fits.names], names=["contrast", fits.names.name])
+    return pd.DataFrame({name: column.T.ravel() for name, column in table.items()}, index=index)
+
+
+def random_effects(fits: FittedMany, group: str | None) -> pd.DataFrame:
+    """See `BatchFit.random_effects`."""
+    random = fits.data.frame.random
+    group = only_group(list(dict.fromkeys(term.group for term in random)), group)
+    wanted = [k for k, term in enumerate(random) if term.group == group]
+    levels, names = random[wanted[0]].levels, [name for k in wanted for name in random[k].names]
+    out = np.full((len(fits.names), len(levels), len(names)), np.nan)
+    for part, modes in modes_of_responses(fits):
+        out[part] = np.concatenate([modes[k] for k in wanted], axis=2)
+    columns = pd.MultiIndex.from_product([levels, names], names=[group, "term"])
+    return pd.DataFrame(out.reshape(len(fits.names), -1), index=fits.names, columns=columns)

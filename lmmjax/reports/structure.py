@@ -1,0 +1,78 @@
+"""What a model looks like to its backend, and what an evaluation of it costs."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from lmmjax.fitted import ModelData
+
+
+@dataclasses.dataclass(frozen=True)
+class StructureReport:
+    """Blocks of a model and the cost of one evaluation of its criterion with derivatives.
+
+    Attributes
+    ----------
+    backend : name of the covariance backend.
+    n, p : rows and fixed effects.
+    terms : per random term its text, groups, columns, and what becomes of it.
+    products : bytes of the cross-products that every evaluation starts from.
+    memory : bytes one evaluation holds beside them.
+    operations : floating-point operations of one evaluation.
+    """
+
+    backend: str
+    n: int
+    p: int
+    terms: tuple[tuple[str, int, int, str], ...]
+    products: int
+    memory: float
+    operations: float
+
+    def __str__(self) -> str:
+        wide = max((len(text) for text, *_ in self.terms), default=0)
+        lines = [f"{self.backend} backend: {self.n:,} rows, {self.p} fixed effects"]
+        for text, groups, q, role in self.terms:
+            lines.append(f"  {text:<{wide}}  {groups:>9,} groups × {q}  {role}")
+        lines.append(
+            f"products {_bytes(self.products)}; one evaluation with derivatives: about "
+            f"{_count(self.operations)} operations, {_bytes(self.memory)}"
+        )
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def structure_report(data: ModelData) -> StructureReport:
+    """See `Model.structure`."""
+    shared = data.maker.prepared.shared
+    cost = shared.cost()
+    terms = zip(data.frame.random, cost.roles, strict=True)
+    return StructureReport(
+        backend=type(shared).__name__.removesuffix("Products").lower(),
+        n=data.design.n,
+        p=data.design.p,
+        terms=tuple((f"({t.text})", len(t.levels), t.z.shape[1], role) for t, role in terms),
+        products=sum(np.asarray(a).nbytes for a in jax.tree.leaves(shared)),
+        memory=cost.memory,
+        operations=cost.operations,
+    )
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} GiB"
+
+
+def _count(number: float) -> str:
+    for unit in ("", " thousand", " million"):
+        if number < 1000:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:,.3g} billion"

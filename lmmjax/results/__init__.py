@@ -1,0 +1,10 @@
+"""What users hold: fits, batches, posteriors, bootstraps. Methods call functions of records and label."""
+
+from lmmjax.results.batch import BatchFit
+from lmmjax.results.compare import compare
+from lmmjax.results.fit import Fit
+from lmmjax.results.moments import Moments
+from lmmjax.results.posterior import Posterior
+from lmmjax.results.resample import Bootstrap, Permutation
+
+__all__ = ["BatchFit", "Bootstrap", "Fit", "Moments", "Permutation", "Posterior", "compare"]

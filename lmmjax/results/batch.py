@@ -1,0 +1,236 @@
+"""`BatchFit`: one model fitted to many responses."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lmmjax.fitted import FittedMany, ModelView, by_reml_many, component_names, one_of_many, sd_scale
+from lmmjax.postestimation import functions
+from lmmjax.postestimation.batch_tests import fixed_t_tests
+from lmmjax.reports import batch_tables
+
+
+class BatchFit:
+    """Results of `Model.fit_batch`, indexed by response.
+
+    Attributes
+    ----------
+    model : the `Model`.
+    fitted : the fits as a record, which all functions of many fits take.
+    names : labels of the T responses.
+    estimate : record of arrays that lead with T.
+    reml : whether the criterion was REML.
+    """
+
+    def __init__(self, model: ModelView, fitted: FittedMany, *, warn: bool = True):
+        self.model, self.fitted = model, fitted
+        self.names, self.estimate, self.reml = fitted.names, fitted.estimate, fitted.reml
+        failed = int(np.sum(~fitted.converged))
+        if failed and warn:
+            warnings.warn(
+                f"{failed} of {len(self.names)} responses could not be fitted; see `.status` of the result",
+                stacklevel=3,
+            )
+
+    def _series(self, values: Any, name: str) -> pd.Series:
+        return pd.Series(values, index=self.names, name=name)
+
+    def _frame(self, values: np.ndarray) -> pd.DataFrame:
+        return pd.DataFrame(values, index=self.names, columns=self.fitted.data.x_names)
+
+    @property
+    def params(self) -> pd.DataFrame:
+        """Fixed effects, responses × coefficients."""
+        return self._frame(self.estimate.beta)
+
+    @property
+    def bse(self) -> pd.DataFrame:
+        """Their standard errors."""
+        return self._frame(self.fitted.bse)
+
+    @property
+    def tvalues(self) -> pd.DataFrame:
+        """Estimate over standard error."""
+        return self.params / self.bse
+
+    @property
+    def pvalues(self) -> pd.DataFrame:
+        """Two-sided p-values of t with Satterthwaite's degrees of freedom, computed when first asked for.
+
+        They cost about a fifth of the fit. Others by `tidy(ddf=)`, `contrast(…, ddf=)` and `top(…, ddf=)`.
+        """
+        return self._frame(self.t_tests()["p"])
+
+    def df(self, ddf: str = "satterthwaite") -> pd.DataFrame:
+        """Degrees of freedom of the fixed effects, responses × coefficients; `ddf` as in `Fit.coef_table`."""
+        return self._frame(self.t_tests(ddf)["df"])
+
+    def t_tests(self, ddf: str = "satterthwaite") -> dict[str, np.ndarray]:
+        """Arrays (T, p) of the fixed effects: estimate, se, df, t, p and Benjamini-Hochberg's q.
+
+        Parameters
+        ----------
+        ddf : "satterthwaite", "kenward-roger" or "normal", as in `Fit.coef_table`. For a batch fitted by
+            maximum likelihood "kenward-roger" refits it by REML.
+        """
+        return fixed_t_tests(self.fitted, ddf)
+
+    @cached_property
+    def by_reml(self) -> BatchFit:
+        """The same responses fitted by REML: itself, if they are."""
+        # those that cannot be fitted have been reported
+        return self if self.reml else BatchFit(self.model, by_reml_many(self.fitted), warn=False)
+
+    @property
+    def varcorr(self) -> pd.DataFrame:
+        """Variances and covariances, responses × components named (group, term1, term2); last Residual."""
+        columns = pd.MultiIndex.from_tuples(
+            [(c.group, c.term1 or "", c.term2 or "") for c in self.fitted.data.components],
+            names=["group", "term1", "term2"],
+        )
+        return pd.DataFrame(self.estimate.psi, index=self.names, columns=columns)
+
+    @property
+    def varcorr_se(self) -> pd.DataFrame:
+        """Standard errors of `varcorr`; missing on a boundary."""
+        with np.errstate(invalid="ignore"):
+            se = np.sqrt(np.diagonal(self.estimate.cov_psi, axis1=1, axis2=2))
+        return pd.DataFrame(se, index=self.names, columns=self.varcorr.columns)
+
+    @property
+    def deviance(self) -> np.ndarray:
+        """(T,) the minimised criterion."""
+        return np.asarray(self.estimate.deviance)
+
+    @property
+    def llf(self) -> pd.Series:
+        """(Restricted) log-likelihood of each response."""
+        return self._series(-0.5 * self.deviance, "llf")
+
+    @property
+    def sigma(self) -> pd.Series:
+        """Residual standard deviations."""
+        return self._series(np.sqrt(self.estimate.sigma2), "sigma")
+
+    @property
+    def converged(self) -> pd.Series:
+        """Whether each fit is certified."""
+        return self._series(self.fitted.converged, "converged")
+
+    @property
+    def is_singular(self) -> pd.Series:
+        """A variance is estimated as 0 or a correlation as ±1."""
+        return self._series(np.asarray(self.estimate.singular), "is_singular")
+
+    @property
+    def status(self) -> pd.Series:
+        """How each fit ended: the name of its `Status`."""
+        return self._series(self.fitted.status, "status")
+
+    @property
+    def sdcor(self) -> pd.DataFrame:
+        """Standard deviations and correlations, responses × names as `sd_(Intercept)|Subject`, `sigma`."""
+        rows = self.fitted.data.components
+        values, _ = sd_scale(self.estimate.psi, rows)
+        return pd.DataFrame(values, index=self.names, columns=component_names(rows))
+
+    def icc(self, by_group: bool = False, *, se: bool = False, level: float = 0.95) -> Any:
+        """Share of the variance that is between groups, a Series over responses; see `Fit.icc`.
+
+        With by_group=True a frame, responses × grouping factors. With se=True a frame, responses ×
+        (name, estimate | se | lower | upper).
+        """
+        fun, names = functions.icc(self.fitted.data, by_group)
+        if se:
+            return functions.batch_table(self.fitted, fun, names, level, "logit")
+        values = functions.at_estimate(fun, self.estimate)
+        if by_group:
+            return pd.DataFrame(values, index=self.names, columns=names)
+        return self._series(values[:, 0], "icc")
+
+    def r2(self, *, se: bool = False, level: float = 0.95) -> pd.DataFrame:
+        """Marginal and conditional R² of every response; see `Fit.r2`. With se=True as `icc`.
+
+        Variances are averaged over all rows of the model, those that a response lacks as well.
+        """
+        fun, names = functions.r2(self.fitted.data)
+        if se:
+            return functions.batch_table(self.fitted, fun, names, level, "logit")
+        values = functions.at_estimate(fun, self.estimate)
+        return pd.DataFrame(values, index=self.names, columns=names)
+
+    def delta(self, fun: Callable, level: float = 0.95) -> pd.DataFrame:
+        """A function of the parameters of each response: responses × (name, column); see `Fit.delta`."""
+        return functions.batch_table(self.fitted, *functions.named(self.fitted.data, fun), level)
+
+    def random_effects(self, group: str | None = None) -> pd.DataFrame:
+        """Conditional modes (BLUPs) of one grouping factor: responses × (level, term).
+
+        `fits.random_effects().to_numpy().reshape(T, G, q)` is the array; nothing is refitted.
+
+        Parameters
+        ----------
+        group : the grouping factor; may be left out if there is one.
+        """
+        return batch_tables.random_effects(self.fitted, group)
+
+    def conf_int(self, level: float = 0.95, which: str = "fixed") -> pd.DataFrame:
+        """Wald intervals of the fixed effects: responses × (coefficient, lower | upper).
+
+        With which="all" sds and correlations come first, on the scales of `Fit.conf_int`.
+        """
+        return batch_tables.conf_int(self.fitted, level, which)
+
+    def contrast(
+        self, contrasts: Any, names: list[str] | None = None, ddf: str = "satterthwaite"
+    ) -> pd.DataFrame:
+        """Linear contrasts Lβ of every response: columns estimate, se, df, t, p, q, a row a response.
+
+        Parameters
+        ----------
+        contrasts : text such as "Sex[T.Female] - 0.5 * Days", a dict {coefficient: weight}, an array (p,),
+            or several: a list of texts or dicts, or an array (k, p). With several, rows are
+            (contrast, response).
+        names : labels of the contrasts; by default their text.
+        ddf : degrees of freedom, as in `t_tests`.
+
+        q are Benjamini-Hochberg values over the responses, contrast by contrast.
+        """
+        return batch_tables.contrast(self.fitted, contrasts, names, ddf)
+
+    def top(self, term: str, n: int = 20, by: str = "p", ddf: str = "satterthwaite") -> pd.DataFrame:
+        """The n foremost responses for one coefficient: columns estimate, se, df, t, p, q.
+
+        Parameters
+        ----------
+        by : "p", "q", "se" or "df" (smallest first), "t" or "estimate" (largest absolute value first).
+        ddf : degrees of freedom, as in `t_tests`.
+        """
+        return batch_tables.top(self.fitted, term, n, by, ddf)
+
+    def tidy(self, ddf: str = "satterthwaite") -> pd.DataFrame:
+        """Long frame: response, effect, group, term, estimate, se, df, t, p, q; sds and correlations.
+
+        q are Benjamini-Hochberg values of a fixed effect over the responses that have a p-value.
+        """
+        return batch_tables.tidy(self.fitted, ddf)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, response: Any) -> Any:
+        """The full `Fit` of one response, by its label, without refitting."""
+        if response not in self.names:
+            raise KeyError(f"no response {response!r} in this batch")
+        k = int(np.flatnonzero(self.names == response)[0])
+        return self.model._wrap(one_of_many(self.fitted, k))
+
+    def __repr__(self) -> str:
+        good = int(self.converged.sum())
+        return f"BatchFit({self.fitted.data.formula!r}, {len(self)} responses, {good} converged)"

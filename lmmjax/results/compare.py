@@ -1,0 +1,36 @@
+"""Comparison of fitted models."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from lmmjax.postestimation import compare as comparison
+from lmmjax.results.fit import Fit
+
+
+def compare(*fits: Fit, refit: bool = True, force: bool = False) -> pd.DataFrame:
+    """Likelihood ratio tests of models, each against the one before, in the order of their parameters.
+
+    Columns npar, aic, bic, llf, deviance, chisq, df, p; then p_boundary, aicc, weight (Akaike weight) and
+    criterion. p refers chisq to χ², which is conservative where a variance is tested; p_boundary to a mixture
+    of χ² (see `lmmjax.inference.chisq.boundary_weights`), the same as p where nothing is on a boundary.
+
+    Parameters
+    ----------
+    fits : of one response, at least two. Rows are labelled by formula.
+    refit : refit models fitted by REML by maximum likelihood, as lme4's `anova` does; the column criterion
+        says which ("ML (refitted)"). With refit=False they stay as they are, which needs the same fixed
+        effects and the same criterion in all.
+    force : compare information criteria of models that are not nested as well; chisq, df and p are missing
+        for these.
+
+    Raises
+    ------
+    ValueError : models of different data, not nested, or of criteria that cannot be compared.
+    """
+    if len(fits) < 2:
+        raise ValueError("compare takes at least two fits")
+    for fit in fits:
+        if not isinstance(fit, Fit):
+            raise ValueError(f"compare takes fits, not {type(fit).__name__}: call .fit() first")
+    return comparison.compare([fit.fitted for fit in fits], refit, force)

@@ -1,0 +1,300 @@
+"""`Fit`: a fitted model. Methods pick and label; the numbers come from functions of the record `Fitted`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lmmjax.fitted import (
+    Fitted,
+    ModelView,
+    fitted_values,
+    normalized_residuals,
+    refitted,
+    residuals,
+    scaled_residuals,
+)
+from lmmjax.postestimation import modes
+from lmmjax.postestimation.influence import Influence, influence
+from lmmjax.postestimation.predict import predict_new
+from lmmjax.postestimation.resample import simulate
+from lmmjax.postestimation.sensitivity import Sensitivity, sensitivity
+from lmmjax.postestimation.varcorr import varcorr_table
+from lmmjax.reports import frames
+from lmmjax.reports.summary import Summary, summarise
+from lmmjax.results.fixed_tests import FixedTests
+from lmmjax.results.intervals import Intervals
+from lmmjax.results.posterior import Posterior, posterior
+from lmmjax.results.random_tests import RandomTests
+from lmmjax.results.resample import Permutation, permutation
+
+
+class Fit(FixedTests, Intervals, RandomTests):
+    """A linear mixed model fitted to one response.
+
+    Attributes
+    ----------
+    model : the `Model`.
+    fitted : the fit as a record, which all functions of a fit take.
+    estimate : the record of arrays that `lmmjax.estimate` returned.
+    y : (n,) the response; response : its name.
+    reml : whether the criterion was REML.
+    """
+
+    def __init__(self, model: ModelView, fitted: Fitted):
+        self.model, self.fitted = model, fitted
+        self.y, self.estimate, self.reml = fitted.y, fitted.estimate, fitted.reml
+        self.response = fitted.response
+
+    # --- fixed effects -------------------------------------------------------------------------------
+
+    def _series(self, values: Any, name: str) -> pd.Series:
+        return pd.Series(np.asarray(values), index=self.fitted.data.x_names, name=name)
+
+    @property
+    def params(self) -> pd.Series:
+        """Estimates of the fixed effects β."""
+        return self._series(self.estimate.beta, "estimate")
+
+    @property
+    def bse(self) -> pd.Series:
+        """Standard errors of the fixed effects."""
+        return self._series(np.sqrt(np.diagonal(self.estimate.cov_beta)), "se")
+
+    @property
+    def tvalues(self) -> pd.Series:
+        """Estimate over standard error."""
+        return self._series(self.params / self.bse, "t")
+
+    def cov_params(self) -> pd.DataFrame:
+        """Covariance matrix Φ = (XᵀV⁻¹X)⁻¹ of the fixed effects."""
+        names = self.fitted.data.x_names
+        return pd.DataFrame(self.estimate.cov_beta, index=names, columns=names)
+
+    # --- criterion -----------------------------------------------------------------------------------
+
+    @property
+    def deviance(self) -> float:
+        """The minimised criterion: REML criterion, or −2 log-likelihood under ML."""
+        return self.fitted.deviance
+
+    @property
+    def llf(self) -> float:
+        """(Restricted) log-likelihood."""
+        return self.fitted.llf
+
+    @property
+    def nobs(self) -> int:
+        """Number of observations used."""
+        return self.fitted.nobs
+
+    @property
+    def n_params(self) -> int:
+        """Fixed effects, covariance parameters and, unless it is known, σ²."""
+        return self.fitted.n_params
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion, on the criterion that was fitted, as lme4 does."""
+        return self.fitted.aic
+
+    @property
+    def bic(self) -> float:
+        """Bayesian information criterion with log(n), as lme4 does."""
+        return self.fitted.bic
+
+    @property
+    def aicc(self) -> float:
+        """AIC with the small-sample correction of Hurvich & Tsai (1989, doi:10.1093/biomet/76.2.297)."""
+        return self.fitted.aicc
+
+    @property
+    def scale(self) -> float:
+        """σ², the residual variance."""
+        return float(self.estimate.sigma2)
+
+    @property
+    def sigma(self) -> float:
+        """σ, the residual standard deviation."""
+        return float(np.sqrt(self.estimate.sigma2))
+
+    @property
+    def theta(self) -> np.ndarray:
+        """Entries of the relative Cholesky factors, as lme4's `getME(., "theta")`."""
+        return self.estimate.theta
+
+    @property
+    def status(self) -> str:
+        """How the optimisation ended, and what to do about it."""
+        return self.fitted.status
+
+    @property
+    def converged(self) -> bool:
+        """Gradient and Newton decrement are below tolerance at the reported point."""
+        return self.fitted.converged
+
+    @property
+    def is_singular(self) -> bool:
+        """A variance is estimated as 0 or a correlation as ±1."""
+        return bool(self.estimate.singular)
+
+    @property
+    def grad_norm(self) -> float:
+        """Largest derivative of the criterion, for columns of X and Z of unit scale."""
+        return float(self.estimate.grad_norm)
+
+    @property
+    def n_iter(self) -> int:
+        """Evaluations of the criterion with its derivatives."""
+        return int(self.estimate.n_iter)
+
+    # --- random effects ------------------------------------------------------------------------------
+
+    def varcorr(self) -> pd.DataFrame:
+        """Variance components: group, term1, term2, vcov, sdcor, se (of vcov); the last row is Residual."""
+        data, estimate = self.fitted.data, self.estimate
+        return varcorr_table(data.components, estimate.psi, estimate.cov_psi)
+
+    @property
+    def random_effects(self) -> dict[str, pd.DataFrame]:
+        """Conditional modes (BLUPs): for each grouping factor a frame of levels × terms."""
+        return modes.random_effects(self.fitted)
+
+    def ranef(self, cond_var: bool = True) -> pd.DataFrame:
+        """Conditional modes in long form: group, level, term, value, and with cond_var also
+
+        cond_sd (given y, parameters known) and pred_se (√MSPE: with the uncertainty of β̂).
+        """
+        return modes.ranef(self.fitted, cond_var)
+
+    def cond_var(self, mspe: bool = False) -> dict[str, np.ndarray]:
+        """Per random term, as written, (G, q, q) conditional or prediction error covariance matrices."""
+        return modes.cond_var(self.fitted, mspe)
+
+    def coef(self) -> dict[str, pd.DataFrame]:
+        """Fixed plus random coefficients of every level: for each grouping factor levels × coefficients."""
+        return modes.coef(self.fitted)
+
+    # --- fitted values -------------------------------------------------------------------------------
+
+    def _on_rows(self, values: np.ndarray, name: str) -> pd.Series:
+        return pd.Series(values, index=self.fitted.data.frame.index, name=name)
+
+    @property
+    def fittedvalues(self) -> pd.Series:
+        """Xβ̂ + Zb̂ + offset."""
+        return self._on_rows(fitted_values(self.fitted), "fitted")
+
+    @property
+    def resid(self) -> pd.Series:
+        """Response less fitted values."""
+        return self._on_rows(residuals(self.fitted), "resid")
+
+    @property
+    def scaled_resid(self) -> pd.Series:
+        """Pearson residuals: (y − ŷ) over the standard deviation of the residual."""
+        return self._on_rows(scaled_residuals(self.fitted), "scaled_resid")
+
+    @property
+    def normalized_resid(self) -> pd.Series:
+        """Residuals y − ŷ decorrelated by the Cholesky factor of their covariance, of unit variance."""
+        return self._on_rows(normalized_residuals(self.fitted), "normalized_resid")
+
+    def predict(
+        self,
+        newdata: Any = None,
+        *,
+        re: Any = "all",
+        new_levels: str = "error",
+        offset: Any = None,
+        kriging: bool = False,
+    ) -> pd.Series:
+        """Predictions for new rows, or for those of the fit if newdata is None.
+
+        Parameters
+        ----------
+        re : "all", "none" (population level), or a list of grouping factors or terms to include.
+        new_levels : "error", or "population" for b = 0 at unseen levels of a grouping factor.
+        offset : of the new rows, in place of the model's `offset=`; `offset(...)` in the formula is kept.
+        kriging : add the residual that a correlated residual structure expects at the new times or places,
+            given the residuals of the same group.
+        """
+        return predict_new(self.fitted, newdata, re, new_levels, offset, kriging)
+
+    # --- refitting -----------------------------------------------------------------------------------
+
+    def refit(self, y: Any = None, *, reml: bool | None = None) -> Fit:
+        """The same model fitted to another response (n,); same criterion unless `reml` is given."""
+        return self.model._wrap(refitted(self.fitted, y, reml))
+
+    def simulate(self, key: Any, n: int = 1) -> pd.DataFrame:
+        """n responses drawn from the fitted model: a frame of rows × draws, as `fit_batch` takes it.
+
+        Parameters
+        ----------
+        key : `jax.random` key.
+        """
+        draws = simulate(self.fitted.data, key, self.fitted.population, self.estimate.psi, n)
+        return pd.DataFrame(draws, index=self.fitted.data.frame.index)
+
+    def influence(self, group: str | None = None) -> Influence:
+        """Refits without each level of a grouping factor: estimates, Cook's distance, DFBETAS."""
+        return influence(self.fitted, group)
+
+    def sensitivity(self, fun: Callable | None = None) -> Sensitivity:
+        """Derivatives of the estimates in every response, weight and group; infinitesimal-jackknife errors.
+
+        Parameters
+        ----------
+        fun : of which parameters, as in `delta`; by default all of them.
+        """
+        return sensitivity(self.fitted, fun)
+
+    def permutation(self, key: Any, term: str, n: int = 1000) -> Permutation:
+        """Permutation test of a fixed term (Freedman-Lane on whitened residuals)."""
+        return permutation(self.model, self.fitted, key, term, n)
+
+    def posterior(self, key: Any, priors: dict[str, Any] | None = None, **options: Any) -> Posterior:
+        """Draws from the posterior of all parameters and random effects; needs `pip install 'lmmjax[bayes]'`.
+
+        Parameters
+        ----------
+        key : `jax.random` key.
+        priors : by name, see `lmmjax.postestimation.priors`; by default half-t(3) on standard deviations
+            with the scale of the response, LKJ(1) on correlations, and flat fixed effects.
+        draws, warmup, chains : 1000 draws are kept of each of 4 chains, after 1000 of warm-up.
+        method : "nuts" on the marginal posterior of the variance parameters, β and b drawn given them, or
+            "gibbs" through the conjugate conditionals.
+        random_effects : whether to draw b.
+        target_accept : acceptance probability that NUTS adapts its step to, 0.9.
+
+        Raises
+        ------
+        ValueError : names the prior or the option that is wrong. ImportError : a package is missing.
+        """
+        return posterior(self, key, priors, **options)
+
+    # --- reports -------------------------------------------------------------------------------------
+
+    def summary(self, ddf: str = "satterthwaite") -> Summary:
+        """What lmerTest prints; shown as a table in a notebook. `ddf` as in `coef_table`."""
+        return summarise(self.fitted, ddf)
+
+    def tidy(self) -> pd.DataFrame:
+        """One row a coefficient or variance component (sds and correlations), with estimate and se."""
+        return frames.tidy(self.fitted)
+
+    def glance(self) -> pd.DataFrame:
+        """One row about the fit."""
+        return frames.glance(self.fitted)
+
+    def augment(self) -> pd.DataFrame:
+        """One row an observation: response, fitted, population-level fitted, residuals."""
+        return frames.augment(self.fitted)
+
+    def __repr__(self) -> str:
+        kind, end = "REML" if self.reml else "ML", self.status.split(":")[0]
+        return f"Fit({self.fitted.data.formula!r}, {kind}, deviance={self.deviance:.6g}, {end})"

@@ -1,0 +1,66 @@
+"""Methods of `Fit` that test fixed effects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from lmmjax.fitted import Fitted
+from lmmjax.postestimation import fixed_tests
+
+
+class FixedTests:
+    """Degrees of freedom, t and F tests of a fit."""
+
+    fitted: Fitted
+
+    @property
+    def pvalues(self) -> pd.Series:
+        """Two-sided p-values of t with Satterthwaite's degrees of freedom; others by `coef_table(ddf=)`."""
+        table = self.coef_table()
+        return pd.Series(table["p"], name="p")
+
+    def coef_table(self, ddf: str = "satterthwaite") -> pd.DataFrame:
+        """Columns estimate, se, df, t, p, a row a coefficient.
+
+        Parameters
+        ----------
+        ddf : degrees of freedom. "satterthwaite", for a fit by maximum likelihood from that criterion;
+            "kenward-roger", with the adjusted standard errors, for a fit by maximum likelihood those of the
+            same model refitted by REML, with its estimates; "normal", infinite.
+        """
+        return fixed_tests.coef_table(self.fitted, ddf)
+
+    def anova(self, type: int | str = 3, ddf: str = "satterthwaite") -> pd.DataFrame:
+        """F tests of the fixed terms: columns sum_sq, mean_sq, num_df, den_df, F, p, a row a term.
+
+        Parameters
+        ----------
+        type : 1 or "I", each term given those before it; 2 or "II", given those that do not contain it;
+            3 or "III", averaged over the levels of the terms that contain it, however factors are coded.
+            The hypotheses are those of lmerTest (and SAS); see `lmmjax.inference.hypotheses`.
+        ddf : as in `coef_table`. With Kenward & Roger's, F is scaled; sums of squares are not.
+
+        A term all of whose columns are aliased has no test: num_df is 0, the rest is missing.
+        """
+        return fixed_tests.anova(self.fitted, type, ddf)
+
+    def test(self, l: Any, ddf: str = "satterthwaite", rhs: Any = None) -> pd.DataFrame:
+        """Test of Lβ = rhs: one row with F, num_df, den_df, p; for one contrast estimate, se and t as well.
+
+        Parameters
+        ----------
+        l : text such as "Days = 10", "a - 0.5 * b", "a = b = 0"; a list of texts, tested together; a
+            dict {coefficient: weight} or list of them; an array (p,) or (k, p).
+        ddf : as in `coef_table`. For several rows F is scaled as Kenward & Roger propose, or has the
+            degrees of freedom of Fai & Cornelius.
+        rhs : number or (k,), 0 by default; part of the text where l is an equation.
+
+        Rows that depend on others are left out, num_df counts the rest.
+
+        Raises
+        ------
+        ValueError : an unknown coefficient, a wrong shape, or equations that contradict each other.
+        """
+        return fixed_tests.hypothesis_test(self.fitted, l, ddf, rhs)

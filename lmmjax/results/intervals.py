@@ -1,0 +1,146 @@
+"""Methods of `Fit` about intervals and functions of its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import pandas as pd
+
+from lmmjax.fitted import Fitted, ModelView, require_choice, require_level
+from lmmjax.postestimation import functions, profiles
+from lmmjax.postestimation.influence import leave_out
+from lmmjax.postestimation.intervals import wald_limits
+from lmmjax.results.resample import Bootstrap, bootstrap
+
+METHODS = ("wald", "profile", "boot")
+
+
+class Intervals:
+    """Wald, profile and bootstrap intervals; the delta method."""
+
+    model: ModelView
+    fitted: Fitted
+
+    def conf_int(
+        self,
+        method: str = "wald",
+        level: float = 0.95,
+        which: str = "fixed",
+        *,
+        ddf: str = "normal",
+        criterion: str | None = None,
+        key: Any = None,
+        n: int = 1000,
+        kind: str = "percentile",
+    ) -> pd.DataFrame:
+        """Confidence intervals, columns lower and upper.
+
+        Parameters
+        ----------
+        method : "wald": standard deviations on the log scale, correlations on Fisher's z scale; "profile":
+            the values at which twice the log-likelihood, maximised over the other parameters, is within χ²₁'s
+            quantile of its maximum; "boot": from `bootstrap`.
+        which : "fixed", or "all" for sds, correlations, sigma and then the fixed effects.
+        ddf : of Wald intervals of fixed effects: "normal" as in lme4, or "satterthwaite" or "kenward-roger"
+            for t quantiles with the degrees of freedom and standard errors of `coef_table`.
+        criterion : of profiles: None or "ml" for the likelihood, whatever criterion the model was fitted by,
+            as lme4 does; "reml" for the restricted likelihood, which knows only variance components: fixed
+            effects are profiled by maximum likelihood all the same.
+        key, n, kind : of the bootstrap: `jax.random` key (key 0 if None), replicates, and "percentile",
+            "basic", "normal" or "bca" (see `Bootstrap.conf_int`).
+        """
+        require_choice("method", method, METHODS)
+        require_choice("which", which, ("fixed", "all"))
+        require_level(level)
+        if method == "wald":
+            return wald_limits(self.fitted, level, which, ddf)
+        names = list(profiles.targets(self.fitted)) if which == "all" else self.fitted.data.x_names
+        if method == "profile":
+            return profiles.profile_limits(self.fitted, names, level, criterion)
+        boot = self.bootstrap(jax.random.key(0) if key is None else key, n)
+        without = leave_out(self.fitted, list(boot.original.index)) if kind == "bca" else None
+        return boot.conf_int(level, kind, without).loc[names]
+
+    def profile(
+        self,
+        parameters: str | list[str] | None = None,
+        *,
+        level: float = 0.99,
+        points: int = 21,
+        criterion: str | None = None,
+    ) -> pd.DataFrame:
+        """Profiles for plotting: one row a point, from one end of the interval of `level` to the other.
+
+        Columns parameter, value, zeta (signed root of the rise), deviance, then every parameter of the model
+        at the constrained optimum.
+
+        Parameters
+        ----------
+        parameters : names as in `conf_int`; all if None.
+        points : per parameter, the estimate in the middle; on either side equally spaced in sds, log σ,
+            asin of correlations, coefficients.
+        criterion : as for `conf_int`.
+        """
+        return profiles.profile(self.fitted, parameters, level, points, criterion)
+
+    def contour(
+        self,
+        first: str,
+        second: str,
+        *,
+        level: float = 0.99,
+        points: int = 25,
+        criterion: str | None = None,
+    ) -> pd.DataFrame:
+        """Joint profile of two parameters: rise of the deviance on a grid, values of `first` × of `second`.
+
+        The grid covers the joint confidence region of `level`, on whose border the rise is χ²₂'s quantile.
+        """
+        return profiles.contour(self.fitted, first, second, level, points, criterion)
+
+    def bootstrap(self, key: Any, n: int = 1000, statistic: Callable | None = None) -> Bootstrap:
+        """Parametric bootstrap: n simulated responses refitted as one batch, see `Bootstrap`."""
+        return bootstrap(self.model, self.fitted, key, n, statistic)
+
+    def delta(self, fun: Callable, level: float = 0.95) -> pd.DataFrame:
+        """Any smooth function of the parameters: columns estimate, se, lower, upper, by the delta method.
+
+        Parameters
+        ----------
+        fun : takes a dict of all parameters by name, as in `conf_int(which="all")`, and returns a scalar, a
+            vector or a dict of scalars. JAX differentiates it: take log and the like from `jax.numpy`.
+
+        Fixed effects and variance components are taken as independent. Values that depend on a variance
+        component on the boundary have no standard error.
+        """
+        return functions.table(self.fitted, *functions.named(self.fitted.data, fun), level)
+
+    def icc(self, by_group: bool = False, *, se: bool = False, level: float = 0.95) -> Any:
+        """Share of the variance that is between groups, averaged over the rows where slopes vary.
+
+        For one random intercept τ²/(τ² + σ²). With by_group=True a Series by grouping factor. With se=True a
+        frame: estimate, se, lower, upper, by the delta method, limits on the logit scale.
+
+        Source: Johnson (2014), doi:10.1111/2041-210X.12225.
+        """
+        fun, names = functions.icc(self.fitted.data, by_group)
+        if se:
+            return functions.table(self.fitted, fun, names, level, "logit")
+        values = functions.at_estimate(fun, self.fitted.estimate)
+        return pd.Series(values, index=names, dtype=float) if by_group else float(values[0])
+
+    def r2(self, *, se: bool = False, level: float = 0.95) -> Any:
+        """Marginal and conditional R²: shares of the fixed part, and of both parts, in the variance.
+
+        A Series; with se=True a frame: estimate, se, lower, upper, by the delta method, limits on the logit
+        scale. X is taken as given, so that se is that of β̂ and the variance components only.
+
+        Source: Nakagawa & Schielzeth (2013), doi:10.1111/j.2041-210x.2012.00261.x; random slopes
+        Johnson (2014), doi:10.1111/2041-210X.12225.
+        """
+        fun, names = functions.r2(self.fitted.data)
+        if se:
+            return functions.table(self.fitted, fun, names, level, "logit")
+        return pd.Series(functions.at_estimate(fun, self.fitted.estimate), index=names, name="r2")

@@ -1,0 +1,51 @@
+"""Methods of `Fit` that test random terms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from lmmjax.fitted import Fitted, by_criterion
+from lmmjax.postestimation import random_tests
+from lmmjax.postestimation.random_tests import RandomTest
+
+
+class RandomTests:
+    """Deletion table and simulated likelihood ratio tests of random terms."""
+
+    fitted: Fitted
+
+    def ranova(self) -> pd.DataFrame:
+        """Likelihood ratio tests of each random term, by deletion, on the criterion that was fitted.
+
+        As lmerTest's `ranova`: a slope is taken out of its term, together with its covariances, and a term
+        without slopes is taken out whole. Columns npar, llf, aic, chisq, df, p, p_boundary; the first row is
+        the model itself.
+
+        p refers chisq to χ², which is conservative where a variance is tested; p_boundary to a mixture of χ²
+        (see `lmmjax.inference.chisq.boundary_weights`).
+        """
+        return random_tests.ranova(self.fitted)
+
+    def rlrt(self, term: str | None = None, *, n: int = 100_000, key: Any = None) -> RandomTest:
+        """Restricted likelihood ratio test of one variance component, by its finite-sample distribution.
+
+        Exact where the term is the only random one. With other random terms the null distribution is that of
+        the model with the fixed effects and the tested term alone (Greven et al. 2008), as RLRsim does.
+        A model fitted by maximum likelihood is refitted by REML.
+
+        Parameters
+        ----------
+        term : text ("1 | g") or grouping factor of a term with one column; may be left out if there is one.
+        n : draws.
+        key : `jax.random` key; `jax.random.key(0)` if None, so that the p-value is reproducible.
+
+        Source: Crainiceanu & Ruppert (2004), doi:10.1111/j.1467-9868.2004.00438.x; Greven et al. (2008),
+        doi:10.1198/106186008X386599.
+        """
+        return random_tests.simulated_test(by_criterion(self.fitted, True), term, n, key)
+
+    def lrt(self, term: str | None = None, *, n: int = 100_000, key: Any = None) -> RandomTest:
+        """The same test on the likelihood; a model fitted by REML is refitted by maximum likelihood."""
+        return random_tests.simulated_test(by_criterion(self.fitted, False), term, n, key)

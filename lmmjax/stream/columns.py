@@ -1,0 +1,39 @@
+"""The table of results, a row a response."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lmmjax.fitted import FittedMany, component_names, sd_scale
+from lmmjax.postestimation.batch_tests import fixed_t_tests, t_tests
+
+DDF = "satterthwaite"
+
+TESTS = ("estimate", "se", "df", "t", "p")
+
+
+def result_columns(
+    fits: FittedMany, names: pd.Index, contrasts: dict[str, np.ndarray] | None = None
+) -> dict[str, Any]:
+    """The results of some responses, a column each: fixed effects, contrasts, variance components, status."""
+    numbers = pd.api.types.is_integer_dtype(names.dtype)
+    columns: dict[str, Any] = {"response": np.asarray(names) if numbers else [str(name) for name in names]}
+    fixed = fixed_t_tests(fits, DDF)
+    for k, term in enumerate(fits.data.x_names):
+        columns |= {f"{what}:{term}": fixed[what][:, k] for what in TESTS}
+    for name, row in (contrasts or {}).items():
+        tests = t_tests(fits, row[None], DDF)
+        columns |= {f"{what}:{name}": tests[what][:, 0] for what in TESTS}
+    components = fits.data.components
+    columns |= dict(
+        zip(component_names(components), sd_scale(fits.estimate.psi, components)[0].T, strict=True)
+    )
+    return columns | {
+        "deviance": np.asarray(fits.estimate.deviance),
+        "status": fits.status,
+        "is_singular": np.asarray(fits.estimate.singular),
+        "n_iter": np.asarray(fits.estimate.n_iter, dtype=np.int32),
+    }

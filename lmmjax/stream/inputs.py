@@ -1,0 +1,132 @@
+"""What a streamed batch is asked for: responses, with their weights and offsets, and contrasts."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lmmjax.fitted import ModelData
+from lmmjax.postestimation.contrasts import contrast_matrix
+from lmmjax.stream.sources import Source, open_source
+from lmmjax.stream.stores import split_path
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """The responses, and what has a value for each of their values.
+
+    Attributes
+    ----------
+    responses, weights, offset : sources of the same shape.
+    """
+
+    responses: Source
+    weights: Source | None = None
+    offset: Source | None = None
+
+    @property
+    def n_responses(self) -> int:
+        """T."""
+        return self.responses.n_responses
+
+    def read(self, start: int, stop: int) -> list[np.ndarray | None]:
+        """Each (n, stop − start)."""
+        sources = (self.responses, self.weights, self.offset)
+        return [None if source is None else source.read(start, stop) for source in sources]
+
+
+def open_inputs(
+    data: ModelData,
+    source: Any,
+    weights: Any = None,
+    offset: Any = None,
+    *,
+    index: str | None = None,
+    layer: str | None = None,
+    rows: bool = False,
+) -> Inputs:
+    """Open and check the sources of `stream_batch`; ValueError says which does not match."""
+    responses = open_source(source, index=index, layer=layer, rows=rows)
+    inputs = Inputs(responses, *(_beside(given, index, rows) for given in (weights, offset)))
+    _check_shapes(data, inputs)
+    return inputs
+
+
+def check_out(path: Path, *sources: Any) -> None:
+    """ValueError if the results cannot be written to `path`."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name another file as out")
+    files = [split_path(source)[0] for source in sources if isinstance(source, str | Path)]
+    if any(file.resolve() == path.resolve() for file in files):
+        raise ValueError(f"{path} is the input: name another file as out")
+
+
+_NAMED = re.compile(r"\s*([^()\[\]=]*[^()\[\]=\s])\s*=(?!=)(.*)", re.DOTALL)
+
+
+def named_contrasts(contrasts: Any, x_names: list[str]) -> dict[str, np.ndarray]:
+    """Weights (p,) of each contrast by name.
+
+    Parameters
+    ----------
+    contrasts : as for `BatchFit.contrast`, or None; a text may be "NAME = text". The name has no brackets, so
+        that the = of "C(g, Treatment(reference=2))[T.1]" is none of it.
+    """
+    if contrasts is None or len(contrasts) == 0:
+        return {}
+    pieces, own = [contrasts] if isinstance(contrasts, str) else contrasts, {}
+    if isinstance(pieces, list | tuple):
+        pieces = list(pieces)
+        for k, piece in enumerate(pieces):
+            if isinstance(piece, str) and (match := _NAMED.fullmatch(piece)):
+                own[k], pieces[k] = match.groups()
+    matrix, labels, _ = contrast_matrix(pieces, x_names)
+    found: dict[str, np.ndarray] = {}
+    for k, (label, row) in enumerate(zip(labels, matrix, strict=True)):
+        name = own.get(k, label).strip()
+        if name in found or name in x_names:
+            what = "two contrasts are" if name in found else "a fixed effect is"
+            raise ValueError(f"{what} called {name!r}: name the contrast, as 'NAME = {label.strip()}'")
+        found[name] = row
+    return found
+
+
+def _beside(given: Any, index: str | None, rows: bool) -> Source | None:
+    """A source of weights or offsets; the options are for Parquet files."""
+    if given is None:
+        return None
+    parquet = isinstance(given, str | Path) and Path(given).suffix.lower() in (".parquet", ".pq")
+    return open_source(given, index=index if parquet else None, rows=rows and parquet)
+
+
+def _check_shapes(data: ModelData, inputs: Inputs) -> None:
+    n, dropped = data.design.n, data.frame.n_dropped
+    source = inputs.responses
+    if source.n_rows not in (n, n + dropped):
+        without = f" ({n} without those that have missing values)" if dropped else ""
+        raise ValueError(
+            f"responses have {source.n_rows} rows; the data of the design have {n + dropped}{without}: one "
+            "row a row of the design is needed, one column a response"
+        )
+    for what, other in (("weights", inputs.weights), ("offset", inputs.offset)):
+        if other is None:
+            continue
+        shapes = [(s.n_rows, s.n_responses) for s in (other, source)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"{what} have shape {shapes[0]}, the responses {shapes[1]}: pass one for each value"
+            )
+        # what has no names is matched by position
+        if any(isinstance(s.names, pd.RangeIndex) for s in (other, source)):
+            continue
+        for k, (theirs, name) in enumerate(zip(other.names, source.names, strict=True)):
+            if str(theirs) != str(name):
+                raise ValueError(
+                    f"column {k} of the {what} is called {theirs!r}, that of the responses {name!r}: pass "
+                    "the same responses in the same order"
+                )
