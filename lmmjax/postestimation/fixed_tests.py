@@ -114,7 +114,7 @@ def natural_at(fitted: Fitted) -> tuple[Natural, np.ndarray]:
 
 
 @kept
-def adjusted(fitted: Fitted) -> Adjusted:
+def adjusted_at(fitted: Fitted) -> Adjusted:
     """Kenward & Roger's covariance of β̂ and what its degrees of freedom need."""
     if fitted.data.design.structure.linear:
         return kenward_roger(natural_at(fitted)[0])
@@ -134,8 +134,8 @@ def t_table(fitted: Fitted, rows: np.ndarray, rhs: np.ndarray, ddf: str) -> dict
         at, cov_psi = natural_at(made_from)
         inner = rows @ at.outward
         if ddf == "kenward-roger":
-            cov_psi = adjusted(made_from).cov_psi
-            cov = at.outward @ adjusted(made_from).cov_beta @ at.outward.T
+            cov_psi = adjusted_at(made_from).cov_psi
+            cov = at.outward @ adjusted_at(made_from).cov_beta @ at.outward.T
         df = single_df(at, cov_psi, inner)
     se = np.sqrt(np.einsum("kp,pr,kr->k", rows, cov, rows))
     t = (rows @ beta - rhs) / se
@@ -158,7 +158,7 @@ def f_test(fitted: Fitted, rows: np.ndarray, rhs: np.ndarray, ddf: str) -> FTest
     at, cov_psi = natural_at(made_from)
     inner = rows @ at.outward
     if ddf == "kenward-roger":
-        return kenward_roger_f(at, adjusted(made_from), inner, difference)
+        return kenward_roger_f(at, adjusted_at(made_from), inner, difference)
     return satterthwaite_f(at, cov_psi, inner, difference)
 
 

@@ -15,8 +15,8 @@ from test_structures import differentiated
 
 import lmmjax as lj
 from lmmjax.arrays import quick_jit
-from lmmjax.compare import null_weights
 from lmmjax.core.residuals import covariance
+from lmmjax.postestimation.compare import null_weights
 
 AR1 = lj.AR1("time", group="id")
 

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 import lmmjax as lj
 from lmmjax.inference.rlrt import distinct, simulate_null, spectrum
 
-FOLDER = Path(__file__).parents[1] / ".." / "shared" / "reference"
+FOLDER = Path(__file__).parents[2] / ".." / "shared" / "reference"
 PRESENT = (FOLDER / "models.json").exists()
 MODELS = json.loads((FOLDER / "models.json").read_text())["models"] if PRESENT else {}
 TESTED = [name for name, ref in MODELS.items() if "exactRLRT" in ref]

@@ -6,14 +6,14 @@ import pytest
 from numpy.testing import assert_allclose
 
 import lmmjax as lj
-from lmmjax import influence
-from lmmjax.influence import OBSERVATION
+from lmmjax.batch import leave_out
+from lmmjax.postestimation.influence import OBSERVATION
 
 
 def by_refits(fit, group=None):
     """The same, every level by a problem made from the rows that are left."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(influence, "_by_difference", lambda *args: np.zeros(len(args[-1].status), bool))
+        patch.setattr(leave_out, "_by_difference", lambda *args: np.zeros(len(args[-1].status), bool))
         return fit.influence(group)
 
 
@@ -64,8 +64,8 @@ def test_lanes_equal_refits(sleepstudy, group, monkeypatch):
     """Many levels are fitted as one batch; here all are many."""
     fit = lj.lmm("Reaction ~ Days + (1 | Subject)", sleepstudy).fit()
     expected = by_refits(fit, group)
-    monkeypatch.setattr(influence, "MANY", 0)
-    monkeypatch.setattr(influence, "CHUNK", 3000)
+    monkeypatch.setattr(leave_out, "MANY", 0)
+    monkeypatch.setattr(leave_out, "CHUNK", 3000)
     assert_equal(fit.influence(group), expected)
 
 

@@ -12,7 +12,7 @@ from scipy import stats
 import lmmjax as lj
 from lmmjax.inference.chisq import akaike_weights, boundary_weights, mixture_p
 
-FOLDER = Path(__file__).parents[1] / ".." / "shared" / "reference"
+FOLDER = Path(__file__).parents[2] / ".." / "shared" / "reference"
 PRESENT = (FOLDER / "models.json").exists()
 STORED = json.loads((FOLDER / "models.json").read_text()) if PRESENT else {"models": {}, "comparisons": {}}
 MODELS = STORED["models"]

@@ -235,7 +235,7 @@ def test_sharding(tmp_path):
         "JAX_PLATFORMS": "cpu",
     }
     path = tmp_path / "sharded.npz"
-    command = [sys.executable, "-c", SHARDED, os.path.dirname(__file__), str(path)]
+    command = [sys.executable, "-c", SHARDED, os.path.dirname(os.path.dirname(__file__)), str(path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     got = np.load(path)

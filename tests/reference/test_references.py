@@ -11,7 +11,7 @@ from r_models import ASPECTS
 
 import lmmjax as lj
 
-FOLDER = Path(__file__).parents[1] / ".." / "shared" / "reference"
+FOLDER = Path(__file__).parents[2] / ".." / "shared" / "reference"
 if not (FOLDER / "models.json").exists():
     pytest.skip("../shared/reference is not beside the repository", allow_module_level=True)
 

@@ -11,7 +11,7 @@ from scipy import stats
 from scipy.special import expit, logit
 
 import lmmjax as lj
-from lmmjax import varcomp
+from lmmjax.fitted import component_names
 
 # --- delta -------------------------------------------------------------------------------------------
 
@@ -36,7 +36,7 @@ def numerical_se(fit, function):
 def test_delta_of_each_parameter(any_fit):
     """The identity gives back what the fit itself reports."""
     frame = any_fit.delta(lambda p: p)
-    names = [*varcomp.names(any_fit.model.components), *any_fit.params.index]
+    names = [*component_names(any_fit.model.components), *any_fit.params.index]
     assert list(frame.index) == names
     tidy = any_fit.tidy()
     count = len(any_fit.params)

@@ -1,6 +1,6 @@
 """Bad designs, options and new data: one ValueError that names the culprit and the remedy.
 
-Formulas and frames have their own tests in test_formula_errors.py; responses of a batch in test_batch_fit.py.
+Formulas and frames have their own tests in tests/formula; responses of a batch in tests/batch.
 """
 
 import re

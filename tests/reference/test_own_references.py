@@ -12,7 +12,7 @@ from r_models import ASPECTS, listed
 
 import lmmjax as lj
 
-STORED = json.loads((Path(__file__).parent / "reference" / "models.json").read_text())
+STORED = json.loads((Path(__file__).parents[1] / "reference" / "models.json").read_text())
 MODELS = {ref["id"]: ref for ref in STORED["models"]}
 
 

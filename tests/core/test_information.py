@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from core_data import arrays, design, problem, response
 
-from lmmjax import varcomp
 from lmmjax.core import estimate_jit
+from lmmjax.fitted import Component, sd_scale
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -84,10 +84,10 @@ def test_missing_on_a_boundary(terms):
 
 def test_delta_method():
     rows = [
-        varcomp.Component("variance", "g", "a", None, 0, 0, 0),
-        varcomp.Component("variance", "g", "b", None, 0, 1, 1),
-        varcomp.Component("covariance", "g", "a", "b", 0, 1, 0),
-        varcomp.Component("sigma", "Residual", None, None, 1, 0, 0),
+        Component("variance", "g", "a", None, 0, 0, 0),
+        Component("variance", "g", "b", None, 0, 1, 1),
+        Component("covariance", "g", "a", "b", 0, 1, 0),
+        Component("sigma", "Residual", None, None, 1, 0, 0),
     ]
 
     def natural(psi):
@@ -95,7 +95,7 @@ def test_delta_method():
         return jax.numpy.stack([a**0.5, b**0.5, c / (a * b) ** 0.5, s**0.5])
 
     psi = np.array([2.0, 0.5, -0.3, 1.7])
-    values, jacobian = varcomp.sd_scale(psi, rows)
+    values, jacobian = sd_scale(psi, rows)
     np.testing.assert_allclose(values, natural(psi), rtol=1e-14)
     np.testing.assert_allclose(
         jacobian, jax.jacobian(natural)(jax.numpy.asarray(psi)), rtol=1e-12, atol=1e-14

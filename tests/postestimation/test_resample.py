@@ -8,8 +8,13 @@ from fit_data import matrices
 from numpy.testing import assert_allclose
 
 import lmmjax as lj
-from lmmjax import varcomp
-from lmmjax.resample import covariance_roots, independent_blocks, parameters, permuted_responses
+from lmmjax.fitted import component_names
+from lmmjax.postestimation.resample import (
+    covariance_roots,
+    independent_blocks,
+    parameters,
+    permuted_responses,
+)
 
 N = 500
 
@@ -25,7 +30,7 @@ def boot(fit):
 def test_bootstrap_is_a_batch_of_simulated_responses(fit, boot):
     """The same draws, fitted one by one."""
     draws = fit.simulate(jax.random.key(4), N)
-    names = [*fit.params.index, *varcomp.names(fit.model.components)]
+    names = [*fit.params.index, *component_names(fit.model.components)]
     assert list(boot.replicates) == names
     assert boot.replicates.shape == (N, 6)
     for k in (0, 7, 499):
@@ -175,7 +180,7 @@ def test_the_identity_permutation_gives_the_response(any_fit):
     v = matrices(any_fit)[-1]
     values, vectors = np.linalg.eigh(v)
     root, inverse = ((vectors * values**k) @ vectors.T for k in (0.5, -0.5))
-    mean = any_fit._population
+    mean = any_fit.fitted.population
     assert_allclose(y[:, 1], mean + root @ (inverse @ (any_fit.y - mean))[back], rtol=1e-8)
 
 
@@ -191,9 +196,9 @@ def test_the_construction_of_the_permutation_test(fit, sleepstudy):
     y = permuted_responses(null.model.design, null.estimate, fit.y, orders)
     for k in (0, 11, 29):
         # whitening amplifies the last digits in which two descents differ
-        assert_allclose(test.fits._y[:, k], y[:, k], rtol=1e-5)
+        assert_allclose(test.fits.fitted.y[:, k], y[:, k], rtol=1e-5)
         assert_allclose(
-            test.null[k], fit.refit(test.fits._y[:, k]).tvalues["Days"] ** 2, rtol=1e-4, atol=1e-8
+            test.null[k], fit.refit(test.fits.fitted.y[:, k]).tvalues["Days"] ** 2, rtol=1e-4, atol=1e-8
         )
     assert test.pvalue == (1 + np.sum(test.null >= test.statistic)) / 31
     assert repr(test).startswith("Permutation('Days', statistic=45.8")

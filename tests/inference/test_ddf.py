@@ -14,6 +14,7 @@ from scipy import stats
 import lmmjax as lj
 from lmmjax.inference import ddf
 from lmmjax.inference.natural import Natural, boundary_covariance_jit, natural
+from lmmjax.postestimation.fixed_tests import natural_at
 
 MODELS = {
     "slopes": ("y ~ Days + (Days | Subject)", {}),
@@ -79,7 +80,7 @@ def dense(fit):
 
 def test_derivatives_equal_the_dense_formulas(any_fit):
     """In the internal coordinates; ψ is mapped to the user's by its own definition, from V."""
-    at, _ = any_fit._natural
+    at, _ = natural_at(any_fit.fitted)
     xx, p, q, k, _, _ = dense(any_fit)
     back = np.linalg.inv(at.outward)
     assert_allclose(back.T @ at.xx @ back, xx, rtol=1e-9)
@@ -134,7 +135,7 @@ def test_a_regression_has_its_residual_degrees_of_freedom(data):
 def test_a_model_that_is_bent_takes_the_second_derivative_term(data):
     """φ = log ψ: derivatives of the linearised V scale by ψ, and ∂²V/∂φ_i² = ψ_iV_i gives R_ii = −ψ_iP_i."""
     fit = lj.lmm("y ~ Days + (1 | Subject)", data).fit()
-    at, _ = fit._natural
+    at, _ = natural_at(fit.fitted)
     with jax.enable_x64(True):
         psi = np.asarray(inner_psi(fit))
     scaled = Natural(
@@ -171,7 +172,7 @@ def test_covariance_on_the_tangent_space_is_that_of_the_inside(data, x64):
     fit = lj.lmm("y ~ Days + (Days | Subject)", data).fit()
     problem = fit.model.problem(fit.y)
     tangent = boundary_covariance_jit(problem, fit.estimate.psi)
-    assert_allclose(tangent, fit._natural[1], rtol=1e-6)
+    assert_allclose(tangent, natural_at(fit.fitted)[1], rtol=1e-6)
 
 
 # --- boundaries ------------------------------------------------------------------------------------------
@@ -297,7 +298,7 @@ def test_a_fit_that_failed_has_no_tests(data):
 def test_pure_functions_trace_and_map(data, x64):
     fit = lj.lmm("y ~ Days + (Days | Subject)", data).fit()
     problem, psi = fit.model.problem(fit.y), jnp.asarray(fit.estimate.psi)
-    cov = jnp.asarray(fit._natural[1])
+    cov = jnp.asarray(natural_at(fit.fitted)[1])
 
     def tests(psi):
         at = natural(problem, psi)

@@ -16,7 +16,7 @@ import lmmjax as lj
 from lmmjax.inference.bootstrap_intervals import acceleration, bca
 from lmmjax.inference.surface import Surface, Target
 
-FOLDER = Path(__file__).parents[1] / ".." / "shared" / "reference"
+FOLDER = Path(__file__).parents[2] / ".." / "shared" / "reference"
 PRESENT = (FOLDER / "models.json").exists()
 MODELS = json.loads((FOLDER / "models.json").read_text())["models"] if PRESENT else {}
 PROFILED = [name for name, ref in MODELS.items() if "confint_profile_exact" in ref]
@@ -93,9 +93,9 @@ def test_profile_against_dense_minimisation(fit, name, reml):
 
 
 def _surface(fit, name, reml):
-    from lmmjax.fit_intervals import surface
+    from lmmjax.postestimation.profiles import surface
 
-    return surface(fit, [name], "reml" if reml else "ml")
+    return surface(fit.fitted, [name], "reml" if reml else "ml")
 
 
 def test_profile_of_a_coefficient_against_dense_minimisation(fit):

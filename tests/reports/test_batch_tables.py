@@ -7,9 +7,9 @@ from numpy.testing import assert_allclose
 from scipy.stats import norm
 
 import lmmjax as lj
-from lmmjax import varcomp
-from lmmjax.batch_reports import adjust
-from lmmjax.contrasts import contrast_matrix, parse_contrast
+from lmmjax.fitted import component_names, delta_se, sd_scale
+from lmmjax.postestimation.batch_tests import adjust
+from lmmjax.postestimation.contrasts import contrast_matrix, parse_contrast
 
 T = 9
 
@@ -96,14 +96,14 @@ def test_standard_deviations_and_their_errors_equal_those_of_one_response(fits):
     """The vectorised functions, lane for lane; among the lanes are singular ones."""
     rows, estimate = fits.model.components, fits.estimate
     assert fits.is_singular.any()
-    values, jacobian = varcomp.sd_scale(estimate.psi, rows)
-    se = varcomp.delta_se(jacobian, estimate.cov_psi)
+    values, jacobian = sd_scale(estimate.psi, rows)
+    se = delta_se(jacobian, estimate.cov_psi)
     assert np.isnan(se).any()
     assert np.isfinite(se).any()
     for k in range(len(fits)):
-        one, own = varcomp.sd_scale(estimate.psi[k], rows)
+        one, own = sd_scale(estimate.psi[k], rows)
         assert_allclose(values[k], one, rtol=1e-14)
-        assert_allclose(se[k], varcomp.delta_se(own, estimate.cov_psi[k]), rtol=1e-12)
+        assert_allclose(se[k], delta_se(own, estimate.cov_psi[k]), rtol=1e-12)
 
 
 def test_delta_se_is_a_quadratic_form_that_skips_unused_missing_entries():
@@ -113,7 +113,7 @@ def test_delta_se_is_a_quadratic_form_that_skips_unused_missing_entries():
     cov[1, 2], cov[1, :, 2] = np.nan, np.nan
     jacobian = rng.normal(size=(4, 2, 3))
     jacobian[:, 0, 2] = 0.0
-    se = varcomp.delta_se(jacobian, cov)
+    se = delta_se(jacobian, cov)
     for k in range(4):
         row = jacobian[k, 0, :2]
         assert_allclose(se[k, 0], np.sqrt(row @ cov[k, :2, :2] @ row), rtol=1e-13)
@@ -121,7 +121,7 @@ def test_delta_se_is_a_quadratic_form_that_skips_unused_missing_entries():
 
 
 def test_sdcor_and_icc(fits, good):
-    assert list(fits.sdcor) == varcomp.names(fits.model.components)
+    assert list(fits.sdcor) == component_names(fits.model.components)
     for name in good:
         single = fits[name]
         assert_allclose(fits.sdcor.loc[name], single.varcorr()["sdcor"], rtol=1e-14)

@@ -9,6 +9,7 @@ from r_models import listed, r_name
 from test_references import FOLDER, MODELS, fitted_model
 
 import lmmjax as lj
+from lmmjax.postestimation.fixed_tests import adjusted_at, natural_at
 
 # lmerTest differences numerically; pbkrtest takes lme4's optimum
 SATTERTHWAITE, EXACT = 1e-4, 1e-5
@@ -44,8 +45,8 @@ def test_kenward_roger(name):
     # t may be a rounding error of zero
     assert_allclose(table["t"], listed(ref["kr_t"]), rtol=EXACT, atol=1e-7)
     fit, vcov = fitted_model(name), np.array(MODELS[name]["kr_vcov"]["values"])
-    outward = fit._natural[0].outward
-    adjusted = outward @ fit._adjusted.cov_beta @ outward.T
+    outward = natural_at(fit.fitted)[0].outward
+    adjusted = outward @ adjusted_at(fit.fitted).cov_beta @ outward.T
     assert_allclose(adjusted.ravel(), vcov.ravel(), rtol=EXACT, atol=EXACT * np.diag(adjusted).min())
 
 
