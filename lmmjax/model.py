@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,10 +12,11 @@ from lmmjax.core import Problem
 from lmmjax.fitted import Component, Fitted, ModelData, fit_many, fit_one, model_data
 from lmmjax.formula import array_frame, model_frame
 from lmmjax.postestimation.moments import moments
-from lmmjax.postestimation.resample import simulate
 from lmmjax.reports.structure import StructureReport, structure_report
 from lmmjax.results import BatchFit, Fit, Moments
-from lmmjax.stream import Streamed, stream_batch
+
+if TYPE_CHECKING:
+    from lmmjax.stream import Streamed
 
 
 def lmm(
@@ -186,10 +187,14 @@ class Model:
 
         Sources, columns and options are those of `lmmjax.stream.stream_batch`.
         """
+        from lmmjax.stream import stream_batch
+
         return stream_batch(self.data, source, out, **options)
 
     def simulate(self, key: Array, mean: np.ndarray, psi: np.ndarray, draws: int) -> np.ndarray:
         """Responses (n, draws) with fixed part mean (n,) and natural covariance parameters ψ (m + 1,)."""
+        from lmmjax.postestimation.resample import simulate
+
         return simulate(self.data, key, mean, psi, draws)
 
     def _wrap(self, fitted: Fitted) -> Fit:

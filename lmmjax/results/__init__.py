@@ -4,7 +4,5 @@ from lmmjax.results.batch import BatchFit
 from lmmjax.results.compare import compare
 from lmmjax.results.fit import Fit
 from lmmjax.results.moments import Moments
-from lmmjax.results.posterior import Posterior
-from lmmjax.results.resample import Bootstrap, Permutation
 
-__all__ = ["BatchFit", "Bootstrap", "Fit", "Moments", "Permutation", "Posterior", "compare"]
+__all__ = ["BatchFit", "Fit", "Moments", "compare"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,18 +18,20 @@ from lmmjax.fitted import (
     scaled_residuals,
 )
 from lmmjax.postestimation import modes
-from lmmjax.postestimation.influence import Influence, influence
 from lmmjax.postestimation.predict import predict_new
-from lmmjax.postestimation.resample import simulate
-from lmmjax.postestimation.sensitivity import Sensitivity, sensitivity
 from lmmjax.postestimation.varcorr import varcorr_table
 from lmmjax.reports import frames
 from lmmjax.reports.summary import Summary, summarise
 from lmmjax.results.fixed_tests import FixedTests
 from lmmjax.results.intervals import Intervals
-from lmmjax.results.posterior import Posterior, posterior
 from lmmjax.results.random_tests import RandomTests
-from lmmjax.results.resample import Permutation, permutation
+
+# what few fits are asked for is imported when it is
+if TYPE_CHECKING:
+    from lmmjax.postestimation.influence import Influence
+    from lmmjax.postestimation.sensitivity import Sensitivity
+    from lmmjax.results.posterior import Posterior
+    from lmmjax.results.resample import Permutation
 
 
 class Fit(FixedTests, Intervals, RandomTests):
@@ -237,11 +239,15 @@ class Fit(FixedTests, Intervals, RandomTests):
         ----------
         key : `jax.random` key.
         """
+        from lmmjax.postestimation.resample import simulate
+
         draws = simulate(self.fitted.data, key, self.fitted.population, self.estimate.psi, n)
         return pd.DataFrame(draws, index=self.fitted.data.frame.index)
 
     def influence(self, group: str | None = None) -> Influence:
         """Refits without each level of a grouping factor: estimates, Cook's distance, DFBETAS."""
+        from lmmjax.postestimation.influence import influence
+
         return influence(self.fitted, group)
 
     def sensitivity(self, fun: Callable | None = None) -> Sensitivity:
@@ -251,10 +257,14 @@ class Fit(FixedTests, Intervals, RandomTests):
         ----------
         fun : of which parameters, as in `delta`; by default all of them.
         """
+        from lmmjax.postestimation.sensitivity import sensitivity
+
         return sensitivity(self.fitted, fun)
 
     def permutation(self, key: Any, term: str, n: int = 1000) -> Permutation:
         """Permutation test of a fixed term (Freedman-Lane on whitened residuals)."""
+        from lmmjax.results.resample import permutation
+
         return permutation(self.model, self.fitted, key, term, n)
 
     def posterior(self, key: Any, priors: dict[str, Any] | None = None, **options: Any) -> Posterior:
@@ -275,6 +285,8 @@ class Fit(FixedTests, Intervals, RandomTests):
         ------
         ValueError : names the prior or the option that is wrong. ImportError : a package is missing.
         """
+        from lmmjax.results.posterior import posterior
+
         return posterior(self, key, priors, **options)
 
     # --- reports -------------------------------------------------------------------------------------

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import pandas as pd
 
 from lmmjax.fitted import Fitted, ModelView, require_choice, require_level
 from lmmjax.postestimation import functions, profiles
-from lmmjax.postestimation.influence import leave_out
 from lmmjax.postestimation.intervals import wald_limits
-from lmmjax.results.resample import Bootstrap, bootstrap
+
+if TYPE_CHECKING:
+    from lmmjax.results.resample import Bootstrap
 
 METHODS = ("wald", "profile", "boot")
 
@@ -60,6 +61,8 @@ class Intervals:
         if method == "profile":
             return profiles.profile_limits(self.fitted, names, level, criterion)
         boot = self.bootstrap(jax.random.key(0) if key is None else key, n)
+        from lmmjax.postestimation.influence import leave_out
+
         without = leave_out(self.fitted, list(boot.original.index)) if kind == "bca" else None
         return boot.conf_int(level, kind, without).loc[names]
 
@@ -102,6 +105,8 @@ class Intervals:
 
     def bootstrap(self, key: Any, n: int = 1000, statistic: Callable | None = None) -> Bootstrap:
         """Parametric bootstrap: n simulated responses refitted as one batch, see `Bootstrap`."""
+        from lmmjax.results.resample import bootstrap
+
         return bootstrap(self.model, self.fitted, key, n, statistic)
 
     def delta(self, fun: Callable, level: float = 0.95) -> pd.DataFrame:
