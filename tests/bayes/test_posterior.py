@@ -32,7 +32,9 @@ from lmmjax.bayes.target import log_marginal
 from lmmjax.covariance import family
 from lmmjax.datasets import load
 from lmmjax.design import Structure, TermStructure
+from lmmjax.postestimation.arviz_bridge import data_of
 from lmmjax.postestimation.posterior import effect_draws
+from lmmjax.postestimation.prior_sensitivity import smooth
 from lmmjax.postestimation.priors import named_priors
 
 with warnings.catch_warnings():
@@ -157,6 +159,13 @@ def test_reweighting_with_the_same_priors_changes_nothing(pulp_draws):
     np.testing.assert_allclose(same.table["mean"], summary["mean"])
     # quantiles of a step function
     np.testing.assert_allclose(same.table["upper"], summary["upper"], atol=0.02)
+
+
+def test_weights_without_a_tail_stay():
+    log_weights = np.where(np.arange(900) % 3 == 0, -np.inf, 0.0)
+    weights, k = smooth(log_weights)
+    assert k == np.inf
+    np.testing.assert_allclose(weights, np.exp(log_weights) / 600)
 
 
 # --- two samplers --------------------------------------------------------------------------------------
@@ -391,12 +400,24 @@ def test_inference_data(sleepstudy_draws):
     post = sleepstudy_draws["nuts"]
     data = post.to_arviz(posterior_predictive=jax.random.key(8), log_likelihood=True)
     groups = {"posterior", "sample_stats", "observed_data", "posterior_predictive", "log_likelihood"}
-    assert set(data.groups()) == groups
+    assert set(data) == groups
     assert data.posterior["Days | Subject"].dims[2:] == ("Subject", "Days | Subject columns")
     assert data.posterior["beta"].coords["coefficient"].to_numpy().tolist() == ["Intercept", "Days"]
     assert data.log_likelihood["Reaction"].shape == (4, 1000, 180)
     table = arviz.summary(post.idata, var_names=["beta", "sigma"], round_to="none")
     np.testing.assert_allclose(table["mean"], post.summary().loc[["Intercept", "Days", "sigma"], "mean"])
+
+
+def test_names_with_a_slash():
+    """ArviZ 1 keeps them in a tree, whose paths have slashes."""
+    name = "I(Days / 2) | Subject"
+    draws = {name: np.zeros((2, 5, 3))}
+    data = data_of({"posterior": draws, "sample_stats": {}}, {"a/b": ["x/y", "v", "w"]}, {name: ["a/b"]})
+    assert set(data) == {"posterior"}
+    (variable,) = data.posterior.data_vars.values()
+    assert variable.name.replace("÷", "/") == name
+    (labels,) = (variable.coords[dim] for dim in variable.dims[2:])
+    assert labels.to_numpy().tolist() == ["x/y", "v", "w"]
 
 
 # --- bad input -------------------------------------------------------------------------------------------

@@ -238,7 +238,7 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_random_effects_equal_those_of_each_fit(name, data, monkeypatch):
     """Computed in chunks, the last one padded."""
-    monkeypatch.setattr("lmmjax.batch_reports.CHUNK", 1800)
+    monkeypatch.setattr("lmmjax.postestimation.batch_modes.CHUNK", 1800)
     formula, options = MODELS[name]
     y = simulated(data, np.random.default_rng(5), 5)
     fits = lj.lmm(formula, data, **options).fit_batch(y)

@@ -1,0 +1,51 @@
+"""The public names: what users write. A name is added here on purpose; none goes without a deprecation."""
+
+import pytest
+
+import lmmjax as lj
+
+NAMES = {
+    "lmmjax": """
+        AR1 ARMA BatchFit CAR1 CompoundSymmetry Estimate Exponential Fit Gaussian KnownVariance
+        Matern32 Matern52 Model Moments Problem Status Symmetric Toeplitz Unstructured VarExp
+        VarIdent VarPower __version__ compare conditional_modes enable_compilation_cache estimate
+        gram lmm loglik predict problem_from_arrays profiled_deviance response_axes
+        restricted_loglik
+    """,
+    "Fit": """
+        aic aicc anova augment bic bootstrap bse coef coef_table cond_var conf_int contour converged
+        cov_params delta deviance fittedvalues glance grad_norm icc influence is_singular llf lrt
+        n_iter n_params nobs normalized_resid params permutation posterior predict profile pvalues
+        r2 random_effects ranef ranova refit resid rlrt scale scaled_resid sensitivity sigma
+        simulate status summary test theta tidy tvalues varcorr
+    """,
+    "BatchFit": """
+        bse by_reml conf_int contrast converged delta deviance df icc is_singular llf params pvalues
+        r2 random_effects sdcor sigma status t_tests tidy top tvalues varcorr varcorr_se
+    """,
+    "Model": """
+        components expanded fit fit_batch fit_response formula from_arrays moments problem simulate
+        stream_batch structure subset
+    """,
+    "Moments": """
+        bse params varcorr
+    """,
+}
+
+
+def public(owner):
+    return sorted(name for name in dir(owner) if not name.startswith("_"))
+
+
+@pytest.mark.parametrize("owner", NAMES)
+def test_names(owner):
+    found = sorted(lj.__all__) if owner == "lmmjax" else public(getattr(lj, owner))
+    assert found == NAMES[owner].split()
+
+
+def test_attributes_of_instances(fit, sleepstudy):
+    """Set when an object is made, so that no class lists them."""
+    batch = fit.model.fit_batch(sleepstudy[["Reaction"]])
+    assert set(vars(fit)) == {"model", "fitted", "y", "estimate", "reml", "response"}
+    assert set(vars(fit.model)) == {"data", "frame", "design", "maker"}
+    assert {"model", "fitted", "names", "estimate", "reml"} <= set(vars(batch))
