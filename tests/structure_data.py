@@ -244,3 +244,11 @@ def random_theta(rng, d):
     """Working values (m,) of moderate parameters: matrices that are well conditioned."""
     positive = np.array([p.kind == "positive" for p in d.structure.parameters])
     return rng.uniform(-0.6, 0.6, len(positive)) + np.where(positive, 0.8, 0.05)
+
+
+VARIANCE_CASES = {
+    "VarIdent": (lj.VarIdent("a"),),
+    "VarPower": (lj.VarPower("v"),),
+    "VarExp": (lj.VarExp("v"),),
+    "VarIdent * VarExp": (lj.VarIdent("a"), lj.VarExp("v")),
+}

@@ -151,3 +151,10 @@ def test_every_folder_says_what_it_is_for(folder):
 def test_no_folder_without_an_init():
     bare = {path.parent for path in ROOT.rglob("*.py")} - {path.parent for path in ROOT.rglob("__init__.py")}
     assert not bare
+
+
+def test_tests_stand_in_the_rooms_they_test():
+    """Numbers of other packages, and what the whole package does, apart."""
+    tests = {path.parent.name for path in Path(__file__).parent.glob("*/test_*.py")}
+    rooms = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
+    assert tests - {"reference"} == rooms

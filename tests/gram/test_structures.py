@@ -1,4 +1,4 @@
-"""Covariance structures of residuals and random effects: every family against explicit matrices."""
+"""Structures below a backend: every family of residuals and random effects against explicit matrices."""
 
 import functools
 
@@ -6,26 +6,17 @@ import jax
 import numpy as np
 import pytest
 import structure_data as explicit
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from structure_data import CASES
+from structure_data import CASES, VARIANCE_CASES
 
 import lmmjax as lj
 from lmmjax.arrays import quick_jit
 from lmmjax.core import ProblemMaker
 from lmmjax.core.estimate import no_pivoting, objective
 from lmmjax.covariance import FAMILIES, family
-from lmmjax.residual import CORRELATIONS, VARIANCES
 
 INTERCEPTS = ((family("us"), 1),)
 VISITS = 5
-VARIANCE_CASES = {
-    "VarIdent": (lj.VarIdent("a"),),
-    "VarPower": (lj.VarPower("v"),),
-    "VarExp": (lj.VarExp("v"),),
-    "VarIdent * VarExp": (lj.VarIdent("a"), lj.VarExp("v")),
-}
 
 
 @functools.cache
@@ -89,11 +80,6 @@ class Case:
         return explicit.hessian(self.design, self.y, self.theta, self.reml)
 
 
-def test_every_residual_family_has_a_case():
-    assert {c.name for c in CASES.values()} == set(CORRELATIONS)
-    assert {v.name for variances in VARIANCE_CASES.values() for v in variances} == set(VARIANCES)
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_correlation_within_random_groups(name, x64):
     """With weights, a variance function, and groups of the residuals finer than those of the random term;
@@ -142,47 +128,3 @@ def test_random_family_with_residual_structure(name, x64):
     case = Case(d, 1)
     assert type(case.problem().shared).__name__ == "DenseProducts"
     case.check_optimised()
-
-
-# --- working values and natural parameters ------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", CASES)
-@given(seed=st.integers(0, 10**6))
-def test_working_values_and_back(name, seed):
-    with jax.enable_x64(True):
-        rng = np.random.default_rng(seed)
-        d = explicit.design(
-            rng, CASES[name], VARIANCE_CASES["VarIdent * VarExp"], sizes=(4, 4), visits=VISITS
-        )
-        structure = d.structure
-        r = np.asarray(structure.decode(rng.uniform(-1.4, 1.4, structure.n_params)))
-        if name in ("Unstructured", "Symmetric"):
-            factor = np.tril(rng.normal(size=(VISITS, VISITS + 3)))
-            matrix = factor @ factor.T + 0.1 * np.eye(VISITS)
-            sd = np.sqrt(np.diag(matrix))
-            below = np.triu_indices(VISITS, 1)
-            matrix = matrix / matrix[0, 0] if name == "Unstructured" else matrix / sd[:, None] / sd
-            own = np.concatenate([np.diag(matrix)[1:] if name == "Unstructured" else [], matrix[below]])
-            r = np.concatenate([own, r[len(own) :]])
-        theta = structure.encode(r)
-        # the angle of a correlation near 1 is known to the root of its rounding error
-        assert_allclose(structure.decode(theta), r, rtol=1e-11, atol=1e-13)
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-@given(seed=st.integers(0, 10**6))
-def test_working_values_of_random_terms_and_back(name, seed):
-    with jax.enable_x64(True):
-        rng = np.random.default_rng(seed)
-        own = family(name)
-        factor = rng.normal(size=(3, 3))
-        near = own.natural(factor @ factor.T)
-        if name in ("cs", "homcs", "ar1", "hetar1", "toep", "homtoep"):
-            # a matrix near one of the family may have no parameters in it
-            near = own.decode(rng.uniform(-1.4, 1.4, own.n_params(3)), 3)
-        a = own.decode(own.encode(near, 3), 3)
-        # signs of loadings are not determined
-        assert_allclose(own.matrix(a, 3), own.matrix(near, 3), rtol=1e-9, atol=1e-11)
-        assert_allclose(own.decode(own.encode(a, 3), 3), a, rtol=1e-9, atol=1e-11)
-        assert_allclose(own.matrix(a, 3), explicit.random_matrix(name, np.asarray(a), 3), atol=1e-13)
