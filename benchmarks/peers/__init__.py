@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.spec import Workload
+from benchmarks.harness.spec import Comparison
 
 HERE = Path(__file__).parent
 
@@ -23,18 +23,18 @@ class Peer:
     one_group: bool = False
     weights: bool = False
 
-    def can_fit(self, workload: Workload) -> bool:
+    def can_fit(self, workload: Comparison) -> bool:
         """Whether the package has this model at all."""
         return not self.cannot(workload)
 
-    def cannot(self, workload: Workload) -> str:
+    def cannot(self, workload: Comparison) -> str:
         """What of the model it lacks, if anything."""
         if self.one_group and len(workload.model.terms) > 1:
             return "one grouping factor only"
         return "" if self.weights or not workload.weighted else "no weights by response"
 
     def command(
-        self, interpreter: str, mode: str, workload: Workload, folder: Path, **more: object
+        self, interpreter: str, mode: str, workload: Comparison, folder: Path, **more: object
     ) -> list[str]:
         """The command line of one measurement: `script mode=… data=… formula=…`, all `key=value`."""
         model = workload.model

@@ -15,7 +15,7 @@ import pandas as pd
 import scipy.linalg
 import scipy.optimize
 
-from benchmarks.spec import Model
+from benchmarks.harness.spec import Model
 
 ABSOLUTE, RELATIVE = 1e-6, 1e-9
 
@@ -105,15 +105,24 @@ class Response:
         cov = np.asarray(list(cov), dtype=float)
         if not (np.isfinite(cov).all() and np.isfinite(sigma2) and sigma2 > 0):
             return np.nan
-        factors, start = [], 0
-        for q in self.judge.widths:
-            size = q * (q + 1) // 2
-            d = np.zeros((q, q))
-            d[np.tril_indices(q)] = cov[start : start + size] / sigma2
+        factors = []
+        for d in self.unpack(cov / sigma2):
             values, vectors = np.linalg.eigh(d + np.tril(d, -1).T)
             factors.append(vectors * np.sqrt(np.maximum(values, 0.0)))
-            start += size
         return self.criterion(factors)
+
+    def gap(self, cov: np.ndarray, sigma2: float, reported: float) -> float:
+        """How far an estimate is from the optimum, or its `reported` criterion from its own, in tolerances.
+
+        The optimum is the lowest found from the estimate and from the starts that need no data.
+        """
+        found = self.at_estimate(cov, sigma2)
+        near = [
+            np.linalg.cholesky(d + np.tril(d, -1).T + 1e-10 * np.eye(len(d)))[np.tril_indices(len(d))]
+            for d in self.unpack(np.asarray(cov) / sigma2)
+        ]
+        best = min(self.best([np.concatenate(near), *self.starts()]), found)
+        return float(max(found - best, abs(reported - found)) / tolerance(np.asarray(best)))
 
     def best(self, starts: Iterable[np.ndarray]) -> float:
         """The lowest criterion found from `starts` (θ, the relative factors' lower triangles)."""
@@ -132,7 +141,7 @@ class Response:
         return min(lowest, float(polish.fun))
 
     def unpack(self, theta: np.ndarray) -> list[np.ndarray]:
-        """θ → the lower-triangular Λ of every term, by row."""
+        """θ → the lower-triangular Λ of every term, by row; covariances → their lower triangles."""
         factors, start = [], 0
         for q in self.judge.widths:
             size = q * (q + 1) // 2

@@ -1,8 +1,8 @@
-"""What a workload is: a model, data made from a fixed seed, and the goal it is held to."""
+"""A model, the data it is fitted to, and what is compared in fitting it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,8 +50,8 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Workload:
-    """One workload in one variant.
+class Comparison:
+    """One model, fitted by lmmjax and by every peer that has it.
 
     `kind` is "batch" (many responses on one design, timed together) or "single" (one model from a fresh
     process, then refits in a warm one). `generate(T)` makes the data of T responses, the same on every
@@ -68,41 +68,9 @@ class Workload:
     responses: int
     small: int
     checked: int
-    variant: str = ""
     weighted: bool = False
 
-    @property
-    def name(self) -> str:
-        """`W2-balanced`: the id and, where there are several, the variant."""
-        return f"{self.id}-{self.variant}" if self.variant else self.id
 
-    def checked_index(self, responses: int) -> np.ndarray:
-        """Positions of the judged responses among `responses`."""
-        return np.unique(np.linspace(0, responses - 1, min(self.checked, responses)).astype(int))
-
-
-_REGISTRY: dict[str, Workload] = {}
-
-
-def register(workload: Workload) -> Workload:
-    """Make a workload known to the command line; called where the workload is defined."""
-    if workload.name in _REGISTRY:
-        raise ValueError(f"workload {workload.name} is registered twice")
-    _REGISTRY[workload.name] = workload
-    return workload
-
-
-def workloads() -> tuple[Workload, ...]:
-    """All workloads, in the order in which they were registered."""
-    return tuple(_REGISTRY.values())
-
-
-def select(names: Iterable[str]) -> tuple[Workload, ...]:
-    """Workloads by name; an id such as `W2` selects all of its variants."""
-    chosen: list[Workload] = []
-    for name in names:
-        found = [w for w in _REGISTRY.values() if name.lower() in (w.name.lower(), w.id.lower())]
-        if not found:
-            raise ValueError(f"no workload {name!r}; there are {', '.join(_REGISTRY)}")
-        chosen += [w for w in found if w not in chosen]
-    return tuple(chosen)
+def spread(count: int, most: int) -> np.ndarray:
+    """At most `most` evenly spread positions among `count`, first and last included."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int))

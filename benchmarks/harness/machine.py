@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = ("lmmjax", "jax", "jaxlib", "numpy", "scipy", "pandas", "formulaic")
+WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
-def describe(cores: int, threads: int) -> dict[str, object]:
-    """Date, processor, memory, Python and package versions; the device is told by the lmmjax process."""
+def describe(cores: int, threads: int, device: str) -> dict[str, object]:
+    """Date, kind, processor, memory, Python and package versions; `device` is JAX's, as `device` tells it."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "kind": kind(cores, device),
+        "device": device,
         "system": platform.platform(terse=True),
         "cpu": _cpu(),
         "cores_used": cores,
@@ -26,6 +30,23 @@ def describe(cores: int, threads: int) -> dict[str, object]:
         "packages": {name: _version(name) for name in PACKAGES},
         "commit": _commit(),
     }
+
+
+def device() -> dict[str, str]:
+    """What JAX computes on, `cpu: cpu` or `gpu: NVIDIA …`; JAX then holds it until the process ends."""
+    import jax
+
+    first = jax.devices()[0]
+    return {"device": f"{first.platform}: {first.device_kind}"}
+
+
+def kind(cores: int, device: str) -> str:
+    """The folder of results: `two-cores`, or the name of the GPU such as `nvidia-h100-80gb-hbm3`."""
+    platform_, _, name = device.partition(": ")
+    if platform_ not in ("cpu", ""):
+        return re.sub(r"[^a-z0-9]+", "-", (name or platform_).lower()).strip("-")
+    word = WORDS[cores - 1] if cores <= len(WORDS) else str(cores)
+    return f"{word}-core{'s' if cores > 1 else ''}"
 
 
 def _cpu() -> str:

@@ -1,31 +1,29 @@
 """Coverage of 95 % intervals and size of 5 % tests, by simulation from small unbalanced designs.
 
-    python -m benchmarks.coverage [--small] [--json FILE]
-
 Designs have 12 groups of 3 to 9 observations, or four such dozens; a factor `arm` of three levels varies
 between groups and a covariate `x` within them; random intercepts, or random intercepts and slopes. Responses
 are simulated with known parameters and fitted by REML as one batch. Wald intervals, t intervals, t tests and
-F tests are those of all responses; profile and bootstrap intervals those of the first. Tables are Markdown.
+F tests are those of all responses; profile and bootstrap intervals those of the first.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-import lmmjax as lj
-from benchmarks.machine import describe
-from lmmjax.fit_intervals import leave_out
+from benchmarks.harness.isolated import isolated
+from benchmarks.harness.text import markdown
+from benchmarks.harness.workload import Options, Record, Workload, register
+
+if TYPE_CHECKING:
+    import lmmjax as lj
 
 LEVEL = 0.95
 SIZES = [3, 4, 5, 6, 7, 8, 9, 3, 5, 6, 8, 9]
@@ -92,7 +90,7 @@ class Case:
 
 
 @dataclass
-class Row:
+class Rate:
     """`rate` is a percentage of the `count` data sets that have a result: coverage, or rejections.
 
     `error` is its Monte Carlo standard error; `missing` the percentage of data sets without a result.
@@ -108,21 +106,21 @@ class Row:
     missing: float
 
 
-def row(case: Case, kind: str, method: str, parameter: str, hits: np.ndarray, known: np.ndarray) -> Row:
-    """The row of booleans (T,), `known` those that count."""
+def rate(case: Case, kind: str, method: str, parameter: str, hits: np.ndarray, known: np.ndarray) -> Rate:
+    """The rate of booleans (T,), `known` those that count."""
     count = int(known.sum())
     share = float(np.mean(hits[known])) if count else np.nan
     error = np.sqrt(share * (1 - share) / max(count, 1))
-    return Row(case.name, kind, method, parameter, 100 * share, 100 * error, count, 100 * (1 - known.mean()))
+    return Rate(case.name, kind, method, parameter, 100 * share, 100 * error, count, 100 * (1 - known.mean()))
 
 
-def intervals(case: Case, method: str, limits: dict[str, np.ndarray]) -> Iterator[Row]:
+def intervals(case: Case, method: str, limits: dict[str, np.ndarray]) -> Iterator[Rate]:
     """Coverage of limits (T, 2) by parameter."""
     for name, ends in limits.items():
         low, high = ends.T
         truth = case.truth[name]
         known = ~(np.isnan(low) | np.isnan(high))
-        yield row(case, "coverage", method, name, (low <= truth) & (truth <= high), known)
+        yield rate(case, "coverage", method, name, (low <= truth) & (truth <= high), known)
 
 
 def stacked(frames: list[pd.DataFrame], names: list[str]) -> dict[str, np.ndarray]:
@@ -130,7 +128,7 @@ def stacked(frames: list[pd.DataFrame], names: list[str]) -> dict[str, np.ndarra
     return {name: np.stack([frame.loc[name].to_numpy(float) for frame in frames]) for name in names}
 
 
-def from_batch(case: Case, fits: lj.BatchFit) -> Iterator[Row]:
+def from_batch(case: Case, fits: lj.BatchFit) -> Iterator[Rate]:
     """Wald and t intervals, t tests of one coefficient."""
     everything = fits.conf_int(LEVEL, "all")
     components = [name for name in case.truth if name not in FIXED]
@@ -143,10 +141,10 @@ def from_batch(case: Case, fits: lj.BatchFit) -> Iterator[Row]:
         for name, columns in HYPOTHESES.items():
             if len(columns) == 1:
                 p = table["p"][:, FIXED.index(columns[0])]
-                yield row(case, "size", method, name, p < 1 - LEVEL, ~np.isnan(p))
+                yield rate(case, "size", method, name, p < 1 - LEVEL, ~np.isnan(p))
 
 
-def f_tests(case: Case, fits: lj.BatchFit) -> Iterator[Row]:
+def f_tests(case: Case, fits: lj.BatchFit) -> Iterator[Rate]:
     """F tests with two numerator degrees of freedom."""
     several = {name: columns for name, columns in HYPOTHESES.items() if len(columns) > 1}
     rows = [np.eye(len(FIXED))[[FIXED.index(c) for c in columns]] for columns in several.values()]
@@ -158,18 +156,22 @@ def f_tests(case: Case, fits: lj.BatchFit) -> Iterator[Row]:
     )
     for i, method in enumerate(DDF):
         for j, name in enumerate(several):
-            yield row(case, "size", method, name, p[:, i, j] < 1 - LEVEL, ~np.isnan(p[:, i, j]))
+            yield rate(case, "size", method, name, p[:, i, j] < 1 - LEVEL, ~np.isnan(p[:, i, j]))
 
 
-def profiles(case: Case, fits: lj.BatchFit, count: int) -> Iterator[Row]:
+def profiles(case: Case, fits: lj.BatchFit, count: int) -> Iterator[Rate]:
     """Intervals from the profile likelihood, and for variance components from the restricted one."""
     for criterion, names in (("ml", list(case.truth)), ("reml", [n for n in case.truth if n not in FIXED])):
         frames = [fits[k].conf_int("profile", LEVEL, "all", criterion=criterion) for k in fits.names[:count]]
         yield from intervals(case, f"profile {criterion.upper()}", stacked(frames, names))
 
 
-def bootstraps(case: Case, fits: lj.BatchFit, counts: Counts) -> Iterator[Row]:
+def bootstraps(case: Case, fits: lj.BatchFit, counts: Counts) -> Iterator[Rate]:
     """Three kinds of interval from one parametric bootstrap of every data set."""
+    import jax
+
+    from lmmjax.fit_intervals import leave_out
+
     frames: dict[str, list[pd.DataFrame]] = {"percentile": [], "basic": [], "bca": []}
     for number, k in enumerate(fits.names[: counts.resampled]):
         boot = fits[k].bootstrap(jax.random.key(number), counts.replicates)
@@ -180,83 +182,87 @@ def bootstraps(case: Case, fits: lj.BatchFit, counts: Counts) -> Iterator[Row]:
         yield from intervals(case, f"boot {kind}", stacked(made, list(case.truth)))
 
 
-def measure(case: Case, counts: Counts) -> tuple[list[Row], dict[str, object]]:
-    """All rows of a case, and what is to be known about its fits."""
+def measure(dozens: int, slopes: bool, counts: dict[str, int]) -> Record:
+    """All rates of a case, and what is to be known about its fits."""
+    import lmmjax as lj
+
+    case, many = Case(dozens, slopes), Counts(**counts)
+    begin = time.perf_counter()
     design = case.design()
-    fits = lj.lmm(case.formula, design).fit_batch(case.responses(design, counts.fitted))
-    about = {
+    fits = lj.lmm(case.formula, design).fit_batch(case.responses(design, many.fitted))
+    with warnings.catch_warnings():
+        # replicates that could not be fitted
+        warnings.simplefilter("ignore", UserWarning)
+        rates = [
+            *from_batch(case, fits),
+            *f_tests(case, fits),
+            *profiles(case, fits, many.profiled),
+            *bootstraps(case, fits, many),
+        ]
+    return {
         "case": case.name,
         "rows": len(design),
         "converged": float(fits.converged.mean()),
         "singular": float(fits.is_singular.mean()),
+        "rates": [asdict(rate) for rate in rates],
+        "seconds": time.perf_counter() - begin,
     }
-    rows = [*from_batch(case, fits), *f_tests(case, fits), *profiles(case, fits, counts.profiled)]
-    return rows + list(bootstraps(case, fits, counts)), about
 
 
-def table(rows: list[Row], kind: str, methods: list[str], parameters: list[str]) -> str:
-    """Markdown: parameters × methods; in brackets the percentage of data sets without an interval."""
-    at = {(r.parameter, r.method): r for r in rows if r.kind == kind}
-    used = [m for m in methods if any((p, m) in at for p in parameters)]
-    counts = [max(at[p, m].count for p in parameters if (p, m) in at) for m in used]
-    lines = [
-        "| | " + " | ".join(f"{m} ({c:,})" for m, c in zip(used, counts, strict=True)) + " |",
-        "|---" * (len(used) + 1) + "|",
-    ]
-    for parameter in parameters:
-        cells = [_cell(at.get((parameter, m))) for m in used]
-        label = parameter.replace("|", "\\|")
-        lines.append(f"| `{label}` | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def run(options: Options) -> Iterator[Record]:
+    counts = asdict(Counts(200, 10, 5, 99) if options.small else Counts())
+    for dozens in (1, 4):
+        for slopes in (False, True):
+            options.say(f"coverage: {Case(dozens, slopes).name}")
+            facts = {"dozens": dozens, "slopes": slopes, "counts": counts}
+            yield facts | isolated(measure, timeout=options.timeout, **facts)
 
 
-def _cell(entry: Row | None) -> str:
-    if entry is None:
-        return ""
-    missing = f" [{entry.missing:.0f} % none]" if entry.missing >= 0.5 else ""
-    return f"{entry.rate:.1f} ± {entry.error:.1f}{missing}"
+def table(records: list[Record]) -> str:
+    """Three tables a case."""
+    return "\n\n".join(map(_case, records))
 
 
-def show(case: Case, rows: list[Row], about: dict[str, object]) -> str:
-    """The three tables of a case."""
-    methods = list(dict.fromkeys(r.method for r in rows))
-    components = [name for name in case.truth if name not in FIXED]
-    singular = f"{100 * float(str(about['singular'])):.1f} % of the fits are singular"
+def _case(got: Record) -> str:
+    rates = got["rates"]
+    methods = list(dict.fromkeys(r["method"] for r in rates))
+    components = [p for p in dict.fromkeys(r["parameter"] for r in rates) if p not in {*FIXED, *HYPOTHESES}]
     return "\n\n".join(
         [
-            f"### {case.name}\n\n{about['rows']} observations; {singular}.",
+            f"### {got['case']}",
+            f"{got['rows']} observations; {100 * got['singular']:.1f} % of the fits are singular.",
             "Coverage of 95 % intervals of the fixed effects, in per cent:",
-            table(rows, "coverage", methods, FIXED),
+            _rates(rates, "coverage", methods, FIXED),
             "Of standard deviations and correlations:",
-            table(rows, "coverage", methods, components),
+            _rates(rates, "coverage", methods, components),
             "True hypotheses rejected at 5 %, in per cent:",
-            table(rows, "size", list(DDF), list(HYPOTHESES)),
+            _rates(rates, "size", list(DDF), list(HYPOTHESES)),
         ]
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="a rehearsal with few data sets")
-    parser.add_argument("--json", help="write all rows to this file")
-    options = parser.parse_args()
-    counts = Counts(200, 10, 5, 99) if options.small else Counts()
-    record: dict[str, object] = {"machine": describe(cores=2, threads=2), "counts": asdict(counts)}
-    results, abouts = [], []
-    with warnings.catch_warnings():
-        # replicates that could not be fitted
-        warnings.simplefilter("ignore", UserWarning)
-        for case in (Case(dozens, slopes) for dozens in (1, 4) for slopes in (False, True)):
-            start = time.perf_counter()
-            rows, about = measure(case, counts)
-            about["seconds"] = time.perf_counter() - start
-            results += rows
-            abouts.append(about)
-            print(show(case, rows, about), end="\n\n", flush=True)
-            if options.json:
-                record |= {"cases": abouts, "rows": [asdict(r) for r in results]}
-                Path(options.json).write_text(json.dumps(record, indent=1) + "\n")
+def _rates(rates: list[Record], kind: str, methods: list[str], parameters: list[str]) -> str:
+    """Parameters × methods; in brackets the percentage of data sets without an interval."""
+    at = {(r["parameter"], r["method"]): r for r in rates if r["kind"] == kind}
+    used = [m for m in methods if any((p, m) in at for p in parameters)]
+    counts = [max(at[p, m]["count"] for p in parameters if (p, m) in at) for m in used]
+    columns = ["", *(f"{m} ({c:,})" for m, c in zip(used, counts, strict=True))]
+    return markdown(columns, [[f"`{p}`", *(_cell(at.get((p, m))) for m in used)] for p in parameters])
 
 
-if __name__ == "__main__":
-    main()
+def _cell(entry: Record | None) -> str:
+    if entry is None:
+        return ""
+    missing = f" [{entry['missing']:.0f} % none]" if entry["missing"] >= 0.5 else ""
+    return f"{entry['rate']:.1f} ± {entry['error']:.1f}{missing}"
+
+
+register(
+    Workload(
+        id="coverage",
+        title="coverage of all intervals, size of all tests, four small designs, 10,000 data sets each",
+        goal="95 % of the intervals, 5 % of the tests",
+        run=run,
+        table=table,
+    )
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from benchmarks.spec import Dataset
+from benchmarks.harness.spec import Dataset
 
 UNBALANCED = [*np.resize([6, 8, 10], 99).tolist(), 8]  # 100 groups, 800 rows
 BALANCED = [8] * 100
