@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from benchmarks.harness.processes import pin
 from benchmarks.harness.workload import Options, Record, Workload, select, workloads
 from benchmarks.peers import PEERS
 from benchmarks.workloads import discover
+
+SHARED = ("small", "responses", "peer_python", "rscript", "repeats", "budget", "timeout")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,30 +69,32 @@ def run(chosen: tuple[Workload, ...], given: argparse.Namespace, peers: tuple[st
     documents: list[dict[str, Any]] = []
     complete = True
     for workload in chosen:
-        extra = {name: getattr(given, name) for name in workload.extras}
         options = Options(
-            given.small,
-            given.responses if workload.counted else None,
-            peers,
-            given.peer_python,
-            given.rscript,
-            given.repeats,
-            given.budget,
-            given.timeout,
-            extra,
-            lambda text: print(text, file=sys.stderr, flush=True),
+            **{name: getattr(given, name) for name in SHARED},
+            peers=peers,
+            extra={name: getattr(given, name) for name in workload.extras},
+            say=lambda text: print(text, file=sys.stderr, flush=True),
         )
         records: list[Record] = []
         documents.append(results.document(workload, described, records, small=given.small))
-        for record in workload.run(options):
+        for record in measured(workload, options):
             records.append(record)
             if given.json:
                 results.save(given.json, documents)
         print(shown(workload, records, options), flush=True)
-        complete &= not any(record.get("error") for record in records)
-        if given.save:
+        failed = any(record.get("error") for record in records)
+        complete &= not failed
+        if given.save and not failed:
             results.save(results.path(workload, str(described["kind"])), documents[-1])
     return complete
+
+
+def measured(workload: Workload, options: Options) -> Iterator[Record]:
+    """The records of a workload; one with an error instead of an exception, so that others go on."""
+    try:
+        yield from workload.run(options)
+    except Exception as error:
+        yield {"error": f"{type(error).__name__}: {error}"}
 
 
 def shown(workload: Workload, records: list[Record], options: Options) -> str:
@@ -98,9 +103,8 @@ def shown(workload: Workload, records: list[Record], options: Options) -> str:
     if options.responses:
         size = f" (run with {options.responses:,} {workload.counted})"
     parts = [f"\n## {workload.id}: {workload.title}{size}", f"Goal: {workload.goal}."]
-    measured = [r for r in records if not r.get("error")]
-    if measured:
-        parts.append(workload.table(measured))
+    if good := [r for r in records if not r.get("error")]:
+        parts.append(workload.table(good))
     parts += [f"failed: {r}" for r in records if r.get("error")]
     return "\n\n".join(parts)
 
