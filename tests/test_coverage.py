@@ -1,4 +1,4 @@
-"""Intervals cover, and tests reject, as often as they say; more kinds and designs: benchmarks/coverage.py."""
+"""Intervals cover, and tests reject, as often as they say; more designs: benchmarks/workloads/coverage.py."""
 
 import numpy as np
 import pandas as pd

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.spec import Workload
+from benchmarks.harness.spec import Comparison
 
 HERE = Path(__file__).parent
 
@@ -23,21 +23,21 @@ class Peer:
     one_group: bool = False
     weights: bool = False
 
-    def can_fit(self, workload: Workload) -> bool:
+    def can_fit(self, comparison: Comparison) -> bool:
         """Whether the package has this model at all."""
-        return not self.cannot(workload)
+        return not self.cannot(comparison)
 
-    def cannot(self, workload: Workload) -> str:
+    def cannot(self, comparison: Comparison) -> str:
         """What of the model it lacks, if anything."""
-        if self.one_group and len(workload.model.terms) > 1:
+        if self.one_group and len(comparison.model.terms) > 1:
             return "one grouping factor only"
-        return "" if self.weights or not workload.weighted else "no weights by response"
+        return "" if self.weights or not comparison.weighted else "no weights by response"
 
     def command(
-        self, interpreter: str, mode: str, workload: Workload, folder: Path, **more: object
+        self, interpreter: str, mode: str, comparison: Comparison, folder: Path, **more: object
     ) -> list[str]:
         """The command line of one measurement: `script mode=… data=… formula=…`, all `key=value`."""
-        model = workload.model
+        model = comparison.model
         options: dict[str, object] = {
             "mode": mode,
             "data": folder,
@@ -46,7 +46,7 @@ class Peer:
             "response": model.response or "y",
             "reml": str(model.reml).lower(),
             "groups": ",".join(term.group for term in model.terms),
-            "weighted": str(workload.weighted).lower(),
+            "weighted": str(comparison.weighted).lower(),
             "effects": ";".join(term.effects for term in model.terms),
             **more,
         }

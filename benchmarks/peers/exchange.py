@@ -1,5 +1,7 @@
 """What the Python peer scripts share: options, the data files, timed loops and the JSON they leave.
 
+The harness uses it too, for processes of our own.
+
 Run from the interpreter of the peer, so nothing but the standard library, NumPy and pandas is used, and the
 last two only where a script has imported them anyway.
 """
@@ -7,7 +9,6 @@ last two only where a script has imported them anyway.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 import time
@@ -16,8 +17,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-OPTIONS: dict[str, str] = dict(argument.split("=", 1) for argument in sys.argv[1:])
-DATA = Path(OPTIONS["data"])
+OPTIONS: dict[str, str] = dict(argument.split("=", 1) for argument in sys.argv[1:] if "=" in argument)
+DATA = Path(OPTIONS.get("data", "."))
 
 
 def load_design():
@@ -72,13 +73,18 @@ def lower_triangle(matrix) -> list[float]:
     return [float(matrix[i][j]) for i in range(len(matrix)) for j in range(i + 1)]
 
 
-def peak_mib() -> float:
-    """Peak resident memory of this process since it began executing."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) / 1024
+def peak_mib(process: object = "self") -> float:
+    """Peak resident memory of this process since it began executing, or of the one that has a number."""
+    status = Path(f"/proc/{process}/status")
+    try:
+        lines = status.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    if process != "self":
+        return 0.0
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -98,7 +104,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 def write(result: dict[str, Any]) -> None:
     """Leave the result where the harness looks for it."""
-    Path(OPTIONS["out"]).write_text(json.dumps({"peak_mib": peak_mib(), "pid": os.getpid(), **result}))
+    Path(OPTIONS["out"]).write_text(json.dumps({"peak_mib": peak_mib(), **result}))
 
 
 def write_missing(error: ImportError) -> None:

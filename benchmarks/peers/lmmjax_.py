@@ -7,42 +7,22 @@ import exchange
 
 def estimate(fit):
     """The estimates of a single fit in the form the judge reads."""
+    from benchmarks.harness.covariances import lower_triangles
+
     return {
         "criterion": float(fit.deviance),
-        "cov": covariances(fit.varcorr()),
+        "cov": lower_triangles(fit.varcorr()),
         "sigma2": float(fit.scale),
         "beta": [float(b) for b in fit.params],
         "converged": bool(fit.converged),
     }
 
 
-def covariances(varcorr):
-    """`varcorr()` without its residual row: lower triangles by row, term after term.
-
-    The table lists variances and covariances; the order by row is put together from the names.
-    """
-    import pandas as pd
-
-    table = varcorr[varcorr["group"] != "Residual"]
-    values = []
-    for _, block in table.groupby("group", sort=False):
-        diagonal = block[block["term2"].isna()]
-        names = list(diagonal["term1"])
-        entry = {
-            frozenset((r.term1, r.term1 if pd.isna(r.term2) else r.term2)): r.vcov for r in block.itertuples()
-        }
-        values += [
-            float(entry.get(frozenset((a, b)), 0.0)) for i, a in enumerate(names) for b in names[: i + 1]
-        ]
-    return values
-
-
 def device():
     """What JAX computes on."""
-    import jax
+    from benchmarks.harness.machine import device
 
-    first = jax.devices()[0]
-    return f"{first.platform}: {first.device_kind}"
+    return device()["device"]
 
 
 def versions():

@@ -1,5 +1,10 @@
-"""The workloads, one file each; importing the file registers it."""
+"""The workloads, one file each; importing a file registers what is in it."""
 
-from benchmarks.workloads import w1, w2, w3, w9
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = ["w1", "w2", "w3", "w9"]
+
+def discover() -> None:
+    """Import every workload here. They import lmmjax and optional packages only when they run."""
+    for module in iter_modules(__path__, f"{__name__}."):
+        import_module(module.name)

@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from benchmarks.spec import Dataset, Model, Term, Workload, register
+from benchmarks.harness.runner import beside_peers
+from benchmarks.harness.spec import Comparison, Dataset, Model, Term
+from benchmarks.harness.workload import register
 
 
 def _sleepstudy(responses: int) -> Dataset:
@@ -20,18 +22,20 @@ def _sleepstudy(responses: int) -> Dataset:
     return Dataset(design, 251.405 + 10.467 * days + b[:, codes, 0] + b[:, codes, 1] * days + noise)
 
 
-W9 = register(
-    Workload(
-        id="W9",
-        title="sleepstudy, Reaction ~ Days + (Days | Subject): import, fit, summary; then warm refits",
-        varied="the response, in the refits",
-        goal="over the imports of jax, pandas, formulaic: ≤ 3 s cold, ≤ 0.7 s with a warm compilation cache; "
-        "≤ 3 ms a warm refit",
-        kind="single",
-        model=Model(response="Reaction", fixed="Days", terms=(Term("Days", "Subject"),)),
-        generate=_sleepstudy,
-        responses=50,
-        small=10,
-        checked=50,
+register(
+    beside_peers(
+        Comparison(
+            id="W9",
+            title="sleepstudy, Reaction ~ Days + (Days | Subject): import, fit, summary; then warm refits",
+            varied="the response, in the refits",
+            goal="over the imports of jax, pandas, formulaic: ≤ 3 s cold, ≤ 0.7 s with a warm compilation "
+            "cache; ≤ 3 ms a warm refit",
+            kind="single",
+            model=Model(response="Reaction", fixed="Days", terms=(Term("Days", "Subject"),)),
+            generate=_sleepstudy,
+            responses=50,
+            small=10,
+            checked=50,
+        )
     )
 )

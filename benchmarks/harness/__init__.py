@@ -1,0 +1,1 @@
+"""What workloads share: processes and their times, one judge, one table, one record."""
