@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 import lmmjax as lj
-from lmmjax.inference import many
+from lmmjax.batch import ddf as batch_ddf
 
 T = 24
 METHODS = ("satterthwaite", "kenward-roger")
@@ -58,7 +58,7 @@ def test_shared_design(data, y, formula, mapped, ddf, monkeypatch):
     fits = batch(data, y, formula)
     assert fits.is_singular.any()
     if mapped:
-        for source in (many._Shared, many._Responses):
+        for source in (batch_ddf._Shared, batch_ddf._Responses):
             monkeypatch.setattr(source, "few", 0)
     compare(fits, fits.names, ddf)
 
@@ -71,7 +71,7 @@ def test_designs_of_their_own(data, y, ddf, mapped, monkeypatch):
     holes[:, 5] = np.nan
     holes[:, :4] = y[:, :4]
     if mapped:
-        monkeypatch.setattr(many._Own, "few", 0)
+        monkeypatch.setattr(batch_ddf._Own, "few", 0)
     for options in ({}, {"weights": rng.uniform(0.5, 2.0, y.shape)}):
         fits = batch(data, holes, **options)
         # products of rows with weight zero and of the rows that are left differ by rounding

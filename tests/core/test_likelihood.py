@@ -10,6 +10,7 @@ from scipy.stats import multivariate_normal
 
 import lmmjax as lj
 from lmmjax.arrays import quick_jit
+from lmmjax.core import ProblemMaker
 from lmmjax.core.likelihood import profile
 
 # two stable evaluations of sums of 36 terms of order 1 to 100
@@ -88,7 +89,7 @@ def test_gradient_of_the_likelihood_passes_through_the_response():
     rng = np.random.default_rng(4)
     d = design(rng, "us1")
     y, theta, beta = rng.normal(size=d.n), np.array([0.7]), np.array([0.1, 0.2])
-    made = lj.problem.ProblemMaker(d, compress=False)
+    made = ProblemMaker(d, compress=False)
     gradient = jax.grad(lambda y: lj.loglik(made(y), beta, 1.3, theta))(jax.numpy.asarray(y))
     v = 1.3 * relative_covariance(d, theta)
     assert_near(gradient, -np.linalg.solve(v, y - d.x @ beta), TOL)

@@ -4,6 +4,7 @@ import functools
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -213,7 +214,7 @@ def test_several_terms():
 SHARDED = """
 import sys
 import jax, jax.numpy as jnp, numpy as np
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], sys.argv[2]]
 import test_pure_interface as t
 
 jax.config.update("jax_enable_x64", True)
@@ -223,7 +224,7 @@ x, y = (jax.device_put(a, sharding) for a in t.data(8))
 gradient = t.quick_jit(jax.vmap(jax.value_and_grad(t.loss, (0, 1))))
 value, slopes = gradient(x, y)
 assert value.sharding.is_equivalent_to(sharding, 1), value.sharding
-np.savez(sys.argv[2], value=value, x=slopes[0], y=slopes[1])
+np.savez(sys.argv[3], value=value, x=slopes[0], y=slopes[1])
 """
 
 
@@ -235,7 +236,8 @@ def test_sharding(tmp_path):
         "JAX_PLATFORMS": "cpu",
     }
     path = tmp_path / "sharded.npz"
-    command = [sys.executable, "-c", SHARDED, os.path.dirname(os.path.dirname(__file__)), str(path)]
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", SHARDED, str(here), str(here.parent), str(path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     got = np.load(path)

@@ -108,7 +108,9 @@ def test_bad_bootstraps(fit, sleepstudy):
 
 def test_bootstrap_of_every_kind_of_model(any_fit):
     boot = any_fit.bootstrap(jax.random.key(1), 3)
-    assert_allclose(boot.original, parameters(boot.fits.model.fit_batch(any_fit.y[:, None])).iloc[0], 1e-4)
+    assert_allclose(
+        boot.original, parameters(boot.fits.model.fit_batch(any_fit.y[:, None]).fitted).iloc[0], 1e-4
+    )
 
 
 # --- influence ---------------------------------------------------------------------------------------

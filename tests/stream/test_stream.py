@@ -342,7 +342,7 @@ def test_a_killed_run_resumes_and_does_nothing_twice(model, tmp_path, fitted):
     out = tmp_path / "out.parquet"
     parts = tmp_path / "out.parquet.parts"
     process = subprocess.Popen(
-        [sys.executable, "-c", SLOW.format(tests=os.path.dirname(os.path.dirname(__file__)), out=str(out))]
+        [sys.executable, "-c", SLOW.format(tests=os.path.dirname(__file__), out=str(out))]
     )
     try:
         end = time.monotonic() + 120

@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core
 
 from lmmjax.arrays.unroll.rules import apply, constant, each_element, unpack, unpacked
 
@@ -88,7 +87,8 @@ class _Interpreter:
         values.update(zip(jaxpr.invars, args, strict=True))
 
         def read(v: Any, whole: bool) -> Any:
-            if isinstance(v, core.Literal):
+            # a literal: `jax.extend.core` has the type, and imports Pallas with it
+            if hasattr(v, "val"):
                 return v.val if whole else unpack(v.val)
             if not whole:
                 values[v] = unpacked(values[v])
