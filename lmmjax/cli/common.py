@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import pandas as pd
 import typer
@@ -15,6 +15,10 @@ from lmmjax.stream import ProcessError
 BAD_INPUT, NOT_CONVERGED = 2, 1
 """Exit codes."""
 
+PANDAS = tuple(map(int, pd.__version__.split(".")[:2]))
+EXACT: dict[str, Any] = {"float_precision": "round_trip"} if PANDAS < (3, 1) else {}
+"""What makes `read_csv` read numbers to the last digit; pandas 3.1 always does, and warns of the option."""
+
 MaximumLikelihood = Annotated[bool, typer.Option("--ml", help="Maximum likelihood instead of REML.")]
 
 Weights = Annotated[str | None, typer.Option(help="Column of prior weights w: Var(ε) = σ²/w.", metavar="COL")]
@@ -23,7 +27,7 @@ Weights = Annotated[str | None, typer.Option(help="Column of prior weights w: Va
 def read_csv(path: Path) -> pd.DataFrame:
     """The table of a CSV file, or a ValueError that names it."""
     try:
-        return pd.read_csv(path)
+        return pd.read_csv(path, **EXACT)
     except ValueError as error:
         raise ValueError(f"{path} is not a CSV file: {error}") from None
 

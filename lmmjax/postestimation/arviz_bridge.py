@@ -1,4 +1,4 @@
-"""ArviZ 0.20 or later and ArviZ 1 behind the same functions of arrays: all that differs is here."""
+"""ArviZ 0.22 or later and ArviZ 1 behind the same functions of arrays: all that differs is here."""
 
 from __future__ import annotations
 
