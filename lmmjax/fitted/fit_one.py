@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from lmmjax.fitted.data import ModelData
-from lmmjax.fitted.descents import best_descent
 from lmmjax.fitted.kept import kept
 from lmmjax.fitted.mean_variance import by_mean, fit_by_mean
+from lmmjax.fitted.multistart import multistart
 from lmmjax.fitted.records import Fitted
 
 
@@ -25,7 +25,7 @@ def fit_one(data: ModelData, y: Any, reml: bool = True, **options: Any) -> Fitte
     ------
     ValueError : an unknown method, or a response or start that does not match the model or is not finite.
     """
-    fit = fit_by_mean if by_mean(data) else best_descent
+    fit = fit_by_mean if by_mean(data) else multistart
     return fit(data, y, reml, **options)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lmmjax.fitted.data import ModelData
-from lmmjax.fitted.descents import best_descent
+from lmmjax.fitted.multistart import multistart
 from lmmjax.fitted.records import Fitted
 from lmmjax.fitted.values import fitted_values
 
@@ -30,9 +30,9 @@ def fit_by_mean(data: ModelData, y: np.ndarray, reml: bool, **options: Any) -> F
     section 5.2, doi:10.1007/b98882).
     """
     plain = data.with_frame(dataclasses.replace(data.frame, residual=None))
-    values = fitted_values(best_descent(plain, y, reml))
+    values = fitted_values(multistart(plain, y, reml))
     for _ in range(MOST):
-        found = best_descent(_with_covariate(data, values), y, reml, **options)
+        found = multistart(_with_covariate(data, values), y, reml, **options)
         before, values = values, fitted_values(found)
         if np.max(np.abs(values - before)) <= SETTLED * np.max(np.abs(values)):
             return found

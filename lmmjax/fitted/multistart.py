@@ -18,7 +18,7 @@ MANY = 50
 """Groups of a factor from which on one descent is made: several optima are a matter of few groups."""
 
 
-def best_descent(
+def multistart(
     data: ModelData,
     y: Any,
     reml: bool = True,
