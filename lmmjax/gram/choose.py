@@ -8,7 +8,7 @@ from lmmjax.design import Design, ResidualDesign, Rows
 from lmmjax.gram.base import Prepared
 from lmmjax.gram.crossed.prepare import CrossedPrepared
 from lmmjax.gram.curved import CurvedPrepared
-from lmmjax.gram.dense import DensePrepared
+from lmmjax.gram.dense.prepare import DensePrepared
 from lmmjax.gram.factors import Factor, grouping_factors, nested_chain, parents
 from lmmjax.gram.grouped.expansion import MOST, expanded_columns
 from lmmjax.gram.grouped.prepare import GroupedPrepared

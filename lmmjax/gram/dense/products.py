@@ -1,4 +1,4 @@
-"""Dense backend: the explicit n × n matrix H; covers any design, and is the oracle of the others."""
+"""The explicit n × n matrix H, its Cholesky factor, and its derivatives entry by entry."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ import jax.scipy.linalg as jsl
 import numpy as np
 
 from lmmjax.arrays import Array, record, static
-from lmmjax.design import Design, Rows, Structure
-from lmmjax.gram.base import Cost, CrossProducts, Gram, GramJet, Prepared, Projection, ResponseProducts
+from lmmjax.design import Structure
+from lmmjax.gram.base import Cost, CrossProducts, Gram, GramJet, Projection, ResponseProducts
 from lmmjax.gram.whitened.patterns import Patterns
-
-LARGEST = 8000
-"""Most rows: beyond, the n × n matrices of one evaluation take gigabytes and minutes."""
 
 
 @record
@@ -133,28 +130,3 @@ class DenseResponse(ResponseProducts):
     @property
     def within(self) -> Array:
         return (self.y * self.y).sum(axis=0)
-
-
-class DensePrepared(Prepared):
-    """Rows for the dense backend."""
-
-    def __init__(self, design: Design, rows: Rows):
-        if design.n > LARGEST:
-            raise ValueError(
-                f"the dense backend would need n × n matrices for n = {design.n} rows "
-                f"({design.n**2 * 8 / 2**30:.1f} GiB each); it takes at most {LARGEST} rows: "
-                "use random terms that share one grouping factor"
-            )
-        codes = tuple(np.asarray(term.codes) for term in design.terms)
-        groups = tuple(term.n_groups for term in design.terms)
-        patterns, same, own = None, None, design.residual
-        if own is not None:
-            same = np.asarray(own.codes)[:, None] == np.asarray(own.codes)[None]
-            covariates = tuple(v[None] for v in own.covariates)
-            patterns = Patterns(own.place[None], covariates, np.ones((1, design.n), bool))
-        self.shared = DenseProducts(
-            rows.x, rows.z, codes, rows.logdet_r, design.structure, groups, patterns, same
-        )
-
-    def respond(self, residual: Array, factor: Array) -> DenseResponse:
-        return DenseResponse(residual * factor)
