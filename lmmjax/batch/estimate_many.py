@@ -17,7 +17,7 @@ import numpy as np
 from lmmjax.arrays import Array
 from lmmjax.batch.lanes import lane_count, take_lanes
 from lmmjax.batch.newton_lanes import fit_lanes
-from lmmjax.core import Estimate, Problem, ProblemMaker, estimate_jit
+from lmmjax.core import Estimate, Problem, ProblemMaker, best_of
 from lmmjax.design import take_rows
 from lmmjax.optimize import Status
 
@@ -198,9 +198,9 @@ def _one_by_one(maker: ProblemMaker, y: np.ndarray, reml: bool, max_iter: int) -
     with jax.enable_x64(True), np.errstate(all="ignore"):
         problem = maker.lanes(np.where(usable, values, 0.0), reml)
         start = np.full(problem.structure.n_params, np.nan)
+        # called as for a single fit, whose program it is
         results = [
-            jax.tree.map(np.asarray, estimate_jit(take_lanes(problem, k), start, max_iter=max_iter))
-            for k in range(values.shape[1])
+            best_of(take_lanes(problem, k), [start], max_iter=max_iter) for k in range(values.shape[1])
         ]
     result = jax.tree.map(lambda *arrays: np.stack(arrays), *results)
     return blank(result, ~usable, Status.NOT_FINITE), usable
