@@ -252,3 +252,9 @@ VARIANCE_CASES = {
     "VarExp": (lj.VarExp("v"),),
     "VarIdent * VarExp": (lj.VarIdent("a"), lj.VarExp("v")),
 }
+
+
+@functools.cache
+def differentiated():
+    """Compiled: the criterion and its gradient in reverse mode."""
+    return quick_jit(jax.value_and_grad(lj.profiled_deviance))

@@ -11,7 +11,7 @@ import structure_data as explicit
 from numpy.testing import assert_allclose
 from scipy.optimize import minimize_scalar
 from scipy.stats import chi2
-from test_structures import differentiated
+from structure_data import differentiated
 
 import lmmjax as lj
 from lmmjax.arrays import quick_jit

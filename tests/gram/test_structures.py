@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import structure_data as explicit
 from numpy.testing import assert_allclose
-from structure_data import CASES, VARIANCE_CASES
+from structure_data import CASES, VARIANCE_CASES, differentiated
 
 import lmmjax as lj
 from lmmjax.arrays import quick_jit
@@ -34,12 +34,6 @@ def optimised():
         return gram, lj.profiled_deviance(theta, problem), first @ jacobian, jacobian.T @ second @ jacobian
 
     return quick_jit(everything)
-
-
-@functools.cache
-def differentiated():
-    """Compiled: the criterion and its gradient in reverse mode."""
-    return quick_jit(jax.value_and_grad(lj.profiled_deviance))
 
 
 class Case:

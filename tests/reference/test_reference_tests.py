@@ -1,12 +1,11 @@
 """Tests by lmerTest, pbkrtest and nlme in ../shared/reference; examples of the lecture notes as printed."""
 
-import json
-
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from r_models import listed, r_name
-from test_references import FOLDER, MODELS, fitted_model
+from reference_data import STORED
+from test_references import MODELS, fitted_model
 
 import lmmjax as lj
 from lmmjax.postestimation.fixed_tests import adjusted_at, natural_at
@@ -77,7 +76,7 @@ def test_marginal_wald_tests(name):
 
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_comparisons(name):
-    ref = json.loads((FOLDER / "models.json").read_text())["comparisons"][name]
+    ref = STORED["comparisons"][name]
     model, terms = COMPARISONS[name]
     fit = fitted_model(model)
     columns = np.concatenate([fit.model.frame.term_slices[term] for term in terms])
