@@ -27,6 +27,7 @@ def lmm(
     offset: Any = None,
     residual: Any = None,
     backend: str | None = None,
+    safe: bool = False,
 ) -> Model:
     """A linear mixed model in lme4's notation.
 
@@ -40,12 +41,15 @@ def lmm(
     residual : correlations and variances of the residuals, such as `lj.AR1("week", group="id")`,
         `lj.VarIdent("sex")` or a product of them; None: independent, with equal variances.
     backend : "grouped", "dense", or None for the cheapest that covers the model.
+    safe : for formulas of other people. Expressions in a formula, in `weights` and in `offset` are Python,
+        and run; safe ones have columns, literals, arithmetic, comparisons and known functions, and nothing
+        else (docs/security.md).
 
     Raises
     ------
     ValueError : names what is wrong with the formula or the data, and the remedy.
     """
-    frame = model_frame(formula, data, weights=weights, offset=offset, residual=residual)
+    frame = model_frame(formula, data, weights=weights, offset=offset, residual=residual, safe=safe)
     return Model(model_data(frame, backend))
 
 

@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.text import Text
 
 import lmmjax
-from lmmjax.cli.common import MaximumLikelihood, Weights, one_line_errors, read_csv, seconds
+from lmmjax.cli.common import AllowPython, MaximumLikelihood, Weights, one_line_errors, read_csv, seconds
 
 FORMATS = (
     "a row a row of the design, a column a response. Parquet, .npy, .h5ad, .zarr (a folder or zipped); "
@@ -84,6 +84,7 @@ def batch(
     ] = None,
     num_processes: Annotated[int | None, typer.Option(help="How many processes there are.", min=1)] = None,
     process_id: Annotated[int | None, typer.Option(help="Which of them this is, from 0.", min=0)] = None,
+    allow_python: AllowPython = False,
 ) -> None:
     """Fit a model to every response of a file and write a row of results for each.
 
@@ -97,7 +98,7 @@ def batch(
         # the last line counts them
         warnings.filterwarnings("ignore", message=".*could not be fitted")
         process = _join_others(distributed, coordinator, num_processes, process_id)
-        model = lmmjax.lmm(formula, read_csv(design), weights=weights)
+        model = lmmjax.lmm(formula, read_csv(design), weights=weights, safe=not allow_python)
         with Progress(*bar, console=console, disable=process > 0) as progress:
             task = progress.add_task("", total=None)
 

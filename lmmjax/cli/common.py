@@ -23,6 +23,14 @@ MaximumLikelihood = Annotated[bool, typer.Option("--ml", help="Maximum likelihoo
 
 Weights = Annotated[str | None, typer.Option(help="Column of prior weights w: Var(ε) = σ²/w.", metavar="COL")]
 
+AllowPython = Annotated[
+    bool,
+    typer.Option(
+        "--allow-python",
+        help="Let expressions of the formula call anything in Python. Only for formulas that you trust.",
+    ),
+]
+
 
 def read_csv(path: Path) -> pd.DataFrame:
     """The table of a CSV file, or a ValueError that names it."""

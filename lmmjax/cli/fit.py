@@ -12,7 +12,14 @@ import typer
 
 import lmmjax
 from lmmjax import Fit
-from lmmjax.cli.common import NOT_CONVERGED, MaximumLikelihood, Weights, one_line_errors, read_csv
+from lmmjax.cli.common import (
+    NOT_CONVERGED,
+    AllowPython,
+    MaximumLikelihood,
+    Weights,
+    one_line_errors,
+    read_csv,
+)
 
 
 def fit(
@@ -23,13 +30,15 @@ def fit(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the results to this file.", metavar="FILE")
     ] = None,
+    allow_python: AllowPython = False,
 ) -> None:
     """Fit a model to a CSV file and print its summary.
 
     The exit code is 0 if the fit converged, 1 if it did not, 2 if the formula or the data are wrong.
     """
     with one_line_errors():
-        result = lmmjax.lmm(formula, read_csv(data), weights=weights).fit(reml=not ml)
+        model = lmmjax.lmm(formula, read_csv(data), weights=weights, safe=not allow_python)
+        result = model.fit(reml=not ml)
         typer.echo(str(result.summary()))
         if json_file is not None:
             json_file.write_text(json.dumps(report(result), indent=2, allow_nan=False) + "\n", "utf-8")

@@ -19,17 +19,10 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import NoReturn
 
+from lmmjax.formula.tokens import fail, tokenize
+
 _NAMES = "us diag homdiag cs homcs ar1 hetar1 car1 ou exp gau mat toep homtoep rr fa propto equalto"
 STRUCTURES = frozenset(re.findall(r"\w+", _NAMES))
-
-_TOKEN = re.compile(
-    r"""(?P<space>\s+)
-      | (?P<quote>"(?:\\.|[^"\\])*" | '(?:\\.|[^'\\])*' | `[^`]*`)
-      | (?P<word>[\w.]+)
-      | (?P<op>\|\||\*\*|.)""",
-    re.VERBOSE | re.DOTALL,
-)
-_PAIRS = {"(": ")", "[": "]", "{": "}"}
 
 
 @dataclass(frozen=True)
@@ -60,13 +53,6 @@ class SplitFormula:
     bars: tuple[Bar, ...]
 
 
-@dataclass(frozen=True)
-class _Token:
-    text: str
-    start: int
-    kind: str
-
-
 def split_bars(formula: str) -> SplitFormula:
     """Split an lme4-style formula, `response ~ terms` or `~ terms`.
 
@@ -78,7 +64,8 @@ def split_bars(formula: str) -> SplitFormula:
     Raises ValueError, with the formula and a caret at the place, for unbalanced brackets or quotes, a
     missing or second `~`, an empty side of a bar or of `+`, a bar outside parentheses, a random term
     that is not simply added, a grouping factor that is not made of names, a term written twice, `.`,
-    and `^` inside a function call (exclusive or in Python: `**` is the power).
+    `^` inside a function call (exclusive or in Python: `**` is the power), brackets too deep, and products
+    of too many factors.
     """
     if not isinstance(formula, str):
         raise TypeError(f"a formula is a string, not {type(formula).__name__}")
@@ -95,48 +82,12 @@ class _Splitter:
 
     def __init__(self, formula: str):
         self.formula = formula
-        self.tokens: list[_Token] = []
-        self.pair: dict[int, int] = {}
-        self.calls: set[int] = set()
+        self.tokens, self.pair, self.calls = tokenize(formula)
         self.bars: list[Bar] = []
         self.offsets: list[str] = []
-        self.tokenize()
 
     def fail(self, position: int, message: str) -> NoReturn:
-        begin = self.formula.rfind("\n", 0, position) + 1
-        line = self.formula[begin:].split("\n", 1)[0]
-        raise ValueError(f"formula: {message}\n    {line}\n    {' ' * (position - begin)}^")
-
-    def tokenize(self) -> None:
-        """Fill `tokens`, match brackets, note which of them belong to a call."""
-        opened: list[int] = []
-        in_call = 0
-        for match in _TOKEN.finditer(self.formula):
-            kind, text, start = str(match.lastgroup), match.group(), match.start()
-            if kind == "space":
-                continue
-            here, last = len(self.tokens), self.tokens[-1] if self.tokens else None
-            if text in ('"', "'", "`"):
-                self.fail(start, f"this {text} is never closed")
-            if text == "." and not in_call:
-                self.fail(start, "'.' is not supported: name the columns")
-            if text == "^" and in_call:
-                self.fail(start, "inside a function ^ is Python's exclusive or: write ** for a power")
-            if text in _PAIRS:
-                after_value = last is not None and (last.kind != "op" or last.text in ")]}")
-                if text == "{" or after_value:
-                    self.calls.add(here)
-                in_call += here in self.calls
-                opened.append(here)
-            elif text in (")", "]", "}"):
-                if not opened or _PAIRS[self.tokens[opened[-1]].text] != text:
-                    self.fail(start, f"this {text} closes nothing: remove it, or open it before")
-                self.pair[opened[-1]] = here
-                in_call -= opened.pop() in self.calls
-            self.tokens.append(_Token(text, start, kind))
-        if opened:
-            bracket = self.tokens[opened[-1]]
-            self.fail(bracket.start, f"this {bracket.text} is never closed: add {_PAIRS[bracket.text]}")
+        fail(self.formula, position, message)
 
     def top(self, lo: int, hi: int) -> Iterator[int]:
         """Positions in [lo, hi) outside all brackets (opening brackets included)."""

@@ -32,12 +32,14 @@ from lmmjax.residual import as_residual
 @dataclass(frozen=True)
 class _Recipe:
     """What new data need: fitted parts ("fixed", "response", "offset", "offset(…)", terms by their
-    text), the columns of x that were kept, the kinds of the columns of the data."""
+    text), the columns of x that were kept, the kinds of the columns of the data, and whether expressions
+    have to be safe."""
 
     parts: dict[str, Part]
     kept: np.ndarray
     kinds: dict[str, str]
     array_offset: bool
+    safe: bool
 
 
 def model_frame(
@@ -48,12 +50,14 @@ def model_frame(
     offset: Any = None,
     residual: Any = None,
     response_required: bool = False,
+    safe: bool = False,
 ) -> ModelFrame:
     """Evaluate a formula, such as "y ~ x + (x | g)" or, without a response, "~ x + (x | g)", on data.
 
     `data` is a pandas or polars frame or a dict of columns. `weights` and `offset` are a column's name,
     an expression, or an array as long as the data; `offset(...)` in the formula is added to `offset`.
-    `residual` is a residual structure, whose columns are read as they are.
+    `residual` is a residual structure, whose columns are read as they are. `safe` refuses expressions that
+    are more than columns, literals, arithmetic and known functions, here and for new rows.
 
     Columns of strings, objects, categories and bools are factors, with levels in categorical order or
     sorted, levels that do not occur left out (object columns of numbers are numbers). Factors, ordered
@@ -74,7 +78,7 @@ def model_frame(
         for what, given in (("weights", weights), ("offset", offset))
         if given is not None and not isinstance(given, str)
     }
-    parts = _parts(split, table, weights=weights, offset=offset)
+    parts = _parts(split, table, safe, weights=weights, offset=offset)
     evaluated = dict.fromkeys(name for part in parts.values() for name in part.columns)
     grouping = dict.fromkeys(name for bar in split.bars for name in bar.group)
     structure = None if residual is None else as_residual(residual)
@@ -110,7 +114,7 @@ def model_frame(
         factor_levels=fixed.levels,
         factor_values=fixed.values,
         residual=None if structure is None else residual_columns(structure, table, rows),
-        recipe=lambda kept: _Recipe(parts, kept, kinds, "offset" in arrays),
+        recipe=lambda kept: _Recipe(parts, kept, kinds, "offset" in arrays, safe),
     )
 
 
@@ -147,7 +151,7 @@ def new_frame(
     parts |= {name: part for name, part in recipe.parts.items() if name.startswith("offset")}
     fixed_offset = None
     if isinstance(offset, str):
-        parts["offset"] = parse_vector("offset", offset, table)
+        parts["offset"] = parse_vector("offset", offset, table, safe=recipe.safe)
     elif offset is not None:
         parts.pop("offset", None)
         fixed_offset = row_vector(
@@ -202,12 +206,13 @@ def wanted_terms(terms: tuple[RandomColumns, ...], groups: Collection[str] | Non
     return [term for term in terms if term.group in groups or term.text in groups]
 
 
-def _parts(split: SplitFormula, table: Table, **vectors: Any) -> dict[str, Part]:
+def _parts(split: SplitFormula, table: Table, safe: bool, **vectors: Any) -> dict[str, Part]:
     texts = {"response": split.response} | {k: v for k, v in vectors.items() if isinstance(v, str)}
     texts |= {f"offset({text})": text for text in split.offsets}
-    parts = {name: parse_vector(name, text, table) for name, text in texts.items() if text is not None}
-    parts["fixed"] = parse("fixed part", split.fixed, table)
-    return parts | {bar.text: parse(f"({bar.text})", bar.lhs, table) for bar in split.bars}
+    given = {name: text for name, text in texts.items() if text is not None}
+    parts = {name: parse_vector(name, text, table, safe=safe) for name, text in given.items()}
+    parts["fixed"] = parse("fixed part", split.fixed, table, safe=safe)
+    return parts | {bar.text: parse(f"({bar.text})", bar.lhs, table, safe=safe) for bar in split.bars}
 
 
 def _random_columns(

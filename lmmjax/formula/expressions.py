@@ -10,7 +10,6 @@ Beyond formulaic's own functions an expression may use sqrt, sin, cos, tan, log1
 basis of R's), `factor` (formulaic's C), TRUE and FALSE; `np` is NumPy.
 """
 
-import ast
 import builtins
 import copy
 import re
@@ -27,9 +26,8 @@ import pandas as pd
 from lmmjax.formula.bars import STRUCTURES, quoted
 from lmmjax.formula.columns import Table, nearest
 from lmmjax.formula.frame import require_rows
+from lmmjax.formula.safety import QUOTES, read_expression, require_safe, require_sound
 from lmmjax.formula.splines import natural_basis, natural_knots
-
-_QUOTES = re.compile(r"""`[^`]*`|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'""")
 
 
 @dataclass(frozen=True)
@@ -65,18 +63,26 @@ class Part:
         return {str(e): tuple(s["categories"]) for e, s in states.items() if "categories" in s}
 
 
-def parse(label: str, text: str, table: Table, *, is_vector: bool = False) -> Part:
-    """Read a right-hand side such as "1 + x*f"; ValueError for syntax, unknown columns and functions."""
+def parse(label: str, text: str, table: Table, *, safe: bool = False, is_vector: bool = False) -> Part:
+    """Read a right-hand side such as "1 + x*f"; ValueError for syntax, unknown columns and functions.
+
+    `safe` refuses what is more than columns, literals, arithmetic and known functions
+    (`lmmjax.formula.safety`).
+    """
     lib = _formulaic()
     try:
         formula = lib.Formula(text)
         factors = [factor for term in formula for factor in term.factors]
-        python = [_names(factor.expr) for factor in factors if factor.eval_method.value == "python"]
+        python = [read_expression(f.expr) for f in factors if f.eval_method.value == "python"]
     except Exception as error:
         raise ValueError(f"{label}: cannot read {text!r}: {_reason(error)}") from error
     bare = [str(factor.expr) for factor in factors if factor.eval_method.value == "lookup"]
-    inside = [name for used, _ in python for name in sorted(used)]
-    for name in (name for _, called in python for name in sorted(called)):
+    for expression in python:
+        if safe:
+            require_safe(label, expression, lib.names, table)
+        require_sound(label, expression, lib.names, table.n)
+    inside = [name for expression in python for name in sorted(expression.values)]
+    for name in (name for expression in python for name in sorted(expression.functions)):
         if name not in lib.known:
             known = sorted(lib.functions | STRUCTURES)
             raise ValueError(f"{label}: unknown function {name!r}: {nearest(name, known)}")
@@ -93,14 +99,14 @@ def parse(label: str, text: str, table: Table, *, is_vector: bool = False) -> Pa
     return Part(label, columns, frozenset(bare), is_vector, formula)
 
 
-def parse_vector(name: str, text: str, table: Table) -> Part:
+def parse_vector(name: str, text: str, table: Table, *, safe: bool = False) -> Part:
     """Read an expression with one numeric value a row (arithmetic, not formula operators)."""
     column = text if text in table else text.strip("` ")
     if column in table:
         return parse(f"{name} {text!r}", f"0 + {quoted(column)}", table, is_vector=True)
-    if "^" in _QUOTES.sub("", text):
+    if "^" in QUOTES.sub("", text):
         raise ValueError(f"{name} {text!r}: ^ is Python's exclusive or, write ** for a power")
-    return parse(f"{name} {text!r}", f"0 + I({text})", table, is_vector=True)
+    return parse(f"{name} {text!r}", f"0 + I({text})", table, safe=safe, is_vector=True)
 
 
 def fit_parts(
@@ -274,34 +280,10 @@ def _term(term: Any) -> str:
     return "Intercept" if str(term) == "1" else str(term)
 
 
-def _names(expr: str) -> tuple[set[str], set[str]]:
-    """(values, functions) that a Python expression with names in backticks refers to."""
-    hidden: dict[str, str] = {}
-
-    def hide(match: re.Match) -> str:
-        if not match.group().startswith("`"):
-            return match.group()
-        return hidden.setdefault(match.group()[1:-1], f" _hidden{len(hidden)}_ ")
-
-    nodes = list(ast.walk(ast.parse(_QUOTES.sub(hide, expr).strip(), mode="eval")))
-    called = {
-        id(node.func): node
-        for node in nodes
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    }
-    local = {node.arg for node in nodes if isinstance(node, ast.arg)}
-    local |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    values = {node.id for node in nodes if isinstance(node, ast.Name) and id(node) not in called}
-    functions = {node.func.id for node in called.values() if isinstance(node.func, ast.Name)}
-    literals = [n.args[0] for n in called.values() if getattr(n.func, "id", "") == "Q" and n.args]
-    values |= {str(node.value) for node in literals if isinstance(node, ast.Constant)}
-    shown = {key.strip(): name for name, key in hidden.items()}
-    return {shown.get(name, name) for name in values - local}, functions - local
-
-
 @lru_cache(maxsize=1)
 def _formulaic() -> SimpleNamespace:
-    """formulaic, and what expressions may name besides columns: `context`, `functions`, `known`."""
+    """formulaic, and what expressions may name besides columns: `names`, among them `functions`, and
+    `known`, Python's own included."""
     from formulaic import Formula
     from formulaic.materializers import PandasMaterializer
     from formulaic.materializers.types import FactorValues
@@ -325,16 +307,17 @@ def _formulaic() -> SimpleNamespace:
         basis = natural_basis(values, **state)
         return FactorValues(basis, column_names=tuple(str(k + 1) for k in range(basis.shape[1])))
 
-    names = ("sqrt", "sin", "cos", "tan", "log1p", "expm1", "pi")
+    from_numpy = ("sqrt", "sin", "cos", "tan", "log1p", "expm1", "pi")
     context = {"np": np, "TRUE": True, "FALSE": False, "ns": ns, "factor": TRANSFORMS["C"]}
-    context |= {name: getattr(np, name) for name in names}
-    functions = {name for name, value in (TRANSFORMS | context).items() if callable(value)}
-    known = frozenset(TRANSFORMS) | frozenset(context) | frozenset(dir(builtins))
+    context |= {name: getattr(np, name) for name in from_numpy}
+    names = TRANSFORMS | context
+    functions = {name for name, value in names.items() if callable(value)}
     return SimpleNamespace(
         Formula=Formula,
         Materializer=Materializer,
         find_nulls=find_nulls,
         context=context,
+        names=names,
         functions=frozenset(functions),
-        known=known,
+        known=frozenset(names) | frozenset(dir(builtins)),
     )

@@ -1,0 +1,82 @@
+"""The text of a formula as tokens, its brackets matched."""
+
+import re
+from dataclasses import dataclass
+from typing import NoReturn
+
+DEPTH = 50
+"""Most brackets open at a time: Python's own limit for expressions is 200, its recursion deeper."""
+
+FACTORS = 10
+"""Most factors of a product a*b*c, which stands for 2^k − 1 terms."""
+
+_TOKEN = re.compile(
+    r"""(?P<space>\s+)
+      | (?P<quote>"(?:\\.|[^"\\])*" | '(?:\\.|[^'\\])*' | `[^`]*`)
+      | (?P<word>[\w.]+)
+      | (?P<op>\|\||\*\*|.)""",
+    re.VERBOSE | re.DOTALL,
+)
+_PAIRS = {"(": ")", "[": "]", "{": "}"}
+
+
+@dataclass(frozen=True)
+class Token:
+    """A piece of the text, the offset of its first character, and its kind: quote, word or op."""
+
+    text: str
+    start: int
+    kind: str
+
+
+def fail(formula: str, position: int, message: str) -> NoReturn:
+    """ValueError with the line of the formula and a caret at a position."""
+    begin = formula.rfind("\n", 0, position) + 1
+    line = formula[begin:].split("\n", 1)[0]
+    raise ValueError(f"formula: {message}\n    {line}\n    {' ' * (position - begin)}^")
+
+
+def tokenize(formula: str) -> tuple[list[Token], dict[int, int], set[int]]:
+    """Tokens, the closing bracket of each opening one, and the opening brackets of calls, by position."""
+    tokens: list[Token] = []
+    pair: dict[int, int] = {}
+    calls: set[int] = set()
+    opened: list[int] = []
+    in_call, stars = 0, [0]
+    for match in _TOKEN.finditer(formula):
+        kind, text, start = str(match.lastgroup), match.group(), match.start()
+        if kind == "space":
+            continue
+        here, last = len(tokens), tokens[-1] if tokens else None
+        if text in ('"', "'", "`"):
+            fail(formula, start, f"this {text} is never closed")
+        if text == "." and not in_call:
+            fail(formula, start, "'.' is not supported: name the columns")
+        if text == "^" and in_call:
+            fail(formula, start, "inside a function ^ is Python's exclusive or: write ** for a power")
+        if text == "*" and not in_call:
+            stars[-1] += 1
+            if stars[-1] >= FACTORS:
+                fail(formula, start, f"a product of more than {FACTORS} factors: write the terms you want")
+        elif text in ("+", "-", "|", "||", "~"):
+            stars[-1] = 0
+        if text in _PAIRS:
+            after_value = last is not None and (last.kind != "op" or last.text in ")]}")
+            if text == "{" or after_value:
+                calls.add(here)
+            in_call += here in calls
+            opened.append(here)
+            stars.append(0)
+            if len(opened) > DEPTH:
+                fail(formula, start, f"more than {DEPTH} brackets are open: take some away")
+        elif text in (")", "]", "}"):
+            if not opened or _PAIRS[tokens[opened[-1]].text] != text:
+                fail(formula, start, f"this {text} closes nothing: remove it, or open it before")
+            pair[opened[-1]] = here
+            in_call -= opened.pop() in calls
+            stars.pop()
+        tokens.append(Token(text, start, kind))
+    if opened:
+        bracket = tokens[opened[-1]]
+        fail(formula, bracket.start, f"this {bracket.text} is never closed: add {_PAIRS[bracket.text]}")
+    return tokens, pair, calls
