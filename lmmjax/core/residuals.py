@@ -32,7 +32,9 @@ def between(
     structure = left.structure
     with jax.enable_x64(True):
         r = jnp.asarray(design.structure.relative(psi)[design.structure.tail])
-        places = jnp.asarray(left.place)[:, None], jnp.asarray(right.place)[None]
+        # new rows may lie between the integer occasions of the fit
+        kind = np.result_type(left.place, right.place)
+        places = jnp.asarray(left.place, kind)[:, None], jnp.asarray(right.place, kind)[None]
         value = np.asarray(structure.correlation(r, *places, jnp.asarray(same)))
         one, two = structure.sd(r, left.covariates), structure.sd(r, right.covariates)
     if one is None or two is None:

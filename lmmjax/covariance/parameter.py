@@ -24,6 +24,9 @@ class Parameter:
     power : σ^(2·power) is the factor between the parameter on the scale of V and on that of V/σ².
     place : of a variance, the position of its coefficient; None if all share it.
     smooth : whether V is smooth in θ at θ = 0, so that an estimate of exactly zero may be tried.
+    scale : "length" of a distance, "rate" of a correlation at a distance, which `reported` puts in the
+        user's units of time; "" for others.
+    steps : of a rate, the distance that it belongs to.
     """
 
     name: str
@@ -34,6 +37,8 @@ class Parameter:
     power: float = 0.0
     place: int | None = None
     smooth: bool = False
+    scale: str = ""
+    steps: float = 1.0
 
     def decode(self, theta: Array) -> Array:
         """a from θ."""
@@ -63,6 +68,30 @@ class Parameter:
         if self.kind == "variance":
             return xp.abs(theta)
         return xp.abs(xp.cos(theta)) if self.kind == "interval" else xp.ones_like(theta)
+
+    def reported(self, value: Array, unit: float) -> Array:
+        """a in the user's units, of which `unit` are one of the design's.
+
+        A distance is a · unit, a correlation a^(1/(steps · unit)), that of distance 1; one below zero has no
+        roots and is that of one step of the lattice, −|a|^(1/steps).
+        """
+        if self.scale == "length":
+            return value * unit
+        if self.scale != "rate" or self.steps * unit == 1.0:
+            return value
+        xp = namespace(value)
+        below = -xp.power(xp.abs(value), 1.0 / self.steps)
+        return xp.where(value < 0.0, below, xp.power(xp.abs(value), 1.0 / (self.steps * unit)))
+
+    def slope(self, value: Array, unit: float) -> Array:
+        """The derivative of `reported` in a."""
+        xp = namespace(value)
+        if self.scale == "length":
+            return xp.full_like(value, unit)
+        if self.scale != "rate" or self.steps * unit == 1.0:
+            return xp.ones_like(value)
+        power = xp.where(value < 0.0, 1.0 / self.steps, 1.0 / (self.steps * unit))
+        return power * xp.power(xp.abs(value), power - 1.0)
 
     def limits(self, value: Array, half: Array) -> tuple[Array, Array]:
         """value ∓ half on the scale of the log or logit, back on that of the value."""

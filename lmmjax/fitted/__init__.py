@@ -9,6 +9,7 @@ from lmmjax.fitted.components import (
     component_names,
     components,
     delta_se,
+    reported,
     sd_limits,
     sd_scale,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "normalized_residuals",
     "one_of_many",
     "refitted",
+    "reported",
     "require_choice",
     "require_estimates",
     "require_level",

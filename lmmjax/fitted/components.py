@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from scipy.special import ndtri
 
+from lmmjax.arrays import Array, namespace
 from lmmjax.covariance import Parameter
 from lmmjax.design import Structure
 
@@ -16,7 +17,8 @@ class Component:
     """One entry of ψ.
 
     `kind` is "variance" of coefficient `term1`, "covariance" of `term1` and `term2` at positions (i, j) of a
-    term's matrix, "parameter" of a structure, called `term1`, or "sigma".
+    term's matrix, "parameter" of a structure, called `term1`, or "sigma". `unit` is how many of the user's
+    units of time or distance are one of the design's.
     """
 
     kind: str
@@ -27,9 +29,28 @@ class Component:
     i: int
     j: int
     parameter: Parameter | None = None
+    unit: float = 1.0
+
+    @property
+    def per_unit(self) -> bool:
+        """Whether it is a correlation at distance 1 that is no step of the lattice."""
+        p = self.parameter
+        return p is not None and p.scale == "rate" and p.steps * self.unit != 1.0
+
+    def reported(self, value: Array) -> Array:
+        """A parameter (...) of ψ in the user's units."""
+        return value if self.parameter is None else self.parameter.reported(value, self.unit)
+
+    def slope(self, value: Array) -> Array:
+        """The derivative of `reported`."""
+        if self.parameter is None:
+            return namespace(value).ones_like(value)
+        return self.parameter.slope(value, self.unit)
 
 
-def components(structure: Structure, groups: list[str], names: list[tuple[str, ...]]) -> list[Component]:
+def components(
+    structure: Structure, groups: list[str], names: list[tuple[str, ...]], unit: float = 1.0
+) -> list[Component]:
     """The entries of ψ in order; the last is the residual variance."""
     rows = []
     for k, (term, group, columns) in enumerate(zip(structure.terms, groups, names, strict=True)):
@@ -48,7 +69,7 @@ def components(structure: Structure, groups: list[str], names: list[tuple[str, .
     last = len(groups)
     if structure.residual is not None:
         own = enumerate(structure.residual.parameters)
-        rows += [Component("parameter", "Residual", p.name, None, last, c, c, p) for c, p in own]
+        rows += [Component("parameter", "Residual", p.name, None, last, c, c, p, unit) for c, p in own]
     return [*rows, Component("sigma", "Residual", None, None, last, 0, 0)]
 
 
@@ -59,7 +80,7 @@ def sd_scale(psi: np.ndarray, rows: list[Component]) -> tuple[np.ndarray, np.nda
     with np.errstate(divide="ignore", invalid="ignore"):
         for k, row in enumerate(rows):
             if row.kind == "parameter":
-                values[..., k], jacobian[..., k, k] = psi[..., k], 1.0
+                values[..., k], jacobian[..., k, k] = row.reported(psi[..., k]), row.slope(psi[..., k])
                 continue
             if row.kind != "covariance":
                 values[..., k] = np.sqrt(psi[..., k])
@@ -72,6 +93,14 @@ def sd_scale(psi: np.ndarray, rows: list[Component]) -> tuple[np.ndarray, np.nda
             jacobian[..., k, a] = -0.5 * values[..., k] / psi[..., a]
             jacobian[..., k, b] = -0.5 * values[..., k] / psi[..., b]
     return values, jacobian
+
+
+def reported(psi: np.ndarray, rows: list[Component]) -> tuple[np.ndarray, np.ndarray]:
+    """ψ (..., m + 1) with parameters in the user's units of time and distance, and the derivatives."""
+    values, slopes = np.array(psi), np.ones(np.shape(psi))
+    for k, row in enumerate(rows):
+        values[..., k], slopes[..., k] = row.reported(psi[..., k]), row.slope(psi[..., k])
+    return values, slopes
 
 
 def delta_se(jacobian: np.ndarray, cov: np.ndarray) -> np.ndarray:
@@ -122,5 +151,9 @@ def sd_limits(
         upper = np.where(correlation, np.tanh(z + half / stretch), values * np.exp(half / values))
     for k, row in enumerate(rows):
         if row.kind == "parameter" and row.parameter is not None:
-            lower[..., k], upper[..., k] = row.parameter.limits(values[..., k], half[..., k])
+            # on the design's scale, where intervals do not depend on the unit of time
+            own = half[..., k] / row.slope(psi[..., k])
+            low, high = row.parameter.limits(psi[..., k], own)
+            low = np.where(psi[..., k] < 0.0, low, np.maximum(low, 0.0)) if row.per_unit else low
+            lower[..., k], upper[..., k] = row.reported(low), row.reported(high)
     return lower, upper

@@ -50,7 +50,8 @@ class ModelData:
     def components(self) -> list[Component]:
         """The entries of ψ, in order."""
         random = self.frame.random
-        return components(self.design.structure, [t.group for t in random], [t.names for t in random])
+        unit = 1.0 if self.frame.residual is None else self.frame.residual.unit
+        return components(self.design.structure, [t.group for t in random], [t.names for t in random], unit)
 
     def response(self) -> np.ndarray:
         """y (n,) of the frame, or ValueError if the formula has none."""

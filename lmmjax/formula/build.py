@@ -18,7 +18,6 @@ from lmmjax.formula.expressions import Part, apply_part, fit_parts, parse, parse
 from lmmjax.formula.frame import (
     ModelFrame,
     NewFrame,
-    NewPlaces,
     NewRandom,
     RandomColumns,
     assemble,
@@ -182,8 +181,7 @@ def new_frame(
     offsets += [fixed_offset] if fixed_offset is not None else []
     places = None
     if own is not None and own.design is not None:
-        codes, place, covariates = new_residuals(own, table, rows)
-        places = NewPlaces(rows, codes, place, covariates)
+        places = new_residuals(own, table, rows)
     return NewFrame(
         x=matrices["fixed"][:, recipe.kept],
         offset=np.sum(offsets, axis=0) if offsets else None,

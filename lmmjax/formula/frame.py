@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.formula.columns import Levels, require_finite
-from lmmjax.formula.residuals import ResidualColumns
+from lmmjax.formula.residuals import NewPlaces, ResidualColumns
 
 ALIAS_TOLERANCE = 1e-10
 
@@ -99,16 +99,6 @@ class NewRandom:
     unseen: tuple[str, ...]
     group: str
     text: str
-
-
-@dataclass(frozen=True, eq=False)
-class NewPlaces:
-    """Where complete new rows `rows` are in the residual structure; codes are −1 in new groups."""
-
-    rows: np.ndarray
-    codes: np.ndarray
-    place: np.ndarray
-    covariates: tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +10,14 @@ import pandas as pd
 
 from lmmjax.design import ResidualDesign
 from lmmjax.formula.columns import Levels, Table, group_levels, require_finite
+from lmmjax.formula.times import (
+    TimeScale,
+    natural_order,
+    on_lattice,
+    points,
+    read_times,
+    typical_gap,
+)
 from lmmjax.residual import Correlation, Residual, ResidualStructure, Space
 
 
@@ -18,6 +27,7 @@ class ResidualColumns:
 
     `design` is None where only variances are known: `known` (n,). `groups` are the levels of the groups of
     the correlation, `visits` those of its occasions, `levels` those of every variance function, if any.
+    `scale` is how its times or coordinates were read.
     """
 
     residual: Residual
@@ -26,6 +36,12 @@ class ResidualColumns:
     groups: Levels | None
     visits: Levels | None
     levels: tuple[Levels | None, ...]
+    scale: TimeScale | None = None
+
+    @property
+    def unit(self) -> float:
+        """Units of the columns of times, days for dates, in one of the design's."""
+        return 1.0 if self.scale is None else self.scale.unit
 
     def take(self, rows: np.ndarray) -> ResidualColumns:
         """The same for some rows."""
@@ -34,6 +50,14 @@ class ResidualColumns:
             design=None if self.design is None else self.design.take(rows),
             known=None if self.known is None else self.known[rows],
         )
+
+
+@dataclass(frozen=True, eq=False)
+class NewPlaces:
+    """Complete new rows `rows` in the residual structure; codes are −1 in new groups."""
+
+    rows: np.ndarray
+    design: ResidualDesign
 
 
 def used_columns(residual: Residual | None, table: Table) -> list[str]:
@@ -57,7 +81,7 @@ def residual_columns(residual: Residual, table: Table, rows: np.ndarray) -> Resi
     correlation = residual.correlation
     if correlation is None and not residual.variances:
         return ResidualColumns(residual, None, known, None, None, ())
-    codes, groups, visits = np.arange(n), None, None
+    codes, groups, visits, scale = np.arange(n), None, None, None
     place, space = np.zeros(n, np.int32), Space()
     if correlation is not None:
         names = _group_names(correlation, table)
@@ -65,7 +89,14 @@ def residual_columns(residual: Residual, table: Table, rows: np.ndarray) -> Resi
             codes, groups = group_levels(names, [table.take(name, rows) for name in names])
         else:
             codes = np.zeros(n, int)
-        place, space, visits = _places(correlation, table, rows, codes)
+        if correlation.reads == "order":
+            place = _order(table, rows, names)
+            space = Space(_largest(codes) if correlation.exchangeable else int(place.max()) + 1)
+        elif correlation.reads == "visit":
+            place, visits = _visits(table.take(correlation.columns[0], rows), correlation.columns[0])
+            space = Space(len(visits.labels), 1.0, tuple(map(str, visits.labels)))
+        else:
+            place, scale, space = _distances(correlation, table, rows, codes)
         correlation.check(space)
         _require_distinct(correlation, codes, place, groups)
     covariates, levels, labels = [], [], []
@@ -87,38 +118,47 @@ def residual_columns(residual: Residual, table: Table, rows: np.ndarray) -> Resi
             labels.append(())
     structure = ResidualStructure(residual, space, tuple(labels))
     design = ResidualDesign(structure, codes, int(codes.max()) + 1, place, tuple(covariates))
-    return ResidualColumns(residual, design, known, groups, visits, tuple(levels))
+    return ResidualColumns(residual, design, known, groups, visits, tuple(levels), scale)
 
 
-def new_residuals(
-    own: ResidualColumns, table: Table, rows: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
-    """Group codes (m,), −1 for new groups, places and covariates of new rows; 1 in place of their means."""
+def new_residuals(own: ResidualColumns, table: Table, rows: np.ndarray) -> NewPlaces:
+    """Complete new rows in the structure of the fit: its origins, steps and levels.
+
+    Raises ValueError for visits and levels that the fit has not seen, and for times without a column.
+    """
     design, correlation = own.design, own.residual.correlation
     assert design is not None
-    codes = np.full(len(rows), -1)
+    m, structure = len(rows), design.structure
+    codes = np.full(m, -1)
+    place = np.zeros((m, *design.place.shape[1:]), design.place.dtype)
     if correlation is not None:
-        codes = np.zeros(len(rows), int)
+        codes = np.zeros(m, int)
         if own.groups is not None:
             codes = own.groups.codes([table.take(name, rows) for name in own.groups.names])
-    place = np.zeros((len(rows), *design.place.shape[1:]), design.place.dtype)
-    if correlation is not None and correlation.reads == "visit" and own.visits is not None:
-        place = own.visits.codes([table.take(correlation.columns[0], rows)])
-    elif correlation is not None and correlation.columns:
-        index = table.index[rows]
-        columns = [_times(table.take(name, rows), name, index) for name in correlation.columns]
-        place = columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
-        place = place.astype(design.place.dtype)
+        if own.visits is not None:
+            place = _seen(own.visits, table.take(correlation.columns[0], rows), correlation.name)
+        elif own.scale is not None:
+            columns = [table.raw(name).take(rows).reset_index(drop=True) for name in correlation.columns]
+            place = own.scale.place(columns, codes)
+            structure = dataclasses.replace(structure, space=_wider(correlation, design, place, codes))
+        elif correlation.exchangeable:
+            # anywhere but at the places of the fit
+            place = -1 - np.arange(m, dtype=np.int32)
+        else:
+            raise ValueError(
+                f"{correlation.name} takes the order of the rows of the fit, in which new rows have no "
+                "place: give it a column of times"
+            )
     covariates = []
     for variance, levels in zip(own.residual.variances, own.levels, strict=True):
         if variance.source is None:
-            covariates.append(np.ones(len(rows)))
+            covariates.append(np.ones(m))
         elif levels is not None:
-            covariates.append(levels.codes([table.take(variance.source, rows)]))
+            covariates.append(_seen(levels, table.take(variance.source, rows), variance.name))
         else:
             column = table.take(variance.source, rows)
             covariates.append(_numbers(column, variance.source, table.index[rows]))
-    return codes, place, tuple(covariates)
+    return NewPlaces(rows, ResidualDesign(structure, codes, design.n_groups, place, tuple(covariates)))
 
 
 def _group_names(correlation: Correlation, table: Table) -> list[str]:
@@ -128,39 +168,54 @@ def _group_names(correlation: Correlation, table: Table) -> list[str]:
     return [group] if group in table else group.split(":")
 
 
-def _places(
+def _largest(codes: np.ndarray) -> int:
+    return int(np.bincount(codes).max())
+
+
+def _order(table: Table, rows: np.ndarray, names: list[str]) -> np.ndarray:
+    """Position of every row in its group; rows left out for a missing value keep theirs."""
+    everywhere = np.arange(table.n)
+    there = everywhere[~np.any([table.missing(name) for name in names], axis=0)] if names else everywhere
+    codes = np.zeros(len(there), int)
+    if names:
+        codes, _ = group_levels(names, [table.take(name, there) for name in names])
+    position = np.zeros(table.n, np.int32)
+    position[there] = pd.Series(codes).groupby(codes).cumcount().to_numpy()
+    return position[rows]
+
+
+def _visits(column: pd.Series, name: str) -> tuple[np.ndarray, Levels]:
+    """Codes of the visits that occur: in the order of categories, of numbers, or of those in their labels."""
+    codes, levels = group_levels([name], [column])
+    if hasattr(column, "cat") and column.cat.ordered:
+        return codes, levels
+    order = natural_order(list(levels.labels))
+    labels = levels.labels[order]
+    rank = np.empty(len(order), np.int32)
+    rank[order] = np.arange(len(order))
+    return rank[codes], Levels((name,), (labels,), (), labels)
+
+
+def _distances(
     correlation: Correlation, table: Table, rows: np.ndarray, codes: np.ndarray
-) -> tuple[np.ndarray, Space, Levels | None]:
-    """Place of every row, what places are like, and the levels of visits."""
-    index = table.index[rows]
-    if correlation.reads == "order":
-        place = pd.Series(codes).groupby(codes).cumcount().to_numpy().astype(np.int32)
-        return place, Space(int(place.max()) + 1), None
-    columns = [table.take(name, rows) for name in correlation.columns]
-    if correlation.reads == "visit":
-        place, visits = group_levels(correlation.columns, columns)
-        return place, Space(len(visits.labels), 1.0, tuple(map(str, visits.labels))), visits
+) -> tuple[np.ndarray, TimeScale, Space]:
+    """Places of the rows in internal units, what these are, and how far the places reach."""
+    read = [
+        read_times(table.raw(name).take(rows).reset_index(drop=True), name, table.index[rows])
+        for name in correlation.columns
+    ]
+    times, clocks = [t for t, _ in read], tuple(clock for _, clock in read)
     if correlation.reads == "time":
-        name = correlation.columns[0]
-        if hasattr(columns[0], "cat"):
-            times = columns[0].cat.codes.to_numpy().astype(float)
-        else:
-            times = _times(columns[0], name, index)
-        if np.any(times != np.round(times)):
-            row = index[int(np.argmax(times % 1 != 0))]
-            raise ValueError(
-                f"{correlation.name}: {name!r} is not a whole number in row {row}; number the "
-                "occasions, or use CAR1 for continuous time"
-            )
-        place = times.astype(np.int32)
-        return place, Space(int(place.max() - place.min()) + 1), None
-    times = [_times(column, name, index) for name, column in zip(correlation.columns, columns, strict=True)]
-    place = times[0] if len(times) == 1 else np.stack(times, axis=1)
-    return place, Space(int(np.bincount(codes).max()), _unit(place, codes)), None
+        place, step, first = on_lattice(times[0], codes, clocks[0], correlation.name)
+        scale = TimeScale(clocks, step, first)
+        return place, scale, Space(int(place.max()) + 1, typical_gap(place, codes))
+    point = points(times, clocks)
+    unit = _neighbours(point, codes)
+    return point / unit, TimeScale(clocks, unit), Space(_largest(codes))
 
 
-def _unit(place: np.ndarray, codes: np.ndarray) -> float:
-    """Median distance of a row from the nearest of its group, as a power of two."""
+def _neighbours(place: np.ndarray, codes: np.ndarray) -> float:
+    """Median distance of a row from the nearest of its group."""
     points = place if place.ndim > 1 else place[:, None]
     nearest = []
     for code in np.unique(codes)[:100]:
@@ -170,7 +225,39 @@ def _unit(place: np.ndarray, codes: np.ndarray) -> float:
         nearest.append(gaps.min(axis=1))
     found = np.concatenate(nearest)
     found = found[np.isfinite(found)]
-    return float(2.0 ** np.round(np.log2(np.median(found)))) if len(found) else 1.0
+    return float(np.median(found)) if len(found) else 1.0
+
+
+def _seen(levels: Levels, column: pd.Series, what: str) -> np.ndarray:
+    """Codes of new rows; ValueError names levels that the fit has not."""
+    codes = levels.codes([column])
+    if np.any(codes < 0):
+        unseen = list(dict.fromkeys(str(v) for v in column[codes < 0]))
+        raise ValueError(
+            f"{what}: {levels.names[0]!r} has levels that the model was not fitted with: "
+            f"{', '.join(unseen[:8])}; drop those rows"
+        )
+    return codes
+
+
+def _wider(correlation: Correlation, own: ResidualDesign, place: np.ndarray, codes: np.ndarray) -> Space:
+    """The space with room for the distances of new rows; ValueError if these have no correlation."""
+    space, near = own.structure.space, place[codes >= 0]
+    if correlation.reads != "time" or not len(near):
+        return space
+    if near.dtype.kind == "f" and not correlation.fractional:
+        raise ValueError(
+            f"{correlation.name}: some times of {correlation.columns[0]!r} lie between the steps of the fit, "
+            "where it has no correlation: predict without kriging, or use CAR1"
+        )
+    reach = int(np.ceil(max(near.max(), own.place.max() - near.min())))
+    wide = dataclasses.replace(space, size=max(space.size, reach + 1))
+    if len(correlation.parameters(wide)) > len(correlation.parameters(space)):
+        raise ValueError(
+            f"{correlation.name}: times of {correlation.columns[0]!r} are {reach} steps apart and the fit "
+            f"has correlations up to {space.size - 1}: predict without kriging"
+        )
+    return wide
 
 
 def _require_distinct(
@@ -188,15 +275,6 @@ def _require_distinct(
             f"{correlation.name}: two rows{where} have the same {what}; correlations are between different "
             "places: give a finer group=, or a nugget"
         )
-
-
-def _times(column: pd.Series, name: str, index: pd.Index) -> np.ndarray:
-    """A column of times as numbers; dates as days."""
-    if pd.api.types.is_datetime64_any_dtype(column.dtype):
-        column = column - column.min().normalize()
-    if pd.api.types.is_timedelta64_dtype(column.dtype):
-        return column.dt.total_seconds().to_numpy() / 86400.0
-    return _numbers(column, name, index)
 
 
 def _numbers(column: pd.Series, name: str, index: pd.Index) -> np.ndarray:

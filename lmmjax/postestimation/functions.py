@@ -78,7 +78,7 @@ def _sd_scale(psi: Any, rows: list[Component]) -> list[Any]:
             root = jnp.sqrt(psi[variance[row.term, row.i]] * psi[variance[row.term, row.j]])
             out.append(psi[k] / root)
         else:
-            out.append(psi[k] if row.kind == "parameter" else jnp.sqrt(psi[k]))
+            out.append(row.reported(psi[k]) if row.kind == "parameter" else jnp.sqrt(psi[k]))
     return out
 
 

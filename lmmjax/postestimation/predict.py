@@ -50,11 +50,10 @@ def predict_new(
         values = values + np.where(codes < 0, 0.0, contribution)
     if places is not None and design.residual is not None:
         # a variance that is a function of the mean is one of the predicted mean
-        variances = zip(design.residual.structure.residual.variances, places.covariates, strict=True)
+        at = places.design
+        variances = zip(design.residual.structure.residual.variances, at.covariates, strict=True)
         covariates = tuple(values[places.rows] if v.source is None else c for v, c in variances)
-        at = dataclasses.replace(
-            design.residual, codes=places.codes, place=places.place, covariates=covariates
-        )
+        at = dataclasses.replace(at, covariates=covariates)
         values[places.rows] += extrapolated(design, fitted.estimate.psi, residuals(fitted), at)
     return pd.Series(values, index=index, name="predicted")
 

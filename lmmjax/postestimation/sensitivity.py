@@ -146,7 +146,7 @@ def _parameters(data: ModelData) -> tuple[Output, list[str]]:
     def value(psi: Any, k: int, row: Component) -> Any:
         if row.kind == "covariance":
             return psi[k] / (root(psi[variance[row.term, row.i]]) * root(psi[variance[row.term, row.j]]))
-        return psi[k] if row.kind == "parameter" else root(psi[k])
+        return row.reported(psi[k]) if row.kind == "parameter" else root(psi[k])
 
     def output(beta: Any, psi: Any) -> Any:
         return jnp.concatenate([beta, jnp.stack([value(psi, k, row) for k, row in enumerate(rows)])])

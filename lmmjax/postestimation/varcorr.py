@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from lmmjax.fitted import Component, component_names, sd_limits, sd_scale
+from lmmjax.fitted import Component, ModelData, component_names, reported, sd_limits, sd_scale
 
 
 def varcorr_table(rows: list[Component], psi: np.ndarray, cov: np.ndarray) -> pd.DataFrame:
@@ -15,7 +15,7 @@ def varcorr_table(rows: list[Component], psi: np.ndarray, cov: np.ndarray) -> pd
     """
     values, _ = sd_scale(psi, rows)
     with np.errstate(invalid="ignore"):
-        se = np.sqrt(np.diagonal(cov))
+        se = np.sqrt(np.diagonal(cov)) * reported(psi, rows)[1]
     return pd.DataFrame(
         {
             "group": [row.group for row in rows],
@@ -26,6 +26,21 @@ def varcorr_table(rows: list[Component], psi: np.ndarray, cov: np.ndarray) -> pd
             "se": se,
         }
     )
+
+
+def note_on_times(data: ModelData, psi: np.ndarray) -> str:
+    """What parameters in time belong to, where occasions are not one unit apart; else ""."""
+    own = data.frame.residual
+    if own is None or own.scale is None or own.scale.first is None or own.unit == 1.0:
+        return ""
+    clock, rows = own.scale.clocks[0], data.components
+    days = " days" if clock.kind in ("date", "span") else ""
+    rates = [k for k, row in enumerate(rows) if row.per_unit]
+    note = f"occasions in {clock.name!r} are whole steps of {own.unit:.10g}{days}"
+    for k in rates:
+        distance = "one step" if psi[k] < 0.0 else f"distance 1{days.rstrip('s')}"
+        note += f"; {rows[k].term1} is the correlation at {distance}"
+    return note if rates else f"{note}, which parameters count"
 
 
 def sd_intervals(rows: list[Component], psi: np.ndarray, cov: np.ndarray, level: float) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 from lmmjax.fitted import Fitted, component_names, scaled_residuals
 from lmmjax.postestimation.fixed_tests import coef_table
 from lmmjax.postestimation.intervals import wald_limits
-from lmmjax.postestimation.varcorr import varcorr_table
+from lmmjax.postestimation.varcorr import note_on_times, varcorr_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +161,8 @@ def _notes(fitted: Fitted) -> list[str]:
         notes.append(f"{frame.n_dropped} rows dropped for missing values ({listed})")
     if frame.aliased:
         notes.append(f"dropped for linear dependence: {', '.join(frame.aliased)}")
+    if about := note_on_times(fitted.data, fitted.estimate.psi):
+        notes.append(about)
     if bool(fitted.estimate.singular):
         notes.append("boundary (singular) fit: a variance is estimated as 0 or a correlation as ±1")
     if not fitted.converged:

@@ -6,31 +6,39 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from lmmjax.arrays import Array, namespace
+from lmmjax.arrays import Array
 from lmmjax.covariance import Parameter
 from lmmjax.residual.base import Space, Timed, WithNugget
+
+FEW = 16.0
+"""Typical steps between neighbours up to which the correlation of one step is what is worked on."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AR1(WithNugget, Timed):
-    """Correlation ρ^|t − t′| at integer occasions t, ρ in (−1, 1); `time` None takes the order of the rows.
+    """Correlation ρ^|t − t′| at equally spaced occasions t, ρ in (−1, 1); `time` None: the order of the rows.
 
-    A missing occasion is a gap in `time`, not in position. nlme's corAR1.
+    A missing occasion is a gap in `time`, not in position. nlme's corAR1. Where neighbours are many steps
+    apart, u of them, the parameter is the correlation at that distance, with the sign of ρ.
     """
 
     name = "AR1"
     within = frozenset({"Toeplitz", "ARMA", "Symmetric", "Unstructured"})
+    fractional = True
 
     @property
     def markov(self) -> bool:
         return not self.nugget
 
     def shape_parameters(self, space: Space) -> tuple[Parameter, ...]:
-        return (Parameter("Phi", "interval", (0.3, 0.8, -0.3)),)
+        steps = _steps(space)
+        starts = tuple(np.sign(c) * abs(c) ** (steps / space.unit) for c in (0.3, 0.8, -0.3))
+        return (Parameter("Phi", "interval", starts, scale="rate", steps=steps),)
 
     def between(self, r: Array, left: Array, right: Array, space: Space) -> Array:
-        return _power(r[0], left, right)
+        return _power(r[0], left, right, _steps(space))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,25 +58,24 @@ class CAR1(WithNugget):
         return not self.nugget
 
     def shape_parameters(self, space: Space) -> tuple[Parameter, ...]:
-        starts = tuple(c ** (1.0 / space.unit) for c in (0.4, 0.8, 0.1))
-        return (Parameter("Phi", "interval", starts, 0.0, 1.0),)
-
-    def decode(self, theta: Array, space: Space) -> Array:
-        # the correlation of neighbours is what is worked on
-        xp = namespace(theta)
-        phi = xp.power(0.5 + 0.5 * xp.sin(theta[:1]), 1.0 / space.unit)
-        return xp.concatenate([phi, super().decode(theta, space)[1:]])
-
-    def encode(self, r: Array, space: Space) -> Array:
-        xp = namespace(r)
-        theta = xp.arcsin(xp.clip(2.0 * xp.power(r[:1], space.unit) - 1.0, -1.0, 1.0))
-        return xp.concatenate([theta, super().encode(r, space)[1:]])
+        return (Parameter("Phi", "interval", (0.4, 0.8, 0.1), 0.0, 1.0, scale="rate"),)
 
     def between(self, r: Array, left: Array, right: Array, space: Space) -> Array:
         return _power(r[0], left, right)
 
 
-def _power(base: Array, left: Array, right: Array) -> Array:
-    """base^|left − right|; the exponent is fixed, as its derivative is undefined at a negative base."""
-    lag = jnp.abs(jnp.asarray(left) - jnp.asarray(right)).astype(base.dtype)
-    return jnp.power(base, jax.lax.stop_gradient(lag))
+def _steps(space: Space) -> float:
+    return space.unit if space.unit > FEW else 1.0
+
+
+def _power(base: Array, left: Array, right: Array, steps: float = 1.0) -> Array:
+    """ρ^|left − right|, base ρ^steps with the sign of ρ; a negative ρ has no fractional powers.
+
+    The exponent is fixed, as its derivative is undefined at a negative base.
+    """
+    lag = jax.lax.stop_gradient(jnp.abs(jnp.asarray(left) - jnp.asarray(right)).astype(base.dtype))
+    if steps == 1.0:
+        return jnp.power(base, lag)
+    sign = jnp.where(lag % 2.0 == 0.0, 1.0, jnp.where(lag % 2.0 == 1.0, -1.0, jnp.nan)).astype(base.dtype)
+    size = jnp.power(jnp.abs(base), lag / steps)
+    return jnp.where(base < 0.0, sign * size, size)

@@ -37,12 +37,15 @@ class Correlation(Part, abc.ABC):
     """A family of correlations within groups; `group` None takes all rows as one group.
 
     `reads` says what the place of a row is: "order", "time" (both integer occasions, of which the distance
-    counts), "visit" (levels) or "coordinates". In a `markov` family a row depends on earlier ones through the
-    one before it only.
+    counts), "visit" (levels) or "coordinates". `fractional` families have correlations between whole steps
+    too; of an `exchangeable` one the places of two rows do not matter as long as they differ. In a `markov`
+    family a row depends on earlier ones through the one before it only.
     """
 
     group: str | None = dataclasses.field(default=None, kw_only=True)
     reads = "coordinates"
+    fractional: ClassVar[bool] = False
+    exchangeable: ClassVar[bool] = False
 
     @property
     def markov(self) -> bool:
@@ -158,8 +161,9 @@ class Space:
 
     Attributes
     ----------
-    size : number of occasions: levels of visits, the span of integer times, or the rows of the largest group.
-    unit : typical distance of neighbours, a power of two.
+    size : number of occasions: levels of visits, the longest span of integer times within a group, or the
+        rows of the largest group.
+    unit : typical distance of neighbours in integer times, a power of two. Coordinates are in such units.
     labels : of the visits.
     """
 

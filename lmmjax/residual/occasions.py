@@ -20,6 +20,7 @@ class CompoundSymmetry(Correlation):
     name = "CompoundSymmetry"
     within = frozenset({"Toeplitz", "Symmetric", "Unstructured"})
     reads = "order"
+    exchangeable = True
 
     def parameters(self, space: Space) -> tuple[Parameter, ...]:
         return (Parameter("Rho", "interval", (0.2, 0.7), -1.0 / max(space.size - 1, 1), 1.0),)
@@ -52,7 +53,8 @@ class Toeplitz(Timed):
     def check(self, space: Space) -> None:
         if space.size > 60:
             raise ValueError(
-                f"Toeplitz: times span {space.size} occasions, each distance a parameter; use AR1 or ARMA"
+                f"Toeplitz: times span {space.size} steps of their common divisor, each distance a "
+                "parameter; number the occasions, or use AR1 or ARMA"
             )
 
 
@@ -74,7 +76,10 @@ class ARMA(Timed):
             raise ValueError(f"ARMA needs orders p, q ≥ 0, not both 0; these are {self.p}, {self.q}")
 
     def parameters(self, space: Space) -> tuple[Parameter, ...]:
-        phi = [Parameter(f"Phi{k + 1}", "real", (0.3, 0.6) if k == 0 else (0.05,)) for k in range(self.p)]
+        # neighbours may be many steps apart
+        first = tuple(c ** (1.0 / space.unit) for c in (0.3, 0.6))
+        rest = (0.05,) if space.unit == 1.0 else (0.0,)
+        phi = [Parameter(f"Phi{k + 1}", "real", rest if k else first) for k in range(self.p)]
         theta = [Parameter(f"Theta{k + 1}", "real", (0.1, -0.3)) for k in range(self.q)]
         return (*phi, *theta)
 
@@ -91,6 +96,13 @@ class ARMA(Timed):
 
     def margin(self, theta: Array, space: Space) -> Array:
         return namespace(theta).abs(namespace(theta).cos(theta))
+
+    def check(self, space: Space) -> None:
+        if space.size > 20_000:
+            raise ValueError(
+                f"ARMA: times span {space.size} steps of their common divisor: number the occasions, round "
+                "the times, or use CAR1"
+            )
 
     def between(self, r: Array, left: Array, right: Array, space: Space) -> Array:
         lag = jnp.abs(jnp.asarray(left) - jnp.asarray(right))

@@ -36,7 +36,7 @@ class Spatial(WithNugget):
         return (self.coordinates,) if isinstance(self.coordinates, str) else self.coordinates
 
     def shape_parameters(self, space: Space) -> tuple[Parameter, ...]:
-        return (Parameter("range", "positive", tuple(c * space.unit for c in (1.0, 4.0, 0.4, 16.0))),)
+        return (Parameter("range", "positive", (1.0, 4.0, 0.4, 16.0), scale="length"),)
 
     def between(self, r: Array, left: Array, right: Array, space: Space) -> Array:
         gap = jax.lax.stop_gradient(jnp.asarray(left) - jnp.asarray(right)).astype(r.dtype)

@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.fitted import FittedMany, ModelView, by_reml_many, component_names, one_of_many, sd_scale
+from lmmjax.fitted import (
+    FittedMany,
+    ModelView,
+    by_reml_many,
+    component_names,
+    one_of_many,
+    reported,
+    sd_scale,
+)
 from lmmjax.postestimation import functions
 from lmmjax.postestimation.batch_tests import fixed_t_tests
 from lmmjax.reports import batch_tables
@@ -94,13 +102,15 @@ class BatchFit:
             [(c.group, c.term1 or "", c.term2 or "") for c in self.fitted.data.components],
             names=["group", "term1", "term2"],
         )
-        return pd.DataFrame(self.estimate.psi, index=self.names, columns=columns)
+        values = reported(self.estimate.psi, self.fitted.data.components)[0]
+        return pd.DataFrame(values, index=self.names, columns=columns)
 
     @property
     def varcorr_se(self) -> pd.DataFrame:
         """Standard errors of `varcorr`; missing on a boundary."""
         with np.errstate(invalid="ignore"):
             se = np.sqrt(np.diagonal(self.estimate.cov_psi, axis1=1, axis2=2))
+        se = se * reported(self.estimate.psi, self.fitted.data.components)[1]
         return pd.DataFrame(se, index=self.names, columns=self.varcorr.columns)
 
     @property

@@ -19,7 +19,7 @@ from lmmjax.fitted import (
 )
 from lmmjax.postestimation import modes
 from lmmjax.postestimation.predict import predict_new
-from lmmjax.postestimation.varcorr import varcorr_table
+from lmmjax.postestimation.varcorr import note_on_times, varcorr_table
 from lmmjax.reports import frames
 from lmmjax.reports.summary import Summary, summarise
 from lmmjax.results.fixed_tests import FixedTests
@@ -156,9 +156,15 @@ class Fit(FixedTests, Intervals, RandomTests):
     # --- random effects ------------------------------------------------------------------------------
 
     def varcorr(self) -> pd.DataFrame:
-        """Variance components: group, term1, term2, vcov, sdcor, se (of vcov); the last row is Residual."""
+        """Variance components: group, term1, term2, vcov, sdcor, se (of vcov); the last row is Residual.
+
+        `attrs["note"]` says what parameters in time belong to, where occasions are not one unit apart.
+        """
         data, estimate = self.fitted.data, self.estimate
-        return varcorr_table(data.components, estimate.psi, estimate.cov_psi)
+        table = varcorr_table(data.components, estimate.psi, estimate.cov_psi)
+        note = note_on_times(data, estimate.psi)
+        table.attrs.update({"note": note} if note else {})
+        return table
 
     @property
     def random_effects(self) -> dict[str, pd.DataFrame]:
