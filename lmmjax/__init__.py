@@ -35,6 +35,7 @@ from lmmjax.residual import (
     VarPower,
 )
 from lmmjax.results import BatchFit, Fit, Moments, compare
+from lmmjax.selfcheck import self_check, warn_of_known_fault
 
 __all__ = [
     "AR1",
@@ -72,4 +73,7 @@ __all__ = [
     "profiled_deviance",
     "response_axes",
     "restricted_loglik",
+    "self_check",
 ]
+
+warn_of_known_fault()

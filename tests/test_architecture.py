@@ -34,6 +34,7 @@ NAMES = (
     "stream",
     "results",
     "model",
+    "selfcheck",
     "adapters",
     "datasets",
     "__init__",

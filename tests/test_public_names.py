@@ -10,7 +10,7 @@ NAMES = {
         Matern32 Matern52 Model Moments Problem Status Symmetric Toeplitz Unstructured VarExp
         VarIdent VarPower __version__ compare conditional_modes enable_compilation_cache estimate
         gram lmm loglik predict problem_from_arrays profiled_deviance response_axes
-        restricted_loglik
+        restricted_loglik self_check
     """,
     "Fit": """
         aic aicc anova augment bic bootstrap bse coef coef_table cond_var conf_int contour converged

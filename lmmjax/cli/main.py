@@ -11,8 +11,9 @@ import lmmjax
 from lmmjax.cli.batch import batch
 from lmmjax.cli.demo import demo
 from lmmjax.cli.fit import fit
+from lmmjax.cli.info import info
 
-COMMANDS = (fit, batch, demo)
+COMMANDS = (fit, batch, demo, info)
 """Each is called as its function is, in the order of `lmmjax --help`."""
 
 app = typer.Typer(

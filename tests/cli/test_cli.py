@@ -3,7 +3,10 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
 
+import jax
+import jaxlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +16,7 @@ import lmmjax
 from lmmjax.cli import app
 
 FORMULA = "y ~ x + (1 | g)"
+info_module = import_module("lmmjax.cli.info")
 
 
 @pytest.fixture(autouse=True)
@@ -187,3 +191,44 @@ def test_module_runs_as_a_command():
     command = [sys.executable, "-m", "lmmjax.cli", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"lmmjax {lmmjax.__version__}"
+
+
+def table(*errors):
+    rows = {"check": [f"pattern {k}" for k in range(len(errors))], "dtype": "float64", "size": 16_385}
+    passed = [error < 1e-12 for error in errors]
+    detail = ["RuntimeError: no such kernel" if np.isinf(error) else "" for error in errors]
+    return pd.DataFrame(rows | {"error": errors, "tolerance": 1e-12, "passed": passed, "detail": detail})
+
+
+def test_info_tells_versions_devices_cache_and_faults(monkeypatch, tmp_path):
+    monkeypatch.setattr(info_module, "self_check", lambda: table(1e-15, 0.0))
+    result = run("info", "--json", tmp_path / "info.json")
+    assert result.exit_code == 0, result.output
+    lines = [line.split(maxsplit=1) for line in result.output.splitlines()]
+    for package in (lmmjax, jaxlib, np):
+        assert [package.__name__, package.__version__] in lines
+    assert any(line[0] == jax.devices()[0].platform for line in lines)
+    assert "all 2 passed" in result.output
+    assert all(len(line) <= 80 for line in result.output.splitlines() if "/" not in line)
+    written = json.loads((tmp_path / "info.json").read_text())
+    assert written["Versions"]["pandas"] == pd.__version__
+    assert [row["passed"] for row in written["Self-check"]] == [True, True]
+
+
+def test_info_ends_with_code_1_where_the_arithmetic_is_wrong(monkeypatch):
+    monkeypatch.setattr(info_module, "self_check", lambda: table(1e-15, 3.0, np.inf))
+    monkeypatch.setattr(info_module, "JAXLIB", "0.10.2")
+    result = run("info")
+    assert result.exit_code == 1
+    assert "jax#39103" in result.output
+    assert result.output.count("WRONG") == 2
+    assert "no such kernel" in result.output
+    assert "2 of 3 checks failed" in result.output
+    assert "Install another version of jax" in result.output
+
+
+def test_info_without_the_check(monkeypatch):
+    monkeypatch.setattr(info_module, "self_check", pytest.fail)
+    result = run("info", "--no-check")
+    assert result.exit_code == 0
+    assert "Self-check" not in result.output
