@@ -31,6 +31,25 @@ FUNCTIONS = {
     ],
     "scatter": lambda a: jnp.zeros((4, 4), a.dtype).at[1:, :3].set(a),
     "pad": lambda a: jnp.pad(a, ((1, 0), (0, 2))),
+    "pad between": lambda a: jax.lax.pad(a, jnp.zeros((), a.dtype), ((1, 2, 1), (-1, 0, 2))),
+    "pad cuts": lambda a: jax.lax.pad(a, jnp.ones((), a.dtype), ((-1, 1, 0), (2, -2, 0))),
+    "gather blocks": lambda a: (a[np.arange(3), np.arange(3)], a[np.arange(2)[:, None], np.array([2, 0])]),
+    "gather windows": lambda a: jax.vmap(lambda i: jax.lax.dynamic_slice(a, (i, 0), (2, 3)))(
+        np.array([1, 5])
+    ),
+    "gather beyond": lambda a: (
+        a.at[np.array([0, 7])].get(mode="fill"),
+        a.at[np.array([0, 7])].get(mode="fill", fill_value=2.0),
+        a.at[:, np.array([-1, 9])].get(mode="clip"),
+    ),
+    "gather by row": lambda a: jnp.take_along_axis(a, np.array([[2, 0], [1, 1], [0, 2]]), axis=1),
+    "gather by batch": lambda a: jax.vmap(lambda row, i: row[i])(a, np.array([[2, 0], [1, 1], [0, 2]])),
+    "scatter beyond": lambda a: a.at[np.array([0, 7])].set(a[:2]),
+    "scatter by batch": lambda a: jax.vmap(lambda row, i: row.at[i].set(0.0))(
+        a, np.array([[2, 0], [1, 2], [0, 2]])
+    ),
+    "split": lambda a: jnp.split(a, [1, 2], axis=1),
+    "steps": lambda a: (a[::2, ::-1], a[1, 2], jnp.squeeze(a[:1]), jnp.expand_dims(a, (0, 2))),
     "derivatives": lambda a: jax.jacfwd(jax.jacfwd(lambda t: jnp.log(t @ a @ t)))(a[1]),
     "while": newton_root,
     "select": lambda a: jnp.where(a > 1, a, jnp.sqrt(jnp.abs(a)) - 1),

@@ -6,30 +6,11 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-MOVES = frozenset(
-    [
-        "broadcast_in_dim",
-        "concatenate",
-        "copy",
-        "expand_dims",
-        "gather",
-        "pad",
-        "rev",
-        "reshape",
-        "scatter",
-        "slice",
-        "split",
-        "squeeze",
-        "stack",
-        "transpose",
-    ]
-)
-"""Primitives that only move elements: they are applied to the elements' numbers instead."""
+from lmmjax.arrays.unroll.moves import MOVES, move, scalar
 
 REDUCTIONS = {
     "reduce_sum": "add",
@@ -45,7 +26,7 @@ def apply(eqn: Any, args: list[np.ndarray]) -> list[np.ndarray]:
     """Outputs of a primitive without inner programs, on object arrays of elements."""
     name, params = eqn.primitive.name, eqn.params
     if name in MOVES:
-        return _move(eqn, args)
+        return move(name, args, params)
     if name == "dot_general":
         return [_dot_general(args[0], args[1], params["dimension_numbers"])]
     if name in REDUCTIONS:
@@ -94,40 +75,6 @@ def each_element(rule: Callable, *arrays: np.ndarray) -> np.ndarray:
     return out
 
 
-def _move(eqn: Any, args: list[np.ndarray]) -> list[np.ndarray]:
-    """Apply a primitive that moves elements to their numbers, and fetch the elements by number."""
-    name = eqn.primitive.name
-    data = [0] if name == "gather" else [0, 2] if name == "scatter" else range(len(args))
-    data = [0, 1] if name == "pad" else list(data)
-    offsets = np.cumsum([0, *(args[k].size for k in data)])
-    pool = np.concatenate([args[k].ravel() for k in data])
-    operands = []
-    for k, a in enumerate(args):
-        if k in data:
-            start = int(offsets[data.index(k)])
-            operands.append(np.arange(start, start + a.size, dtype=np.int32).reshape(a.shape))
-        else:
-            operands.append(np.array(a.tolist(), dtype=np.int32))
-    with jax.ensure_compile_time_eval():
-        moved = eqn.primitive.bind(*map(jnp.asarray, operands), **_integer(eqn))
-    outputs = moved if eqn.primitive.multiple_results else [moved]
-    return [pool[np.asarray(ids)] if np.shape(ids) else _scalar(pool[int(ids)]) for ids in outputs]
-
-
-def _integer(eqn: Any) -> dict[str, Any]:
-    """Parameters of a moving primitive for int32 operands (a gather's fill value must fit)."""
-    params = dict(eqn.params)
-    if params.get("fill_value") is not None:
-        params["fill_value"] = 0
-    return params
-
-
-def _scalar(x: Any) -> np.ndarray:
-    out = np.empty((), dtype=object)
-    out[()] = x
-    return out
-
-
 def _dot_general(a: np.ndarray, b: np.ndarray, numbers: Any) -> np.ndarray:
     ((ca, cb), (ba, bb)) = numbers
     free_a = [i for i in range(a.ndim) if i not in (*ca, *ba)]
@@ -148,7 +95,7 @@ def _dot_general(a: np.ndarray, b: np.ndarray, numbers: Any) -> np.ndarray:
 
 
 def _reduce(name: str, array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    rule = ELEMENTWISE[name]({})
+    rule = _rule(name)
     kept = [i for i in range(array.ndim) if i not in axes]
     moved = array.transpose(*kept, *axes).reshape([array.shape[i] for i in kept] + [-1])
     out = np.empty(moved.shape[:-1], dtype=object)
@@ -163,10 +110,11 @@ def _reduce(name: str, array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
 
 def _arg_extreme(array: np.ndarray, largest: bool) -> np.ndarray:
     best, where = array[0], np.int32(0)
+    beats = _rule("gt" if largest else "lt")
     for k in range(1, len(array)):
-        better = jnp.greater(array[k], best) if largest else jnp.less(array[k], best)
+        better = beats(array[k], best)
         where, best = _select(better, where, np.int32(k)), _select(better, best, array[k])
-    return _scalar(where)
+    return scalar(where)
 
 
 def _is(x: Any, value: float) -> bool:
@@ -223,12 +171,12 @@ ELEMENTWISE: dict[str, Callable[[dict[str, Any]], Callable]] = {
     "neg": lambda _: lambda x: x if _is(x, 0) else -x,
     "integer_pow": lambda params: lambda x: _power(x, params["y"]),
     "square": lambda _: lambda x: multiply(x, x),
-    "rsqrt": lambda _: lambda x: 1.0 / jnp.sqrt(x),
+    "rsqrt": lambda _: lambda x: 1.0 / _rule("sqrt")(x),
     "copy_p": lambda _: lambda x: x,
     "stop_gradient": lambda _: lambda x: x,
     "reshard": lambda _: lambda x: x,
     "pow": lambda _: _raise,
-    "clamp": lambda _: lambda low, x, high: jnp.minimum(jnp.maximum(x, low), high),
+    "clamp": lambda _: lambda low, x, high: _rule("min")(_rule("max")(x, low), high),
 }
 for _name, _function in {
     "log": jnp.log,
@@ -257,9 +205,14 @@ for _name, _function in {
 def _raise(x: Any, y: Any) -> Any:
     """x to the power y; a power of a vector takes as long as a whole evaluation, a root does not."""
     if constant(y) and 2.0 * y == int(2.0 * y) and abs(y) <= 4:
-        root = _power(jnp.sqrt(x), 1) if y % 1 else 1.0
+        root = _rule("sqrt")(x) if y % 1 else 1.0
         return multiply(root, _power(x, int(y // 1)))
-    return jnp.power(x, y)
+    return np.power(x, y) if constant(x) and constant(y) else jnp.power(x, y)
+
+
+def _rule(name: str) -> Callable:
+    """The rule of a primitive without parameters."""
+    return ELEMENTWISE[name]({})
 
 
 def _power(x: Any, y: int) -> Any:
