@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.linalg as sl
 
+from lmmjax.arrays import Array, quick_jit
 from lmmjax.design import Design, ResidualDesign
-from lmmjax.gram.whitened.patterns import earlier, steps
+from lmmjax.gram.whitened.patterns import Steps, earlier, steps
+from lmmjax.residual import ResidualStructure
 
 
 def covariance(design: Design, psi: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -29,32 +31,51 @@ def between(
     design: Design, psi: np.ndarray, left: ResidualDesign, right: ResidualDesign, same: np.ndarray
 ) -> np.ndarray:
     """s s′ c (k, l) between places of one group, relative to σ² and weights of 1."""
-    structure = left.structure
-    with jax.enable_x64(True):
-        r = jnp.asarray(design.structure.relative(psi)[design.structure.tail])
-        # new rows may lie between the integer occasions of the fit
-        kind = np.result_type(left.place, right.place)
-        places = jnp.asarray(left.place, kind)[:, None], jnp.asarray(right.place, kind)[None]
-        value = np.asarray(structure.correlation(r, *places, jnp.asarray(same)))
-        one, two = structure.sd(r, left.covariates), structure.sd(r, right.covariates)
-    if one is None or two is None:
-        return value
-    return value * np.asarray(one)[:, None] * np.asarray(two)[None, :]
+    one, two = (a.ravel() for a in np.indices(same.shape))
+    return _of_pairs(design, psi, left.at(one), right.at(two), same.ravel()).reshape(same.shape)
 
 
 def variances(design: Design, psi: np.ndarray) -> np.ndarray:
     """Var(ε) (n,) of every row at ψ (m + 1,)."""
     own, n = design.residual, design.n
     value = psi[-1] / (np.ones(n) if design.weights is None else design.weights)
-    if own is None:
-        return value
-    structure = own.structure
+    return value if own is None else value * _of_pairs(design, psi, own, own, np.ones(n, bool))
+
+
+def _of_pairs(
+    design: Design, psi: np.ndarray, left: ResidualDesign, right: ResidualDesign, same: np.ndarray
+) -> np.ndarray:
+    """s s′ c (k,) of pairs of rows, their number rounded up: few programs serve all groups."""
+    k = len(same)
+    padded = np.minimum(np.arange(1 << max(k - 1, 7).bit_length()), k - 1)
+    left, right = left.at(padded), right.at(padded)
+    r = design.structure.relative(psi)[design.structure.tail]
+    # new rows may lie between the integer occasions of the fit
+    kind = np.result_type(left.place, right.place)
+    places = left.place.astype(kind), right.place.astype(kind)
+    pairs = places[0], left.covariates, places[1], right.covariates, same[padded]
     with jax.enable_x64(True):
-        r = jnp.asarray(design.structure.relative(psi)[design.structure.tail])
-        place = jnp.asarray(own.place)
-        value = value * np.asarray(structure.correlation(r, place, place, jnp.ones(n, bool)))
-        sd = structure.sd(r, own.covariates)
-    return value if sd is None else value * np.asarray(sd) ** 2
+        return np.asarray(_products(left.structure, r, *pairs))[:k]
+
+
+@partial(quick_jit, static_argnums=0)
+def _products(
+    structure: ResidualStructure,
+    r: Array,
+    left: Array,
+    left_covariates: tuple[Array, ...],
+    right: Array,
+    right_covariates: tuple[Array, ...],
+    same: Array,
+) -> Array:
+    value = structure.correlation(r, left, right, same)
+    one, two = structure.sd(r, left_covariates), structure.sd(r, right_covariates)
+    return value if one is None or two is None else value * one * two
+
+
+@partial(quick_jit, static_argnums=0)
+def _weights(structure: ResidualStructure, r: Array, rows: Steps) -> tuple[Array, Array, Array]:
+    return rows.weights(structure, r)
 
 
 def coloured(design: Design, psi: np.ndarray, white: np.ndarray) -> np.ndarray:
@@ -126,8 +147,8 @@ def _recursion(design: Design, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     order = _order(own)
     made = steps(own.codes[order], own.place[order], tuple(v[order] for v in own.covariates))
     with jax.enable_x64(True):
-        r = jnp.asarray(design.structure.relative(psi)[design.structure.tail])
-        alpha, beta, _ = (np.asarray(a) for a in made.weights(own.structure, r))
+        r = design.structure.relative(psi)[design.structure.tail]
+        alpha, beta, _ = (np.asarray(a) for a in _weights(own.structure, r, made))
     root = np.sqrt(np.ones(design.n) if design.weights is None else design.weights)[order] / np.sqrt(psi[-1])
     return order, made.first, alpha * root, beta * root[earlier(made.first)]
 

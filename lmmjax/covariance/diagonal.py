@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax.numpy as jnp
 import numpy as np
 
-from lmmjax.arrays import Array
+from lmmjax.arrays import Array, namespace
 from lmmjax.covariance.base import FactorFamily
 
 
@@ -23,7 +22,7 @@ class Diagonal(FactorFamily):
         return tuple((j, j) for j in range(q))
 
     def factor(self, theta: Array, q: int) -> Array:
-        return theta[:, None] * jnp.eye(q, dtype=theta.dtype)
+        return theta[:, None] * namespace(theta).eye(q, dtype=theta.dtype)
 
     def params(self, factor: Array) -> Array:
         return factor[np.arange(factor.shape[0]), np.arange(factor.shape[0])]

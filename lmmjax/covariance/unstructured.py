@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax.numpy as jnp
 import numpy as np
 
-from lmmjax.arrays import Array
+from lmmjax.arrays import Array, namespace
 from lmmjax.covariance.base import FactorFamily
 
 
@@ -26,7 +25,8 @@ class Unstructured(FactorFamily):
         cols, rows = np.triu_indices(q)
         units = np.zeros((len(rows), q, q))
         units[np.arange(len(rows)), rows, cols] = 1.0
-        return jnp.tensordot(theta, jnp.asarray(units, theta.dtype), axes=1)
+        xp = namespace(theta)
+        return xp.tensordot(theta, xp.asarray(units, theta.dtype), axes=1)
 
     def params(self, factor: Array) -> Array:
         cols, rows = np.triu_indices(factor.shape[0])

@@ -59,8 +59,14 @@ class ResidualDesign:
     def take(self, rows: np.ndarray) -> ResidualDesign:
         """The same for some rows, or in another order."""
         present, codes = np.unique(self.codes[rows], return_inverse=True)
+        return dataclasses.replace(self.at(rows), codes=codes, n_groups=len(present))
+
+    def at(self, rows: np.ndarray) -> ResidualDesign:
+        """The same for some rows, or in another order, with the groups as they are numbered."""
         covariates = tuple(v[rows] for v in self.covariates)
-        return ResidualDesign(self.structure, codes, len(present), self.place[rows], covariates)
+        return dataclasses.replace(
+            self, codes=self.codes[rows], place=self.place[rows], covariates=covariates
+        )
 
 
 @dataclasses.dataclass(frozen=True)

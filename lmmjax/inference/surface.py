@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lmmjax.arrays import psd_cholesky
@@ -56,7 +55,7 @@ class Surface:
             units = scale / np.linalg.norm(np.asarray(inward), axis=0)
             permutation = np.eye(term.q)[:, order]
             inner = permutation.T @ (matrix / np.outer(units, units)) @ permutation
-            factors.append(np.asarray(psd_cholesky(jnp.asarray(inner), 1e-13)))
+            factors.append(psd_cholesky(inner, 1e-13))
             maps.append(np.asarray(inward) @ (units[:, None] * permutation) / self.unit)
             self.scales.append(units)
         pairs = zip(structure.terms, factors, strict=True)
@@ -186,11 +185,10 @@ class Surface:
         raw = point.x + self.radius * (r * np.sin(a) - r) + self.angle * (r * np.cos(a) - a)
         basis, structure = self.problem.basis, self.problem.structure
         matrices = []
-        with jax.enable_x64(True):
-            pairs = zip(structure.terms, structure.slices(), strict=True)
-            factors = [t.linear.factor(jnp.asarray(raw[s]), t.q) for t, s in pairs]
+        pairs = zip(structure.terms, structure.slices(), strict=True)
+        factors = [t.linear.factor(raw[s], t.q) for t, s in pairs]
         for factor, inward, outward in zip(factors, self.inward, basis.outward, strict=True):
-            half = self.unit * np.asarray(outward) @ inward @ np.asarray(factor)
+            half = self.unit * np.asarray(outward) @ inward @ factor
             matrices.append(half @ half.T)
         sigma2 = self.unit**2 * np.exp(point.x[-1])
         beta = np.asarray(self.problem.origin.beta)

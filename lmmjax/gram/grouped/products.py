@@ -251,7 +251,8 @@ def _gather(copies: list[Projection], member: Array, group: Array) -> Projection
     """The projection whose every group is one of a copy's."""
 
     def pick(*arrays: Array) -> Array:
-        return jnp.moveaxis(jnp.moveaxis(jnp.stack(arrays), -1, 1)[member, group], 0, -1)
+        xp = namespace(*arrays)
+        return xp.moveaxis(xp.moveaxis(xp.stack(arrays), -1, 1)[member, group], 0, -1)
 
     return jax.tree.map(pick, *copies)
 
