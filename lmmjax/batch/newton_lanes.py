@@ -29,6 +29,9 @@ FIRST, PERIOD = 3, 12
 CROWD = 4
 """While more than so many calls are needed for the lanes that are left, they are gathered every time."""
 
+UNOPTIMISED = 4096
+"""Lanes in all up to which half the compilation is worth two to four times the time of a step."""
+
 EARLY = 3e-9
 """Decrement from which the step that is left is taken without a look, and its end certified by `conclude`."""
 
@@ -58,7 +61,7 @@ def fit_lanes(
     pool = _pool(threads)
     # with a block for every thread nothing is gained by gathering lanes
     first = FIRST if total > threads * size else PERIOD
-    run = _Run(pool, size, max_iter, np.dtype(dtype))
+    run = _Run(pool, size, max_iter, np.dtype(dtype), total <= UNOPTIMISED)
 
     def begin(part: slice) -> tuple:
         problem = block(part)
@@ -67,7 +70,12 @@ def fit_lanes(
         state = _standing(problem.structure, part.stop - part.start, start, run.dtype)
         if part.start == 0:
             compile_ahead(
-                "conclude", size, problem, cast(state, problem.n.dtype), shared=(run.bound(problem),)
+                "conclude",
+                size,
+                problem,
+                cast(state, problem.n.dtype),
+                shared=(run.bound(problem),),
+                few=run.few,
             )
         return problem, run.stage(problem, state, RENEW if start is not None else START, first, EARLY)
 
@@ -91,12 +99,16 @@ def fit_lanes(
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """How the lanes of one batch are advanced: by which threads, how many a call, how far, in which dtype."""
+    """How the lanes of one batch are advanced: by which threads, how many a call, how far, in which dtype.
+
+    `few` lanes in all are sooner done by programs that are not optimised.
+    """
 
     pool: ThreadPoolExecutor
     size: int
     max_iter: int
     dtype: np.dtype
+    few: bool
 
     def over(self, total: int, function: Callable[[slice], Any]) -> Any:
         """`function` of every block of `total` lanes, joined."""
@@ -107,7 +119,7 @@ class _Run:
     ) -> NewtonState:
         """Up to `limit` evaluations in all for lanes of one block."""
         shared = np.int32(begin), np.int32(min(limit, self.max_iter)), self.dtype.type(early)
-        return call("newton_steps", self.size, cast(problem, self.dtype), state, shared=shared)
+        return call("newton_steps", self.size, cast(problem, self.dtype), state, shared=shared, few=self.few)
 
     def later(self, problem: Problem, state: NewtonState, early: float) -> NewtonState:
         """The later stages, each for the lanes that are left; all of these have used as many evaluations."""
@@ -142,9 +154,8 @@ class _Run:
         state = cast(state, problem.n.dtype)
 
         def end(part: slice) -> Estimate:
-            return call(
-                "conclude", self.size, take_lanes(problem, part), some_lanes(state, part), shared=(bound,)
-            )
+            problems, states = take_lanes(problem, part), some_lanes(state, part)
+            return call("conclude", self.size, problems, states, shared=(bound,), few=self.few)
 
         return self.over(state.n_iter.shape[-1], end)
 

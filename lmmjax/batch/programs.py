@@ -23,13 +23,16 @@ from lmmjax.gram.grouped.products import SHORT
 FUNCTIONS: dict[str, Callable] = {"newton_steps": newton_steps, "conclude": conclude, "finish": finish}
 
 
-def call(name: str, size: int, problem: Problem, *lanes: Any, shared: tuple = ()) -> Any:
-    """One of `FUNCTIONS` over lanes, padded to `size` so that all blocks share a program; NumPy out."""
+def call(name: str, size: int, problem: Problem, *lanes: Any, shared: tuple = (), few: bool = False) -> Any:
+    """One of `FUNCTIONS` over lanes, padded to `size` so that all blocks share a program; NumPy out.
+
+    For `few` lanes in all the compiler does not optimise, if the program is written out.
+    """
     count = jax.tree.leaves(problem.origin)[0].shape[-1]
     problem, lanes = padded(problem, size - count), jax.tree.map(lambda a: pad(a, size - count), lanes)
-    function = _compiled(name, unrollable(take_lanes(problem, 0).shared), len(lanes))
+    function = _compiled(name, unrollable(take_lanes(problem, 0).shared), few)
     arguments = np.ones((), problem.n.dtype), problem, lanes, shared
-    key = _signature(name, arguments)
+    key = few, *_signature(name, arguments)
     if jax.local_device_count() > 1:
         problem, lanes = each(problem, lambda _, field: _sharded(field)), _sharded(lanes)
         arguments = arguments[0], problem, lanes, shared
@@ -40,12 +43,14 @@ def call(name: str, size: int, problem: Problem, *lanes: Any, shared: tuple = ()
     )
 
 
-def compile_ahead(name: str, size: int, problem: Problem, *lanes: Any, shared: tuple = ()) -> None:
+def compile_ahead(
+    name: str, size: int, problem: Problem, *lanes: Any, shared: tuple = (), few: bool = False
+) -> None:
     """Compile in the background what a `call` will need: tracing one program overlaps compiling another."""
     full = padded(problem, size - jax.tree.leaves(problem.origin)[0].shape[-1])
     wide = jax.tree.map(lambda a: pad(a, size - a.shape[-1]), lanes)
-    if _signature(name, (np.ones((), problem.n.dtype), full, wide, shared)) not in _ready:
-        task = in_x64(lambda: call(name, size, problem, *lanes, shared=shared))
+    if (few, *_signature(name, (np.ones((), problem.n.dtype), full, wide, shared))) not in _ready:
+        task = in_x64(lambda: call(name, size, problem, *lanes, shared=shared, few=few))
         threading.Thread(target=task).start()
 
 
@@ -100,11 +105,13 @@ _lock, _locks, _ready = threading.Lock(), {}, set()
 
 
 @cache
-def _compiled(name: str, unrolled: bool, lanes: int) -> Callable:
+def _compiled(name: str, unrolled: bool, few: bool) -> Callable:
     inner = unroll(FUNCTIONS[name], apart=True) if unrolled else lambda _, *args: FUNCTIONS[name](*args)
 
     def mapped(one: Array, problem: Problem, rest: tuple, shared: tuple) -> Any:
         axes = (None, axes_of(problem), *(-1 for _ in rest), *(None for _ in shared))
         return jax.vmap(inner, in_axes=axes, out_axes=-1)(one, problem, *rest, *shared)
 
-    return quick_jit(mapped) if jax.default_backend() == "cpu" else jax.jit(mapped)
+    if jax.default_backend() != "cpu":
+        return jax.jit(mapped)
+    return quick_jit(mapped, short=np.inf if few and unrolled else 0)

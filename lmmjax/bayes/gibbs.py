@@ -68,7 +68,7 @@ def rows(design: Design, y: np.ndarray) -> GibbsData:
     return GibbsData(np.hstack(columns) * root[:, None], free * root)
 
 
-@partial(quick_jit, static_argnames=("structure", "n_groups", "warmup", "draws"))
+@partial(quick_jit, short=0, static_argnames=("structure", "n_groups", "warmup", "draws"))
 def run_chains(
     keys: Array,
     starts: Array,

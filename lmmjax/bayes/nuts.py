@@ -82,7 +82,7 @@ def one_chain(
     return jax.lax.scan(step, state, jax.random.split(key_run, draws))[1]
 
 
-@partial(quick_jit, static_argnames=("warmup", "draws"))
+@partial(quick_jit, short=0, static_argnames=("warmup", "draws"))
 def run_chains(
     keys: Array, starts: Array, problem: Problem, priors: PriorSet, warmup: int, draws: int, target: Array
 ) -> Chains:
