@@ -8,7 +8,7 @@ with a design of their own, and singular fits of terms with more than one varian
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,11 +22,12 @@ from lmmjax.design import take_rows
 from lmmjax.inference.ddf import kenward_roger, single_df
 from lmmjax.inference.natural import (
     Natural,
-    at_estimate,
     at_estimate_jit,
     boundary_covariance,
     boundary_covariance_jit,
+    inward_covariance,
     natural,
+    natural_bent_jit,
     natural_jit,
     on_inner_boundary,
 )
@@ -40,7 +41,7 @@ def single_tests(
     rows: np.ndarray,
     *,
     reml: bool,
-    adjust: bool,
+    method: str,
     weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Degrees of freedom and standard errors (T, k) of single contrasts of every response.
@@ -50,15 +51,16 @@ def single_tests(
     y : (n, T) responses; a missing value leaves its row out.
     psi, cov_psi : (T, m + 1) and (T, m + 1, m + 1), as `Estimate` has them.
     rows : (k, p) contrasts L.
-    adjust : False for Satterthwaite's, True for Kenward & Roger's.
+    method : "satterthwaite", "kenward-roger", or "kenward-roger-sas" with W and R of PROC MIXED.
     weights : (n, T) of the responses, as for `estimate_many`.
 
     Responses whose ψ is missing have missing results.
     """
+    adjust, expected = method != "satterthwaite", method == "kenward-roger"
     if adjust and not maker.design.structure.linear:
         maker = maker.tangents
     fitted = np.isfinite(psi).all(axis=1)
-    edge = fitted & (not adjust) & on_inner_boundary(maker.design.structure, cov_psi)
+    edge = fitted & (not expected) & on_inner_boundary(maker.design.structure, cov_psi)
     whole = np.full(len(psi), weights is None) & ~np.isnan(y).any(axis=0)
     df, se = np.full((2, len(psi), len(rows)), np.nan)
 
@@ -66,7 +68,7 @@ def single_tests(
         which = np.flatnonzero(chosen)
         if not len(which):
             return
-        kind = "adjusted" if adjust else "boundary" if edge[which].any() else "plain"
+        kind = method, bool(edge[which].any())
         shared = maker.prepared.shared
         apart = shared.sequential or (isinstance(source, _Own) and not shared.individual)
         few = len(which) <= source.few or apart
@@ -154,27 +156,39 @@ class _Own:
 
 
 def _one_by_one(
-    kind: str, source: Any, which: np.ndarray, psi: np.ndarray, cov_psi: np.ndarray, rows: np.ndarray
+    kind: tuple[str, bool],
+    source: Any,
+    which: np.ndarray,
+    psi: np.ndarray,
+    cov_psi: np.ndarray,
+    rows: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Results (T, k) by the programs of a single fit."""
-    out, problem = [], None
+    out, problem, (method, edge) = [], None, kind
     for k, own, cov in zip(which, psi, cov_psi, strict=True):
         if problem is None or not isinstance(source, _Shared):
             problem = source.one(int(k))
-        if kind == "adjusted":
-            out.append(_tests(jax.tree.map(np.asarray, natural_jit(problem, own)), None, rows))
-            continue
-        at, cov_inner = at_estimate_jit(problem, own, cov)
-        if kind == "boundary" and on_inner_boundary(problem.structure, cov):
-            cov_inner = boundary_covariance_jit(problem, own)
-        at, cov_inner = jax.tree.map(np.asarray, (at, cov_inner))
-        out.append(_tests(at, cov_inner, rows))
+        bent = not problem.structure.linear
+        if bent and method == "kenward-roger":
+            at, inner = natural_jit(problem, own), cov
+        else:
+            at, inner = at_estimate_jit(problem, own, cov)
+        if bent and method == "kenward-roger-sas":
+            at = natural_bent_jit(problem, own)
+        if edge and on_inner_boundary(problem.structure, cov):
+            inner = boundary_covariance_jit(problem, own)
+        out.append(_tests(*jax.tree.map(np.asarray, (at, inner)), rows, method))
     df, se = zip(*out, strict=True)
     return np.stack(df), np.stack(se)
 
 
 def _mapped(
-    kind: str, source: Any, which: np.ndarray, psi: np.ndarray, cov_psi: np.ndarray, rows: np.ndarray
+    kind: tuple[str, bool],
+    source: Any,
+    which: np.ndarray,
+    psi: np.ndarray,
+    cov_psi: np.ndarray,
+    rows: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Results (T, k) by blocks of lanes; the last is padded, so that all share a program."""
     shared = source.maker.prepared.shared
@@ -185,7 +199,7 @@ def _mapped(
         padded = np.resize(part, size)
         problem = source.lanes(which[padded])
         lanes = np.moveaxis(psi[padded], 0, -1), np.moveaxis(cov_psi[padded], 0, -1)
-        results = _COMPILED[kind](problem, *lanes, rows)
+        results = _mapped_tests(problem, *lanes, rows, kind)
         out.append([np.asarray(a)[: len(part)] for a in results])
     df, se = (np.concatenate(pieces) for pieces in zip(*out, strict=True))
     return df, se
@@ -198,38 +212,27 @@ def _axes(problem: Problem) -> Problem:
     return response_axes(problem, -1 if problem.origin.scale.ndim else None)
 
 
-def _plain(problem: Problem, psi: Array, cov_psi: Array, rows: Array) -> tuple[Array, Array]:
-    return _tests(*at_estimate(problem, psi, cov_psi), rows)
+@partial(jax.jit, static_argnums=4)
+def _mapped_tests(
+    problem: Problem, psi: Array, cov_psi: Array, rows: Array, kind: tuple[str, bool]
+) -> tuple[Array, Array]:
+    """Tests over lanes, results (T, k); not unrolled, which gains nothing here."""
+    method, edge = kind
+
+    def one(problem: Problem, psi: Array, cov_psi: Array, rows: Array) -> tuple[Array, Array]:
+        at = natural(problem, psi, method != "satterthwaite", method == "kenward-roger-sas")
+        inner = boundary_covariance(problem, psi) if edge else inward_covariance(problem, cov_psi)
+        return _tests(at, inner, rows, method)
+
+    return jax.vmap(one, in_axes=(_axes(problem), -1, -1, None))(problem, psi, cov_psi, rows)
 
 
-def _boundary(problem: Problem, psi: Array, cov_psi: Array, rows: Array) -> tuple[Array, Array]:
-    return _tests(natural(problem, psi), boundary_covariance(problem, psi), rows)
-
-
-def _adjusted(problem: Problem, psi: Array, cov_psi: Array, rows: Array) -> tuple[Array, Array]:
-    return _tests(natural(problem, psi), None, rows)
-
-
-def _lanes(function: Callable) -> Callable:
-    """`function` over lanes, results (T, k); not unrolled, which gains nothing here."""
-
-    def mapped(problem: Problem, psi: Array, cov_psi: Array, rows: Array) -> Any:
-        axes = (_axes(problem), -1, -1, None)
-        return jax.vmap(function, in_axes=axes)(problem, psi, cov_psi, rows)
-
-    return jax.jit(mapped)
-
-
-_COMPILED = {"plain": _lanes(_plain), "boundary": _lanes(_boundary), "adjusted": _lanes(_adjusted)}
-
-
-def _tests(at: Natural, cov_psi: Array | None, rows: Array) -> tuple[Array, Array]:
-    """df and standard errors (k,): Satterthwaite's, or Kenward & Roger's if cov_psi is None."""
+def _tests(at: Natural, cov_psi: Array, rows: Array, method: str) -> tuple[Array, Array]:
+    """df and standard errors (k,)."""
     inner = rows @ at.outward
-    if cov_psi is None:
-        adjusted = kenward_roger(at)
+    _, cov_beta = sweep(at.xx)
+    if method != "satterthwaite":
+        adjusted = kenward_roger(at, None if method == "kenward-roger" else cov_psi)
         cov_beta, cov_psi = adjusted.cov_beta, adjusted.cov_psi
-    else:
-        _, cov_beta = sweep(at.xx)
     variance = namespace(inner, cov_beta).sum((inner @ cov_beta) * inner, axis=1)
     return single_df(at, cov_psi, inner), variance**0.5

@@ -28,6 +28,11 @@ class CovarianceFamily(abc.ABC):
     within: ClassVar[frozenset[str]] = frozenset()
     """Names of the families that contain this one, with parameters inside their range."""
 
+    @property
+    def covariances(self) -> bool:
+        """Whether D is linear in its one variance and the covariances, this times the other parameters."""
+        return False
+
     @abc.abstractmethod
     def parameters(self, q: int) -> tuple[Parameter, ...]:
         """The natural parameters, variances first: the order of `varcorr()`."""

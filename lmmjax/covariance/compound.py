@@ -21,6 +21,10 @@ class CompoundSymmetry(Patterned):
     def within(self) -> frozenset[str]:
         return frozenset({"us", "toep"} if self.heterogeneous else {"us", "cs", "toep", "homtoep"})
 
+    @property
+    def covariances(self) -> bool:
+        return not self.heterogeneous
+
     def correlations(self, q: int) -> tuple[Parameter, ...]:
         return (Parameter("rho", "interval", (0.1, 0.6), -1.0 / max(q - 1, 1), 1.0),)
 

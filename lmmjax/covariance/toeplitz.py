@@ -22,6 +22,10 @@ class Toeplitz(Patterned):
     def within(self) -> frozenset[str]:
         return frozenset({"us"} if self.heterogeneous else {"us", "toep"})
 
+    @property
+    def covariances(self) -> bool:
+        return not self.heterogeneous
+
     def correlations(self, q: int) -> tuple[Parameter, ...]:
         return tuple(Parameter(f"cor{k}", "interval", (0.1,)) for k in range(1, q))
 

@@ -1,8 +1,9 @@
 """Denominator degrees of freedom: Satterthwaite, and Kenward & Roger with their adjusted covariance.
 
-F = XᵀV⁻¹X with derivatives P_i = ∂_iF and ∂_ijF in ψ, Φ = F⁻¹ = cov(β̂), A the covariance of ψ̂. V is
-linear in ψ, so that ½∂_ijF is the symmetric part of Q_ij = XᵀV⁻¹V_iV⁻¹V_jV⁻¹X and
-tr(V⁻¹V_iV⁻¹V_j) = −∂_ij log|V|. For one contrast l, with v = lᵀΦl and ∂_iv = −lᵀΦP_iΦl,
+F = XᵀV⁻¹X with derivatives P_i = ∂_iF and ∂_ijF in ψ, Φ = F⁻¹ = cov(β̂), A the covariance of ψ̂. F and log|V|
+are differentiated along the tangent of V, where V is linear in ψ, so that ½∂_ijF is the symmetric part of
+Q_ij = XᵀV⁻¹V_iV⁻¹V_jV⁻¹X and tr(V⁻¹V_iV⁻¹V_j) = −∂_ij log|V|. For one contrast l, with v = lᵀΦl and
+∂_iv = −lᵀΦP_iΦl,
 
     df = 2v²/(∂vᵀA∂v).
 
@@ -12,16 +13,22 @@ Kenward & Roger take for A the inverse W of the expected information
 
 which gives a single contrast the same formula, and adjust Φ for the bias of Φ(ψ̂),
 
-    Φ_A = Φ + 2Φ[Σ W_ij(½∂_ijF − P_iΦP_j − ¼R_ij)]Φ,      R_ij = XᵀV⁻¹(∂_ijV)V⁻¹X,
+    Φ_A = Φ + 2Φ[Σ W_ij(½∂_ijF − P_iΦP_j)]Φ.
 
-R = 0 where V is linear. F and log|V| are differentiated along the tangent of V.
+All of it is made of V and its first derivatives. In other parameters φ these are multiplied by T = ∂ψ/∂φ,
+so is I by T on both sides, and Σ W_ij(…) stays as it is: equal covariances have equal standard errors and
+degrees of freedom, however they are written. Beside P_iΦP_j their paper has −¼R_ij, with
+R_ij = XᵀV⁻¹(∂_ijV)V⁻¹X, which depends on the parameters where V is not linear in them; so does the bias of
+ψ̂, which would belong to it (Kenward & Roger 2009). PROC MIXED has that term, in its own parameters, and for W
+the inverse observed information.
 
 Everything here is in the internal coordinates of `Natural`, works on NumPy and on traced arrays, and
 calls no LAPACK except for contrasts of several rows.
 
-Sources: Fai & Cornelius (1996, doi:10.1080/00949659608811740); Kenward & Roger (1997, doi:10.2307/2533558);
-Kuznetsova, Brockhoff & Christensen (2017, doi:10.18637/jss.v082.i13); Halekoh & Højsgaard (2014,
-doi:10.18637/jss.v059.i09), whose treatment of limiting cases this follows.
+Sources: Fai & Cornelius (1996, doi:10.1080/00949659608811740); Kenward & Roger (1997,
+doi:10.2307/2533558; 2009, doi:10.1016/j.csda.2008.12.013); Kuznetsova, Brockhoff & Christensen (2017,
+doi:10.18637/jss.v082.i13); Halekoh & Højsgaard (2014, doi:10.18637/jss.v059.i09), whose treatment of limiting
+cases this follows.
 """
 
 from __future__ import annotations
@@ -53,25 +60,26 @@ class FTest:
     unscaled: Array
 
 
-def kenward_roger(at: Natural) -> Adjusted:
-    """Φ_A and W = I⁻¹."""
+def kenward_roger(at: Natural, cov_psi: Array | None = None) -> Adjusted:
+    """Φ_A and W: the inverse expected information, or `cov_psi` with the term −¼R if `at` has it."""
     xp = namespace(at.xx)
     assert at.second is not None
     assert at.logdet_second is not None
     first, curve = at.first, 0.5 * at.second
     phi = sweep(at.xx)[1]
     half = phi[None] @ first
-    # tr(ΦP_iΦP_j)
-    crossed = xp.sum(half[:, None] * xp.swapaxes(half, -1, -2)[None], axis=(-2, -1))
-    traced = xp.sum(phi[None, None] * curve, axis=(-2, -1))
-    # the inverse of I; pivots that vanish belong to components that cannot be told apart
-    w = sweep(0.5 * (-at.logdet_second - 2.0 * traced + crossed), 1e-10)[1]
+    if cov_psi is None:
+        # tr(ΦP_iΦP_j)
+        crossed = xp.sum(half[:, None] * xp.swapaxes(half, -1, -2)[None], axis=(-2, -1))
+        traced = xp.sum(phi[None, None] * curve, axis=(-2, -1))
+        # the inverse of I; pivots that vanish belong to components that cannot be told apart
+        cov_psi = sweep(0.5 * (-at.logdet_second - 2.0 * traced + crossed), 1e-10)[1]
     if at.bend is not None:
         curve = curve - 0.25 * at.bend
-    weighted = xp.tensordot(w, first, axes=1)
-    bent = xp.sum(w[:, :, None, None] * curve, axis=(0, 1))
+    weighted = xp.tensordot(cov_psi, first, axes=1)
+    bent = xp.sum(cov_psi[:, :, None, None] * curve, axis=(0, 1))
     middle = bent - xp.sum(xp.swapaxes(half, -1, -2) @ weighted, axis=0)
-    return Adjusted(phi + 2.0 * (phi @ middle @ phi), w)
+    return Adjusted(phi + 2.0 * (phi @ middle @ phi), cov_psi)
 
 
 def single_df(at: Natural, cov_psi: Array, rows: Array) -> Array:

@@ -10,7 +10,10 @@ derivatives in (t, u) of F = XᵀV⁻¹X, times s, and the second ones of log|V|
     S_c,  −S;    S_ce,  −2S_c,  2S;        l_ce,  −l_c,  −n,
 
 and the map τ → (t, u) is linear. Where V is not linear in ψ, R_ij = XᵀV⁻¹(∂_ijV)V⁻¹X is the difference
-between the second derivatives of F along the tangent and its own.
+between the second derivatives of F along the tangent and its own; it depends on the parameters in which V is
+written. In others φ(ψ), with G = ∂φ/∂ψ and P_k = ∂_kF, it becomes, in the coordinates of ψ,
+
+    R_kl + Σ_m (∂²φ_m/∂ψ_k∂ψ_l) Σ_j (G⁻¹)_jm P_j.
 
 Everything is in the internal coordinates of the problem: tests do not depend on them, and X̃ is well
 conditioned.
@@ -30,6 +33,7 @@ from lmmjax.core.criterion import Jet, chain, evaluate, variance_information
 from lmmjax.core.estimate import BOUNDARY, entries, masked_inverse
 from lmmjax.core.problem import internal_parameters
 from lmmjax.design import Structure, solve_upper
+from lmmjax.inference.sas_parameters import sas_curvature
 
 
 @record
@@ -40,7 +44,7 @@ class Natural:
     ----------
     xx : (p, p) F; first : (m + 1, p, p); second : (m + 1, m + 1, p, p) along the tangent of V.
     logdet_second : (m + 1, m + 1) second derivatives of log|V| along it, −tr(V⁻¹V_iV⁻¹V_j).
-    bend : (m + 1, m + 1, p, p) R; None where V is linear in ψ.
+    bend : (m + 1, m + 1, p, p) R in the parameters of PROC MIXED; None where V is linear in ψ.
         Second derivatives are for Kenward & Roger, and None if not asked for.
     outward : (p, p) the matrix that takes β̃ to β, less its origin: L in the user's coordinates is
         L · outward here.
@@ -59,8 +63,8 @@ def internal_point(problem: Problem, psi: Array) -> tuple[Array, Array]:
     return internal_parameters(problem, psi), psi[-1] / problem.origin.scale**2
 
 
-def natural(problem: Problem, psi: Array, tangent: bool = True) -> Natural:
-    """Derivatives at ψ (m + 1,), which is in the user's coordinates; second ones if `tangent`."""
+def natural(problem: Problem, psi: Array, tangent: bool = True, bend: bool = False) -> Natural:
+    """Derivatives at ψ (m + 1,), in the user's coordinates; second ones if `tangent`, R if `bend`."""
     d, s = internal_point(problem, psi)
     structure = problem.structure
     powers = structure.powers.astype(d.dtype)
@@ -82,21 +86,23 @@ def natural(problem: Problem, psi: Array, tangent: bool = True) -> Natural:
     if not tangent:
         return Natural(value.xx / s, f_first, None, None, None, outward)
     straight = twice(_bordered(second.xx, -2.0 * first.xx, 2.0 * value.xx)) / s
-    bend = None
-    if not structure.linear:
+    curvature = None
+    if bend and not structure.linear:
         # the second derivatives of F = S(d)/s itself, with the curvature of d in ψ
         own = problem.shared.jet(d, problem.response)
         true = twice(_bordered(own.second.xx, -own.first.xx, 2.0 * value.xx))
         edge = (-powers * s ** (-powers - 1.0))[:, None, None] * own.first.xx
         corner = jnp.tensordot(powers * (powers + 1.0) * d / s**2, own.first.xx, axes=1)
         true = true + _bordered(jnp.zeros_like(second.xx), edge, corner)
-        bend = straight - true / s
+        inside = jnp.concatenate([s**powers * d, s[None]])
+        turned = jnp.tensordot(sas_curvature(structure, inside), f_first, axes=((0,), (0,)))
+        curvature = straight - true / s + turned
     return Natural(
         xx=value.xx / s,
         first=f_first,
         second=straight,
         logdet_second=twice(_bordered(second.logdet, -first.logdet, -problem.n)),
-        bend=bend,
+        bend=curvature,
         outward=outward,
     )
 
@@ -172,4 +178,4 @@ def on_inner_boundary(structure: Structure, cov_psi: np.ndarray) -> np.ndarray:
 
 
 at_estimate_jit, boundary_covariance_jit = quick_jit(at_estimate), quick_jit(boundary_covariance)
-natural_jit = quick_jit(natural)
+natural_jit, natural_bent_jit = quick_jit(natural), quick_jit(partial(natural, bend=True))

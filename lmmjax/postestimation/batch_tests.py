@@ -6,8 +6,8 @@ import numpy as np
 from scipy.special import stdtr
 
 from lmmjax.batch.ddf import single_tests
-from lmmjax.fitted import FittedMany, by_reml_many, kept, require_choice
-from lmmjax.postestimation.fixed_tests import METHODS
+from lmmjax.fitted import FittedMany, by_reml_many, kept
+from lmmjax.postestimation.fixed_tests import ADJUSTED, ddf_method
 
 TABLE = ["estimate", "se", "df", "t", "p", "q"]
 
@@ -33,15 +33,14 @@ def adjust(p: np.ndarray) -> np.ndarray:
 
 def t_tests(fits: FittedMany, rows: np.ndarray, ddf: str) -> dict[str, np.ndarray]:
     """Columns of `TABLE` for the rows (k, p) of L, each (T, k); `ddf` as in `Fit.coef_table`."""
-    require_choice("ddf", ddf, METHODS)
-    source = by_reml_many(fits) if ddf == "kenward-roger" else fits
+    ddf = ddf_method(ddf)
+    source = by_reml_many(fits) if ddf in ADJUSTED else fits
     estimate = source.estimate
     value = estimate.beta @ rows.T
     with np.errstate(divide="ignore", invalid="ignore"):
         se = np.sqrt(np.einsum("kp,tpr,kr->tk", rows, estimate.cov_beta, rows))
         df = np.where(np.isnan(se), np.nan, np.inf)
         if ddf != "normal":
-            adjusted = ddf == "kenward-roger"
             df, own = single_tests(
                 fits.data.maker,
                 fits.y,
@@ -49,16 +48,20 @@ def t_tests(fits: FittedMany, rows: np.ndarray, ddf: str) -> dict[str, np.ndarra
                 estimate.cov_psi,
                 rows,
                 reml=source.reml,
-                adjust=adjusted,
+                method=ddf,
                 weights=fits.weights,
             )
-            se = own if adjusted else se
+            se = own if ddf in ADJUSTED else se
         t = value / se
     p = 2.0 * stdtr(df, -np.abs(t))
     return dict(zip(TABLE, (value, se, df, t, p, adjust(p)), strict=True))
 
 
-@kept
 def fixed_t_tests(fits: FittedMany, ddf: str) -> dict[str, np.ndarray]:
     """`t_tests` of the fixed effects, (T, p) each."""
+    return _fixed(fits, ddf_method(ddf))
+
+
+@kept
+def _fixed(fits: FittedMany, ddf: str) -> dict[str, np.ndarray]:
     return t_tests(fits, np.eye(fits.data.design.p), ddf)

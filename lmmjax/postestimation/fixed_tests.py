@@ -25,22 +25,40 @@ from lmmjax.inference.natural import (
     Natural,
     at_estimate_jit,
     boundary_covariance_jit,
+    natural_bent_jit,
     natural_jit,
     on_inner_boundary,
 )
 from lmmjax.postestimation.contrasts import hypothesis
 
-METHODS = {"satterthwaite": "Satterthwaite", "kenward-roger": "Kenward-Roger", "normal": "normal"}
+METHODS = {
+    "satterthwaite": "Satterthwaite",
+    "kenward-roger": "Kenward-Roger",
+    "kenward-roger-sas": "Kenward-Roger (PROC MIXED)",
+    "normal": "normal",
+}
 """Values of `ddf` with their names in print; normal: infinitely many degrees of freedom."""
+
+ALIASES = {"satt": "satterthwaite", "kr": "kenward-roger"}
+
+ADJUSTED = ("kenward-roger", "kenward-roger-sas")
+"""Those that adjust the covariance of β̂, and belong to REML."""
 
 TYPES = {"1": 1, "2": 2, "3": 3, "I": 1, "II": 2, "III": 3}
 
 REFITTED = "Kenward-Roger needs REML: the model was refitted by REML for these tests"
 
 
+def ddf_method(ddf: str) -> str:
+    """The key of `METHODS` that is meant; ValueError lists them."""
+    named = ALIASES.get(ddf, ddf) if isinstance(ddf, str) else ddf
+    require_choice("ddf", named, METHODS)
+    return named
+
+
 def coef_table(fitted: Fitted, ddf: str) -> pd.DataFrame:
     """See `Fit.coef_table`."""
-    require_choice("ddf", ddf, METHODS)
+    ddf = ddf_method(ddf)
     p = fitted.data.design.p
     out = pd.DataFrame(t_table(fitted, np.eye(p), np.zeros(p), ddf), index=fitted.data.x_names)
     out.attrs.update(_notes(fitted, ddf))
@@ -49,7 +67,7 @@ def coef_table(fitted: Fitted, ddf: str) -> pd.DataFrame:
 
 def anova(fitted: Fitted, type: int | str, ddf: str) -> pd.DataFrame:
     """See `Fit.anova`."""
-    require_choice("ddf", ddf, METHODS)
+    ddf = ddf_method(ddf)
     kind = TYPES.get(str(type).upper())
     if kind is None:
         raise ValueError(f"unknown type {type!r}; choose one of: 1, 2, 3")
@@ -76,7 +94,7 @@ def anova(fitted: Fitted, type: int | str, ddf: str) -> pd.DataFrame:
 
 def hypothesis_test(fitted: Fitted, l: Any, ddf: str, rhs: Any) -> pd.DataFrame:
     """See `Fit.test`."""
-    require_choice("ddf", ddf, METHODS)
+    ddf = ddf_method(ddf)
     rows, right, label = hypothesis(l, fitted.data.x_names, rhs)
     test = f_test(fitted, rows, right, ddf)
     columns: dict[str, Any] = {}
@@ -93,7 +111,7 @@ def hypothesis_test(fitted: Fitted, l: Any, ddf: str, rhs: Any) -> pd.DataFrame:
 
 def source(fitted: Fitted, ddf: str) -> Fitted:
     """The fit that a test with these degrees of freedom is made from."""
-    return by_criterion(fitted, True) if ddf == "kenward-roger" else fitted
+    return by_criterion(fitted, True) if ddf in ADJUSTED else fitted
 
 
 def _notes(fitted: Fitted, ddf: str) -> dict[str, str]:
@@ -114,13 +132,15 @@ def natural_at(fitted: Fitted) -> tuple[Natural, np.ndarray]:
 
 
 @kept
-def adjusted_at(fitted: Fitted) -> Adjusted:
+def adjusted_at(fitted: Fitted, ddf: str) -> Adjusted:
     """Kenward & Roger's covariance of β̂ and what its degrees of freedom need."""
-    if fitted.data.design.structure.linear:
-        return kenward_roger(natural_at(fitted)[0])
-    with jax.enable_x64(True):
-        problem = fitted.data.maker.tangents(fitted.y, fitted.reml)
-        return kenward_roger(jax.tree.map(np.asarray, natural_jit(problem, fitted.estimate.psi)))
+    sas = ddf == "kenward-roger-sas"
+    at, cov_psi = natural_at(fitted)
+    if not fitted.data.design.structure.linear:
+        with jax.enable_x64(True):
+            problem = fitted.data.maker.tangents(fitted.y, fitted.reml)
+            at = (natural_bent_jit if sas else natural_jit)(problem, fitted.estimate.psi)
+    return kenward_roger(jax.tree.map(np.asarray, at), cov_psi if sas else None)
 
 
 def t_table(fitted: Fitted, rows: np.ndarray, rhs: np.ndarray, ddf: str) -> dict[str, np.ndarray]:
@@ -133,9 +153,9 @@ def t_table(fitted: Fitted, rows: np.ndarray, rhs: np.ndarray, ddf: str) -> dict
     elif ddf != "normal" and len(rows):
         at, cov_psi = natural_at(made_from)
         inner = rows @ at.outward
-        if ddf == "kenward-roger":
-            cov_psi = adjusted_at(made_from).cov_psi
-            cov = at.outward @ adjusted_at(made_from).cov_beta @ at.outward.T
+        if ddf in ADJUSTED:
+            adjusted = adjusted_at(made_from, ddf)
+            cov_psi, cov = adjusted.cov_psi, at.outward @ adjusted.cov_beta @ at.outward.T
         df = single_df(at, cov_psi, inner)
     se = np.sqrt(np.einsum("kp,pr,kr->k", rows, cov, rows))
     t = (rows @ beta - rhs) / se
@@ -157,8 +177,8 @@ def f_test(fitted: Fitted, rows: np.ndarray, rhs: np.ndarray, ddf: str) -> FTest
         return FTest(f, len(rows), np.array(np.inf), f)
     at, cov_psi = natural_at(made_from)
     inner = rows @ at.outward
-    if ddf == "kenward-roger":
-        return kenward_roger_f(at, adjusted_at(made_from), inner, difference)
+    if ddf in ADJUSTED:
+        return kenward_roger_f(at, adjusted_at(made_from, ddf), inner, difference)
     return satterthwaite_f(at, cov_psi, inner, difference)
 
 

@@ -46,6 +46,8 @@ class Correlation(Part, abc.ABC):
     reads = "coordinates"
     fractional: ClassVar[bool] = False
     exchangeable: ClassVar[bool] = False
+    covariances: ClassVar[bool] = False
+    """Whether the parameters are correlations in which c is linear."""
 
     @property
     def markov(self) -> bool:

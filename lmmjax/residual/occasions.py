@@ -21,6 +21,7 @@ class CompoundSymmetry(Correlation):
     within = frozenset({"Toeplitz", "Symmetric", "Unstructured"})
     reads = "order"
     exchangeable = True
+    covariances = True
 
     def parameters(self, space: Space) -> tuple[Parameter, ...]:
         return (Parameter("Rho", "interval", (0.2, 0.7), -1.0 / max(space.size - 1, 1), 1.0),)
@@ -35,6 +36,7 @@ class Toeplitz(Timed):
 
     name = "Toeplitz"
     within = frozenset({"Symmetric", "Unstructured"})
+    covariances = True
 
     def parameters(self, space: Space) -> tuple[Parameter, ...]:
         return tuple(Parameter(f"cor{k}", "interval", (0.2,)) for k in range(1, space.size))

@@ -77,6 +77,7 @@ class Symmetric(Visits):
 
     name = "Symmetric"
     within = frozenset({"Unstructured"})
+    covariances = True
 
     def parameters(self, space: Space) -> tuple[Parameter, ...]:
         rows, columns = _below(space.size)

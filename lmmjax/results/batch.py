@@ -84,8 +84,8 @@ class BatchFit:
 
         Parameters
         ----------
-        ddf : "satterthwaite", "kenward-roger" or "normal", as in `Fit.coef_table`. For a batch fitted by
-            maximum likelihood "kenward-roger" refits it by REML.
+        ddf : as in `Fit.coef_table`. For a batch fitted by maximum likelihood "kenward-roger" and
+            "kenward-roger-sas" refit it by REML.
         """
         return fixed_t_tests(self.fitted, ddf)
 

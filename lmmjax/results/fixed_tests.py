@@ -26,9 +26,11 @@ class FixedTests:
 
         Parameters
         ----------
-        ddf : degrees of freedom. "satterthwaite", for a fit by maximum likelihood from that criterion;
-            "kenward-roger", with the adjusted standard errors, for a fit by maximum likelihood those of the
-            same model refitted by REML, with its estimates; "normal", infinite.
+        ddf : degrees of freedom. "satterthwaite" ("satt"), for a fit by maximum likelihood from that
+            criterion; "kenward-roger" ("kr"), with the adjusted standard errors, for a fit by maximum
+            likelihood those of the same model refitted by REML, with its estimates; "kenward-roger-sas", the
+            same with the observed information and the second derivatives of PROC MIXED, which depend on how
+            a covariance is written; "normal", infinite.
         """
         return fixed_tests.coef_table(self.fitted, ddf)
 

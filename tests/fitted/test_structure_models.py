@@ -236,45 +236,63 @@ def growth(name, reml=True):
     return lj.lmm("distance ~ Sex * visit", orthodont(), residual=residuals[name]).fit(reml=reml)
 
 
+def sas_to_own(name, phi):
+    """ψ from PROC MIXED's parameters φ: of ARH(1) ρ and the variances, of UN the covariances."""
+    if name == "Unstructured":
+        return phi
+    return np.array([phi[0], np.sqrt(phi[1] / phi[2]), phi[2]])
+
+
+@pytest.mark.parametrize("method", ["kenward-roger", "kenward-roger-sas"])
 @pytest.mark.parametrize("name", LINEAR)
-def test_kenward_roger_of_residual_structures(name):
-    """Kenward & Roger (1997), with their term of second derivatives of V, from explicit matrices."""
+def test_kenward_roger_of_residual_structures(name, method):
+    """Kenward & Roger (1997) from explicit matrices, of linear order, and as PROC MIXED has it."""
     fit = growth(name)
     design, psi = fit.model.design, fit.estimate.psi
     x, m = design.x, len(fit.estimate.psi)
+    phi = psi if name == "Unstructured" else np.array([psi[0], psi[1] ** 2 * psi[2], psi[2]])
 
-    def v(psi):
+    def v(phi):
+        psi = sas_to_own(name, phi)
         return psi[-1] * explicit.matrix(design, design.structure.relative(psi))
 
     step = 1e-4
-    first = [np.imag(v(psi + 1e-30j * e)) / 1e-30 for e in np.eye(m)]
+    unit = np.eye(m)
+    first = [np.imag(v(phi + 1e-30j * e)) / 1e-30 for e in unit]
     second = [
         [
-            (np.imag(v(psi + 1e-30j * e + step * f) - v(psi + 1e-30j * e - step * f))) / 2e-30 / step
-            for f in np.eye(m)
+            (np.imag(v(phi + 1e-30j * e + step * f) - v(phi + 1e-30j * e - step * f))) / 2e-30 / step
+            for f in unit
         ]
-        for e in np.eye(m)
+        for e in unit
     ]
-    inverse = np.linalg.inv(v(psi))
-    phi = np.linalg.inv(x.T @ inverse @ x)
+    inverse = np.linalg.inv(v(phi))
+    cov = np.linalg.inv(x.T @ inverse @ x)
     left = x.T @ inverse
     p = [-left @ a @ left.T for a in first]
     q = [[left @ a @ inverse @ b @ left.T for b in first] for a in first]
     r = [[left @ a @ left.T for a in row] for row in second]
-    information = np.zeros((m, m))
-    for i in range(m):
-        for j in range(m):
-            trace = np.trace(inverse @ first[i] @ inverse @ first[j])
-            inner = phi @ p[i] @ phi @ p[j]
-            information[i, j] = 0.5 * (trace - 2 * np.trace(phi @ q[i][j]) + np.trace(inner))
-    w = np.linalg.inv(information)
+    if method == "kenward-roger":
+        information = np.zeros((m, m))
+        for i in range(m):
+            for j in range(m):
+                trace = np.trace(inverse @ first[i] @ inverse @ first[j])
+                inner = cov @ p[i] @ cov @ p[j]
+                information[i, j] = 0.5 * (trace - 2 * np.trace(cov @ q[i][j]) + np.trace(inner))
+        w, share = np.linalg.inv(information), 0.0
+    else:
+        slope = np.array([np.imag(sas_to_own(name, phi + 1e-30j * e)) / 1e-30 for e in unit]).T
+        back = np.linalg.inv(slope)
+        w, share = back @ fit.estimate.cov_psi @ back.T, 0.25
     lam = sum(
-        w[i, j] * phi @ (q[i][j] - p[i] @ phi @ p[j] - r[i][j] / 4) @ phi for i in range(m) for j in range(m)
+        w[i, j] * cov @ (q[i][j] - p[i] @ cov @ p[j] - share * r[i][j]) @ cov
+        for i in range(m)
+        for j in range(m)
     )
-    adjusted = phi + 2 * lam
-    slopes = np.array([-np.diag(phi @ a @ phi) for a in p])
-    df = 2 * np.diag(phi) ** 2 / np.einsum("ic,ij,jc->c", slopes, w, slopes)
-    table = fit.coef_table("kenward-roger")
+    adjusted = cov + 2 * lam
+    slopes = np.array([-np.diag(cov @ a @ cov) for a in p])
+    df = 2 * np.diag(cov) ** 2 / np.einsum("ic,ij,jc->c", slopes, w, slopes)
+    table = fit.coef_table(method)
     # second derivatives are differences, of second order
     assert_allclose(table["se"], np.sqrt(np.diag(adjusted)), rtol=1e-6)
     assert_allclose(table["df"], df, rtol=1e-6)

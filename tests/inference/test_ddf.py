@@ -132,7 +132,7 @@ def test_a_regression_has_its_residual_degrees_of_freedom(data):
     assert_allclose(fit.refit(reml=False).coef_table()["df"], fit.nobs, rtol=1e-9)
 
 
-def test_a_model_that_is_bent_takes_the_second_derivative_term(data):
+def test_one_covariance_has_one_answer_but_for_the_second_derivative_term(data):
     """φ = log ψ: derivatives of the linearised V scale by ψ, and ∂²V/∂φ_i² = ψ_iV_i gives R_ii = −ψ_iP_i."""
     fit = lj.lmm("y ~ Days + (1 | Subject)", data).fit()
     at, _ = natural_at(fit.fitted)

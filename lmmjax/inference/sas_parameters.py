@@ -1,0 +1,62 @@
+"""The parameters in which PROC MIXED writes a covariance, as functions of ψ.
+
+Equal variances with free correlations (CS, TOEP) are variances and covariances, in which V is linear; unequal
+ones (CSH, TOEPH, ARH(1), UNR) are variances and correlations; autoregressions and functions of distance have
+σ² and their own ρ or range; ARMA(1, 1) has ρ and γ, the correlation at distance 1; a nugget is a variance.
+Structures that PROC MIXED does not have keep their own parameters.
+
+Source: SAS/STAT User's Guide, The MIXED Procedure, table of covariance structures (REPEATED statement).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from lmmjax.arrays import Array
+from lmmjax.design import Structure
+from lmmjax.residual import ARMA, ResidualStructure, VarIdent
+
+
+def sas_parameters(structure: Structure, psi: Array) -> Array:
+    """φ (m + 1,) in the order of ψ (m + 1,), up to a linear map."""
+    out = []
+    for term, at in zip(structure.terms, structure.slices(), strict=True):
+        own = psi[at]
+        out.append(jnp.concatenate([own[:1], own[0] * own[1:]]) if term.family.covariances else own)
+    if structure.residual is not None:
+        out.append(_residual(structure.residual, psi[structure.tail], psi[-1]))
+    return jnp.concatenate([*out, psi[-1:]])
+
+
+def _residual(structure: ResidualStructure, own: Array, sigma2: Array) -> Array:
+    correlation, variances = structure.residual.correlation, structure.residual.variances
+    r, *others = structure.split(own)
+    if correlation is not None and not variances:
+        if correlation.covariances:
+            r = sigma2 * r
+        elif getattr(correlation, "nugget", False):
+            r = jnp.concatenate([r[:-1], sigma2 * r[-1:]])
+        elif isinstance(correlation, ARMA) and (correlation.p, correlation.q) == (1, 1):
+            gamma = (1.0 + r[0] * r[1]) * (r[0] + r[1]) / (1.0 + 2.0 * r[0] * r[1] + r[1] ** 2)
+            r = jnp.stack([r[0], gamma])
+    pairs = zip(variances, others, strict=True)
+    return jnp.concatenate([r, *(sigma2 * s**2 if isinstance(v, VarIdent) else s for v, s in pairs)])
+
+
+def sas_curvature(structure: Structure, psi: Array) -> Array:
+    """C (m + 1, m + 1, m + 1) with C_jkl = Σ_m (G⁻¹)_jm ∂²φ_m/∂ψ_k∂ψ_l, G = ∂φ/∂ψ."""
+
+    def phi(psi: Array) -> Array:
+        return sas_parameters(structure, psi)
+
+    slope = jax.jacfwd(phi)
+    g, curve = slope(psi), jax.jacfwd(slope)(psi)
+    # a correlation beside a variance of zero is held fixed: its covariance is zero, whatever stands here
+    scale = jnp.diagonal(g)
+    scale = jnp.where(scale == 0.0, 1.0, scale)
+    # G = D(I + N), N³ = 0: a parameter involves variances, and these no more than σ²
+    n = g / scale[:, None] - jnp.eye(len(psi), dtype=psi.dtype)
+    once = curve / scale[:, None, None]
+    twice = jnp.tensordot(n, once, axes=1)
+    return once - twice + jnp.tensordot(n, twice, axes=1)
