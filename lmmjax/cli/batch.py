@@ -116,6 +116,7 @@ def batch(
                 resume=resume,
                 index=index,
                 rows=rows,
+                also=[design],
                 progress=show,
             )
     if process:

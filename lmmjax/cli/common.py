@@ -11,6 +11,7 @@ import pandas as pd
 import typer
 
 from lmmjax.stream import ProcessError
+from lmmjax.stream.files import reading
 
 BAD_INPUT, NOT_CONVERGED = 2, 1
 """Exit codes."""
@@ -34,10 +35,10 @@ AllowPython = Annotated[
 
 def read_csv(path: Path) -> pd.DataFrame:
     """The table of a CSV file, or a ValueError that names it."""
-    try:
+    with reading(
+        path, "a CSV file with a header line is needed, as it is or whole in an archive (.gz, .zip, .xz)"
+    ):
         return pd.read_csv(path, **EXACT)
-    except ValueError as error:
-        raise ValueError(f"{path} is not a CSV file: {error}") from None
 
 
 @contextlib.contextmanager

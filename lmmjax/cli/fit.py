@@ -20,6 +20,7 @@ from lmmjax.cli.common import (
     one_line_errors,
     read_csv,
 )
+from lmmjax.stream.files import target, written_whole
 
 
 def fit(
@@ -37,11 +38,14 @@ def fit(
     The exit code is 0 if the fit converged, 1 if it did not, 2 if the formula or the data are wrong.
     """
     with one_line_errors():
+        if json_file is not None:
+            json_file = target(json_file, [data], "--json")
         model = lmmjax.lmm(formula, read_csv(data), weights=weights, safe=not allow_python)
         result = model.fit(reml=not ml)
         typer.echo(str(result.summary()))
         if json_file is not None:
-            json_file.write_text(json.dumps(report(result), indent=2, allow_nan=False) + "\n", "utf-8")
+            with written_whole(json_file) as file:
+                file.write((json.dumps(report(result), indent=2, allow_nan=False) + "\n").encode())
     if not result.converged:
         raise typer.Exit(NOT_CONVERGED)
 

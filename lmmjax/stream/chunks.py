@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ from lmmjax.arrays.memory import available_memory
 from lmmjax.batch import FEW, LANES, lane_count
 from lmmjax.fitted import ModelData
 from lmmjax.stream.inputs import Inputs
-from lmmjax.stream.manifest import agree, begin, check_finished
-from lmmjax.stream.parts import is_done
+from lmmjax.stream.manifest import agree, begin, finished
+from lmmjax.stream.parts import stamp_of
 from lmmjax.stream.processes import Processes
+from lmmjax.stream.work import ranges
 
 COPIES = 8
 """Copies of a chunk alive at once: two chunks, each as read, as floats and as rows of the model; blocks."""
@@ -25,13 +25,6 @@ SHARE = 0.25
 
 BLOCKS = 16
 """Most calls of the engine (`lmmjax.batch.lane_count` responses each) in a chunk."""
-
-
-def ranges(total: int, chunk: int) -> list[tuple[int, int]]:
-    """The responses [start, stop) of each chunk: as few chunks as possible, of sizes that differ by 1."""
-    count = -(-total // chunk)
-    edges = [total * k // count for k in range(count + 1)]
-    return list(pairwise(edges))
 
 
 def chunk_size(data: ModelData, sources: int = 1) -> int:
@@ -60,23 +53,28 @@ def chunk_of_all(
     return max(1, min(share, -(-task["n_responses"] // together.count)))
 
 
-def chunks_left(
-    path: Path, parts: Path, task: dict[str, Any], total: int, size: int, resume: bool, chosen: bool
+def plan(
+    path: Path, parts: Path, task: dict[str, Any], size: int, resume: bool, chosen: bool
 ) -> dict[str, Any]:
-    """Chunks to fit as todo = [[chunk, start, stop], ...], and count of all parts; 0 if the result is there.
+    """What is to be done, in JSON.
+
+    Returns
+    -------
+    chunk : responses a part.
+    count : number of parts; done, todo : numbers of those which are written, and of those which are not.
+    digests : of all values by name, where the results are joined already, else None.
 
     Parameters
     ----------
     size, resume, chosen : as for `lmmjax.stream.manifest.begin`.
     """
+    total = task["n_responses"]
     if resume and not parts.exists() and path.exists():
-        check_finished(path, task)
-        return {"count": 0, "todo": []}
-    chunks = ranges(total, begin(parts, task, size, resume, chosen))
-    todo = [[k, a, b] for k, (a, b) in enumerate(chunks) if not is_done(parts, k, b - a)]
-    return {"count": len(chunks), "todo": todo}
-
-
-def count_responses(todo: list[list[int]]) -> int:
-    """Responses in chunks [chunk, start, stop]."""
-    return sum(stop - start for _, start, stop in todo)
+        found = finished(path, task)
+        count = len(ranges(total, found["chunk"]))
+        return found | {"count": count, "done": list(range(count)), "todo": []}
+    chunk = begin(parts, task, size, resume, chosen)
+    count = len(ranges(total, chunk))
+    done = [k for k in range(count) if stamp_of(parts, k) is not None]
+    todo = sorted(set(range(count)) - set(done))
+    return {"chunk": chunk, "count": count, "done": done, "todo": todo, "digests": None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import pandas as pd
 
 from lmmjax.fitted import ModelData
 from lmmjax.postestimation.contrasts import contrast_matrix
+from lmmjax.stream.files import on_disk, target
 from lmmjax.stream.sources import Source, open_source
-from lmmjax.stream.stores import split_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +58,15 @@ def open_inputs(
     return inputs
 
 
-def check_out(path: Path, *sources: Any) -> None:
-    """ValueError if the results cannot be written to `path`."""
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: name another file as out")
-    files = [split_path(source)[0] for source in sources if isinstance(source, str | Path)]
-    if any(file.resolve() == path.resolve() for file in files):
-        raise ValueError(f"{path} is the input: name another file as out")
+def out_path(out: str | Path, sources: Iterable[Any]) -> tuple[Path, Path]:
+    """(file of the results, folder of its parts); ValueError if they would replace a source."""
+    sources = list(sources)
+    path = target(out, sources, "out")
+    parts = path.with_name(path.name + ".parts")
+    for given in filter(None, map(on_disk, sources)):
+        if parts.resolve() in (given.resolve(), *given.resolve().parents):
+            raise ValueError(f"{given} is where parts of the results are kept: name another file as out")
+    return path, parts
 
 
 _NAMED = re.compile(r"\s*([^()\[\]=]*[^()\[\]=\s])\s*=(?!=)(.*)", re.DOTALL)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lmmjax._version import __version__
 from lmmjax.fitted import ModelData
+from lmmjax.stream.digests import digest, digest_columns
+from lmmjax.stream.files import reading, written_whole
 from lmmjax.stream.packages import pyarrow
 from lmmjax.stream.sources import Source
 
@@ -36,31 +35,19 @@ def manifest(data: ModelData, source: Source, reml: bool, **others: Any) -> dict
 
 def _digests(source: Source) -> tuple[str, str]:
     """Of the names and of the first column."""
-    labels = hashlib.sha256()
-    for name in source.names:
-        labels.update(f"{name}\0".encode())
-    first = np.ascontiguousarray(source.read(0, 1))
-    return labels.hexdigest(), hashlib.sha256(first.tobytes()).hexdigest()
+    return digest([str(name) for name in source.names]), digest_columns(source.read(0, 1))
 
 
 def source_digest(source: Source) -> str:
     """Digest of shape, names and first column."""
-    text = " ".join([str((source.n_rows, source.n_responses)), *_digests(source)])
-    return hashlib.sha256(text.encode()).hexdigest()
+    return digest(source.n_rows, source.n_responses, *_digests(source))
 
 
 def fingerprint(data: ModelData) -> str:
-    """Digest of X, Z, groups, weights, offset and the rows kept."""
-    design, digest = data.design, hashlib.sha256()
-    arrays = [design.x, design.weights, design.offset, data.frame.rows]
-    for term in design.terms:
-        digest.update(f"{type(term.family).__name__} {term.n_groups}".encode())
-        arrays += [term.z, term.codes]
-    for array in arrays:
-        digest.update(b"none" if array is None else str(np.shape(array)).encode())
-        if array is not None:
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+    """Digest of the design with its covariance families and residual structure, rows kept, and names."""
+    frame = data.frame
+    names = [frame.x_names, [(term.text, term.group, term.names) for term in frame.random]]
+    return digest(data.design, data.backend, frame.rows, names)
 
 
 def begin(parts: Path, task: dict[str, Any], chunk: int, resume: bool, chosen: bool) -> int:
@@ -75,14 +62,38 @@ def begin(parts: Path, task: dict[str, Any], chunk: int, resume: bool, chosen: b
             raise ValueError(
                 f"{parts} holds parts of a run that did not end: resume it, or delete the folder"
             )
-        found = json.loads(manifest_path(parts).read_text("utf-8"))
+        found = read_manifest(parts)
         agree(found, task | {"chunk": chunk} if chosen else task, f"{parts} cannot be resumed, it")
         return found["chunk"]
+    _require_empty(parts)
     parts.mkdir(exist_ok=True)
-    temporary = parts / "manifest.tmp"
-    temporary.write_text(json.dumps(task | {"chunk": chunk}, indent=2), "utf-8")
-    temporary.replace(manifest_path(parts))
+    with written_whole(manifest_path(parts)) as file:
+        file.write(json.dumps(task | {"chunk": chunk}, indent=2).encode())
     return chunk
+
+
+def read_manifest(parts: Path) -> dict[str, Any]:
+    """The manifest of a run; ValueError, with what to delete, if it is damaged."""
+    path = manifest_path(parts)
+    with reading(path, f"delete the folder {parts} and run again"):
+        found = json.loads(path.read_bytes())
+        if not isinstance(found, dict) or not isinstance(found.get("chunk"), int) or found["chunk"] < 1:
+            raise ValueError("it is no manifest")
+    return found
+
+
+def _require_empty(parts: Path) -> None:
+    """ValueError if the folder has something, but no manifest that says of which run."""
+    if parts.exists() and not parts.is_dir():
+        raise ValueError(f"{parts} is no folder, and parts of the results belong there: rename or delete it")
+    there = (
+        [path.name for path in parts.iterdir() if not path.name.endswith(".tmp")] if parts.exists() else []
+    )
+    if there:
+        raise ValueError(
+            f"{parts} has {len(there)} files, such as {min(there)}, but no {manifest_path(parts).name} that "
+            "says of which run: delete the folder, or name another file as out"
+        )
 
 
 def manifest_path(parts: Path) -> Path:
@@ -95,19 +106,22 @@ def has_manifest(parts: Path) -> bool:
     return manifest_path(parts).exists()
 
 
-def agree(found: dict[str, Any], task: dict[str, Any], what: str) -> None:
-    """ValueError if an entry of the task was found to be another: "`what` differs in the ..."."""
+def agree(found: dict[str, Any], task: dict[str, Any], what: str, of: str = "") -> None:
+    """ValueError if an entry of the task was found to be another: "`what` differs in the `of`NAME"."""
     for name, value in task.items():
         there = found.get(name)
         if there != value:
             digest = any(isinstance(v, str) and len(v) == 64 for v in (there, value))
             values = "" if digest else f": {there!r} there, {value!r} here"
-            raise ValueError(f"{what} differs in the {name}{values}")
+            raise ValueError(f"{what} differs in the {of}{name}{values}")
 
 
-def check_finished(path: Path, task: dict[str, Any]) -> None:
-    """ValueError unless the results in `path` are those of this task."""
-    metadata = pyarrow("parquet").read_schema(path).metadata or {}
-    if KEY not in metadata:
+def finished(path: Path, task: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of the results in `path`, with "digests"; ValueError unless they are of this task."""
+    with reading(path, f"delete {path} and run again"):
+        metadata = pyarrow("parquet").read_schema(path).metadata or {}
+        found = json.loads(metadata.get(KEY, b"{}"))
+    if not isinstance(found, dict) or "digests" not in found or "chunk" not in found:
         raise ValueError(f"{path} exists and is no result of a batch: nothing to resume")
-    agree(json.loads(metadata[KEY]), task, f"{path} cannot be resumed, it")
+    agree(found, task, f"{path} cannot be resumed, it")
+    return found

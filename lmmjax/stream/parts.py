@@ -1,20 +1,26 @@
 """The files of a streamed batch: a part for every chunk, and the result that they are joined to.
 
-A chunk's results go to `OUT.parts/part-000000.parquet` under a temporary name and are renamed when they
-are on disk, so that a part which exists is complete. At the end the parts are joined to OUT.
+A chunk's results go to `OUT.parts/part-000000.parquet`, with a stamp in the metadata of the file that says
+what they were made from. A part that exists is complete. At the end the parts are joined to OUT.
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
+import json
 import shutil
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from lmmjax.stream.manifest import KEY, manifest_path
+from lmmjax.stream.digests import combine, digest
+from lmmjax.stream.files import reading, written_whole
+from lmmjax.stream.manifest import KEY
 from lmmjax.stream.packages import pyarrow
+
+WRITTEN: dict[str, Any] = {"use_dictionary": ["status"], "write_page_checksum": True}
+"""How Parquet files are written; a damaged page does not pass for results."""
 
 
 def part_path(parts: Path, k: int) -> Path:
@@ -22,34 +28,43 @@ def part_path(parts: Path, k: int) -> Path:
     return parts / f"part-{k:06d}.parquet"
 
 
-def is_done(parts: Path, k: int, count: int) -> bool:
-    """Whether chunk k is written, with all of its `count` responses."""
+def stamp_of(parts: Path, k: int) -> dict[str, Any] | None:
+    """What part k was made from, as it was written with it; None if there is no such part.
+
+    Raises
+    ------
+    ValueError : the part is damaged; names it.
+    """
     path = part_path(parts, k)
-    return path.exists() and pyarrow("parquet").read_metadata(path).num_rows == count
+    if not path.exists():
+        return None
+    with _reading(path):
+        return json.loads((pyarrow("parquet").read_schema(path).metadata or {})[KEY])
 
 
-def write_part(parts: Path, k: int, columns: dict[str, Any]) -> None:
-    """Write a part such that it exists only when it is complete."""
+def write_part(parts: Path, k: int, columns: dict[str, Any], stamp: dict[str, Any]) -> None:
+    """Write a part with its stamp, such that it exists only when it is complete."""
     import pyarrow as pa
 
-    path = part_path(parts, k)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        pyarrow("parquet").write_table(pa.table(columns), file, use_dictionary=["status"])
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    table = pa.table(columns).replace_schema_metadata({KEY: json.dumps(stamp).encode()})
+    with written_whole(part_path(parts, k)) as file:
+        pyarrow("parquet").write_table(table, file, **WRITTEN)
 
 
-def write_behind(parts: Path, results: Iterator[tuple[int, dict[str, Any]]]) -> Generator[int, None, None]:
-    """Write the (chunk, columns) of `results`, each by a thread while the next is made.
+Result = tuple[int, dict[str, Any], dict[str, Any]]
+"""Number of a part, its columns and its stamp."""
 
-    Yields the chunks that are on disk. Close it where it is left early: that waits for the one being written.
+
+def write_behind(parts: Path, results: Iterator[Result]) -> Generator[int, None, None]:
+    """Write the parts of `results`, each by a thread while the next is made.
+
+    Yields the numbers of those that are on disk. Close it where it is left early: that waits for the one
+    being written.
     """
     with ThreadPoolExecutor(1) as pool:
         before = None
-        for k, columns in results:
-            begun = k, pool.submit(write_part, parts, k, columns)
+        for k, columns, stamp in results:
+            begun = k, pool.submit(write_part, parts, k, columns, stamp)
             if before is not None:
                 before[1].result()
                 yield before[0]
@@ -59,20 +74,33 @@ def write_behind(parts: Path, results: Iterator[tuple[int, dict[str, Any]]]) -> 
             yield before[0]
 
 
-def join(parts: Path, path: Path, count: int) -> None:
-    """OUT from its parts, one part in memory at a time; the parts go when OUT is complete."""
-    parquet = pyarrow("parquet")
-    temporary = parts / "joined.tmp"
-    metadata = {KEY: manifest_path(parts).read_bytes()}
+def join(parts: Path, path: Path, manifest: dict[str, Any], count: int) -> None:
+    """OUT from its parts, one part in memory at a time; the parts go when OUT is complete.
+
+    Raises
+    ------
+    ValueError : a part is missing, damaged or of another run; names it, and the others stay.
+    """
+    parquet, run = pyarrow("parquet"), digest(manifest)
+    digests = []
+    for k in range(count):
+        stamp = stamp_of(parts, k)
+        if stamp is None or (stamp["run"], stamp["part"]) != (run, k):
+            what = "is not there" if stamp is None else "is of another run: delete it"
+            raise ValueError(f"{part_path(parts, k)} {what}, and resume, which makes it again")
+        digests.append(stamp["digests"])
+    metadata = {KEY: json.dumps(manifest | {"digests": combine(digests)}).encode()}
     schema = parquet.read_schema(part_path(parts, 0)).with_metadata(metadata)
-    with temporary.open("wb") as file:
-        with parquet.ParquetWriter(file, schema, use_dictionary=["status"]) as writer:
-            for k in range(count):
-                writer.write_table(parquet.read_table(part_path(parts, k)).replace_schema_metadata(metadata))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with written_whole(path) as file, parquet.ParquetWriter(file, schema, **WRITTEN) as writer:
+        for k in range(count):
+            with _reading(part_path(parts, k)):
+                table = parquet.read_table(part_path(parts, k), page_checksum_verification=True)
+            writer.write_table(table.replace_schema_metadata(metadata))
     _remove(parts)
+
+
+def _reading(part: Path) -> contextlib.AbstractContextManager[None]:
+    return reading(part, f"delete {part} and resume, which makes it again")
 
 
 def _remove(parts: Path) -> None:
@@ -84,10 +112,13 @@ def _remove(parts: Path) -> None:
 
 
 def count_ends(path: Path) -> tuple[int, int]:
-    """(failed, singular) fits among finished results."""
-    file, failed, singular = pyarrow("parquet").ParquetFile(path), 0, 0
-    for k in range(file.metadata.num_row_groups):
-        group = file.read_row_group(k, columns=["status", "is_singular"]).to_pydict()
-        failed += sum(status != "converged" for status in group["status"])
-        singular += sum(group["is_singular"])
+    """(failed, singular) fits among finished results; ValueError if they are damaged."""
+    failed = singular = 0
+    with reading(path, f"delete {path} and run again"):
+        file = pyarrow("parquet").ParquetFile(path, page_checksum_verification=True)
+        for k in range(file.metadata.num_row_groups):
+            # all columns, so that no damage stays unseen
+            group = file.read_row_group(k).select(["status", "is_singular"]).to_pydict()
+            failed += sum(status != "converged" for status in group["status"])
+            singular += sum(group["is_singular"])
     return failed, singular

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from lmmjax.fitted import FittedMany, ModelData, fit_many
-from lmmjax.stream.chunks import chunk_of_all, chunks_left, count_responses
-from lmmjax.stream.columns import result_columns
-from lmmjax.stream.inputs import Inputs, check_out, named_contrasts, open_inputs
-from lmmjax.stream.manifest import has_manifest, manifest
-from lmmjax.stream.parts import count_ends, join, write_behind
-from lmmjax.stream.processes import processes
+from lmmjax.fitted import ModelData
+from lmmjax.stream.chunks import chunk_of_all, plan
+from lmmjax.stream.digests import combine
+from lmmjax.stream.inputs import named_contrasts, open_inputs, out_path
+from lmmjax.stream.lock import locked
+from lmmjax.stream.manifest import agree, has_manifest, manifest
+from lmmjax.stream.parts import Result, count_ends, join, part_path, stamp_of, write_behind
+from lmmjax.stream.processes import Processes, processes
+from lmmjax.stream.work import Values, Work
 
 UNLIMITED = float("inf")
 
@@ -56,6 +58,7 @@ def stream_batch(
     index: str | None = None,
     layer: str | None = None,
     rows: bool = False,
+    also: Iterable[Any] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Streamed:
     """Fit a model to every response of `source` and write the results to the Parquet file `out`.
@@ -79,20 +82,22 @@ def stream_batch(
         hold for those which are Parquet files. A response with a negative or missing weight cannot be fitted.
     contrasts : as for `BatchFit.contrast`; a text may name its contrast, as "NAME = Sex[T.Female] - Days".
     chunk : most responses a chunk; by default what fits a quarter of the memory available.
-    resume : continue what a killed call with the same arguments left in `OUT.parts`.
+    resume : continue what a killed call with the same arguments left in `OUT.parts`. By digests that is
+        checked to be of the same model, design and options, and of the values that are in the sources now,
+        which are read again.
+    also : other files that are being read, which `out` may not replace either.
     progress : called as progress(done, total) at the start and after each chunk, without the chunks of other
         processes.
 
     Raises
     ------
-    ValueError : a source is not one, its rows do not match, a contrast is wrong, or what is resumed was
-        something else.
+    ValueError : a source is not one or damaged, its rows do not match, a contrast is wrong, `out` is a source
+        or a device, another run writes to it, or what is resumed was something else or is damaged.
+    OSError : a file cannot be written; names it.
     lmmjax.stream.ProcessError : another process failed.
     """
-    path = Path(out)
-    parts = path.with_name(path.name + ".parts")
-    with processes() as together:
-        check_out(path, source, weights, offset)
+    with processes() as together, contextlib.ExitStack() as held:
+        path, parts = out_path(out, (*also, source, weights, offset))
         inputs = open_inputs(data, source, weights, offset, index=index, layer=layer, rows=rows)
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk must be at least 1, not {chunk}")
@@ -106,28 +111,30 @@ def stream_batch(
             contrasts=[[name, row.tolist()] for name, row in wanted.items()],
         )
         size = chunk_of_all(together, task, chunk, data, inputs)
-        plan = None
+        planned = None
         if together.index == 0:
-            plan = chunks_left(path, parts, task, inputs.n_responses, size, resume, chunk is not None)
-        plan = together.exchange(plan)[0]
-        mine = plan["todo"][together.index :: together.count]
+            held.enter_context(locked(path))
+            planned = plan(path, parts, task, size, resume, chunk is not None)
+        planned = together.exchange(planned)[0]
+        work = Work(data, inputs, reml, wanted, task | {"chunk": planned["chunk"]})
+        mine = planned["todo"][together.index :: together.count]
         if mine and not has_manifest(parts):
             raise ValueError(f"{parts} is not there: out must be in a folder that all processes share")
-        done = resumed = inputs.n_responses - count_responses(plan["todo"])
-        total, sizes = done + count_responses(mine), {k: stop - start for k, start, stop in mine}
+        _check_done(work, together, path, parts, planned)
+        done = resumed = inputs.n_responses - _count(work, planned["todo"])
+        total = done + _count(work, mine)
         report = progress or (lambda done, total: None)
         report(done, total)
-        results = _results(data, inputs, wanted, reml, mine)
-        with closing(write_behind(parts, results)) as written:
+        with closing(write_behind(parts, _results(work, mine))) as written:
             for k in written:
-                done += sizes[k]
+                done += _count(work, [k])
                 report(done, total)
                 together.check()
         together.exchange("fitted", UNLIMITED)
         ends = None
         if together.index == 0:
-            if plan["count"]:
-                join(parts, path, plan["count"])
+            if planned["digests"] is None:
+                join(parts, path, work.manifest, planned["count"])
             ends = count_ends(path)
         failed, singular = together.exchange(ends, UNLIMITED)[0]
     if failed and together.index == 0:
@@ -136,45 +143,46 @@ def stream_batch(
             f"{path}",
             stacklevel=2,
         )
-    return Streamed(path, inputs.n_responses, count_responses(mine), failed, singular, resumed)
+    return Streamed(path, inputs.n_responses, _count(work, mine), failed, singular, resumed)
 
 
-def _results(
-    data: ModelData, inputs: Inputs, contrasts: dict[str, np.ndarray], reml: bool, todo: list[list[int]]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(chunk, columns of its results) of each chunk [chunk, start, stop], while the next one is read."""
-    for (k, start, stop), values in _read_ahead(inputs, todo):
-        fits = _fit(data, reml, *values)
+def _check_done(work: Work, together: Processes, path: Path, parts: Path, planned: dict[str, Any]) -> None:
+    """ValueError unless what is done was made from the values there are now; each process takes a share."""
+    mine = planned["done"][together.index :: together.count]
+    stamps = []
+    for k, values in _read_ahead(work, mine):
+        stamps.append(work.stamp(k, values))
+        if planned["digests"] is None:
+            start, stop = work.span(k)
+            there = stamp_of(parts, k) or {}
+            what = f"{part_path(parts, k)} (responses {start} to {stop - 1}) cannot be resumed, it"
+            agree(there, {name: stamps[-1][name] for name in ("run", "part")}, what)
+            agree(there["digests"], stamps[-1]["digests"], what, "values of the ")
+    if planned["digests"] is not None:
+        found = sorted(chain(*together.exchange(stamps, UNLIMITED)), key=lambda stamp: stamp["part"])
+        now = combine(stamp["digests"] for stamp in found)
+        agree(planned["digests"], now, f"{path} cannot be resumed, it", "values of the ")
+
+
+def _count(work: Work, chunks: list[int]) -> int:
+    """Responses in some chunks."""
+    return sum(stop - start for start, stop in map(work.span, chunks))
+
+
+def _results(work: Work, todo: list[int]) -> Iterator[Result]:
+    """The results of each chunk, while the next one is read."""
+    for k, values in _read_ahead(work, todo):
+        columns, stamp = work.columns(k, values), work.stamp(k, values)
         del values
-        columns = result_columns(fits, inputs.responses.names[start:stop], contrasts)
-        del fits
-        yield k, columns
+        yield k, columns, stamp
 
 
-def _read_ahead(inputs: Inputs, todo: list[list[int]]) -> Iterator[tuple[list[int], list[Any]]]:
+def _read_ahead(work: Work, todo: list[int]) -> Iterator[tuple[int, Values]]:
     """(chunk, values) of each, the next being read by a thread meanwhile."""
     with ThreadPoolExecutor(1) as pool:
-        coming = [pool.submit(inputs.read, *item[1:]) for item in todo[:1]]
-        for k, item in enumerate(todo):
+        coming = [pool.submit(work.read, k) for k in todo[:1]]
+        for i, k in enumerate(todo):
             values = coming.pop().result()
-            coming += [pool.submit(inputs.read, *after[1:]) for after in todo[k + 1 : k + 2]]
-            yield item, values
+            coming += [pool.submit(work.read, after) for after in todo[i + 1 : i + 2]]
+            yield k, values
             del values
-
-
-def _fit(
-    data: ModelData, reml: bool, values: np.ndarray, weights: np.ndarray | None, offset: np.ndarray | None
-) -> FittedMany:
-    if weights is not None:
-        values, weights = _excused(values, weights)
-    return fit_many(data, values, reml, weights=weights, offset=offset)
-
-
-def _excused(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values and weights of which `fit_many` refuses none: responses with bad weights are infinite instead.
-
-    Their status is that of an infinite response. The weight of a missing value may be missing.
-    """
-    weights = np.where(np.isnan(values), 0.0, weights)
-    good = (np.isfinite(weights) & (weights >= 0)).all(axis=0)
-    return np.where(good, values, np.inf), np.where(good, weights, 1.0)

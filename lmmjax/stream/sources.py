@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.stream.files import reading
 from lmmjax.stream.stores import HDF5, ZARR, open_store, split_path
 from lmmjax.stream.tables import from_frame, from_parquet
 
@@ -90,16 +91,27 @@ def _checked(source: Source, **unused: str | None) -> Source:
 
 def _from_path(text: str | Path, index: str | None, layer: str | None, rows: bool) -> Source:
     path, inside = split_path(text)
+    source = _open_path(path, inside, index, layer, rows)
+
+    def read(start: int, stop: int) -> np.ndarray:
+        with reading(path):
+            return source.read(start, stop)
+
+    return dataclasses.replace(source, read=read)
+
+
+def _open_path(path: Path, inside: str | None, index: str | None, layer: str | None, rows: bool) -> Source:
     kind = path.suffix.lower()
     if kind in (".parquet", ".pq") and inside is None:
         return _checked(Source(*from_parquet(path, index, rows)), layer=layer)
     if rows:
         raise ValueError("rows=True is for Parquet files: transpose the responses, one column each")
     if kind == ".npy" and inside is None:
-        try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except ValueError as error:
-            raise ValueError(f"{path} cannot be read: {error}") from None
+        if not path.exists():
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        with reading(path):
+            # np.load would take an archive, too; objects are never unpickled
+            array = np.lib.format.open_memmap(path, mode="r")
         return _checked(_from_array(array), index=index, layer=layer)
     if kind in (*HDF5, *ZARR):
         array, names = open_store(path, layer if inside is None else inside)

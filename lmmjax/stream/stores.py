@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from lmmjax.stream.files import reading
 from lmmjax.stream.packages import needed
 
 HDF5, ZARR = (".h5", ".hdf5", ".h5ad"), (".zarr", ".zip")
@@ -33,7 +34,12 @@ def open_store(path: Path, inside: str | None) -> tuple[Any, Iterable[Any] | Non
     """
     if not path.exists():
         raise FileNotFoundError(2, "No such file or directory", str(path))
-    store = _open_hdf5(path) if path.suffix.lower() in HDF5 else _open_zarr(path)
+    open_ = _open_hdf5 if path.suffix.lower() in HDF5 else _open_zarr
+    with reading(path):
+        return _find(open_(path), path, inside)
+
+
+def _find(store: Any, path: Path, inside: str | None) -> tuple[Any, Iterable[Any] | None]:
     if hasattr(store, "shape"):
         if inside is not None:
             raise ValueError(f"{path} is an array and has none of the name {inside!r} inside")
@@ -61,12 +67,10 @@ def _open_hdf5(path: Path) -> Any:
 
 def _open_zarr(path: Path) -> Any:
     zarr = needed("zarr", "zarr stores", "zarr")
-    from zipfile import BadZipFile
-
     try:
         store = zarr.storage.ZipStore(str(path), mode="r") if path.is_file() else str(path)
         return zarr.open(store, mode="r")
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+    except Exception as error:
         raise ValueError(f"{path} holds no zarr array or group: {error}") from None
 
 
@@ -88,6 +92,8 @@ def _from_anndata(group: Any, path: Path, layer: str | None) -> tuple[Any, Itera
         raise ValueError(f"{path} has no layer {layer!r}; the layers are: {known}")
     if layer is None and "X" not in group:
         raise ValueError(f"{path} has no X: name a layer, one of: {', '.join(map(repr, layers)) or 'none'}")
+    if "var" not in group:
+        raise ValueError(f"{path} has no table var, so that it is no AnnData file: rename it to .h5")
     element = group["X"] if layer is None else layers[layer]
     # a sparse matrix is a group of three arrays
     values = element if hasattr(element, "shape") else io.sparse_dataset(element)

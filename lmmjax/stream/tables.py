@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.stream.files import reading
 from lmmjax.stream.packages import pyarrow
 
 BUFFERS = 1 << 24
@@ -55,10 +56,13 @@ def from_parquet(path: Path, index: str | None, rows: bool) -> Columns:
 
     if not path.exists():
         raise FileNotFoundError(2, "No such file or directory", str(path))
-    try:
-        file = parquet.ParquetFile(path, pre_buffer=False)
-    except ArrowInvalid as error:
-        raise ValueError(f"{path} is not a Parquet file: {error}") from None
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: pass one Parquet file")
+    with reading(path):
+        try:
+            file = parquet.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
+        except ArrowInvalid as error:
+            raise ValueError(f"{path} is not a Parquet file: {error}") from None
     schema = file.schema_arrow
     stored = (schema.pandas_metadata or {}).get("index_columns", ())
     labels = {name for name in stored if isinstance(name, str)}
@@ -75,10 +79,13 @@ def from_parquet(path: Path, index: str | None, rows: bool) -> Columns:
         left = [name for name in columns if name not in set(names)]
         label = index or (left[0] if left else None)
         total = file.metadata.num_rows
-        of = range(total) if label is None else file.read(columns=[label]).column(0).to_pylist()
+        with reading(path):
+            of = range(total) if label is None else file.read(columns=[label]).column(0).to_pylist()
         # without a buffer size the columns of a whole row group are read at once
         size = int(np.clip(BUFFERS // len(names), 4096, 65536)) if names else 4096
-        buffered = parquet.ParquetFile(path, pre_buffer=False, buffer_size=size)
+        buffered = parquet.ParquetFile(
+            path, pre_buffer=False, buffer_size=size, page_checksum_verification=True
+        )
         return pd.Index(of), len(names), _RowReader(buffered, names).read
     n_rows = file.metadata.num_rows
 

@@ -120,9 +120,12 @@ def test_a_fit_that_does_not_converge_ends_with_code_1(data, csv):
         ((FORMULA, "CSV", "--weights", "v"), "unknown column 'v'"),
         ((FORMULA, "CSV", "--weights", "x"), "weights must be positive"),
         ((FORMULA, "missing.csv"), "missing.csv: No such file"),
-        ((FORMULA, "CSV", "--json", "no/such/folder.json"), "No such file"),
-        ((FORMULA, "empty.csv"), "empty.csv is not a CSV file"),
-        ((FORMULA, "binary.csv"), "binary.csv is not a CSV file"),
+        ((FORMULA, "CSV", "--json", "no/such/folder.json"), "no/such is no folder: make it"),
+        (
+            (FORMULA, "empty.csv"),
+            "empty.csv cannot be read (No columns to parse from file): a CSV file with a header",
+        ),
+        ((FORMULA, "binary.csv"), "binary.csv cannot be read"),
     ],
 )
 def test_bad_input_ends_with_one_message_and_code_2(csv, monkeypatch, arguments, message):

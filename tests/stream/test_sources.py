@@ -252,8 +252,10 @@ def test_only_the_range_is_read(values):
 
 
 def test_npy_is_mapped_not_read(values, tmp_path, monkeypatch):
-    modes, load = [], np.load
-    monkeypatch.setattr(np, "load", lambda *a, **k: modes.append(k["mmap_mode"]) or load(*a, **k))
+    modes, load = [], np.lib.format.open_memmap
+    monkeypatch.setattr(
+        np.lib.format, "open_memmap", lambda *a, **k: modes.append(k["mode"]) or load(*a, **k)
+    )
     open_source(npy(values, tmp_path / "y.npy"))
     assert modes == ["r"]
 

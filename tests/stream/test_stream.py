@@ -20,13 +20,14 @@ import lmmjax as lj
 from lmmjax.cli import app
 from lmmjax.fitted import fit_many
 from lmmjax.stream import Source, chunks, stream_batch
-from lmmjax.stream.chunks import chunk_size, ranges
+from lmmjax.stream.chunks import chunk_size
 from lmmjax.stream.inputs import named_contrasts
 from lmmjax.stream.parts import write_part
+from lmmjax.stream.work import ranges
 
 FORMULA = "~ x + (x | g)"
 N, T, CHUNK = 48, 23, 4
-FIT, WRITE = "lmmjax.stream.run.fit_many", "lmmjax.stream.parts.write_part"
+FIT, WRITE = "lmmjax.stream.work.fit_many", "lmmjax.stream.parts.write_part"
 
 
 def make():
@@ -370,7 +371,8 @@ def test_a_killed_run_resumes_and_does_nothing_twice(model, tmp_path, fitted):
 
     done = stream_batch(model.data, source, out, resume=True, progress=watch)
     assert (done.n_fitted, sum(fitted), seen[0]) == (T - kept, T - kept, kept)
-    assert read[1:] == ranges(T, CHUNK)[len(ready) :]
+    # the first response for the manifest, what was done for its digests, what is left
+    assert read == [(0, 1), *ranges(T, CHUNK)]
     stream_batch(model.data, VALUES, tmp_path / "whole.parquet", chunk=CHUNK)
     assert pq.read_table(out).equals(pq.read_table(tmp_path / "whole.parquet"))
     assert not parts.exists()
@@ -411,10 +413,10 @@ def test_killed_at_the_end(model, tmp_path, fitted, monkeypatch, moment):
 def test_a_part_that_cannot_be_written_ends_the_run(model, tmp_path, monkeypatch):
     out = tmp_path / "out.parquet"
 
-    def full(parts, k, columns):
+    def full(parts, k, columns, stamp):
         if k == 2:
             raise OSError(28, "No space left on device")
-        write_part(parts, k, columns)
+        write_part(parts, k, columns, stamp)
 
     with monkeypatch.context() as patch:
         patch.setattr(WRITE, full)
