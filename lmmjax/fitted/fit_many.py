@@ -14,7 +14,7 @@ from lmmjax.fitted.data import ModelData
 from lmmjax.fitted.kept import kept
 from lmmjax.fitted.mean_variance import by_mean
 from lmmjax.fitted.records import Fitted, FittedMany
-from lmmjax.fitted.responses import labelled_columns, on_rows
+from lmmjax.fitted.responses import beside, response_matrix
 
 DTYPES = ("float64", "float32")
 
@@ -33,14 +33,12 @@ def fit_many(
     require_choice("dtype", dtype, DTYPES)
     if by_mean(data):
         raise ValueError("a variance function of the fitted values differs between responses: fit one by one")
-    names, values = labelled_columns(responses)
-    values = on_rows(data, values, "responses")
-    shape = values.shape
-    own = None if weights is None else on_rows(data, labelled_columns(weights)[1], "weights", shape)
+    names, values = response_matrix(data, responses)
+    own = None if weights is None else beside(data, weights, names, "weights")
     if own is not None and not np.all(own >= 0):
         raise ValueError("weights must be at least zero, and not missing")
     if offset is not None:
-        values = values - on_rows(data, labelled_columns(offset)[1], "offset", shape)
+        values = values - beside(data, offset, names, "offset")
     estimate = estimate_many(data.maker, values, reml, max_iter, own, dtype)
     return FittedMany(data, names, values, estimate, reml, own)
 

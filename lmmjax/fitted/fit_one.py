@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from lmmjax.fitted.data import ModelData
 from lmmjax.fitted.kept import kept
 from lmmjax.fitted.mean_variance import by_mean, fit_by_mean
 from lmmjax.fitted.multistart import multistart
 from lmmjax.fitted.records import Fitted
+from lmmjax.fitted.responses import response_vector
 
 
 def fit_one(data: ModelData, y: Any, reml: bool = True, **options: Any) -> Fitted:
-    """Fit a model to a response y (n,) on its rows.
+    """Fit a model to a response y (n,) on its rows, which it is matched with by its labels.
 
     Parameters
     ----------
@@ -26,14 +25,12 @@ def fit_one(data: ModelData, y: Any, reml: bool = True, **options: Any) -> Fitte
     ValueError : an unknown method, or a response or start that does not match the model or is not finite.
     """
     fit = fit_by_mean if by_mean(data) else multistart
-    return fit(data, y, reml, **options)
+    return fit(data, response_vector(data, y), reml, **options)
 
 
 def refitted(fitted: Fitted, y: Any = None, reml: bool | None = None) -> Fitted:
     """The same model fitted to another response (n,), or by another criterion."""
-    return fit_one(
-        fitted.data, fitted.y if y is None else np.asarray(y), fitted.reml if reml is None else reml
-    )
+    return fit_one(fitted.data, fitted.y if y is None else y, fitted.reml if reml is None else reml)
 
 
 @kept

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import numpy as np
 
@@ -20,7 +18,7 @@ MANY = 50
 
 def multistart(
     data: ModelData,
-    y: Any,
+    y: np.ndarray,
     reml: bool = True,
     *,
     method: str = "newton",
@@ -30,11 +28,8 @@ def multistart(
 ) -> Fitted:
     """The best fit to y (n,); a variance function of the mean keeps its covariate. See `fit_one`."""
     require_choice("method", method, METHODS)
-    y = np.asarray(y, dtype=float)
-    if y.shape != (data.design.n,):
-        raise ValueError(f"y has shape {y.shape}; the model has {data.design.n} rows: ({data.design.n},)")
     if not np.all(np.isfinite(y)):
-        row = int(np.argmin(np.isfinite(y)))
+        row = data.frame.index[int(np.argmin(np.isfinite(y)))]
         raise ValueError(f"the response is not finite in row {row}: drop the row, or use fit_batch")
     m = data.design.structure.n_params
     first = np.full(m, np.nan) if start is None else np.asarray(start, float)

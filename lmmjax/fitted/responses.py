@@ -8,44 +8,75 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.fitted.data import ModelData
+from lmmjax.formula import ModelFrame
+from lmmjax.formula.labelled import Labelled, labelled
+from lmmjax.formula.matching import positions, require_distinct_names
 
 
-def labelled_columns(responses: Any) -> tuple[pd.Index, np.ndarray]:
-    """Names (T,) and values (n, T) of an array or frame; ValueError says which column is not numeric."""
-    names = pd.Index(list(responses.columns)) if hasattr(responses, "columns") else None
-    try:
-        if isinstance(responses, pd.DataFrame):
-            values = responses.to_numpy(dtype=float, na_value=np.nan)
-        else:
-            values = np.asarray(responses if names is None else responses.to_numpy(), dtype=float)
-    except (TypeError, ValueError):
-        wrong = [] if names is None else [name for name in names if not _numeric(responses[name])]
-        what = f"response {wrong[0]!r} is" if wrong else "responses are"
-        raise ValueError(f"{what} not numeric: leave out what is not a response") from None
+def response_matrix(data: ModelData, responses: Any) -> tuple[pd.Index, np.ndarray]:
+    """Names (T,) and values (n, T) of responses on the rows of the model, NaN where missing.
+
+    Raises
+    ------
+    ValueError : names the column that is not numeric or there twice, says which labels of rows differ, or
+        what shape is needed.
+    """
+    given = labelled(responses, "responses", "response", remedy="leave out what is no response")
+    values = given.values
     if values.ndim != 2 or values.shape[1] == 0:
         raise ValueError(f"responses have shape {values.shape}: pass an n × T array, one column a response")
-    return pd.RangeIndex(values.shape[1]) if names is None else names, values
+    if given.columns is not None:
+        require_distinct_names(given.columns, "response")
+    names = pd.RangeIndex(values.shape[1]) if given.columns is None else given.columns
+    return names, on_rows(data.frame, given, "responses")
 
 
-def on_rows(data: ModelData, values: np.ndarray, what: str, shape: tuple | None = None) -> np.ndarray:
-    """Values (n, T) on the rows of the model, from those or from all rows of the data."""
-    frame, n = data.frame, data.design.n
-    n_data = n + frame.n_dropped
-    if values.shape[0] == n_data:
-        values = values[frame.rows] if frame.n_dropped else values
-    elif values.shape[0] != n:
+def beside(data: ModelData, given: Any, names: pd.Index, what: str) -> np.ndarray:
+    """Values (n, T) of `what`, one for each value of the responses `names`, in their order.
+
+    Raises
+    ------
+    ValueError : as `response_matrix`; the names of its columns differ from those of the responses.
+    """
+    found = labelled(given, what, f"{what}: column")
+    if found.values.ndim != 2:
         raise ValueError(
-            f"{what} have {values.shape[0]} rows; the data have {n_data}: pass an n × T "
-            "array with one row per row of the data (transpose it?)"
+            f"{what} have shape {found.values.shape}: pass one for each value of the responses, n × T"
         )
-    if shape is not None and values.shape != shape:
-        raise ValueError(f"{what} are {values.shape[1]} columns for {shape[1]} responses: pass one each")
-    return values
+    if found.values.shape[1] != len(names):
+        raise ValueError(
+            f"{what} are {found.values.shape[1]} columns for {len(names)} responses: pass one each"
+        )
+    values, place = (
+        on_rows(data.frame, found, what),
+        positions(found.columns, names, what, "the responses", "columns"),
+    )
+    return values if place is None else values[:, place]
 
 
-def _numeric(column: Any) -> bool:
-    try:
-        np.asarray(column, dtype=float)
-    except (TypeError, ValueError):
-        return False
-    return True
+def response_vector(data: ModelData, y: Any) -> np.ndarray:
+    """One response (n,) on the rows of the model, NaN where missing; ValueError as `response_matrix`."""
+    given = labelled(y, "y")
+    n, n_data = data.design.n, len(data.frame.data_index)
+    if given.values.ndim != 1 or len(given.values) not in (n, n_data):
+        raise ValueError(f"y has shape {given.values.shape}; the model has {n} rows: ({n},)")
+    return on_rows(data.frame, given, "y")
+
+
+def on_rows(frame: ModelFrame, given: Labelled, what: str) -> np.ndarray:
+    """Values (n, …) on the rows of a frame, given on those or on all rows of its data; matched by label."""
+    size, n, n_data = len(given.values), len(frame.rows), len(frame.data_index)
+    if size == n_data:
+        place = positions(given.index, frame.data_index, what)
+        if place is None and n == n_data:
+            return given.values
+        return given.values[frame.rows if place is None else place[frame.rows]]
+    if size == n:
+        place = positions(given.index, frame.index, what)
+        return given.values if place is None else given.values[place]
+    if given.index is not None and given.index.is_unique and frame.data_index.isin(given.index).all():
+        raise ValueError(f"{what} have {size} rows, those of the data and more: pass {what}.loc[data.index]")
+    raise ValueError(
+        f"{what} have {size} rows; the data have {n_data}: pass an n × T array with one row per row of the "
+        "data (transpose it?)"
+    )

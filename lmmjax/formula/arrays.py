@@ -10,6 +10,8 @@ import pandas as pd
 
 from lmmjax.formula.columns import Table, group_levels
 from lmmjax.formula.frame import ModelFrame, RandomColumns, assemble, complete_rows, row_vector
+from lmmjax.formula.labelled import eager, labelled
+from lmmjax.formula.matching import first_index, positions
 from lmmjax.formula.residuals import residual_columns, used_columns
 from lmmjax.residual import as_residual
 
@@ -33,25 +35,21 @@ def array_frame(
     or a dict {name: labels} or list of them (names "group", or "group0", "group1", …, or that of a
     Series); z in the same arrangement, each (n,) or (n, q), array or frame, or None for a random
     intercept. `residual` is a residual structure, and `columns` {name: (n,)} what it reads beside the groups.
-    Missing rows are dropped over all of it. Raises ValueError as `model_frame` does.
+    All that has labels of its rows is put in the order of the first that has. Missing rows are dropped over
+    all of it. Raises ValueError as `model_frame` does, and where labels differ.
     """
-    design, names = _matrix(x, "x", x_names)
-    n = len(design)
-    index = next(
-        (part.index for part in (x, y) if isinstance(part, pd.DataFrame | pd.Series)), pd.RangeIndex(n)
-    )
     labels, parts = _arranged({} if groups is None else groups, z)
+    beside = {**(columns or {}), **labels}
+    index = first_index([x, y, *beside.values(), *parts.values(), weights, offset])
+    design, names = _matrix(x, "x", x_names, index)
+    n = len(design)
+    index = pd.RangeIndex(n) if index is None else index
     vectors = {"y": y, "weights": weights, "offset": offset}
-    vectors = {name: row_vector(v, name, n) for name, v in vectors.items() if v is not None}
-    table = Table(
-        {
-            name: np.asarray(values) if not hasattr(values, "dtype") else values
-            for name, values in {**(columns or {}), **labels}.items()
-        }
-    )
+    vectors = {name: row_vector(v, name, n, index) for name, v in vectors.items() if v is not None}
+    table = Table(beside, index)
     if table.n != n and table.keys:
         raise ValueError(f"groups has {table.n} rows and x has {n}: give one label for each row of x")
-    matrices = {name: _matrix(part, "z") for name, part in parts.items() if part is not None}
+    matrices = {name: _matrix(part, "z", None, index) for name, part in parts.items() if part is not None}
     own = None if residual is None else as_residual(residual)
     for name, (part, _) in matrices.items():
         if len(part) != n:
@@ -63,6 +61,8 @@ def array_frame(
         f"z of {name}": np.asarray(np.isnan(part).any(axis=1)) for name, (part, _) in matrices.items()
     }
     rows, counts = complete_rows(missing, n)
+    for name in labels:
+        _require_labels(table.take(name, rows), name, index[rows])
 
     random = []
     for name in labels:
@@ -88,6 +88,7 @@ def array_frame(
         n_dropped=n - len(rows),
         missing=counts,
         index=index[rows],
+        data_index=index,
         y=kept["y"],
         weights=kept["weights"],
         offset=kept["offset"],
@@ -95,19 +96,17 @@ def array_frame(
     )
 
 
-def _matrix(values: Any, what: str, names: Sequence[str] | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
+def _matrix(
+    values: Any, what: str, names: Sequence[str] | None, index: pd.Index | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """(n, k) float64 and its column names: given, a frame's own, or x0, x1, …"""
-    own = getattr(values, "columns", None)
-    try:
-        array = np.asarray(values.to_numpy() if hasattr(values, "to_numpy") else values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"{what} is not a numeric matrix: code factors as columns, or use a formula"
-        ) from None
+    given = labelled(values, what, f"{what}: column", remedy="code factors as columns, or use a formula")
+    place = positions(given.index, index, what, "the other arrays")
+    array, own = given.values if place is None else given.values[place], given.columns
     array = array[:, None] if array.ndim == 1 else array
     if array.ndim != 2:
         raise ValueError(f"{what} has shape {array.shape}: a matrix has one row for each observation")
-    found = names if names is not None else own if own is not None else None
+    found = names if names is not None else own
     if found is None:
         ones = what == "z" and array.shape[1] == 1 and bool(np.all(array == 1))
         found = ["(Intercept)"] if ones else [f"{what}{j}" for j in range(array.shape[1])]
@@ -118,8 +117,19 @@ def _matrix(values: Any, what: str, names: Sequence[str] | None = None) -> tuple
     return array, tuple(str(name) for name in found)
 
 
+def _require_labels(column: pd.Series, name: str, index: pd.Index) -> None:
+    """ValueError if the labels of groups are measurements."""
+    if column.dtype.kind == "f" and np.any(bad := column.to_numpy() % 1 != 0):
+        k = int(np.argmax(bad))
+        raise ValueError(
+            f"groups: {name!r} has {column.iloc[k]:g} in row {index[k]}: labels of groups are whole numbers "
+            "or text"
+        )
+
+
 def _arranged(groups: Any, z: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """{name: labels} and {name: z or None} of whatever arrangement was given."""
+    groups = eager(groups)
     if isinstance(groups, Mapping) or hasattr(groups, "columns"):
         labels = {
             str(name): groups[name] for name in (groups if isinstance(groups, Mapping) else groups.columns)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from lmmjax.formula.bars import SplitFormula, split_bars
 from lmmjax.formula.columns import Table, group_levels, nearest, require_finite, row_labels
@@ -53,8 +52,9 @@ def model_frame(
 ) -> ModelFrame:
     """Evaluate a formula, such as "y ~ x + (x | g)" or, without a response, "~ x + (x | g)", on data.
 
-    `data` is a pandas or polars frame or a dict of columns. `weights` and `offset` are a column's name,
-    an expression, or an array as long as the data; `offset(...)` in the formula is added to `offset`.
+    `data` is a frame of pandas, polars (lazy too), Arrow or what narwhals knows, or a dict of columns; its
+    numbers are doubles. `weights` and `offset` are a column's name, an expression, or an array as long as the
+    data, in the order of its own labels where it has some; `offset(...)` in the formula is added to `offset`.
     `residual` is a residual structure, whose columns are read as they are. `safe` refuses expressions that
     are more than columns, literals, arithmetic and known functions, here and for new rows.
 
@@ -73,7 +73,7 @@ def model_frame(
     if response_required and split.response is None:
         raise ValueError(f"the formula has no response: write 'response {formula.strip()}'")
     arrays = {
-        what: row_vector(given, what, table.n, table.index if isinstance(data, pd.DataFrame) else None)
+        what: row_vector(given, what, table.n, table.index)
         for what, given in (("weights", weights), ("offset", offset))
         if given is not None and not isinstance(given, str)
     }
@@ -108,6 +108,7 @@ def model_frame(
         n_dropped=table.n - len(rows),
         missing=counts,
         index=table.index[rows],
+        data_index=table.index,
         terms=fixed.terms,
         term_factors=fixed.term_factors,
         factor_levels=fixed.levels,
@@ -153,9 +154,7 @@ def new_frame(
         parts["offset"] = parse_vector("offset", offset, table, safe=recipe.safe)
     elif offset is not None:
         parts.pop("offset", None)
-        fixed_offset = row_vector(
-            offset, "offset", table.n, table.index if isinstance(newdata, pd.DataFrame) else None
-        )
+        fixed_offset = row_vector(offset, "offset", table.n, table.index)
     elif recipe.array_offset:
         raise ValueError("the model was fitted with an offset array: pass offset= for the new rows")
 

@@ -1,7 +1,7 @@
 """Named columns of any data frame, and grouping factors as integer codes.
 
-A `Table` reads a pandas or polars frame, a mapping of columns or a record array, one column at a time
-and only those asked for, and gives pandas Series of six kinds: float64, int64, bool, category (what was
+A `Table` reads a frame of any library, a mapping of columns or a record array, one column at a time
+and only those asked for, and gives pandas Series of six kinds: float64, integers, bool, category (what was
 categorical, string or object: its levels in categorical order, otherwise sorted), date or time span.
 """
 
@@ -12,6 +12,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from lmmjax.formula.labelled import eager
+from lmmjax.formula.matching import first_index, own_index, positions, require_distinct_names
+from lmmjax.formula.numbers import doubles, plain
 
 _NUMBERS = {"integer", "floating", "mixed-integer-float", "decimal"}
 
@@ -35,29 +39,29 @@ def require_finite(values: np.ndarray, what: str, index: pd.Index) -> None:
 class Table:
     """Columns of `data` by name, all of length `n`, rows labelled by `index`.
 
-    polars needs no import and no pyarrow: its columns are read through their own `to_numpy`. A frame
-    without an index gets 0, 1, …. Raises ValueError if the columns differ in length.
+    polars needs no import and no pyarrow: its columns are read through their own `to_numpy`; a lazy frame is
+    collected. Series in a dict are put in the order of the first that has labels. What has no index gets
+    0, 1, …, or the labels `index`. Raises ValueError if the columns differ in length or labels, or two names
+    read the same.
     """
 
-    def __init__(self, data: Any):
-        if hasattr(data, "collect") and not hasattr(data, "__len__"):
-            raise ValueError("data is a lazy frame: pass data.collect()")
+    def __init__(self, data: Any, index: pd.Index | None = None):
+        data = eager(data)
         names = _column_names(data)
+        require_distinct_names(names, "column")
         self.keys = {str(name): name for name in names}
         self.data = data
         self._raw: dict[str, pd.Series] = {}
         self._taken: dict[str, tuple[np.ndarray, pd.Series]] = {}
         if isinstance(data, pd.DataFrame):
             self.index, self.n = data.index, len(data)
-            if not data.columns.is_unique:
-                twice = data.columns[data.columns.duplicated()][0]
-                raise ValueError(f"data has more than one column {twice!r}: rename or drop one")
         else:
             lengths = {str(name): _length(data[name], name) for name in names}
             if len(set(lengths.values())) > 1:
                 raise ValueError(f"the columns of data differ in length: {lengths}")
             self.n = next(iter(lengths.values()), 0)
-            self.index = pd.RangeIndex(self.n)
+            index = first_index(data[name] for name in names) if index is None else index
+            self.index = pd.RangeIndex(self.n) if index is None else index
 
     def __contains__(self, name: str) -> bool:
         return name in self.keys
@@ -67,7 +71,10 @@ class Table:
         if name not in self.keys:
             raise ValueError(f"unknown column {name!r}: {nearest(name, self.keys)}")
         if name not in self._raw:
-            self._raw[name] = _series(self.data[self.keys[name]], name)
+            column = self.data[self.keys[name]]
+            values = _series(column, name)
+            place = positions(own_index(column), self.index, f"column {name!r}")
+            self._raw[name] = values if place is None else values.take(place).reset_index(drop=True)
         return self._raw[name]
 
     def missing(self, name: str) -> np.ndarray:
@@ -79,6 +86,11 @@ class Table:
         if name not in self._taken or self._taken[name][0] is not rows:
             self._taken[name] = rows, _kind(self.raw(name).take(rows).reset_index(drop=True), name)
         return self._taken[name][1]
+
+    def evaluated(self, name: str, rows: np.ndarray) -> pd.Series:
+        """The same for expressions: integers are doubles, whose powers and products do not overflow."""
+        column = self.take(name, rows)
+        return column if column.dtype.kind in "fbmM" or hasattr(column, "cat") else column.astype(np.float64)
 
 
 def _column_names(data: Any) -> list:
@@ -100,6 +112,7 @@ def _length(values: Any, name: Any) -> int:
 
 
 def _series(values: Any, name: str) -> pd.Series:
+    values = plain(values)
     if isinstance(values, pd.Series):
         return values.reset_index(drop=True)
     dtype = getattr(values, "dtype", None)
@@ -107,11 +120,19 @@ def _series(values: Any, name: str) -> pd.Series:
         return pd.Series(pd.Categorical(values.to_list(), categories=list(dtype.categories)))  # pyright: ignore
     if isinstance(values, pd.Index | pd.Categorical | pd.api.extensions.ExtensionArray):
         return pd.Series(values).reset_index(drop=True)
+    if str(dtype).startswith(("Int", "UInt")) and values.null_count():  # pyright: ignore
+        # a column of polars: floats would not hold its large integers
+        return pd.Series(pd.array(values.to_list(), dtype=str(dtype)))  # pyright: ignore
     array = values.to_numpy() if hasattr(values, "to_numpy") else values
     if not isinstance(array, np.ndarray):
         return pd.Series(list(array))
     if array.ndim != 1:
         raise ValueError(f"column {name!r} has shape {array.shape}: give one value for each row")
+    if isinstance(array, np.ma.MaskedArray):
+        shown = pd.Series(array.data).convert_dtypes(convert_string=False, convert_floating=False)
+        return shown.mask(np.ma.getmaskarray(array))
+    if array.dtype.kind == "S":
+        array = np.strings.decode(array, "utf-8")
     return pd.Series(array)
 
 
@@ -124,18 +145,29 @@ def _kind(values: pd.Series, name: str) -> pd.Series:
     if api.is_complex_dtype(dtype):
         raise ValueError(f"column {name!r} has complex numbers: use real ones")
     if api.is_integer_dtype(dtype):
-        return pd.Series(np.asarray(values, dtype=np.int64))
+        return _integers(values)
     if api.is_numeric_dtype(dtype):
-        return pd.Series(np.asarray(values, dtype=np.float64))
+        return pd.Series(values.to_numpy(dtype=np.float64))
     if api.is_datetime64_any_dtype(dtype) or api.is_timedelta64_dtype(dtype):
         return values
     inferred = "string" if isinstance(dtype, pd.StringDtype) else api.infer_dtype(values, skipna=False)
     if inferred == "boolean":
         return values.astype(bool)
     if inferred in _NUMBERS:
-        return pd.Series(np.asarray(values, dtype=np.int64 if inferred == "integer" else np.float64))
+        whole = inferred == "integer"
+        return _integers(values) if whole else pd.Series(doubles(values, f"column {name!r}"))
     codes, levels = _factorize(values, name)
     return pd.Series(pd.Categorical.from_codes(codes, levels))  # pyright: ignore
+
+
+def _integers(values: pd.Series) -> pd.Series:
+    """int64, or what holds larger integers: as labels they stay distinct."""
+    kind: Any = np.int64
+    if values.dtype == object or pd.api.types.is_unsigned_integer_dtype(values.dtype):
+        low, high = int(values.min()), int(values.max())
+        inside = [k for k in (np.int64, np.uint64) if np.iinfo(k).min <= low and high <= np.iinfo(k).max]
+        kind = inside[0] if inside else object
+    return pd.Series(np.asarray(values, dtype=kind))
 
 
 def _factorize(values: pd.Series, name: str) -> tuple[np.ndarray, pd.Index]:
@@ -169,6 +201,18 @@ def _whole(labels: np.ndarray) -> np.ndarray:
     if labels.dtype.kind == "f" and np.all(labels == np.round(labels)) and np.all(np.abs(labels) < 2**53):
         return labels.astype(np.int64)
     return labels
+
+
+def whole_labels(values: Any) -> Any:
+    """Whole doubles as integers, whose levels read 1 and not 1.0; ValueError beyond 2⁵³, where they merge."""
+    if getattr(getattr(values, "dtype", None), "kind", "") != "f" or not len(values):
+        return values
+    array = np.asarray(values)
+    if not np.all(np.isfinite(array)) or np.any(array != np.round(array)):
+        return values
+    if np.max(np.abs(array)) >= 2**53:
+        raise ValueError("whole numbers beyond 2^53 are not told apart as levels: convert the column to text")
+    return values.astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.formula.bars import STRUCTURES, quoted
-from lmmjax.formula.columns import Table, nearest
+from lmmjax.formula.columns import Table, nearest, whole_labels
 from lmmjax.formula.frame import require_rows
 from lmmjax.formula.safety import QUOTES, read_expression, require_safe, require_sound
 from lmmjax.formula.splines import natural_basis, natural_knots
@@ -188,7 +188,7 @@ class _Evaluated:
 
 def _frame(table: Table, parts: Iterable[Part], rows: np.ndarray) -> pd.DataFrame:
     names = dict.fromkeys(name for part in parts for name in part.columns)
-    return pd.DataFrame({name: table.take(name, rows) for name in names}, index=pd.RangeIndex(len(rows)))
+    return pd.DataFrame({name: table.evaluated(name, rows) for name in names}, index=pd.RangeIndex(len(rows)))
 
 
 def _evaluate(part: Part, frame: pd.DataFrame, drop: set[int]) -> _Evaluated:
@@ -196,6 +196,8 @@ def _evaluate(part: Part, frame: pd.DataFrame, drop: set[int]) -> _Evaluated:
     for name in part.bare:
         if frame[name].dtype.kind in "mM":
             raise ValueError(f"{part.label}: column {name!r} is a date or time: convert it to a number")
+        if part.is_vector and frame[name].dtype.kind == "b":
+            frame = frame.assign(**{name: frame[name].astype(np.float64)})
     materializer = lib.Materializer(frame, context=lib.context)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
@@ -307,8 +309,11 @@ def _formulaic() -> SimpleNamespace:
         basis = natural_basis(values, **state)
         return FactorValues(basis, column_names=tuple(str(k + 1) for k in range(basis.shape[1])))
 
+    def factor(data: Any, contrasts: Any = None, **options: Any) -> Any:
+        return TRANSFORMS["C"](whole_labels(getattr(data, "__wrapped__", data)), contrasts, **options)
+
     from_numpy = ("sqrt", "sin", "cos", "tan", "log1p", "expm1", "pi")
-    context = {"np": np, "TRUE": True, "FALSE": False, "ns": ns, "factor": TRANSFORMS["C"]}
+    context = {"np": np, "TRUE": True, "FALSE": False, "ns": ns, "C": factor, "factor": factor}
     context |= {name: getattr(np, name) for name in from_numpy}
     names = TRANSFORMS | context
     functions = {name for name, value in names.items() if callable(value)}

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.formula.columns import Levels, require_finite
+from lmmjax.formula.labelled import labelled
+from lmmjax.formula.matching import positions
 from lmmjax.formula.residuals import NewPlaces, ResidualColumns
 
 ALIAS_TOLERANCE = 1e-10
@@ -42,9 +44,9 @@ class ModelFrame:
     the positions of its columns in x (empty if all are aliased), `term_factors` the factors it is made
     of, `factor_levels` the levels of those that are categorical, `factor_values` for terms with a
     categorical factor the values of each of their factors: codes (n,) into its levels, or numbers (n, k).
-    `rows` are the positions in the data
-    of the rows kept, `index` their labels; `missing` counts the missing values of each column,
-    `n_dropped` the rows they cost. weights and offset are (n,) or None; `offset` is the sum of all.
+    `rows` are the positions in the data of the rows kept, `index` their labels, `data_index` those of all
+    rows of the data; `missing` counts the missing values of each column, `n_dropped` the rows they cost.
+    weights and offset are (n,) or None; `offset` is the sum of all.
     `residual` are the columns of a residual structure, or None.
     """
 
@@ -61,6 +63,7 @@ class ModelFrame:
     n_dropped: int
     missing: dict[str, int]
     index: pd.Index
+    data_index: pd.Index
     term_slices: dict[str, np.ndarray]
     term_factors: dict[str, tuple[str, ...]]
     factor_levels: dict[str, tuple]
@@ -166,19 +169,15 @@ def require_levels(levels: Levels) -> None:
         raise ValueError(f"grouping factor {name!r} has one level{only}: leave its random term out")
 
 
-def row_vector(values: Any, what: str, n: int, index: pd.Index | None = None) -> np.ndarray:
-    """An array argument as (n,) float64; a Series must carry the index of the data."""
-    if isinstance(values, pd.Series) and index is not None and not values.index.equals(index):
-        raise ValueError(f"{what} has another index than the data: reindex it, or pass {what}.to_numpy()")
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"{what} is not numeric") from None
-    if array.shape != (n,):
+def row_vector(values: Any, what: str, n: int, index: pd.Index | None) -> np.ndarray:
+    """A vector beside the data as (n,) float64, in the order of the labels `index` of their rows."""
+    given = labelled(values, what)
+    if given.values.shape != (n,):
         raise ValueError(
-            f"{what} has shape {array.shape}: give one value for each of the {n} rows of the data"
+            f"{what} has shape {given.values.shape}: give one value for each of the {n} rows of the data"
         )
-    return array
+    place = positions(given.index, index, what)
+    return given.values if place is None else given.values[place]
 
 
 def assemble(

@@ -65,7 +65,11 @@ def test_arrangements_of_groups(groups, z, names):
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        ((Y, F, K), {}, "x is not a numeric matrix"),
+        (
+            (Y, F, K),
+            {},
+            "x is not numeric but text (b in row 0): code factors as columns, or use a formula",
+        ),
         ((Y[:3], X, K), {}, "y has shape (3,): give one value for each of the 24 rows"),
         ((Y, X, K[:3]), {}, "groups has 3 rows and x has 24"),
         ((Y, X, K, X[:3]), {}, "z of 'group' has 3 rows and x has 24"),
