@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.arrays import Array, quick_jit
+from lmmjax.arrays.memory import require_memory
 from lmmjax.batch.leave_out import best_from
 from lmmjax.core import Estimate, ProblemMaker
 from lmmjax.core.conditional import effects, normals
@@ -33,6 +34,10 @@ _normals = quick_jit(normals, static_argnames="shapes")
 def simulate(data: ModelData, key: Array, mean: np.ndarray, psi: np.ndarray, draws: int) -> np.ndarray:
     """Responses (n, draws) with fixed part mean (n,) and natural covariance parameters ψ (m + 1,)."""
     design = data.design
+    if isinstance(draws, bool) or draws != int(draws) or draws < 0:
+        raise ValueError(f"the number of draws must be a whole number, not {draws!r}")
+    effects_each = sum(term.q * term.n_groups for term in design.terms)
+    require_memory(f"{draws:,} draws of {design.n:,} rows", draws, design.n + effects_each)
     shapes = ((design.n, draws), *((t.q, t.n_groups, draws) for t in design.terms))
     with jax.enable_x64(True):
         white, *u = (np.asarray(a) for a in _normals(key, shapes))
@@ -78,6 +83,7 @@ def permuted_fits(fitted: Fitted, key: Any, term: str, n: int) -> tuple[FittedMa
     without = best_from(maker, fitted.y, fitted.reml, fitted.estimate.theta)
     if not np.all(np.isfinite(without.psi)):
         raise ValueError(f"the model without {term!r} could not be fitted")
+    require_memory(f"{n:,} permutations of {null.n:,} rows", n, null.n)
     keys = jax.random.split(key, n)
     orders = np.asarray(jax.vmap(lambda k: jax.random.permutation(k, null.n))(keys))
     y = permuted_responses(null, without, fitted.y, orders)

@@ -25,7 +25,7 @@ def digest_columns(values: np.ndarray) -> str:
     """Of (n, k) values, as float64 and column after column, however they lie in memory."""
     hasher = hashlib.sha256(str(values.shape).encode())
     for k in range(0, values.shape[1], COLUMNS):
-        hasher.update(np.ascontiguousarray(values[:, k : k + COLUMNS].T, dtype=np.float64))
+        hasher.update(np.ascontiguousarray(values[:, k : k + COLUMNS].T, dtype=np.float64).data)
     return hasher.hexdigest()
 
 

@@ -52,7 +52,9 @@ class Work:
     def columns(self, k: int, values: Values) -> dict[str, Any]:
         """The results of chunk k, a column each."""
         start, stop = self.span(k)
-        fits = _fit(self.data, self.reml, *values)
+        responses, weights, offset = values
+        assert responses is not None
+        fits = _fit(self.data, self.reml, responses, weights, offset)
         return result_columns(fits, self.inputs.responses.names[start:stop], self.contrasts)
 
 

@@ -5,6 +5,7 @@ Formulas and frames have their own tests in tests/formula; responses of a batch 
 
 import re
 
+import jax
 import numpy as np
 import pytest
 
@@ -81,3 +82,14 @@ def test_unknown_family():
         match=f"unknown covariance structure 'ar9'; the known ones are: {', '.join(sorted(FAMILIES))}",
     ):
         family("ar9")
+
+
+@pytest.mark.parametrize("call", [lambda f, k: f.simulate(k, 10**12), lambda f, k: f.bootstrap(k, 10**12)])
+def test_more_draws_than_memory_are_refused_with_their_size(fit, call):
+    with pytest.raises(ValueError, match=r"1,000,000,000,000 draws of 180 rows would take .* GiB of memory"):
+        call(fit, jax.random.key(0))
+
+
+def test_more_permutations_than_memory_are_refused_with_their_size(fit):
+    with pytest.raises(ValueError, match=r"1,000,000,000,000 permutations of 180 rows would take .* GiB"):
+        fit.permutation(jax.random.key(0), "Days", 10**12)
