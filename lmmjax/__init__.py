@@ -15,6 +15,7 @@ from lmmjax.core import (
     response_axes,
     restricted_loglik,
 )
+from lmmjax.design import EstimabilityWarning
 from lmmjax.model import Model, lmm
 from lmmjax.optimize import Status
 from lmmjax.residual import (
@@ -43,6 +44,7 @@ __all__ = [
     "CAR1",
     "BatchFit",
     "CompoundSymmetry",
+    "EstimabilityWarning",
     "Estimate",
     "Exponential",
     "Fit",

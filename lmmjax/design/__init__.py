@@ -1,5 +1,6 @@
 """The design of a model as arrays: X, Z, weights, the structure of its covariance, internal coordinates."""
 
+from lmmjax.design.aliases import Aliases, EstimabilityWarning, aliases
 from lmmjax.design.basis import (
     Basis,
     Origin,
@@ -12,14 +13,17 @@ from lmmjax.design.design import Design, RandomTerm, ResidualDesign, check_desig
 from lmmjax.design.structure import Structure, TermStructure
 
 __all__ = [
+    "Aliases",
     "Basis",
     "Design",
+    "EstimabilityWarning",
     "Origin",
     "RandomTerm",
     "ResidualDesign",
     "Rows",
     "Structure",
     "TermStructure",
+    "aliases",
     "check_design",
     "solve_upper",
     "standardise",

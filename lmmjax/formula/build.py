@@ -132,7 +132,8 @@ def new_frame(
     `groups` picks random terms by group ("Subject") or text ("Days | Subject"): all of them if None,
     none if empty; only columns that are needed have to be there. A term in the formula's `offset(...)`
     is evaluated, and so is an expression given as `offset` to the fit unless replaced by `offset` here.
-    A row with a missing value keeps its place and is NaN.
+    A row with a missing value keeps its place and is NaN, and so is one that is not estimable: outside the
+    row space of X, in a cell that does not occur or with aliased covariates apart.
 
     Raises ValueError for a missing column (with the nearest name), for a level of a fixed factor that
     the fit has not seen, and for an offset array of the fit that has no counterpart here. Unseen levels
@@ -181,12 +182,17 @@ def new_frame(
     places = None
     if own is not None and own.design is not None:
         places = new_residuals(own, table, rows)
+    x, lost = matrices["fixed"][:, recipe.kept], np.zeros(table.n, bool)
+    if frame.dependence is not None:
+        lost[rows] = ~frame.dependence.estimable(matrices["fixed"][rows])
+        x = np.where(lost[:, None], np.nan, x)
     return NewFrame(
-        x=matrices["fixed"][:, recipe.kept],
+        x=x,
         offset=np.sum(offsets, axis=0) if offsets else None,
         random=tuple(random),
         y=matrices["response"][:, 0] if require_response else None,
         index=table.index,
+        lost=lost,
         places=places,
     )
 

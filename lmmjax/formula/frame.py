@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.design import Aliases, aliases
 from lmmjax.formula.columns import Levels, require_finite
 from lmmjax.formula.labelled import labelled
 from lmmjax.formula.matching import positions
@@ -40,13 +41,13 @@ class ModelFrame:
     """Data of one model: n complete rows of everything its formula names.
 
     x (n, p) float64, columns `x_names`; `aliased` names the columns left out because they depend
-    linearly on earlier ones. `term_slices` gives for each fixed term ("Intercept", "Days", "age:Sex")
-    the positions of its columns in x (empty if all are aliased), `term_factors` the factors it is made
-    of, `factor_levels` the levels of those that are categorical, `factor_values` for terms with a
-    categorical factor the values of each of their factors: codes (n,) into its levels, or numbers (n, k).
-    `rows` are the positions in the data of the rows kept, `index` their labels, `data_index` those of all
-    rows of the data; `missing` counts the missing values of each column, `n_dropped` the rows they cost.
-    weights and offset are (n,) or None; `offset` is the sum of all.
+    linearly on earlier ones, `dependence` how, or None. `term_slices` gives for each fixed term
+    ("Intercept", "Days", "age:Sex") the positions of its columns in x (empty if all are aliased),
+    `term_factors` the factors it is made of, `factor_levels` the levels of those that are categorical,
+    `factor_values` for terms with a categorical factor the values of each of their factors: codes (n,) into
+    its levels, or numbers (n, k). `rows` are the positions in the data of the rows kept, `index` their
+    labels, `data_index` those of all rows of the data; `missing` counts the missing values of each column,
+    `n_dropped` the rows they cost. weights and offset are (n,) or None; `offset` is the sum of all.
     `residual` are the columns of a residual structure, or None.
     """
 
@@ -69,6 +70,7 @@ class ModelFrame:
     factor_levels: dict[str, tuple]
     factor_values: dict[str, np.ndarray] = field(default_factory=dict)
     residual: ResidualColumns | None = None
+    dependence: Aliases | None = None
     _recipe: Any = field(default=None, repr=False)
 
 
@@ -106,13 +108,17 @@ class NewRandom:
 
 @dataclass(frozen=True, eq=False)
 class NewFrame:
-    """m new rows of a model: x (m, p), offset (m,) or None, y if required; NaN where a value is missing."""
+    """m new rows of a model: x (m, p), offset (m,) or None, y if required; NaN where a value is missing.
+
+    `lost` (m,) are rows that are not estimable from the fit, where x is NaN.
+    """
 
     x: np.ndarray
     offset: np.ndarray | None
     random: tuple[NewRandom, ...]
     y: np.ndarray | None
     index: pd.Index
+    lost: np.ndarray
     places: NewPlaces | None = None
 
 
@@ -213,6 +219,7 @@ def assemble(
         random=random,
         index=index,
         term_slices=slices,
+        dependence=aliases(x, kept),
         _recipe=recipe(kept),
         **others,
     )

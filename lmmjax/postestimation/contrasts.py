@@ -11,12 +11,15 @@ import numpy as np
 from lmmjax.formula.columns import nearest
 
 
-def contrast_matrix(contrasts: Any, x_names: list[str]) -> tuple[np.ndarray, list[str], bool]:
+def contrast_matrix(
+    contrasts: Any, x_names: list[str], aliased: Sequence[str] = ()
+) -> tuple[np.ndarray, list[str], bool]:
     """Weights L (k, p) with labels, and whether several contrasts were asked for.
 
     Parameters
     ----------
     contrasts : as for `BatchFit.contrast`.
+    aliased : names of coefficients that were dropped, for the message about them.
     """
     if isinstance(contrasts, str | Mapping):
         pieces, several = [contrasts], False
@@ -33,9 +36,9 @@ def contrast_matrix(contrasts: Any, x_names: list[str]) -> tuple[np.ndarray, lis
                 f"({', '.join(x_names)}): pass ({len(x_names)},) or (k, {len(x_names)})"
             )
         pieces, several = list(np.atleast_2d(array)), array.ndim == 2
-    rows = [_row(piece, x_names) for piece in pieces]
+    rows = [_row(piece, x_names, aliased) for piece in pieces]
     labels = [
-        piece if isinstance(piece, str) else _text(row, x_names)
+        piece if isinstance(piece, str) else written(row, x_names)
         for piece, row in zip(pieces, rows, strict=True)
     ]
     for row, label in zip(rows, labels, strict=True):
@@ -43,30 +46,39 @@ def contrast_matrix(contrasts: Any, x_names: list[str]) -> tuple[np.ndarray, lis
     return np.array(rows).reshape(-1, len(x_names)), labels, several
 
 
-def _row(piece: Any, x_names: list[str]) -> np.ndarray:
+def _row(piece: Any, x_names: list[str], aliased: Sequence[str]) -> np.ndarray:
     if isinstance(piece, str):
-        return parse_contrast(piece, x_names)
+        return parse_contrast(piece, x_names, aliased)
     if not isinstance(piece, Mapping):
         return np.asarray(piece, dtype=float)
     row = np.zeros(len(x_names))
     for name, weight in piece.items():
         if name not in x_names:
-            raise ValueError(f"unknown coefficient {name!r}: {nearest(str(name), x_names)}")
+            raise ValueError(_unknown(str(name), x_names, aliased))
         row[x_names.index(name)] = weight
     return row
 
 
-def hypothesis(l: Any, x_names: list[str], rhs: Any = None) -> tuple[np.ndarray, np.ndarray, str]:
+def _unknown(name: str, x_names: Sequence[str], aliased: Sequence[str]) -> str:
+    if name in aliased:
+        return f"{name!r} was dropped from the fit for linear dependence: it is not estimable"
+    return f"unknown coefficient {name!r}: {nearest(name, x_names)}"
+
+
+def hypothesis(
+    l: Any, x_names: list[str], rhs: Any = None, aliased: Sequence[str] = ()
+) -> tuple[np.ndarray, np.ndarray, str]:
     """Rows (k, p), right-hand sides (k,) and text of the hypothesis Lβ = rhs.
 
     Parameters
     ----------
     l : as for `Fit.test`. A text may be an equation.
     rhs : a number or (k,); None for what the texts say, or 0.
+    aliased : names of coefficients that were dropped, for the message about them.
     """
     pieces = [l] if isinstance(l, str) else list(l) if isinstance(l, list | tuple) else None
     if pieces and all(isinstance(piece, str) for piece in pieces):
-        parsed = [parse_hypothesis(piece, x_names) for piece in pieces]
+        parsed = [parse_hypothesis(piece, x_names, aliased) for piece in pieces]
         rows, right = np.concatenate([r for r, _ in parsed]), np.concatenate([r for _, r in parsed])
         if rhs is not None and (right.any() or any(len(_split_at_equals(piece)) > 1 for piece in pieces)):
             raise ValueError("rhs is given beside equations: write it into them, or leave it out")
@@ -74,7 +86,7 @@ def hypothesis(l: Any, x_names: list[str], rhs: Any = None) -> tuple[np.ndarray,
         for row in rows:
             _check_row(row, ", ".join(pieces))
     else:
-        rows, labels, _ = contrast_matrix(l, x_names)
+        rows, labels, _ = contrast_matrix(l, x_names, aliased)
         right = np.zeros(len(rows))
     if rhs is not None:
         right = np.asarray(rhs, dtype=float)
@@ -89,7 +101,7 @@ def _check_row(row: np.ndarray, label: str) -> None:
         raise ValueError(f"contrast {label!r} is zero or not finite: give it a finite weight")
 
 
-def _text(row: np.ndarray, x_names: list[str]) -> str:
+def written(row: np.ndarray, x_names: list[str]) -> str:
     """A contrast as `parse_contrast` reads it."""
     parts = [
         ("- " if w < 0 else "+ ") + ("" if abs(w) == 1 else f"{abs(w):g} * ") + name
@@ -105,18 +117,20 @@ _FACTOR, _DIVISOR = re.compile(_NUMBER + r"\s*\*\s*"), re.compile(r"\s*/\s*" + _
 _CONSTANT = re.compile(_NUMBER + r"(?=\s*(?:[+-]|$))")
 
 
-def parse_contrast(text: str, x_names: Sequence[str]) -> np.ndarray:
+def parse_contrast(text: str, x_names: Sequence[str], aliased: Sequence[str] = ()) -> np.ndarray:
     """Weights (p,) of a text such as "a - b" or "0.5 * a + b / 2".
 
     Coefficient names are matched literally, the longest first, so "Sex[T.F]:Days" or "I(x - 1)" need no
     quotes.
     """
-    return _parse(text, x_names, constants=False)[0]
+    return _parse(text, x_names, aliased, constants=False)[0]
 
 
-def parse_hypothesis(text: str, x_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def parse_hypothesis(
+    text: str, x_names: Sequence[str], aliased: Sequence[str] = ()
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows (k, p) and right-hand sides (k,) of "2 * a - b = 3", "a = b = 0", or "a", which is "a = 0"."""
-    sides = [_parse(side, x_names, constants=True) for side in _split_at_equals(text)]
+    sides = [_parse(side, x_names, aliased, constants=True) for side in _split_at_equals(text)]
     rows, constants = (np.array(column) for column in zip(*sides, strict=True))
     if len(sides) == 1:
         return rows, -constants
@@ -138,7 +152,9 @@ def _split_at_equals(text: str) -> list[str]:
     return pieces
 
 
-def _parse(text: str, x_names: Sequence[str], *, constants: bool) -> tuple[np.ndarray, float]:
+def _parse(
+    text: str, x_names: Sequence[str], aliased: Sequence[str], *, constants: bool
+) -> tuple[np.ndarray, float]:
     """Weights (p,) and the sum of the constants, where these are allowed."""
     row, constant = np.zeros(len(x_names)), 0.0
     longest = sorted(x_names, key=len, reverse=True)
@@ -159,6 +175,8 @@ def _parse(text: str, x_names: Sequence[str], *, constants: bool) -> tuple[np.nd
             continue
         if name is None:
             found = re.split(r"\s+[+-]\s+|\s*/\s*|\s+$", rest[at:])[0]
+            if found in aliased:
+                raise ValueError(f"contrast {text!r}: {_unknown(found, x_names, aliased)}")
             raise ValueError(
                 f"contrast {text!r}: unknown coefficient {found!r} at position {at}: "
                 + nearest(found, x_names)

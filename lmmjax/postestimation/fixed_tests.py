@@ -29,7 +29,8 @@ from lmmjax.inference.natural import (
     natural_jit,
     on_inner_boundary,
 )
-from lmmjax.postestimation.contrasts import hypothesis
+from lmmjax.postestimation.contrasts import hypothesis, written
+from lmmjax.postestimation.estimability import lost_contrasts
 
 METHODS = {
     "satterthwaite": "Satterthwaite",
@@ -95,8 +96,12 @@ def anova(fitted: Fitted, type: int | str, ddf: str) -> pd.DataFrame:
 def hypothesis_test(fitted: Fitted, l: Any, ddf: str, rhs: Any) -> pd.DataFrame:
     """See `Fit.test`."""
     ddf = ddf_method(ddf)
-    rows, right, label = hypothesis(l, fitted.data.x_names, rhs)
+    rows, right, label = hypothesis(l, fitted.data.x_names, rhs, fitted.data.frame.aliased)
     test = f_test(fitted, rows, right, ddf)
+    texts = [written(row, fitted.data.x_names) for row in rows]
+    if lost_contrasts(fitted.data, rows, texts).any():
+        names = (("estimate", "se", "t") if len(rows) == 1 else ()) + ("F", "num_df", "den_df", "p")
+        return pd.DataFrame(dict.fromkeys(names, np.nan), index=[label])
     columns: dict[str, Any] = {}
     if len(rows) == 1:
         table = t_table(fitted, rows, right, ddf)

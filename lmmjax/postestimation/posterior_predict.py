@@ -11,6 +11,7 @@ import pandas as pd
 from lmmjax.arrays import psd_cholesky
 from lmmjax.fitted import require_choice
 from lmmjax.formula import Table, new_frame
+from lmmjax.postestimation.estimability import warn_of_rows
 from lmmjax.postestimation.posterior import LARGEST, Draws
 
 
@@ -35,6 +36,7 @@ def predictive(
         terms = [(term.z, term.codes, term.codes) for term in own.random]
     else:
         new, table = new_frame(own, newdata, offset=offset), Table(newdata)
+        warn_of_rows(draws.fitted.data, new)
         x, added = new.x, new.offset
         terms = [
             (term.z, term.codes, _labels(table, known._levels.names))

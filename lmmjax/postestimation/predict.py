@@ -11,6 +11,7 @@ import pandas as pd
 from lmmjax.core.residuals import extrapolated
 from lmmjax.fitted import Fitted, fitted_modes, require_choice, residuals
 from lmmjax.formula import new_frame, wanted_terms
+from lmmjax.postestimation.estimability import warn_of_rows
 
 
 def predict_new(
@@ -31,6 +32,7 @@ def predict_new(
     else:
         new = new_frame(frame, newdata, groups=wanted, offset=offset, residual=kriging)
         places = new.places
+        warn_of_rows(fitted.data, new)
         for term in new.random:
             if term.unseen and new_levels == "error":
                 shown = ", ".join(map(str, term.unseen[:5])) + (", …" if len(term.unseen) > 5 else "")

@@ -22,6 +22,7 @@ from lmmjax.formula import nearest
 from lmmjax.postestimation.batch_modes import modes_of_responses
 from lmmjax.postestimation.batch_tests import TABLE, fixed_t_tests, t_tests
 from lmmjax.postestimation.contrasts import contrast_matrix
+from lmmjax.postestimation.estimability import lost_contrasts
 from lmmjax.postestimation.modes import only_group
 
 TIDY = ["response", "effect", "group", "term", *TABLE]
@@ -87,12 +88,14 @@ def top(fits: FittedMany, term: str, n: int, by: str, ddf: str) -> pd.DataFrame:
 
 def contrast(fits: FittedMany, contrasts: Any, names: Sequence[str] | None, ddf: str) -> pd.DataFrame:
     """See `BatchFit.contrast`."""
-    weights, labels, several = contrast_matrix(contrasts, fits.data.x_names)
+    weights, labels, several = contrast_matrix(contrasts, fits.data.x_names, fits.data.frame.aliased)
     if names is not None:
         labels = [names] if isinstance(names, str) else list(names)
         if len(labels) != len(weights):
             raise ValueError(f"{len(labels)} names for {len(weights)} contrasts: give one name each")
     table = t_tests(fits, weights, ddf)
+    lost = lost_contrasts(fits.data, weights, labels)
+    table = {name: np.where(lost, np.nan, column) for name, column in table.items()}
     index = fits.names
     if several:
         index = pd.MultiIndex.from_product([labels, fits.names], names=["contrast", fits.names.name])

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.fitted import Fitted, component_names, scaled_residuals
+from lmmjax.postestimation.estimability import entangled_names
 from lmmjax.postestimation.fixed_tests import coef_table
 from lmmjax.postestimation.intervals import wald_limits
 from lmmjax.postestimation.varcorr import note_on_times, varcorr_table
@@ -161,6 +162,8 @@ def _notes(fitted: Fitted) -> list[str]:
         notes.append(f"{frame.n_dropped} rows dropped for missing values ({listed})")
     if frame.aliased:
         notes.append(f"dropped for linear dependence: {', '.join(frame.aliased)}")
+        if entangled := entangled_names(fitted.data):
+            notes.append(f"which depends on the order, and changes: {', '.join(entangled)}")
     if about := note_on_times(fitted.data, fitted.estimate.psi):
         notes.append(about)
     if bool(fitted.estimate.singular):

@@ -210,7 +210,8 @@ class BatchFit:
         names : labels of the contrasts; by default their text.
         ddf : degrees of freedom, as in `t_tests`.
 
-        q are Benjamini-Hochberg values over the responses, contrast by contrast.
+        q are Benjamini-Hochberg values over the responses, contrast by contrast. Contrasts that are not
+        estimable are NaN, and an `EstimabilityWarning` names them.
         """
         return batch_tables.contrast(self.fitted, contrasts, names, ddf)
 

@@ -229,6 +229,9 @@ class Fit(FixedTests, Intervals, RandomTests):
         offset : of the new rows, in place of the model's `offset=`; `offset(...)` in the formula is kept.
         kriging : add the residual that a correlated residual structure expects at the new times or places,
             given the residuals of the same group.
+
+        Rows that are not estimable (a combination of levels that does not occur, aliased covariates
+        apart) are NaN, and an `EstimabilityWarning` names them.
         """
         return predict_new(self.fitted, newdata, re, new_levels, offset, kriging)
 

@@ -59,7 +59,8 @@ class FixedTests:
             degrees of freedom of Fai & Cornelius.
         rhs : number or (k,), 0 by default; part of the text where l is an equation.
 
-        Rows that depend on others are left out, num_df counts the rest.
+        Rows that depend on others are left out, num_df counts the rest. What is not estimable, because it
+        depends on columns that were dropped for linear dependence, is NaN; an `EstimabilityWarning` names it.
 
         Raises
         ------

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lmmjax.fitted import ModelData
+from lmmjax.postestimation.estimability import require_estimable
 from lmmjax.stream.chunks import chunk_of_all, plan
 from lmmjax.stream.digests import combine
 from lmmjax.stream.inputs import named_contrasts, open_inputs, out_path
@@ -102,6 +103,7 @@ def stream_batch(
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk must be at least 1, not {chunk}")
         wanted = named_contrasts(contrasts, data.x_names)
+        require_estimable(data, wanted)
         task = manifest(
             data,
             inputs.responses,
