@@ -116,7 +116,8 @@ def own_problem(
         np.asarray(y, dtype=float), np.asarray(weights, dtype=float)
     )
     kappa = np.asarray(float(reml))
-    problem = Problem(shared, response, origin, basis, n, kappa, products.structure)
+    known = None if products.known is None else np.asarray(products.known)
+    problem = Problem(shared, response, origin, basis, n, kappa, products.structure, known)
     return problem, finite, estimable
 
 

@@ -253,9 +253,9 @@ def finish(
     else:
         grad, decrement = jnp.max(jnp.abs(state.gradient)), state.decrement
         status, n_iter = state.status, state.n_iter
-    # no residual variation: X fits y, or y is constant within groups; rounding leaves ν·eps²
-    unexplained = problem.response.within if structure.linear and known is None else split.r2.value
-    exact = unexplained <= 1e2 * problem.n * float(jnp.finfo(d.dtype).eps) ** 2
+    # no residual variation: rounding leaves ν·eps²; known residual variance needs none
+    exact = split.r2.value <= 1e2 * problem.n * float(jnp.finfo(d.dtype).eps) ** 2
+    exact = exact & (known is None) & jnp.isfinite(problem.origin.scale)
     # nothing is left to estimate where X and Z fit perfectly
     void = jnp.where(exact, jnp.nan, 0.0).astype(d.dtype)
     upright = structure.upright(inner, pivoting)

@@ -179,6 +179,7 @@ def make_lanes(
     if prepared.order is not None:
         y = xp.take(y, prepared.order, axis=0)
     residual, origin, factor = standardise_response(rows, basis, y)
+    residual, origin, factor = prepared.settle(rows, basis, residual, origin, factor)
     response = prepared.respond(residual, factor)
     kappa = xp.asarray(float(reml), dtype=rows.x.dtype)
     return Problem(prepared.shared, response, origin, basis, n, kappa, structure)

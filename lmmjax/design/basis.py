@@ -17,6 +17,9 @@ import numpy as np
 from lmmjax.arrays import Array, namespace, record
 from lmmjax.design.design import Design
 
+DEPENDENT, DEPENDENT_LENGTH = 1e-10, 1e-4
+"""Share of the length of a column of Z that those after it must leave, and its length where they do not."""
+
 
 @record
 class Basis:
@@ -138,21 +141,30 @@ def solve_upper(r: Array, v: Array) -> Array:
 def _unit_basis(xp, z: Array, kind: str) -> tuple[Array, Array]:
     """b lower triangular and b⁻¹ with z b⁻¹ of unit mean square, orthogonal columns where `kind` allows.
 
-    From the reversed Cholesky factor of the mean product zᵀz/n = bᵀb.
+    By Gram–Schmidt from the last column on, done twice: products zᵀz would lose a covariate that is far from
+    zero beside its spread. A column that depends on those after it keeps `DEPENDENT_LENGTH` of its length.
     """
     n, q = z.shape
-    mean_product = z.T @ z / n
-    diagonal = xp.diagonal(mean_product)
-    safe = xp.where(diagonal > 0, diagonal, xp.ones_like(diagonal))
+    square = xp.einsum("na,na->a", z, z) / n
+    safe = xp.where(square > 0, square, xp.ones_like(square))
     if kind == "scalar":
-        root = xp.sqrt(xp.mean(safe)) * xp.ones_like(diagonal)
+        root = xp.sqrt(xp.mean(safe)) * xp.ones_like(safe)
         return xp.diag(root), xp.diag(1 / root)
     root = xp.sqrt(safe)
     if kind == "diagonal" or q == 1:
         return xp.diag(root), xp.diag(1 / root)
-    correlation = mean_product / (root[:, None] * root[None, :])
-    # reversed Cholesky: C = bᵀb with b lower ⇔ flipped C = LLᵀ; the ridge keeps a dependent column usable
-    ridge = 1e-8 * xp.eye(q, dtype=z.dtype)
-    flipped = xp.linalg.cholesky((correlation + ridge)[::-1, ::-1])
-    b = flipped[::-1, ::-1].T * root[None, :]
+    scaled, rows, columns = z / root, [], []
+    eye = np.eye(q, dtype=z.dtype)
+    for i in reversed(range(q)):
+        v, row = scaled[:, i], eye[i] * 0
+        for _ in range(2):
+            for j, u in columns:
+                c = u @ v / n
+                v, row = v - c * u, row + c * eye[j]
+        rest = v @ v / n
+        good = rest > DEPENDENT**2
+        length = xp.sqrt(xp.where(good, rest, DEPENDENT_LENGTH**2))
+        columns.append((i, v / length))
+        rows.append((row + length * eye[i]) * root[i])
+    b = xp.stack(rows[::-1], axis=1)
     return b, xp.linalg.inv(b)

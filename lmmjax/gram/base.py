@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmmjax.arrays import Array, record
+from lmmjax.design import Basis, Origin, Rows
 
 
 @record
@@ -145,13 +146,8 @@ class CrossProducts(abc.ABC):
         return self.jet(d, response)
 
 
-class ResponseProducts(abc.ABC):
+class ResponseProducts:
     """Cross-products that depend on the response: a record of arrays."""
-
-    @property
-    @abc.abstractmethod
-    def within(self) -> Array:
-        """Sum of squares that the random effects cannot explain (an upper bound will do)."""
 
 
 class Prepared(abc.ABC):
@@ -165,6 +161,12 @@ class Prepared(abc.ABC):
 
     shared: CrossProducts
     order: np.ndarray | None = None
+
+    def settle(
+        self, rows: Rows, basis: Basis, residual: Array, origin: Origin, factor: Array
+    ) -> tuple[Array, Origin, Array]:
+        """The residuals (n, ...), their origin and factor as `respond` had best take them."""
+        return residual, origin, factor
 
     @abc.abstractmethod
     def respond(self, residual: Array, factor: Array) -> ResponseProducts:

@@ -77,7 +77,3 @@ class LeadingResponse(ResponseProducts):
 
     leading: GroupedResponse
     base_y: Array
-
-    @property
-    def within(self) -> Array:
-        return self.leading.within_yy

@@ -126,7 +126,3 @@ class DenseResponse(ResponseProducts):
     """Standardised responses y (n, ...)."""
 
     y: Array
-
-    @property
-    def within(self) -> Array:
-        return (self.y * self.y).sum(axis=0)

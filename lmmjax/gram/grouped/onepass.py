@@ -18,6 +18,7 @@ import scipy.sparse as sp
 from lmmjax.design import Basis, Origin, Rows, solve_upper
 from lmmjax.gram.grouped.prepare import CANCELLATION, GroupedPrepared
 from lmmjax.gram.grouped.products import GroupedResponse
+from lmmjax.gram.grouped.settle import SHARE, within_fit
 
 TILE = 1 << 17
 """Elements read at a time: they stay in the second-level cache."""
@@ -97,14 +98,15 @@ class OnePass:
         taken, squares = _squares(projection), _squares(c)
         left = total - taken
         within = left - squares
-        inexact = (left <= FIXED_SHARE * total) | (within <= CANCELLATION * left)
+        within_xy = -(self.c_x_t @ c)
+        _, rest, _ = within_fit(self.prepared.shared.within_xx[..., None], within_xy, within)
+        inexact = (left <= FIXED_SHARE * total) | (within <= CANCELLATION * left) | (rest <= SHARE * within)
         scale = np.sqrt(np.where(inexact, 1.0, left) / y.shape[0])
         factor = 1.0 / scale
         square = factor * factor
         beta = solve_upper(self.basis.x_factor, projection)
         if self.ones is not None:
             beta += self.ones[:, None] * level
-        within_xy = -(self.c_x_t @ c) * factor
         by_column = c.reshape(q, groups, lanes)
         if self.pairs is None:
             between_xy, between_yy = by_column, np.zeros((0, lanes))
@@ -117,7 +119,10 @@ class OnePass:
                 total_yy[:] = sums @ (by_column[a] * by_column[b]) * (1 if a == b else 2)
             between_yy = self.prepared.pad(between_yy, 1)
         response = GroupedResponse(
-            within_xy, within * square, self.prepared.pad(between_xy, 1) * factor, between_yy * square
+            within_xy * factor,
+            within * square,
+            self.prepared.pad(between_xy, 1) * factor,
+            between_yy * square,
         )
         return response, Origin(beta, scale), inexact
 

@@ -22,9 +22,14 @@ from lmmjax.gram.grouped.expansion import expand_nested
 from lmmjax.gram.grouped.own_weights_exact import Raw, dots, exact
 from lmmjax.gram.grouped.prepare import CANCELLATION, RANK_TOL
 from lmmjax.gram.grouped.products import GroupedProducts, GroupedResponse
+from lmmjax.gram.grouped.settle import SHARE as SETTLED
+from lmmjax.gram.grouped.settle import within_fit
 
 BLOCK = 128
 """Responses at a time."""
+
+DIFFERENCE = 1e-12
+"""Squares of a column of X within groups, of 1 in all, that count as none if formed by difference."""
 
 SHARE = 1e-4
 """Least share of the squares of a column of √w X₀ that the columns before it may leave."""
@@ -47,7 +52,7 @@ class OwnWeights:
         self.by_group = sp.csr_array((np.ones(n), (self.codes, np.arange(n))), shape=(self.groups, n))
         self.z = plan.expand(z)[:, self.order]
         x = np.asarray(design.x)[self.order]
-        self.raw = Raw(x.T, self.by_group, self.codes, self.groups)
+        self.raw = Raw(x.T, self.by_group, self.codes, self.groups, design.known is not None)
         orthonormal, factor = np.linalg.qr(x)
         signs = np.where(np.diagonal(factor) < 0, -1.0, 1.0)
         self.x, self.x_factor = (orthonormal * signs).T.copy(), factor * signs[:, None]
@@ -57,7 +62,7 @@ class OwnWeights:
         self.offset, self.weights = (
             None if a is None else np.asarray(a)[self.order, None] for a in (design.offset, design.weights)
         )
-        self.basis, self.structure = basis, design.structure
+        self.basis, self.structure, self.known = basis, design.structure, design.known
 
     def __call__(self, y: np.ndarray, w: np.ndarray):
         """Products of y (n, T) with weights w (n, T), times those of the design.
@@ -143,7 +148,9 @@ class OwnWeights:
             finite,
             fine,
         )
-        inexact = np.flatnonzero(~((share > SHARE).all(axis=0) & (within_yy > CANCELLATION * left)))
+        _, rest, _ = within_fit(within_xx, within_xy, within_yy, DIFFERENCE)
+        whole = (within_yy > CANCELLATION * left) & (rest > SETTLED * within_yy)
+        inexact = np.flatnonzero(~((share > SHARE).all(axis=0) & whole))
         if len(inexact):
             rows = [q[:, inexact] for q in q_rows]
             again = exact(self.raw, y[:, inexact], root[:, inexact], n[inexact], rows)

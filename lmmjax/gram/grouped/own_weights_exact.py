@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from lmmjax.design import solve_upper
+from lmmjax.gram.grouped.settle import ROUNDING, SHARE, within_fit
 
 DEPENDENT = 1e-10
 """A column of √w X whose part orthogonal to the others is below this, relative, cannot be estimated."""
@@ -15,12 +16,13 @@ DEPENDENT = 1e-10
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Raw:
-    """X as p rows (n,), sums over groups as a matrix (G, n), the group (n,) of every row, and G."""
+    """X as p rows (n,), sums over groups as a matrix (G, n), the group (n,) of every row, G, is σ² known."""
 
     x: np.ndarray
     by_group: sp.csr_array
     codes: np.ndarray
     groups: int
+    known: bool
 
 
 def exact(
@@ -38,23 +40,39 @@ def exact(
     projection = np.array([dots(column, v) for column in x]).reshape(len(x), len(n))
     e = v - sum(column * b for column, b in zip(x, projection, strict=True))
     left = dots(e, e)
-    still = left <= (64 * np.finfo(float).eps) ** 2 * total
+
+    def within(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        c = np.stack([raw.by_group @ (q * a) for q in q_rows])
+        return c, a - sum(q * own[raw.codes] for q, own in zip(q_rows, c, strict=True))
+
+    parts = [within(column) for column in x]
+    c_x = np.stack([c for c, _ in parts], axis=1) if parts else np.zeros((len(q_rows), 0, raw.groups, len(n)))
+    x_within = [inside for _, inside in parts]
+    within_xx = np.array([[dots(a, b) for b in x_within] for a in x_within]).reshape(len(x), len(x), len(n))
+    c_y, inside = within(e)
+
+    def products() -> tuple[np.ndarray, np.ndarray]:
+        return np.array([dots(a, inside) for a in x_within]).reshape(len(x), len(n)), dots(inside, inside)
+
+    within_xy, within_yy = products()
+    beta, rest, rank = within_fit(within_xx, within_xy, within_yy)
+    occupied = sum((raw.by_group @ (q * q) > 0.5).sum(axis=0) for q in q_rows)
+    room = (n > rank + occupied) & (not raw.known) & (left > ROUNDING * total)
+    settled = room & (rest <= SHARE * within_yy)
+    if settled.any():
+        for _ in range(2):
+            beta = np.where(settled, within_fit(within_xx, products()[0], within_yy)[0], 0.0)
+            projection, total = projection + beta, total + dots(beta, beta)
+            e = e - sum(column * b for column, b in zip(x, beta, strict=True))
+            inside = inside - sum(column * b for column, b in zip(x_within, beta, strict=True))
+        c_y = np.stack([raw.by_group @ (q * e) for q in q_rows])
+        within_xy, within_yy = products()
+        left = np.where(settled, dots(e, e), left)
+    still = (left <= ROUNDING * total) | (room & (within_yy <= ROUNDING * (total + left)))
     scale = np.where(still, 1.0, np.sqrt(left / np.maximum(n, 1.0)))
     factor = np.where(still, 0.0, 1.0 / scale)
-    c_x = np.array([[raw.by_group @ (q * column) for column in x] for q in q_rows])
-    c_x = c_x.reshape(len(q_rows), len(x), raw.groups, len(n))
-    c_y = np.stack([raw.by_group @ (q * e) for q in q_rows])
-    x_within = [
-        column - sum(q * c_x[a, k][raw.codes] for a, q in enumerate(q_rows)) for k, column in enumerate(x)
-    ]
-    e_within = e - sum(q * c_y[a][raw.codes] for a, q in enumerate(q_rows))
-    within_xx = np.array([[dots(a, b) for b in x_within] for a in x_within])
-    within_xx = within_xx.reshape(len(x), len(x), len(n))
-    within_xy = np.array([dots(a, e_within) for a in x_within]).reshape(len(x), len(n))
-    within_yy = dots(e_within, e_within)
-    beta = solve_upper(x_factor, projection)
-    products = within_xx, c_x, within_xy * factor, within_yy * factor**2, c_y * factor
-    return *products, beta, scale, x_factor, independent
+    done = within_xx, c_x, within_xy * factor, within_yy * factor**2, c_y * factor
+    return *done, solve_upper(x_factor, projection), scale, x_factor, independent
 
 
 def _fixed(x: np.ndarray, root: np.ndarray) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:

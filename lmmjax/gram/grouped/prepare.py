@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmmjax.arrays import Array, namespace
-from lmmjax.design import Design, Rows
+from lmmjax.design import Basis, Design, Origin, Rows
 from lmmjax.gram.base import Prepared
 from lmmjax.gram.grouped.expansion import expand_nested
 from lmmjax.gram.grouped.products import GroupedProducts, GroupedResponse
+from lmmjax.gram.grouped.settle import settle, within_fit
 
 RANK_TOL = 1e-10
 """A column whose part orthogonal to the earlier ones is below this, relative, adds nothing in its group."""
@@ -73,7 +74,8 @@ class GroupedPrepared(Prepared):
         x = xp.take(rows.x, self.order, axis=1)
         self.columns = [self.segments.column(basis[j]) for j in kept]
         self.c_x = xp.stack([column.sum(x.T).T for column in self.columns])
-        self.x_within = x - self._between(xp.swapaxes(self.c_x, 1, 2)).T
+        self.x_within = x - self.between(xp.swapaxes(self.c_x, 1, 2)).T
+        self.rows_left = self._rows_left(design, r, count) if concrete else 1
         self.shared = GroupedProducts(
             self.pad(xp.swapaxes(r, 0, 1), 2),
             self.pad(xp.asarray(count, dtype=x.dtype), 0),
@@ -85,6 +87,24 @@ class GroupedPrepared(Prepared):
             plan.first_columns,
             () if self.compressed else plan.members,
         )
+
+    def _rows_left(self, design: Design, r: np.ndarray, count: np.ndarray) -> int:
+        """Dimensions of responses that X and Z leave unexplained; 0 where σ² is known, and none need be."""
+        if design.known is not None:
+            return 0
+        columns = int(np.any(r != 0, axis=1).sum(axis=0) @ count)
+        xx = self.x_within @ self.x_within.T
+        zero = np.zeros((len(xx), 1))
+        return design.n - columns - int(within_fit(xx[..., None], zero, zero[:1].sum(axis=0))[2][0])
+
+    def settle(
+        self, rows: Rows, basis: Basis, residual: Array, origin: Origin, factor: Array
+    ) -> tuple[Array, Origin, Array]:
+        if self.rows_left <= 0:
+            return residual, origin, factor
+        xp = namespace(residual, self.c_x)
+        inside = residual - self.between(xp.stack([column.sum(residual) for column in self.columns]))
+        return settle(inside, self.x_within, rows, basis, residual, origin, factor)
 
     def respond(self, residual: Array, factor: Array) -> GroupedResponse:
         xp = namespace(residual, self.c_x)
@@ -104,20 +124,20 @@ class GroupedPrepared(Prepared):
         """Squares within groups: by difference where that is exact enough, else from the rows."""
         total = xp.einsum("n...,n...->...", residual, residual)
         if xp is jnp:
-            within = residual - self._between(c_y)
+            within = residual - self.between(c_y)
             return xp.einsum("n...,n...->...", within, within)
         difference = total - np.einsum("qg...,qg...->...", c_y, c_y)
         close = difference < CANCELLATION * total
         if np.any(close):
             within = residual[:, close] if close.ndim else residual
-            within = within - self._between(c_y[..., close] if close.ndim else c_y)
+            within = within - self.between(c_y[..., close] if close.ndim else c_y)
             exact = np.einsum("n...,n...->...", within, within)
             if not close.ndim:
                 return exact
             difference[close] = exact
         return difference
 
-    def _between(self, c: Array) -> Array:
+    def between(self, c: Array) -> Array:
         """The part (n, ...) of the rows that lies in the columns of Z, from c (q, G, ...)."""
         return sum(column.spread(c[a]) for a, column in enumerate(self.columns))
 

@@ -278,10 +278,6 @@ class GroupedResponse(ResponseProducts):
         xp = namespace(self.between_xy, shared.between_xx)
         return xp.concatenate([shared.between_xx, self.between_xy[:, None]], axis=1)
 
-    @property
-    def within(self) -> Array:
-        return self.within_yy
-
 
 def _pairs(h: Array) -> Array:
     """The entries a ≤ b of symmetric blocks (q, q, ...): (q(q+1)/2, ...)."""

@@ -38,10 +38,6 @@ class WhitenedResponse(ResponseProducts):
     yy: Array
     total: Array
 
-    @property
-    def within(self) -> Array:
-        return self.total
-
 
 @dataclasses.dataclass(frozen=True)
 class Tangent:

@@ -1,0 +1,115 @@
+"""A response that X and Z explain wholly is a perfect fit: alone, in a batch of 3 and in one of 700."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import lmmjax as lj
+
+GROUPS, SIZE = 20, 5
+RNG = np.random.default_rng(1)
+DATA = pd.DataFrame(
+    {
+        "g": np.repeat(np.arange(GROUPS), SIZE),
+        "t": np.tile(np.arange(5.0), GROUPS),
+        "x": RNG.normal(size=GROUPS * SIZE),
+    }
+)
+LEVEL, SLOPE = RNG.normal(size=(2, GROUPS))[:, DATA["g"]]
+X, T = DATA["x"].to_numpy(), DATA["t"].to_numpy()
+CASES = {
+    "constant within groups": ("~ x + (1 | g)", LEVEL),
+    "with a covariate that varies within them": ("~ x + (1 | g)", LEVEL + 2 * X),
+    "far from zero": ("~ x + (1 | g)", 1e9 + LEVEL + 2 * X),
+    "as the covariate is on average": (
+        "~ x + (1 | g)",
+        pd.Series(X).groupby(DATA["g"]).transform("mean").to_numpy(),
+    ),
+    "balanced": ("~ t + (1 | g)", LEVEL),
+    "lines within groups": ("~ x + (t | g)", LEVEL + SLOPE * T + X),
+    "lines, balanced": ("~ t + (t | g)", LEVEL + SLOPE * T),
+    "levels where slopes may be": ("~ t + (t | g)", LEVEL),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_perfect_alone_and_in_company(name):
+    formula, y = CASES[name]
+    model, weights = lj.lmm(formula, DATA), RNG.uniform(0.5, 2.0, size=(len(y), 3))
+    assert model.fit_response(y).status.startswith("the model fits the response perfectly")
+    company = np.random.default_rng(2).normal(size=(len(y), 700))
+    company[:, 3] = y
+    gaps = np.stack([y] * 3, axis=1)
+    gaps[[4, 40], 1] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        few, many = model.fit_batch(gaps), model.fit_batch(company)
+        weighted = model.fit_batch(gaps, weights=weights)
+    for fits, k in ((few, 0), (few, 1), (few, 2), (many, 3), (weighted, 0), (weighted, 1)):
+        assert fits.status[k] == "perfect_fit"
+        assert fits.params.loc[k].isna().all()
+        assert np.isnan(fits.deviance[k])
+    assert many.converged.sum() == 699
+
+
+def test_nearly_perfect_is_fitted_to_its_digits():
+    """Variances between groups up to 1e12 times that within; balanced, so that REML is ANOVA."""
+    noise = np.random.default_rng(3).normal(size=GROUPS * SIZE)
+    model = lj.lmm("~ t + (1 | g)", DATA)
+    ratios = 10.0 ** np.arange(0, 13, 3)
+    y = 3 * T[:, None] + np.sqrt(ratios) * LEVEL[:, None] + noise[:, None]
+    inside = y - pd.DataFrame(y).groupby(DATA["g"]).transform("mean").to_numpy()
+    t = T - T.mean()
+    inside -= np.outer(t, t @ inside / (t @ t))
+    fits = model.fit_batch(y)
+    assert fits.converged.all()
+    left = np.sum(inside**2, axis=0) / (GROUPS * SIZE - GROUPS - 1)
+    # the digits that y keeps of its noise
+    np.testing.assert_allclose(fits.sigma**2, left, rtol=1e-5)
+    one = model.fit_response(y[:, 3])
+    np.testing.assert_allclose(one.deviance, fits.deviance[3], rtol=1e-10)
+
+
+def test_one_row_a_group_with_weights_is_no_perfect_fit():
+    """Where X and Z span every response, the two variances are told apart by the weights alone."""
+    rng = np.random.default_rng(4)
+    weights = 10.0 ** rng.uniform(-1, 1.5, 30)
+    y = rng.normal(size=30) * np.sqrt(0.5 + 1 / weights)
+    fit = lj.lmm("y ~ 1 + (1 | s)", {"s": np.arange(30), "y": y}, weights=weights).fit()
+    assert fit.converged
+    between, within = fit.estimate.psi
+    variance = between + within / weights
+    # the estimating equation of REML for the common scale: yᵀPy = n − p
+    mean = np.sum(y / variance) / np.sum(1 / variance)
+    np.testing.assert_allclose(fit.params["Intercept"], mean, rtol=1e-8)
+    np.testing.assert_allclose(np.sum((y - mean) ** 2 / variance), 29, rtol=1e-8)
+
+
+def test_a_known_residual_variance_needs_no_residuals():
+    model = lj.lmm(
+        "~ 1 + (1 | s)",
+        {"s": np.arange(8), "v": np.linspace(0.5, 2.0, 8)},
+        residual=lj.KnownVariance("v"),
+    )
+    fits = model.fit_batch(np.full((8, 3), 1.5))
+    assert fits.converged.all()
+    np.testing.assert_allclose(fits.params["Intercept"], 1.5, rtol=1e-14)
+    # no variance between studies is left: fixed-effect meta-analysis
+    np.testing.assert_allclose(
+        fits.bse["Intercept"], np.sum(1 / np.linspace(0.5, 2.0, 8)) ** -0.5, rtol=1e-10
+    )
+
+
+def test_origin_of_a_slope_is_free_far_from_zero():
+    """Optima of y in x + 1e9 are those in x: none is taken for the saddle at no variance."""
+    rng = np.random.default_rng(5)
+    g = np.repeat(np.arange(30), 6)
+    x = rng.normal(size=180) * 1e3
+    b = rng.normal(size=(2, 30, 540)) * 10.0 ** rng.uniform(-2, 1, (2, 1, 540))
+    y = rng.normal(size=(180, 540)) + b[0][g] + b[1][g] * (x / 1e3)[:, None]
+    near, far = (lj.lmm("~ x + (x | g)", {"x": x + c, "g": g}).fit_batch(y) for c in (0.0, 1e9))
+    assert far.converged.all()
+    # x + 1e9 keeps seven of its digits
+    np.testing.assert_allclose(far.deviance, near.deviance, rtol=0, atol=1e-6)
