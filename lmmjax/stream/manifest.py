@@ -44,10 +44,10 @@ def source_digest(source: Source) -> str:
 
 
 def fingerprint(data: ModelData) -> str:
-    """Digest of the design with its covariance families and residual structure, rows kept, and names."""
+    """Digest of the design with its families, of what is reported in which units, rows kept, and names."""
     frame = data.frame
     names = [frame.x_names, [(term.text, term.group, term.names) for term in frame.random]]
-    return digest(data.design, data.backend, frame.rows, names)
+    return digest(data.design, data.components, data.backend, frame.rows, names)
 
 
 def begin(parts: Path, task: dict[str, Any], chunk: int, resume: bool, chosen: bool) -> int:
