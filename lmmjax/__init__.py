@@ -16,6 +16,7 @@ from lmmjax.core import (
     restricted_loglik,
 )
 from lmmjax.design import EstimabilityWarning
+from lmmjax.fitted import FitWarning
 from lmmjax.model import Model, lmm
 from lmmjax.optimize import Status
 from lmmjax.residual import (
@@ -48,6 +49,7 @@ __all__ = [
     "Estimate",
     "Exponential",
     "Fit",
+    "FitWarning",
     "Gaussian",
     "KnownVariance",
     "Matern32",

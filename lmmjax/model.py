@@ -9,7 +9,7 @@ import numpy as np
 
 from lmmjax.arrays import Array
 from lmmjax.core import Problem
-from lmmjax.fitted import Component, Fitted, ModelData, fit_many, fit_one, model_data
+from lmmjax.fitted import Component, Fitted, ModelData, announce, fit_many, fit_one, model_data
 from lmmjax.formula import array_frame, model_frame
 from lmmjax.postestimation.moments import moments
 from lmmjax.reports.structure import StructureReport, structure_report
@@ -109,8 +109,15 @@ class Model:
         start : θ (m,) as `fit.theta` reports it, the only start then; by default moment estimates,
             near zero and zero, of which the best optimum is kept. Where every factor has `MANY` groups,
             or an evaluation is costly, moment estimates alone.
+
+        Warns
+        -----
+        FitWarning : the fit is singular, leaves parameters unidentified, or has not converged.
         """
-        return self.fit_response(self.data.response(), reml, method=method, start=start, max_iter=max_iter)
+        options = {"method": method, "start": start, "max_iter": max_iter}
+        fitted = fit_one(self.data, self.data.response(), reml, **options)
+        announce(fitted, stacklevel=2)
+        return self._wrap(fitted)
 
     def fit_response(
         self,
@@ -122,9 +129,11 @@ class Model:
         max_iter: int = 100,
         name: str | None = None,
     ) -> Fit:
-        """Fit the model to a response y (n,) on its rows, called `name`; the other arguments as for `fit`."""
+        """Fit the model to a response y (n,) on its rows, called `name`; all else as for `fit`."""
         options = {"method": method, "start": start, "max_iter": max_iter, "name": name}
-        return self._wrap(fit_one(self.data, y, reml, **options))
+        fitted = fit_one(self.data, y, reml, **options)
+        announce(fitted, stacklevel=2)
+        return self._wrap(fitted)
 
     def moments(
         self,

@@ -6,8 +6,9 @@ import lmmjax as lj
 
 NAMES = {
     "lmmjax": """
-        AR1 ARMA BatchFit CAR1 CompoundSymmetry EstimabilityWarning Estimate Exponential Fit Gaussian
-        KnownVariance Matern32 Matern52 Model Moments Problem Status Symmetric Toeplitz Unstructured VarExp
+        AR1 ARMA BatchFit CAR1 CompoundSymmetry EstimabilityWarning Estimate Exponential Fit FitWarning
+        Gaussian KnownVariance Matern32 Matern52 Model Moments Problem Status Symmetric Toeplitz Unstructured
+        VarExp
         VarIdent VarPower __version__ compare conditional_modes enable_compilation_cache estimate
         gram lmm loglik predict problem_from_arrays profiled_deviance response_axes
         restricted_loglik self_check
@@ -17,11 +18,11 @@ NAMES = {
         cov_params delta deviance fittedvalues glance grad_norm icc influence is_singular llf lrt
         n_iter n_params nobs normalized_resid params permutation posterior predict profile pvalues
         r2 random_effects ranef ranova refit resid rlrt scale scaled_resid sensitivity sigma
-        simulate status summary test theta tidy tvalues varcorr
+        simulate status summary test theta tidy tvalues unidentified varcorr
     """,
     "BatchFit": """
         bse by_reml conf_int contrast converged delta deviance df icc is_singular llf params pvalues
-        r2 random_effects sdcor sigma status t_tests tidy top tvalues varcorr varcorr_se
+        r2 random_effects sdcor sigma status t_tests tidy top tvalues unidentified varcorr varcorr_se
     """,
     "Model": """
         components expanded fit fit_batch fit_response formula from_arrays moments problem simulate

@@ -7,6 +7,7 @@ from lmmjax.arrays.compile import enable_compilation_cache, quick_jit
 from lmmjax.arrays.linalg import (
     block_diagonal,
     diagonal,
+    eliminate,
     hold,
     ldl,
     matmul,
@@ -22,6 +23,7 @@ __all__ = [
     "Array",
     "block_diagonal",
     "diagonal",
+    "eliminate",
     "enable_compilation_cache",
     "hold",
     "ldl",

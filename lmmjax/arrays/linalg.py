@@ -17,19 +17,16 @@ UNROLL = 12
 """Largest block whose elimination is written out; larger ones loop over their columns."""
 
 
-def _pivot_step(a: Array, j: Array | int, floor: Array) -> tuple[Array, Array]:
-    """Sweep column j of a (q, q, ...); pivots at or below `floor` are skipped (g-inverse)."""
+def _pivot_step(a: Array, j: Array | int, good: Array, pivot: Array) -> Array:
+    """Sweep column j of a (q, q, ...) where its pivot is `good`; it becomes zero there where not."""
     q, xp = a.shape[0], namespace(a)
     hot = (xp.arange(q) == j).reshape((q,) + (1,) * (a.ndim - 2))
     row = a[j]
-    pivot = row[j]
-    good = pivot > floor[j]
     inverse = xp.where(good, 1.0 / xp.where(good, pivot, 1.0), 0.0).astype(a.dtype)
     scaled = row * inverse[None]
     cleared = a - scaled[:, None] * row[None, :]
     edge = xp.where(hot, -inverse[None], scaled)
-    a = xp.where(hot[:, None], edge[None, :], xp.where(hot[None, :], edge[:, None], cleared))
-    return a, xp.where(good, pivot, 1.0)
+    return xp.where(hot[:, None], edge[None, :], xp.where(hot[None, :], edge[:, None], cleared))
 
 
 def sweep(a: Array, rtol: float = 0.0) -> tuple[Array, Array]:
@@ -49,20 +46,55 @@ def sweep(a: Array, rtol: float = 0.0) -> tuple[Array, Array]:
     """
     q, xp = a.shape[0], namespace(a)
     floor = rtol * diagonal(a)
+
+    def step(j, a):
+        pivot = a[j][j]
+        good = pivot > floor[j]
+        return _pivot_step(a, j, good, pivot), xp.where(good, pivot, 1.0)
+
     if q <= UNROLL or xp is np:
         logdet = xp.zeros_like(a[0, 0])
         for j in range(q):
-            a, pivot = _pivot_step(a, j, floor)
+            a, pivot = step(j, a)
             logdet = logdet + xp.log(pivot)
         return logdet, -a
 
     def body(j, carry):
         a, logdet = carry
-        a, pivot = _pivot_step(a, j, floor)
+        a, pivot = step(j, a)
         return a, logdet + jnp.log(pivot)
 
     a, logdet = jax.lax.fori_loop(0, q, body, (a, jnp.zeros_like(a[0, 0])))
     return logdet, -a
+
+
+def eliminate(a: Array, least: Array) -> tuple[Array, Array]:
+    """The tableau (m, m) and pivots (m,) of a symmetric A (m, m), any signature, swept where |pivot| > least.
+
+    With S the swept columns and K the others the tableau has −A_SS⁻¹ and A_SS⁻¹A_SK: e_k − A_SS⁻¹A_Sk is a
+    null vector of A for k in K. `least` is (m,).
+    """
+    m = a.shape[0]
+
+    def step(j, a):
+        pivot = a[j][j]
+        good = jnp.abs(pivot) > least[j]
+        # a column that is skipped keeps its entries in those that are not
+        return jnp.where(good, _pivot_step(a, j, good, pivot), a), pivot
+
+    if m <= UNROLL:
+        pivots = []
+        for j in range(m):
+            a, pivot = step(j, a)
+            pivots.append(pivot)
+        return a, jnp.stack(pivots)
+
+    def body(j, carry):
+        a, pivots = carry
+        a, pivot = step(j, a)
+        return a, jnp.where(jnp.arange(m) == j, pivot, pivots)
+
+    return jax.lax.fori_loop(0, m, body, (a, jnp.zeros_like(a[0])))
 
 
 def hold(a: Array) -> Array:

@@ -1,8 +1,8 @@
 """Degrees of freedom of many responses.
 
 With a shared design, F = XᵀV⁻¹X and log|V| depend on a response only through ψ̂, so that its products are not
-needed: one problem, mapped over ψ̂ and its covariance. Two kinds of response need products of their own: those
-with a design of their own, and singular fits of terms with more than one variance.
+needed: one problem, mapped over ψ̂ and its covariance. Responses with a design of their own need products of
+their own.
 """
 
 from __future__ import annotations
@@ -23,13 +23,10 @@ from lmmjax.inference.ddf import kenward_roger, single_df
 from lmmjax.inference.natural import (
     Natural,
     at_estimate_jit,
-    boundary_covariance,
-    boundary_covariance_jit,
     inward_covariance,
     natural,
     natural_bent_jit,
     natural_jit,
-    on_inner_boundary,
 )
 
 
@@ -37,7 +34,7 @@ def single_tests(
     maker: ProblemMaker,
     y: np.ndarray,
     psi: np.ndarray,
-    cov_psi: np.ndarray,
+    cov: np.ndarray,
     rows: np.ndarray,
     *,
     reml: bool,
@@ -49,43 +46,37 @@ def single_tests(
     Parameters
     ----------
     y : (n, T) responses; a missing value leaves its row out.
-    psi, cov_psi : (T, m + 1) and (T, m + 1, m + 1), as `Estimate` has them.
+    psi, cov : (T, m + 1) and (T, m + 1, m + 1), `psi` and `cov_relative` of an `Estimate`.
     rows : (k, p) contrasts L.
     method : "satterthwaite", "kenward-roger", or "kenward-roger-sas" with W and R of PROC MIXED.
     weights : (n, T) of the responses, as for `estimate_many`.
 
     Responses whose ψ is missing have missing results.
     """
-    adjust, expected = method != "satterthwaite", method == "kenward-roger"
+    adjust = method != "satterthwaite"
     if adjust and not maker.design.structure.linear:
         maker = maker.tangents
     fitted = np.isfinite(psi).all(axis=1)
-    edge = fitted & (not expected) & on_inner_boundary(maker.design.structure, cov_psi)
     whole = np.full(len(psi), weights is None) & ~np.isnan(y).any(axis=0)
     df, se = np.full((2, len(psi), len(rows)), np.nan)
 
-    def run(chosen: np.ndarray, source: _Shared | _Responses | _Own) -> None:
+    def run(chosen: np.ndarray, source: _Shared | _Own) -> None:
         which = np.flatnonzero(chosen)
         if not len(which):
             return
-        kind = method, bool(edge[which].any())
         shared = maker.prepared.shared
         apart = shared.sequential or (isinstance(source, _Own) and not shared.individual)
         few = len(which) <= source.few or apart
         function = _one_by_one if few else _mapped
-        df[which], se[which] = function(kind, source, which, psi[which], cov_psi[which], rows)
+        df[which], se[which] = function(method, source, which, psi[which], cov[which], rows)
 
     with jax.enable_x64(True), np.errstate(all="ignore"):
         # where σ² = 1 no power of it can over- or underflow
-        sigma2 = psi[:, -1].copy()
-        alike = fitted & whole & ~edge
-        unscaled = psi, cov_psi
-        scale = sigma2[:, None] ** np.append(maker.design.structure.powers, 1.0)
-        psi, cov_psi = psi / scale, cov_psi / (scale[:, :, None] * scale[:, None, :])
-        run(alike, _Shared(maker, reml))
+        sigma2, unscaled = psi[:, -1].copy(), psi
+        psi = psi / sigma2[:, None] ** np.append(maker.design.structure.powers, 1.0)
+        run(fitted & whole, _Shared(maker, reml))
         se *= np.sqrt(sigma2)[:, None]
-        psi, cov_psi = unscaled
-        run(fitted & whole & edge, _Responses(maker, y, reml))
+        psi = unscaled
         run(fitted & ~whole, _Own(maker, y, weights, reml, adjust))
     return df, se
 
@@ -103,22 +94,6 @@ class _Shared:
 
     def lanes(self, _: np.ndarray) -> Problem:
         return self.maker(np.zeros(self.maker.design.n), self.reml)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Responses:
-    """Responses that share the design."""
-
-    maker: ProblemMaker
-    y: np.ndarray
-    reml: bool
-    few = FEW
-
-    def one(self, k: int) -> Problem:
-        return self.maker(np.asarray(self.y[:, k], float), self.reml)
-
-    def lanes(self, which: np.ndarray) -> Problem:
-        return self.maker.lanes(np.asarray(self.y[:, which], float), self.reml)
 
 
 class _Own:
@@ -156,7 +131,7 @@ class _Own:
 
 
 def _one_by_one(
-    kind: tuple[str, bool],
+    method: str,
     source: Any,
     which: np.ndarray,
     psi: np.ndarray,
@@ -164,7 +139,7 @@ def _one_by_one(
     rows: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Results (T, k) by the programs of a single fit."""
-    out, problem, (method, edge) = [], None, kind
+    out, problem = [], None
     for k, own, cov in zip(which, psi, cov_psi, strict=True):
         if problem is None or not isinstance(source, _Shared):
             problem = source.one(int(k))
@@ -175,15 +150,14 @@ def _one_by_one(
             at, inner = at_estimate_jit(problem, own, cov)
         if bent and method == "kenward-roger-sas":
             at = natural_bent_jit(problem, own)
-        if edge and on_inner_boundary(problem.structure, cov):
-            inner = boundary_covariance_jit(problem, own)
-        out.append(_tests(*jax.tree.map(np.asarray, (at, inner)), rows, method))
+        at, inner = jax.tree.map(np.asarray, (at, inner))
+        out.append(_tests(at, inner, rows, method))
     df, se = zip(*out, strict=True)
     return np.stack(df), np.stack(se)
 
 
 def _mapped(
-    kind: tuple[str, bool],
+    method: str,
     source: Any,
     which: np.ndarray,
     psi: np.ndarray,
@@ -199,7 +173,7 @@ def _mapped(
         padded = np.resize(part, size)
         problem = source.lanes(which[padded])
         lanes = np.moveaxis(psi[padded], 0, -1), np.moveaxis(cov_psi[padded], 0, -1)
-        results = _mapped_tests(problem, *lanes, rows, kind)
+        results = _mapped_tests(problem, *lanes, rows, method)
         out.append([np.asarray(a)[: len(part)] for a in results])
     df, se = (np.concatenate(pieces) for pieces in zip(*out, strict=True))
     return df, se
@@ -214,14 +188,13 @@ def _axes(problem: Problem) -> Problem:
 
 @partial(jax.jit, static_argnums=4)
 def _mapped_tests(
-    problem: Problem, psi: Array, cov_psi: Array, rows: Array, kind: tuple[str, bool]
+    problem: Problem, psi: Array, cov_psi: Array, rows: Array, method: str
 ) -> tuple[Array, Array]:
     """Tests over lanes, results (T, k); not unrolled, which gains nothing here."""
-    method, edge = kind
 
     def one(problem: Problem, psi: Array, cov_psi: Array, rows: Array) -> tuple[Array, Array]:
         at = natural(problem, psi, method != "satterthwaite", method == "kenward-roger-sas")
-        inner = boundary_covariance(problem, psi) if edge else inward_covariance(problem, cov_psi)
+        inner = inward_covariance(problem, psi, cov_psi)
         return _tests(at, inner, rows, method)
 
     return jax.vmap(one, in_axes=(_axes(problem), -1, -1, None))(problem, psi, cov_psi, rows)

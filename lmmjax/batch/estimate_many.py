@@ -183,12 +183,14 @@ def not_estimable(lanes: int, p: int, m: int, n_params: int) -> Estimate:
         sigma2=void(),
         cov_beta=void(p, p),
         cov_psi=void(m + 1, m + 1),
+        cov_relative=void(m + 1, m + 1),
         deviance=void(),
         status=np.full(lanes, Status.NOT_ESTIMABLE, np.int32),
         grad_norm=void(),
         decrement=void(),
         n_iter=np.zeros(lanes, np.int32),
         singular=np.zeros(lanes, bool),
+        moves=np.zeros((lanes, m + 1, m)),
     )
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
 from lmmjax.arrays import Array
 from lmmjax.core import Estimate, Problem
-from lmmjax.core.criterion import chain, criterion, evaluate
+from lmmjax.core.criterion import evaluate
 from lmmjax.core.estimate import Report, entries, finish, objective, snap
 from lmmjax.core.start import moment_start
-from lmmjax.optimize import NewtonState, Status, newton, propose
+from lmmjax.optimize import NewtonState, newton
 
 RESUME, RENEW, START = range(3)
 """Where `newton_steps` begins: where the state is; at its x, in new coordinates; at the moment start."""
@@ -59,10 +58,4 @@ def conclude(problem: Problem, state: NewtonState, bound: Array) -> Estimate:
     """`finish` at the end of a descent, with the certificate found there: a decrement below `bound`."""
     theta, pivoting = state.x, state.context
     split = evaluate(problem.shared, entries(problem, theta, pivoting), problem.response, problem.reml)
-    jet = chain(
-        criterion(split, problem.nu, problem.known_inside), lambda t: entries(problem, t, pivoting), theta
-    )
-    new = propose(theta, jet.first, jet.second, jnp.ones((), theta.dtype))
-    certified = (new.decrement <= bound) & ~new.curved
-    status = jnp.where((state.status == Status.CONVERGED) & ~certified, Status.ITERATION_LIMIT, state.status)
-    return finish(problem, theta, pivoting, Report(jet.first, new.decrement, status, state.n_iter), split)
+    return finish(problem, theta, pivoting, Report(state.status, state.n_iter), split, bound)

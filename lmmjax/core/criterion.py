@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lmmjax.arrays import Array, hold, record
 from lmmjax.core.likelihood import Profile, profile
@@ -105,23 +104,3 @@ def chain(jet: Jet, entries: Callable[[Array], Array], theta: Array) -> Jet:
     jacobian = hold(slope(theta))
     bend = jnp.tensordot(jet.first, jax.jacfwd(slope)(theta), axes=1)
     return Jet(jet.value, jet.first @ jacobian, jacobian.T @ jet.second @ jacobian + bend)
-
-
-def variance_information(split: CriterionParts, nu: Array, d: Array, s: Array, powers: np.ndarray) -> Array:
-    """Observed information (m + 1, m + 1) of ψ = (s^p d, s) at σ² = s, with p the `powers` (m,).
-
-    Half the Hessian of h(d, s) = ν log s + l(d) + r²(d)/s, with l = log|H| + κ log|Sxx|: −2ℓ maximised over
-    β, or −2ℓᴿ. With d_c = ψ_c s^(−p_c),
-
-        ∂d_c/∂ψ_c = s^(−p_c),   ∂d_c/∂s = −p_c d_c/s,
-        ∂²d_c/∂ψ_c∂s = −p_c s^(−p_c−1),   ∂²d_c/∂s² = p_c(p_c + 1)d_c/s².
-    """
-    ld, r2, p = split.logdet, split.r2, powers.astype(d.dtype)
-    slope, curve, mixed = ld.first + r2.first / s, ld.second + r2.second / s, -r2.first / s**2
-    along, stretch = -p * d / s, s**-p
-    edge = stretch * (curve @ along + mixed - p * slope / s)
-    corner = along @ curve @ along + 2.0 * (mixed @ along) + (2.0 * r2.value / s - nu) / s**2
-    corner = corner + slope @ (p * (p + 1.0) * d) / s**2
-    top = jnp.concatenate([curve * stretch[:, None] * stretch[None], edge[:, None]], axis=1)
-    bottom = jnp.concatenate([edge, corner[None]])
-    return 0.5 * jnp.concatenate([top, bottom[None]])

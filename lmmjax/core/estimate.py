@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax.arrays import Array, ldl, quick_jit, record, sweep
+from lmmjax.arrays import Array, ldl, quick_jit, record
 from lmmjax.core import criterion_crossed, criterion_grouped  # noqa: F401  register shortcuts
 from lmmjax.core.criterion import (
     CriterionParts,
@@ -20,13 +21,13 @@ from lmmjax.core.criterion import (
     evaluate,
     no_parts,
     parts,
-    variance_information,
 )
+from lmmjax.core.information import freely, information, outside, settled, slopes, spread_of_scale
 from lmmjax.core.likelihood import profiled_deviance
 from lmmjax.core.problem import Problem, deviance_shift
 from lmmjax.core.start import moment_point, prior
 from lmmjax.design import solve_upper
-from lmmjax.optimize import NewtonState, Status, lbfgs, newton
+from lmmjax.optimize import Status, lbfgs, newton
 
 BOUNDARY = 1e-4
 """A term is singular when a diagonal entry of its Λ, for columns of Z of unit mean square, is below this."""
@@ -46,11 +47,16 @@ class Estimate:
     psi : (m + 1,) natural covariance parameters in the order of `varcorr()`; the last is σ².
     beta : (p,); cov_beta : (p, p) their covariance matrix Φ = (XᵀV⁻¹X)⁻¹.
     sigma2 : residual variance.
-    cov_psi : (m + 1, m + 1) inverse observed information of ψ; rows of terms on the boundary are NaN.
+    cov_psi : (m + 1, m + 1) inverse observed information of ψ; rows of terms on the boundary, and of what
+        the data do not identify, are NaN.
+    cov_relative : (m + 1, m + 1) the same with ψ_c in units of σ̂^(2p_c), and without gaps: of lower rank on
+        a boundary, a generalised inverse where parameters are not identified.
     deviance : the minimised criterion, −2ℓ or −2ℓᴿ.
     status : a `Status` code; grad_norm : max |∂f/∂θ| in internal coordinates; decrement : see
         `NewtonState`; n_iter : evaluations.
     singular : whether a variance is 0 or a correlation ±1.
+    moves : (m + 1, m) directions of ψ, in the units of `cov_relative`, along which the criterion does not
+        change, as columns; other columns are zero. Where along them ψ̂ lies is chance.
     """
 
     theta: Array
@@ -59,12 +65,24 @@ class Estimate:
     sigma2: Array
     cov_beta: Array
     cov_psi: Array
+    cov_relative: Array
     deviance: Array
     status: Array
     grad_norm: Array
     decrement: Array
     n_iter: Array
     singular: Array
+    moves: Array
+
+    @property
+    def unidentified(self) -> Array:
+        """(m + 1,) which entries of ψ the data do not identify."""
+        return freely(self.moves)
+
+    @property
+    def n_unidentified(self) -> Array:
+        """By how many directions the data fall short of identifying ψ."""
+        return (self.moves != 0).any(axis=-2).sum(axis=-1)
 
 
 METHODS = ("newton", "lbfgs")
@@ -88,15 +106,16 @@ def estimate(
         return finish(problem, jnp.zeros(0, problem.n.dtype), ())
     point, split, report = optimum(problem, start, method, max_iter)
     theta, pivoting = point
-    return finish(problem, theta, pivoting, report, split)
+    found = finish(problem, theta, pivoting, report, split)
+    # how the optimisation ended has no derivatives
+    still = {name: jax.lax.stop_gradient(getattr(found, name)) for name in ("grad_norm", "decrement")}
+    return dataclasses.replace(found, **still)
 
 
 @record
 class Report:
-    """How an optimisation ended: the fields of a `NewtonState` that say so."""
+    """How an optimisation ended, and after how many evaluations."""
 
-    gradient: Array
-    decrement: Array
     status: Array
     n_iter: Array
 
@@ -139,7 +158,7 @@ def optimum(
         columns=structure.columns,
         aux=no_parts(structure.n_params, problem.basis.x_factor.shape[0], dtype),
     )
-    report = Report(state.gradient, state.decrement, state.status, state.n_iter)
+    report = Report(state.status, state.n_iter)
     return (state.x, state.context), state.aux, report
 
 
@@ -224,72 +243,77 @@ def finish(
     problem: Problem,
     inner: Array,
     pivoting: tuple[Array, ...],
-    state: NewtonState | Report | None = None,
+    report: Report | None = None,
     split: CriterionParts | None = None,
+    bound: Array | None = None,
 ) -> Estimate:
-    """The record of a fit at θ in internal coordinates; evaluates the criterion's parts unless given."""
+    """The record of a fit at θ in internal coordinates; evaluates the criterion's parts unless given.
+
+    A report of convergence stands where no direction has negative curvature and, with `bound`, the decrement
+    is below it.
+    """
     structure, basis, known = problem.structure, problem.basis, problem.known_inside
+    m, dtype = structure.n_params, inner.dtype
     d = entries(problem, inner, pivoting)
     if split is None:
         split = evaluate(problem.shared, d, problem.response, problem.reml)
     sigma2 = split.r2.value / problem.nu if known is None else known
-    information = variance_information(split, problem.nu, d, sigma2, structure.powers)
+    jet, outward = criterion(split, problem.nu, known), outward_map(problem)
+    status = jnp.asarray(Status.CONVERGED if report is None else report.status, jnp.int32)
+    if m:
+        there = settled(jet, lambda t: entries(problem, t, pivoting), inner)
+        found = information(problem, there, split, d)
+        cov, moves = outward @ found.cov @ outward.T, outside(found.moves, d, outward)
+        grad, decrement = jnp.max(jnp.abs(there.gradient)), there.decrement
+        certified = ~(there.at.curved | slopes(there))
+        if bound is not None:
+            certified = certified & (decrement <= bound)
+        status = jnp.where((status == Status.CONVERGED) & ~certified, Status.ITERATION_LIMIT, status)
+    else:
+        cov = spread_of_scale(problem)[None, None]
+        moves, grad, decrement = jnp.zeros((1, 0), dtype), 0.0, 0.0
     margins = structure.margins(inner)
-    edges = [m < BOUNDARY for m in margins]
-    on_edge = [m < BOUNDARY for m in structure.spread_margins(margins)]
-    fixed = jnp.concatenate([*on_edge, jnp.full(1, known is not None)])
-    cov = masked_inverse(information, fixed)
-    outward = outward_map(problem)
-    psi = outward @ jnp.concatenate([sigma2 ** structure.powers.astype(d.dtype) * d, sigma2[None]])
-    cov_psi = outward @ cov @ outward.T
-    scale2 = problem.origin.scale**2
-    missing = fixed[:, None] | fixed[None, :]
+    edges = [margin < BOUNDARY for margin in margins]
+    on_edge = [margin < BOUNDARY for margin in structure.spread_margins(margins)]
+    sigma2 = sigma2 * problem.origin.scale**2
+    # ψ_c = σ^(2p_c) d_c
+    unit = sigma2 ** np.append(structure.powers, 1.0).astype(dtype)
+    psi = unit * (outward @ jnp.concatenate([d, jnp.ones(1, dtype)]))
+    fixed = jnp.logical_or(freely(moves), jnp.concatenate([*on_edge, jnp.full(1, known is not None)]))
+    missing = jnp.logical_or(fixed[:, None], fixed[None, :])
     beta = problem.origin.beta + problem.origin.scale * solve_upper(basis.x_factor, split.fit.beta)
     half = solve_upper(basis.x_factor, split.fit.xx_inv)
-    cov_beta = solve_upper(basis.x_factor, half.T) * (sigma2 * scale2)
-    deviance = criterion(split, problem.nu, known).value + deviance_shift(problem)
-    if state is None:
-        status, grad, decrement, n_iter = Status.CONVERGED, 0.0, 0.0, 1
-    else:
-        grad, decrement = jnp.max(jnp.abs(state.gradient)), state.decrement
-        status, n_iter = state.status, state.n_iter
+    cov_beta = solve_upper(basis.x_factor, half.T) * sigma2
     # no residual variation: rounding leaves ν·eps²; known residual variance needs none
-    exact = split.r2.value <= 1e2 * problem.n * float(jnp.finfo(d.dtype).eps) ** 2
+    exact = split.r2.value <= 1e2 * problem.n * float(jnp.finfo(dtype).eps) ** 2
     exact = exact & (known is None) & jnp.isfinite(problem.origin.scale)
     # nothing is left to estimate where X and Z fit perfectly
-    void = jnp.where(exact, jnp.nan, 0.0).astype(d.dtype)
+    void = jnp.where(exact, jnp.nan, 0.0).astype(dtype)
     upright = structure.upright(inner, pivoting)
     return Estimate(
-        theta=structure.change_basis(upright, basis.outward).astype(inner.dtype) + void,
+        theta=structure.change_basis(upright, basis.outward).astype(dtype) + void,
         psi=psi + void,
         beta=beta + void,
-        sigma2=sigma2 * scale2 + void,
+        sigma2=sigma2 + void,
         cov_beta=cov_beta + void,
-        cov_psi=jnp.where(missing, jnp.nan, cov_psi) + void,
-        deviance=deviance + void,
+        cov_psi=jnp.where(missing, jnp.nan, cov * unit[:, None] * unit[None, :]) + void,
+        cov_relative=cov + void,
+        deviance=jet.value + deviance_shift(problem) + void,
         status=jnp.where(exact, Status.PERFECT_FIT, status),
-        grad_norm=jnp.asarray(grad, inner.dtype),
-        decrement=jnp.asarray(decrement, inner.dtype),
-        n_iter=jnp.asarray(n_iter),
+        grad_norm=jnp.asarray(grad, dtype),
+        decrement=jnp.asarray(decrement, dtype),
+        n_iter=jnp.asarray(1 if report is None else report.n_iter),
         singular=jnp.any(jnp.stack(edges)) if edges else jnp.zeros((), bool),
+        moves=jnp.where(exact, 0.0, moves).astype(dtype),
     )
 
 
 def outward_map(problem: Problem) -> Array:
-    """The (m + 1, m + 1) matrix that takes ψ in internal coordinates to the user's."""
+    """The (m + 1, m + 1) matrix that takes ψ/σ^(2p) in internal coordinates to the user's."""
     structure, dtype = problem.structure, problem.n.dtype
     m = structure.n_params
-    scale = problem.origin.scale ** np.append(2.0 * structure.powers, 2.0).astype(dtype)
     out = jnp.eye(m + 1, dtype=dtype)
-    return scale[:, None] * out.at[:m, :m].set(structure.entry_map(problem.basis.outward).astype(dtype))
-
-
-def masked_inverse(information: Array, fixed: Array) -> Array:
-    """Inverse over the free rows; fixed rows and columns are zero."""
-    either = jnp.logical_or(fixed[:, None], fixed[None, :])
-    free = jnp.where(either, jnp.eye(information.shape[0], dtype=information.dtype), information)
-    _, inverse = sweep(free, 0.0)
-    return jnp.where(either, 0.0, inverse)
+    return out.at[:m, :m].set(structure.entry_map(problem.basis.outward).astype(dtype))
 
 
 estimate_jit = quick_jit(estimate, static_argnames=("method", "max_iter"))

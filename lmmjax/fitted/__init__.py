@@ -16,6 +16,16 @@ from lmmjax.fitted.components import (
 from lmmjax.fitted.data import ModelData, model_data
 from lmmjax.fitted.fit_many import by_reml_many, fit_draws, fit_many, one_of_many
 from lmmjax.fitted.fit_one import by_criterion, fit_one, refitted
+from lmmjax.fitted.identification import (
+    FitWarning,
+    announce,
+    identified_psi,
+    identified_sds,
+    remarks,
+    status,
+    unidentified,
+    unidentified_names,
+)
 from lmmjax.fitted.kept import kept
 from lmmjax.fitted.records import Fitted, FittedMany, ModelView
 from lmmjax.fitted.values import (
@@ -28,10 +38,12 @@ from lmmjax.fitted.values import (
 
 __all__ = [
     "Component",
+    "FitWarning",
     "Fitted",
     "FittedMany",
     "ModelData",
     "ModelView",
+    "announce",
     "by_criterion",
     "by_reml_many",
     "component_names",
@@ -42,11 +54,14 @@ __all__ = [
     "fit_one",
     "fitted_modes",
     "fitted_values",
+    "identified_psi",
+    "identified_sds",
     "kept",
     "model_data",
     "normalized_residuals",
     "one_of_many",
     "refitted",
+    "remarks",
     "reported",
     "require_choice",
     "require_estimates",
@@ -55,4 +70,7 @@ __all__ = [
     "scaled_residuals",
     "sd_limits",
     "sd_scale",
+    "status",
+    "unidentified",
+    "unidentified_names",
 ]

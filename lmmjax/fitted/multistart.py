@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 
 from lmmjax.arrays import Array
-from lmmjax.core import METHODS, best_of
+from lmmjax.core import METHODS, Estimate, Problem, best_of
 from lmmjax.fitted.checks import require_choice
 from lmmjax.fitted.data import ModelData
 from lmmjax.fitted.kept import kept
 from lmmjax.fitted.records import Fitted
+from lmmjax.inference.estimable import inward_moves, unsteady
+from lmmjax.inference.natural import at_estimate_jit
 
 MANY = 50
 """Groups of a factor from which on one descent is made: several optima are a matter of few groups."""
@@ -39,7 +43,17 @@ def multistart(
         problem = data.problem(y, reml)
         starts = [first] if start is not None else [first, *other_starts(data)]
     found = best_of(problem, starts, method=method, max_iter=max_iter)
+    if reml and found.moves.any():
+        found = dataclasses.replace(found, cov_beta=determined(problem, found))
     return Fitted(data, y, found, reml, data.frame.response if name is None else name)
+
+
+def determined(problem: Problem, found: Estimate) -> np.ndarray:
+    """The covariance (p, p) of β̂, NaN where it depends on what the data leave open."""
+    with jax.enable_x64(True):
+        at, _ = jax.tree.map(np.asarray, at_estimate_jit(problem, found.psi, found.cov_relative))
+    lost = unsteady(at, inward_moves(problem, found.psi, found.moves), at.outward)
+    return np.where(lost, np.nan, found.cov_beta)
 
 
 @kept

@@ -50,9 +50,10 @@ class Fitted:
 
     @property
     def n_params(self) -> int:
-        """Fixed effects, covariance parameters and, unless it is known, σ²."""
+        """Fixed effects, covariance parameters and, unless it is known, σ²: as many as the data identify."""
         design = self.data.design
-        return design.p + design.structure.n_params + (design.known is None)
+        known, short = design.known is not None, int(self.estimate.n_unidentified)
+        return design.p + design.structure.n_params + 1 - known - short
 
     @property
     def aic(self) -> float:

@@ -73,13 +73,15 @@ def kenward_roger(at: Natural, cov_psi: Array | None = None) -> Adjusted:
         crossed = xp.sum(half[:, None] * xp.swapaxes(half, -1, -2)[None], axis=(-2, -1))
         traced = xp.sum(phi[None, None] * curve, axis=(-2, -1))
         # the inverse of I; pivots that vanish belong to components that cannot be told apart
-        cov_psi = sweep(0.5 * (-at.logdet_second - 2.0 * traced + crossed), 1e-10)[1]
+        w = sweep(0.5 * (-at.logdet_second - 2.0 * traced + crossed), 1e-10)[1]
+    else:
+        w = cov_psi
     if at.bend is not None:
         curve = curve - 0.25 * at.bend
-    weighted = xp.tensordot(cov_psi, first, axes=1)
-    bent = xp.sum(cov_psi[:, :, None, None] * curve, axis=(0, 1))
+    weighted = xp.tensordot(w, first, axes=1)
+    bent = xp.sum(w[:, :, None, None] * curve, axis=(0, 1))
     middle = bent - xp.sum(xp.swapaxes(half, -1, -2) @ weighted, axis=0)
-    return Adjusted(phi + 2.0 * (phi @ middle @ phi), cov_psi)
+    return Adjusted(phi + 2.0 * (phi @ middle @ phi), w)
 
 
 def single_df(at: Natural, cov_psi: Array, rows: Array) -> Array:

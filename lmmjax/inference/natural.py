@@ -23,16 +23,13 @@ from __future__ import annotations
 
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lmmjax.arrays import Array, quick_jit, record
 from lmmjax.core import Problem
-from lmmjax.core.criterion import Jet, chain, evaluate, variance_information
-from lmmjax.core.estimate import BOUNDARY, entries, masked_inverse
 from lmmjax.core.problem import internal_parameters
-from lmmjax.design import Structure, solve_upper
+from lmmjax.design import solve_upper
 from lmmjax.inference.sas_parameters import sas_curvature
 
 
@@ -119,63 +116,19 @@ def _bordered(block: Array, edge: Array, corner: Array) -> Array:
     return jnp.concatenate([top, jnp.concatenate([edge, corner[None]])[None]])
 
 
-def inward_covariance(problem: Problem, cov_psi: Array) -> Array:
-    """Covariance (m + 1, m + 1) of ψ̂ in internal coordinates; missing entries, those on a boundary, are 0."""
-    m, powers = cov_psi.shape[0] - 1, np.append(2.0 * problem.structure.powers, 2.0).astype(cov_psi.dtype)
-    scale = problem.origin.scale**powers
-    inward = problem.structure.entry_map(problem.basis.inward).astype(cov_psi.dtype)
-    known = jnp.where(jnp.isnan(cov_psi), 0.0, cov_psi).astype(cov_psi.dtype) / (scale[:, None] * scale[None])
-    block, edge = inward @ known[:m, :m] @ inward.T, inward @ known[:m, m]
-    return _bordered(block, edge, known[m, m])
+def inward_covariance(problem: Problem, psi: Array, cov: Array) -> Array:
+    """Covariance (m + 1, m + 1) of ψ̂ in internal coordinates from `Estimate.cov_relative`."""
+    _, s = internal_point(problem, psi)
+    unit = s ** np.append(problem.structure.powers, 1.0).astype(cov.dtype)
+    inward = problem.structure.entry_map(problem.basis.inward).astype(cov.dtype)
+    inward = jnp.eye(len(unit), dtype=cov.dtype).at[:-1, :-1].set(inward)
+    return (inward @ cov @ inward.T) * unit[:, None] * unit[None, :]
 
 
-def at_estimate(problem: Problem, psi: Array, cov_psi: Array) -> tuple[Natural, Array]:
+def at_estimate(problem: Problem, psi: Array, cov: Array) -> tuple[Natural, Array]:
     """`natural` without second derivatives where V is not linear, and `inward_covariance`."""
-    return natural(problem, psi, problem.structure.linear), inward_covariance(problem, cov_psi)
+    return natural(problem, psi, problem.structure.linear), inward_covariance(problem, psi, cov)
 
 
-def boundary_covariance(problem: Problem, psi: Array) -> Array:
-    """Asymptotic covariance (m + 1, m + 1) of ψ̂ in internal coordinates, of lower rank on a boundary.
-
-    With φ = (θ, σ²), ψ = ψ(φ) and f the criterion, it is T(½ ∂²f/∂φ²)⁻¹Tᵀ, T = ∂ψ/∂φ. A θ in a column of Λ
-    that is zero is held fixed: there T vanishes, as ψ is quadratic in it. Inside the parameter space this
-    is the inverse observed information of ψ, and where a term is a single variance, zero fixes it.
-    """
-    structure = problem.structure
-    d, _ = internal_point(problem, psi)
-    split = evaluate(problem.shared, d, problem.response, problem.reml)
-    powers = structure.powers.astype(d.dtype)
-    known = problem.known_inside
-    s = split.r2.value / problem.nu if known is None else known
-    information = variance_information(split, problem.nu, d, s, structure.powers)
-    slope = split.logdet.first + split.r2.first / s
-    drift = -(slope @ (powers * d)) / s
-    jet = Jet(split.r2.value, jnp.concatenate([slope * s**-powers, drift[None]]), 2.0 * information)
-    theta, pivoting = structure.pivoted(d)
-
-    def outward(phi: Array) -> Array:
-        return jnp.concatenate([phi[-1] ** powers * entries(problem, phi[:-1], pivoting), phi[-1:]])
-
-    phi = jnp.concatenate([theta, s[None]])
-    fixed = jnp.concatenate([*structure.idle(theta, BOUNDARY), jnp.full(1, problem.known is not None)])
-    cov = masked_inverse(0.5 * chain(jet, outward, phi).second, fixed)
-    tangent = jax.jacfwd(outward)(phi)
-    return tangent @ cov @ tangent.T
-
-
-def on_inner_boundary(structure: Structure, cov_psi: np.ndarray) -> np.ndarray:
-    """Whether `boundary_covariance` is needed (...): a singular term has more than a single variance.
-
-    Parameters
-    ----------
-    cov_psi : (..., m + 1, m + 1) with missing rows for terms on the boundary.
-    """
-    missing = np.isnan(np.diagonal(cov_psi, axis1=-2, axis2=-1))
-    counts = [t.n_params for t in structure.terms]
-    own = 0 if structure.residual is None else structure.residual.n_params
-    wide = np.concatenate([*(np.repeat(k > 1, k) for k in counts), np.zeros(own, bool)])
-    return np.any(missing[..., :-1] & wide.astype(bool), axis=-1)
-
-
-at_estimate_jit, boundary_covariance_jit = quick_jit(at_estimate), quick_jit(boundary_covariance)
+at_estimate_jit = quick_jit(at_estimate)
 natural_jit, natural_bent_jit = quick_jit(natural), quick_jit(partial(natural, bend=True))

@@ -289,7 +289,8 @@ def propose(
     length = jnp.sqrt(jnp.sum(newton_step**2))
     step = newton_step * jnp.minimum(1.0, radius / jnp.where(length > 0, length, 1.0))
     # at a stationary point with a negative pivot d_j, L⁻ᵀe_j descends either way
-    lowest = (pivots == jnp.min(pivots)).astype(x.dtype)
+    # by its place: where a pivot is computed twice its last digit may differ
+    lowest = (jnp.arange(len(x)) == jnp.argmax(-pivots)).astype(x.dtype)
     escape = lowest @ l_inv
     escape = escape * (0.5 * radius / jnp.sqrt(jnp.sum(escape**2)))
     escape = jnp.where(escape @ gradient > 0, -escape, escape)

@@ -45,7 +45,7 @@ def t_tests(fits: FittedMany, rows: np.ndarray, ddf: str) -> dict[str, np.ndarra
                 fits.data.maker,
                 fits.y,
                 estimate.psi,
-                estimate.cov_psi,
+                estimate.cov_relative,
                 rows,
                 reml=source.reml,
                 method=ddf,

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import chdtrc, fdtrc, stdtr
 
+from lmmjax.arrays import sweep
 from lmmjax.fitted import Fitted, by_criterion, kept, require_choice
 from lmmjax.formula import ModelFrame
 from lmmjax.inference import hypotheses
@@ -21,13 +22,12 @@ from lmmjax.inference.ddf import (
     satterthwaite_f,
     single_df,
 )
+from lmmjax.inference.estimable import inward_moves, unsteady
 from lmmjax.inference.natural import (
     Natural,
     at_estimate_jit,
-    boundary_covariance_jit,
     natural_bent_jit,
     natural_jit,
-    on_inner_boundary,
 )
 from lmmjax.postestimation.contrasts import hypothesis, written
 from lmmjax.postestimation.estimability import lost_contrasts
@@ -130,10 +130,8 @@ def natural_at(fitted: Fitted) -> tuple[Natural, np.ndarray]:
     """Derivatives at the estimate, and the covariance of ψ̂, as NumPy arrays."""
     with jax.enable_x64(True):
         problem, estimate = fitted.data.problem(fitted.y, fitted.reml), fitted.estimate
-        at, cov_psi = at_estimate_jit(problem, estimate.psi, estimate.cov_psi)
-        if on_inner_boundary(problem.structure, estimate.cov_psi):
-            cov_psi = boundary_covariance_jit(problem, estimate.psi)
-        return jax.tree.map(np.asarray, (at, cov_psi))
+        made = at_estimate_jit(problem, estimate.psi, estimate.cov_relative)
+        return jax.tree.map(np.asarray, made)
 
 
 @kept
@@ -148,12 +146,32 @@ def adjusted_at(fitted: Fitted, ddf: str) -> Adjusted:
     return kenward_roger(jax.tree.map(np.asarray, at), cov_psi if sas else None)
 
 
+def covariance_at(fitted: Fitted) -> np.ndarray:
+    """Φ (p, p) at the estimate, also where it depends on what the data leave open."""
+    if not np.isnan(fitted.estimate.cov_beta).any():
+        return fitted.estimate.cov_beta
+    at, _ = natural_at(fitted)
+    return at.outward @ sweep(at.xx)[1] @ at.outward.T
+
+
+def open_covariances(fitted: Fitted, rows: np.ndarray) -> np.ndarray:
+    """Which covariances (k, k) of the contrasts rows (k, p) depend on what the data leave open."""
+    if not np.isnan(fitted.estimate.cov_beta).any():
+        return np.zeros((len(rows), len(rows)), bool)
+    at, _ = natural_at(fitted)
+    problem = fitted.data.problem(fitted.y, fitted.reml)
+    moves = inward_moves(problem, fitted.estimate.psi, fitted.estimate.moves)
+    return unsteady(at, moves, rows @ at.outward)
+
+
 def t_table(fitted: Fitted, rows: np.ndarray, rhs: np.ndarray, ddf: str) -> dict[str, np.ndarray]:
     """Columns estimate, se, df, t, p for the rows (k, p) of L, each by itself."""
     made_from = source(fitted, ddf)
-    beta, cov = made_from.estimate.beta, made_from.estimate.cov_beta
+    beta = made_from.estimate.beta
     df = np.full(len(rows), np.inf)
-    if not np.all(np.isfinite(made_from.estimate.psi)):
+    missing = not np.all(np.isfinite(made_from.estimate.psi))
+    cov = made_from.estimate.cov_beta if missing else covariance_at(made_from)
+    if missing:
         df = np.full(len(rows), np.nan)
     elif ddf != "normal" and len(rows):
         at, cov_psi = natural_at(made_from)
@@ -163,6 +181,9 @@ def t_table(fitted: Fitted, rows: np.ndarray, rhs: np.ndarray, ddf: str) -> dict
             cov_psi, cov = adjusted.cov_psi, at.outward @ adjusted.cov_beta @ at.outward.T
         df = single_df(at, cov_psi, inner)
     se = np.sqrt(np.einsum("kp,pr,kr->k", rows, cov, rows))
+    if not missing:
+        lost = np.diagonal(open_covariances(made_from, rows))
+        se, df = np.where(lost, np.nan, se), np.where(lost, np.nan, df)
     t = (rows @ beta - rhs) / se
     p = 2.0 * stdtr(df, -np.abs(t))
     return {"estimate": rows @ beta, "se": se, "df": df, "t": t, "p": p}
@@ -174,10 +195,13 @@ def f_test(fitted: Fitted, rows: np.ndarray, rhs: np.ndarray, ddf: str) -> FTest
     missing = FTest(np.array(np.nan), 0, np.array(np.nan), np.array(np.nan))
     if not len(rows) or not np.all(np.isfinite(made_from.estimate.psi)):
         return missing
-    rows, rhs = independent_rows(rows, rhs, made_from.estimate.cov_beta)
+    phi = covariance_at(made_from)
+    rows, rhs = independent_rows(rows, rhs, phi)
+    if open_covariances(made_from, rows).any():
+        return missing
     difference = rows @ made_from.estimate.beta - rhs
     if ddf == "normal":
-        solved = np.linalg.solve(rows @ made_from.estimate.cov_beta @ rows.T, difference)
+        solved = np.linalg.solve(rows @ phi @ rows.T, difference)
         f = difference @ solved / len(rows)
         return FTest(f, len(rows), np.array(np.inf), f)
     at, cov_psi = natural_at(made_from)

@@ -5,7 +5,27 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from lmmjax.fitted import Component, ModelData, component_names, reported, sd_limits, sd_scale
+from lmmjax.fitted import (
+    Component,
+    Fitted,
+    ModelData,
+    component_names,
+    identified_psi,
+    identified_sds,
+    reported,
+    sd_limits,
+    sd_scale,
+)
+
+
+def varcorr(fitted: Fitted) -> pd.DataFrame:
+    """`varcorr_table` of a fit, with `note_on_times`; what the data do not identify is missing."""
+    data, estimate = fitted.data, fitted.estimate
+    table = varcorr_table(data.components, identified_psi(estimate), estimate.cov_psi)
+    table["sdcor"] = identified_sds(data.design.structure, data.components, estimate)
+    note = note_on_times(data, estimate.psi)
+    table.attrs.update({"note": note} if note else {})
+    return table
 
 
 def varcorr_table(rows: list[Component], psi: np.ndarray, cov: np.ndarray) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from lmmjax.fitted import (
     FittedMany,
     component_names,
     delta_se,
+    identified_sds,
     require_choice,
     require_level,
     sd_limits,
@@ -42,7 +43,8 @@ def tidy(fits: FittedMany, ddf: str) -> pd.DataFrame:
         }
     )
     rows = fits.data.components
-    values, jacobian = sd_scale(fits.estimate.psi, rows)
+    values = identified_sds(fits.data.design.structure, rows, fits.estimate)
+    _, jacobian = sd_scale(fits.estimate.psi, rows)
     random = pd.DataFrame(
         {
             "response": np.repeat(labels, len(rows)),

@@ -10,6 +10,8 @@ from lmmjax.fitted import (
     component_names,
     delta_se,
     fitted_values,
+    identified_psi,
+    identified_sds,
     residuals,
     scaled_residuals,
     sd_scale,
@@ -24,14 +26,14 @@ def tidy(fitted: Fitted) -> pd.DataFrame:
     """See `Fit.tidy`."""
     fixed = coef_table(fitted, "satterthwaite").rename_axis("term").reset_index()
     fixed.insert(0, "effect", "fixed")
-    rows, psi = fitted.data.components, fitted.estimate.psi
-    values, jacobian = sd_scale(psi, rows)
+    rows = fitted.data.components
+    _, jacobian = sd_scale(fitted.estimate.psi, rows)
     random = pd.DataFrame(
         {
             "effect": "random",
             "group": [row.group for row in rows],
             "term": [name.split("|")[0] for name in component_names(rows)],
-            "estimate": values,
+            "estimate": identified_sds(fitted.data.design.structure, rows, fitted.estimate),
             "se": delta_se(jacobian, fitted.estimate.cov_psi),
         }
     )
@@ -41,7 +43,7 @@ def tidy(fitted: Fitted) -> pd.DataFrame:
 def glance(fitted: Fitted) -> pd.DataFrame:
     """See `Fit.glance`."""
     estimate = fitted.estimate
-    own = {"sigma": float(np.sqrt(estimate.sigma2)), "is_singular": bool(estimate.singular)}
+    own = {"sigma": float(np.sqrt(identified_psi(estimate)[-1])), "is_singular": bool(estimate.singular)}
     return pd.DataFrame([{name: own[name] if name in own else getattr(fitted, name) for name in GLANCE}])
 
 

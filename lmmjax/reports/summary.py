@@ -7,11 +7,11 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
-from lmmjax.fitted import Fitted, component_names, scaled_residuals
+from lmmjax.fitted import Fitted, component_names, remarks, scaled_residuals
 from lmmjax.postestimation.estimability import entangled_names
 from lmmjax.postestimation.fixed_tests import coef_table
 from lmmjax.postestimation.intervals import wald_limits
-from lmmjax.postestimation.varcorr import note_on_times, varcorr_table
+from lmmjax.postestimation.varcorr import note_on_times, varcorr
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +74,6 @@ def summarise(fitted: Fitted, ddf: str) -> Summary:
     return Summary(tuple(head), tuple(tables), tuple(notes))
 
 
-def _varcorr(fitted: Fitted) -> pd.DataFrame:
-    estimate = fitted.estimate
-    return varcorr_table(fitted.data.components, estimate.psi, estimate.cov_psi)
-
-
 def structure_name(fitted: Fitted) -> str:
     """The residual structure as written: AR1 × VarIdent."""
     columns = fitted.data.frame.residual
@@ -89,7 +84,7 @@ def structure_name(fitted: Fitted) -> str:
 
 
 def _random_table(fitted: Fitted):
-    table = _varcorr(fitted)
+    table = varcorr(fitted)
     rows_of = list(zip(fitted.data.components, table.to_dict("records"), strict=True))
     digits = _digits(np.array([r["sdcor"] for c, r in rows_of if c.kind in ("variance", "sigma")]))
     rows, widest = [], 0
@@ -124,7 +119,7 @@ def _residual_tables(fitted: Fitted) -> list[tuple]:
     limits = wald_limits(fitted, 0.95, "all", "normal")
     names = component_names(fitted.data.components)
     rows = []
-    for name, c, row in zip(names, fitted.data.components, _varcorr(fitted).to_dict("records"), strict=True):
+    for name, c, row in zip(names, fitted.data.components, varcorr(fitted).to_dict("records"), strict=True):
         if c.kind == "parameter" and c.group == "Residual":
             low, high = limits.loc[name]
             rows.append((str(c.term1), *(_number(v) for v in (row["sdcor"], row["se"], low, high))))
@@ -166,11 +161,7 @@ def _notes(fitted: Fitted) -> list[str]:
             notes.append(f"which depends on the order, and changes: {', '.join(entangled)}")
     if about := note_on_times(fitted.data, fitted.estimate.psi):
         notes.append(about)
-    if bool(fitted.estimate.singular):
-        notes.append("boundary (singular) fit: a variance is estimated as 0 or a correlation as ±1")
-    if not fitted.converged:
-        notes.append(f"not converged: {fitted.status}")
-    return notes
+    return notes + remarks(fitted)
 
 
 def _digits(values: np.ndarray) -> int:

@@ -15,9 +15,10 @@ from lmmjax.fitted import (
     ModelView,
     by_reml_many,
     component_names,
+    identified_psi,
+    identified_sds,
     one_of_many,
     reported,
-    sd_scale,
 )
 from lmmjax.postestimation import functions
 from lmmjax.postestimation.batch_tests import fixed_t_tests
@@ -102,7 +103,7 @@ class BatchFit:
             [(c.group, c.term1 or "", c.term2 or "") for c in self.fitted.data.components],
             names=["group", "term1", "term2"],
         )
-        values = reported(self.estimate.psi, self.fitted.data.components)[0]
+        values = reported(identified_psi(self.estimate), self.fitted.data.components)[0]
         return pd.DataFrame(values, index=self.names, columns=columns)
 
     @property
@@ -126,7 +127,7 @@ class BatchFit:
     @property
     def sigma(self) -> pd.Series:
         """Residual standard deviations."""
-        return self._series(np.sqrt(self.estimate.sigma2), "sigma")
+        return self._series(np.sqrt(identified_psi(self.estimate)[..., -1]), "sigma")
 
     @property
     def converged(self) -> pd.Series:
@@ -139,6 +140,11 @@ class BatchFit:
         return self._series(np.asarray(self.estimate.singular), "is_singular")
 
     @property
+    def unidentified(self) -> np.ndarray:
+        """(T,) whether the data leave a covariance parameter open: it is missing; see `Fit.unidentified`."""
+        return self.estimate.unidentified.any(axis=-1)
+
+    @property
     def status(self) -> pd.Series:
         """How each fit ended: the name of its `Status`."""
         return self._series(self.fitted.status, "status")
@@ -147,7 +153,7 @@ class BatchFit:
     def sdcor(self) -> pd.DataFrame:
         """Standard deviations and correlations, responses × names as `sd_(Intercept)|Subject`, `sigma`."""
         rows = self.fitted.data.components
-        values, _ = sd_scale(self.estimate.psi, rows)
+        values = identified_sds(self.fitted.data.design.structure, rows, self.estimate)
         return pd.DataFrame(values, index=self.names, columns=component_names(rows))
 
     def icc(self, by_group: bool = False, *, se: bool = False, level: float = 0.95) -> Any:

@@ -12,14 +12,17 @@ from lmmjax.fitted import (
     Fitted,
     ModelView,
     fitted_values,
+    identified_psi,
     normalized_residuals,
     refitted,
     residuals,
     scaled_residuals,
+    status,
+    unidentified_names,
 )
 from lmmjax.postestimation import modes
 from lmmjax.postestimation.predict import predict_new
-from lmmjax.postestimation.varcorr import note_on_times, varcorr_table
+from lmmjax.postestimation.varcorr import varcorr
 from lmmjax.reports import frames
 from lmmjax.reports.summary import Summary, summarise
 from lmmjax.results.fixed_tests import FixedTests
@@ -115,13 +118,13 @@ class Fit(FixedTests, Intervals, RandomTests):
 
     @property
     def scale(self) -> float:
-        """σ², the residual variance."""
-        return float(self.estimate.sigma2)
+        """σ², the residual variance; missing if it is `unidentified`."""
+        return float(identified_psi(self.estimate)[-1])
 
     @property
     def sigma(self) -> float:
         """σ, the residual standard deviation."""
-        return float(np.sqrt(self.estimate.sigma2))
+        return float(np.sqrt(self.scale))
 
     @property
     def theta(self) -> np.ndarray:
@@ -130,8 +133,8 @@ class Fit(FixedTests, Intervals, RandomTests):
 
     @property
     def status(self) -> str:
-        """How the optimisation ended, and what to do about it."""
-        return self.fitted.status
+        """How the optimisation ended, what to do about it, and what the data do not identify."""
+        return status(self.fitted)
 
     @property
     def converged(self) -> bool:
@@ -142,6 +145,15 @@ class Fit(FixedTests, Intervals, RandomTests):
     def is_singular(self) -> bool:
         """A variance is estimated as 0 or a correlation as ±1."""
         return bool(self.estimate.singular)
+
+    @property
+    def unidentified(self) -> list[str]:
+        """Names, as in `conf_int`, of the covariance parameters that the data do not identify.
+
+        Other values fit equally well, so estimate, standard error and interval are missing. The criterion,
+        fixed effects, their tests and all other parameters are those of any model that says the same.
+        """
+        return unidentified_names(self.fitted)
 
     @property
     def grad_norm(self) -> float:
@@ -158,13 +170,10 @@ class Fit(FixedTests, Intervals, RandomTests):
     def varcorr(self) -> pd.DataFrame:
         """Variance components: group, term1, term2, vcov, sdcor, se (of vcov); the last row is Residual.
 
-        `attrs["note"]` says what parameters in time belong to, where occasions are not one unit apart.
+        What the data do not identify is missing, and listed in `unidentified`. `attrs["note"]` says what
+        parameters in time belong to, where occasions are not one unit apart.
         """
-        data, estimate = self.fitted.data, self.estimate
-        table = varcorr_table(data.components, estimate.psi, estimate.cov_psi)
-        note = note_on_times(data, estimate.psi)
-        table.attrs.update({"note": note} if note else {})
-        return table
+        return varcorr(self.fitted)
 
     @property
     def random_effects(self) -> dict[str, pd.DataFrame]:

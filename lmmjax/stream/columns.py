@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.fitted import FittedMany, component_names, sd_scale
+from lmmjax.fitted import FittedMany, component_names, identified_sds
 from lmmjax.postestimation.batch_tests import fixed_t_tests, t_tests
 
 DDF = "satterthwaite"
@@ -29,7 +29,11 @@ def result_columns(
         columns |= {f"{what}:{name}": tests[what][:, 0] for what in TESTS}
     components = fits.data.components
     columns |= dict(
-        zip(component_names(components), sd_scale(fits.estimate.psi, components)[0].T, strict=True)
+        zip(
+            component_names(components),
+            identified_sds(fits.data.design.structure, components, fits.estimate).T,
+            strict=True,
+        )
     )
     return columns | {
         "deviance": np.asarray(fits.estimate.deviance),

@@ -13,7 +13,7 @@ from scipy import stats
 
 import lmmjax as lj
 from lmmjax.inference import ddf
-from lmmjax.inference.natural import Natural, boundary_covariance_jit, natural
+from lmmjax.inference.natural import Natural, natural
 from lmmjax.postestimation.fixed_tests import natural_at
 
 MODELS = {
@@ -165,14 +165,6 @@ def inner_psi(fit):
     inward = problem.structure.entry_map(problem.basis.inward)
     psi = fit.estimate.psi / problem.origin.scale**2
     return jnp.concatenate([inward @ psi[:m], psi[m:]])
-
-
-def test_covariance_on_the_tangent_space_is_that_of_the_inside(data, x64):
-    """Away from the boundary the covariance by θ is the inverse observed information of ψ."""
-    fit = lj.lmm("y ~ Days + (Days | Subject)", data).fit()
-    problem = fit.model.problem(fit.y)
-    tangent = boundary_covariance_jit(problem, fit.estimate.psi)
-    assert_allclose(tangent, natural_at(fit.fitted)[1], rtol=1e-6)
 
 
 # --- boundaries ------------------------------------------------------------------------------------------

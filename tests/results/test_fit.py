@@ -161,7 +161,8 @@ def test_backends_give_the_same_fit(sleepstudy):
     assert_allclose(a.deviance, b.deviance, rtol=1e-12)
     assert_allclose(a.estimate.psi, b.estimate.psi, rtol=1e-8)
     pd.testing.assert_frame_equal(a.ranef(), b.ranef(), rtol=1e-7)
-    pd.testing.assert_frame_equal(a.augment(), b.augment(), rtol=1e-7)
+    # residuals are differences of numbers a thousand times as large
+    pd.testing.assert_frame_equal(a.augment(), b.augment(), rtol=1e-7, atol=1e-6)
 
 
 def test_arrays_give_the_same_fit_as_the_formula(fit, sleepstudy):

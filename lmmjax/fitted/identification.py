@@ -1,0 +1,94 @@
+"""What the data do not identify, by name, and what is singular: the words that go with a fit."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from lmmjax.core import Estimate
+from lmmjax.design import Structure
+from lmmjax.fitted.components import Component, component_names, sd_scale
+from lmmjax.fitted.records import Fitted
+
+ROUNDING = 1e-6
+"""A function is left alone by a direction if its parts along it cancel to this share of them."""
+
+
+class FitWarning(UserWarning):
+    """A fit that is singular, unidentified or not converged; given once, by `Model.fit`."""
+
+
+def relative_units(structure: Structure, psi: np.ndarray) -> np.ndarray:
+    """σ^(2p) of every entry of ψ (..., m + 1)."""
+    return psi[..., -1:] ** np.append(structure.powers, 1.0)
+
+
+def unidentified(structure: Structure, rows: list[Component], estimate: Estimate) -> np.ndarray:
+    """Which of the standard deviations, correlations and parameters (..., m + 1) the data do not identify.
+
+    A correlation is identified where its covariance and variances move together.
+    """
+    out = np.array(estimate.unidentified)
+    if not out.any():
+        return out
+    with np.errstate(divide="ignore", invalid="ignore"):
+        _, jacobian = sd_scale(estimate.psi / relative_units(structure, estimate.psi), rows)
+        parts = jacobian[..., :, :, None] * estimate.moves[..., None, :, :]
+        steady = np.abs(parts.sum(axis=-2)) <= ROUNDING * np.abs(parts).sum(axis=-2)
+    correlation = np.array([row.kind == "covariance" for row in rows])
+    return np.where(correlation, ~steady.all(axis=-1), out)
+
+
+def identified_sds(structure: Structure, rows: list[Component], estimate: Estimate) -> np.ndarray:
+    """The values of `sd_scale` (..., m + 1) at an estimate, NaN where the data do not identify them."""
+    values, _ = sd_scale(estimate.psi, rows)
+    return np.where(unidentified(structure, rows, estimate), np.nan, values)
+
+
+def identified_psi(estimate: Estimate) -> np.ndarray:
+    """ψ̂ (..., m + 1), NaN where the data do not identify it."""
+    return np.where(estimate.unidentified, np.nan, estimate.psi)
+
+
+def unidentified_names(fitted: Fitted) -> list[str]:
+    """Names, as in `conf_int`, of the parameters that the data do not identify."""
+    rows = fitted.data.components
+    flags = unidentified(fitted.data.design.structure, rows, fitted.estimate)
+    return [name for name, flag in zip(component_names(rows), flags, strict=True) if flag]
+
+
+def not_identified(fitted: Fitted) -> str:
+    """What the data do not identify, as a sentence; empty where they identify everything."""
+    names = unidentified_names(fitted)
+    if not names:
+        return ""
+    shown = names if len(names) <= 12 else [*names[:11], f"{len(names) - 11} others"]
+    return (
+        f"not identified by these data: {', '.join(shown)} (other values fit equally well; their "
+        "estimates and standard errors are NaN, all else stands): simplify the covariance structure"
+    )
+
+
+SINGULAR = "boundary (singular) fit: a variance is estimated as 0 or a correlation as ±1"
+
+
+def status(fitted: Fitted) -> str:
+    """How the optimisation ended, what to do about it, and what the data do not identify."""
+    return "; ".join(text for text in (fitted.status, not_identified(fitted)) if text)
+
+
+def remarks(fitted: Fitted) -> list[str]:
+    """What a reader of the fit has to know before its numbers: nothing for most fits."""
+    out = [not_identified(fitted)] if np.any(fitted.estimate.moves) else []
+    if bool(fitted.estimate.singular):
+        out.append(SINGULAR)
+    if not fitted.converged:
+        out.append(f"not converged: {fitted.status}")
+    return out
+
+
+def announce(fitted: Fitted, stacklevel: int) -> None:
+    """Warn of what `remarks` has to say, in one warning."""
+    if said := remarks(fitted):
+        warnings.warn("; ".join(said), FitWarning, stacklevel=stacklevel + 1)
