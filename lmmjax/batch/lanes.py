@@ -94,13 +94,27 @@ def put(tree: Any, where: np.ndarray, part: Any) -> None:
 
 
 def in_x64(function: Callable) -> Callable:
-    """`function` under 64-bit JAX and without NumPy's warnings, which are settings of the thread.
+    """`function` under 64-bit JAX, on the caller's device, without NumPy's warnings: settings of the thread.
 
     A response that overflows gets a status; it needs no warning of its own.
     """
+    device = _chosen()
 
     def inside(*args: Any) -> Any:
-        with jax.enable_x64(True), np.errstate(all="ignore"):
+        with jax.enable_x64(True), jax.default_device(device), np.errstate(all="ignore"):
             return function(*args)
 
     return inside
+
+
+def lane_devices() -> list[Any]:
+    """The devices that work on a block: all local ones, or the one that `jax.default_device` has chosen."""
+    chosen = _chosen()
+    if chosen is None:
+        return jax.local_devices()
+    return jax.local_devices(backend=chosen)[:1] if isinstance(chosen, str) else [chosen]
+
+
+def _chosen() -> Any:
+    """A device, the name of a platform, or None."""
+    return getattr(jax.config, "jax_default_device", None)

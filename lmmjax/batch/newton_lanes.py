@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from lmmjax.batch.lane import RENEW, RESUME, START
-from lmmjax.batch.lanes import blocks, cast, in_x64, join_lanes, put, some_lanes, take_lanes
+from lmmjax.batch.lanes import blocks, cast, in_x64, join_lanes, lane_devices, put, some_lanes, take_lanes
 from lmmjax.batch.programs import call, compile_ahead
 from lmmjax.core import Estimate, Problem
 from lmmjax.design import Structure
@@ -55,7 +55,7 @@ def fit_lanes(
     dtype : of the descents. The results are evaluated at their ends in the dtype of the problems.
     """
     # a block is as many lanes as one device takes, times the devices, which work on one block together
-    devices = jax.local_device_count()
+    devices = len(lane_devices())
     size *= devices
     threads = min(4, os.cpu_count() or 1) if devices == 1 else 1
     pool = _pool(threads)

@@ -14,7 +14,7 @@ import numpy as np
 from lmmjax.arrays import Array, quick_jit
 from lmmjax.arrays.unroll import Elements, unroll
 from lmmjax.batch.lane import conclude, newton_steps
-from lmmjax.batch.lanes import axes_of, each, in_x64, pad, padded, take_lanes
+from lmmjax.batch.lanes import axes_of, each, in_x64, lane_devices, pad, padded, take_lanes
 from lmmjax.core import Problem
 from lmmjax.core.estimate import finish
 from lmmjax.gram import CrossProducts
@@ -30,11 +30,13 @@ def call(name: str, size: int, problem: Problem, *lanes: Any, shared: tuple = ()
     """
     count = jax.tree.leaves(problem.origin)[0].shape[-1]
     problem, lanes = padded(problem, size - count), jax.tree.map(lambda a: pad(a, size - count), lanes)
-    function = _compiled(name, unrollable(take_lanes(problem, 0).shared), few)
+    devices = lane_devices()
+    function = _compiled(name, unrollable(take_lanes(problem, 0).shared), few, devices[0].platform)
     arguments = np.ones((), problem.n.dtype), problem, lanes, shared
     key = few, *_signature(name, arguments)
-    if jax.local_device_count() > 1:
-        problem, lanes = each(problem, lambda _, field: _sharded(field)), _sharded(lanes)
+    if len(devices) > 1:
+        problem = each(problem, lambda _, field: _sharded(field, devices))
+        lanes = _sharded(lanes, devices)
         arguments = arguments[0], problem, lanes, shared
     with _compiling(key):
         result = function(*arguments)
@@ -75,11 +77,9 @@ def unrollable(shared: CrossProducts) -> bool:
     return shared.size <= SHORT
 
 
-def _sharded(tree: Any) -> Any:
-    """Arrays whose last axis, that of lanes, is spread over the local devices."""
-    mesh = jax.sharding.Mesh(
-        np.array(jax.local_devices()), ("lanes",), axis_types=(jax.sharding.AxisType.Auto,)
-    )
+def _sharded(tree: Any, devices: list[Any]) -> Any:
+    """Arrays whose last axis, that of lanes, is spread over the devices."""
+    mesh = jax.sharding.Mesh(np.array(devices), ("lanes",), axis_types=(jax.sharding.AxisType.Auto,))
 
     def place(a: Array) -> Array:
         spec = jax.sharding.PartitionSpec(*(None for _ in a.shape[:-1]), "lanes")
@@ -105,13 +105,13 @@ _lock, _locks, _ready = threading.Lock(), {}, set()
 
 
 @cache
-def _compiled(name: str, unrolled: bool, few: bool) -> Callable:
+def _compiled(name: str, unrolled: bool, few: bool, platform: str) -> Callable:
     inner = unroll(FUNCTIONS[name], apart=True) if unrolled else lambda _, *args: FUNCTIONS[name](*args)
 
     def mapped(one: Array, problem: Problem, rest: tuple, shared: tuple) -> Any:
         axes = (None, axes_of(problem), *(-1 for _ in rest), *(None for _ in shared))
         return jax.vmap(inner, in_axes=axes, out_axes=-1)(one, problem, *rest, *shared)
 
-    if jax.default_backend() != "cpu":
+    if platform != "cpu":
         return jax.jit(mapped)
     return quick_jit(mapped, short=np.inf if few and unrolled else 0)

@@ -1,4 +1,4 @@
-"""Responses spread over several devices give the results of one."""
+"""Responses spread over several devices, or on one that is chosen, give the results of one."""
 
 import os
 import subprocess
@@ -12,28 +12,40 @@ import jax, numpy as np, pandas as pd
 import lmmjax as lj
 
 assert jax.local_device_count() == int(sys.argv[1]), jax.local_devices()
+if len(sys.argv) > 3:
+    # the last device alone: a setting of the thread, which those of a batch have to be told
+    from lmmjax.batch import programs
+    chosen, used, joined = jax.devices()[-1], set(), programs._joined
+    def watched(leaf, count):
+        used.update(*(a.devices() for a in jax.tree.leaves(leaf)))
+        return joined(leaf, count)
+    programs._joined = watched
+else:
+    chosen = used = None
 rng = np.random.default_rng(5)
 g = np.repeat(np.arange(12), 5)
 design = pd.DataFrame({"t": rng.normal(size=60), "g": g})
 y = 3.0 + rng.normal(size=(60, 700)) + rng.normal(size=(12, 700))[g]
 weights = rng.uniform(0.5, 2.0, size=y.shape)
 model = lj.lmm("~ t + (1 | g)", design)
-plain, own = model.fit_batch(y), model.fit_batch(y, weights=weights)
+with jax.default_device(chosen):
+    plain, own = model.fit_batch(y), model.fit_batch(y, weights=weights)
+assert used in (None, {chosen}), used
 np.savez(sys.argv[2], plain=plain.deviance, params=plain.params, own=own.deviance, psi=own.estimate.psi)
 """
 
 
-def run(devices, path):
+def run(devices, path, *more):
     flags = f"--xla_force_host_platform_device_count={devices}"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", CODE, str(devices), str(path)]
+    command = [sys.executable, "-c", CODE, str(devices), str(path), *more]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return np.load(path)
 
 
-def test_four_devices_equal_one(tmp_path):
-    one, four = run(1, tmp_path / "one.npz"), run(4, tmp_path / "four.npz")
+def test_four_devices_equal_one_that_is_chosen(tmp_path):
+    four, one = run(4, tmp_path / "four.npz"), run(2, tmp_path / "one.npz", "default_device")
     for name in one.files:
         # lanes are fused into vectors of another length: the order of operations may differ in the last bits
         np.testing.assert_allclose(four[name], one[name], rtol=1e-9, atol=1e-9)

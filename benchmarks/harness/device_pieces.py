@@ -1,0 +1,191 @@
+"""What is fitted on a device and again on the CPU: batches, single fits, a gradient, of simulated data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+import lmmjax as lj
+from benchmarks.harness.simulate import (
+    BALANCED,
+    SMALL_GROUPS,
+    UNBALANCED,
+    grouped_design,
+    grouped_responses,
+)
+
+Results = dict[str, np.ndarray]
+"""Quantities by the names of `LIMITS`; those of a batch lead with responses."""
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """A call that fits, `read` what it reports; `alone(k)` is what a single fit of response k reports."""
+
+    call: Callable[[], Any]
+    read: Callable[[Any], Results]
+    alone: Callable[[int], Results] | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is fitted: `prepare(T)` makes the data. `responses` of a batch, 0 for a single fit.
+
+    `limits` replace those of `LIMITS`.
+    """
+
+    name: str
+    prepare: Callable[[int], Fitting]
+    responses: int = 0
+    limits: tuple[tuple[str, float], ...] = ()
+
+
+def of_fit(fit: lj.Fit) -> Results:
+    """What a single fit reports."""
+    estimate = fit.estimate
+    return {
+        "criterion": np.atleast_1d(fit.deviance),
+        "beta": fit.params.to_numpy(),
+        "se": fit.bse.to_numpy(),
+        "psi": np.asarray(estimate.psi),
+        "df": fit.coef_table()["df"].to_numpy(dtype=float),
+        "converged": np.atleast_1d(fit.converged),
+    }
+
+
+def of_batch(fits: lj.BatchFit) -> Results:
+    """What a batch reports; responses lead."""
+    return {
+        "criterion": np.asarray(fits.estimate.deviance),
+        "beta": np.asarray(fits.estimate.beta),
+        "se": fits.bse.to_numpy(),
+        "psi": np.asarray(fits.estimate.psi),
+        "converged": np.asarray(fits.converged),
+    }
+
+
+def batch(formula: str, seeds: tuple[int, int], sizes: list[int], *, dtype: str = "float64", **options: Any):
+    """The `prepare` of a batch on one grouping factor; `weighted` gives every value a weight."""
+    weighted = options.pop("weighted", False)
+
+    def prepare(responses: int) -> Fitting:
+        design = grouped_design(seeds[0], sizes, balanced_time=options["balanced_time"])
+        y = grouped_responses(seeds[1], design, responses, slopes=options["slopes"]).T
+        rng = np.random.default_rng(seeds[1] + 1)
+        w = np.exp(0.3 + 0.5 * rng.standard_normal(y.shape)) if weighted else None
+        model = lj.lmm(formula, design)
+
+        def alone(k: int) -> Results:
+            own = None if w is None else w[:, k]
+            return of_fit(lj.lmm("y " + formula, design.assign(y=y[:, k]), weights=own).fit())
+
+        return Fitting(lambda: model.fit_batch(y, weights=w, dtype=dtype), of_batch, alone)
+
+    return prepare
+
+
+def single(formula: str, data: Callable[[], pd.DataFrame], **options: Any):
+    """The `prepare` of a single fit."""
+
+    def prepare(_: int) -> Fitting:
+        model = lj.lmm(formula, data(), **options)
+        return Fitting(model.fit, of_fit)
+
+    return prepare
+
+
+def sleep() -> pd.DataFrame:
+    """180 rows: ten days of 18 subjects."""
+    rng = np.random.default_rng(1)
+    g, t = np.repeat(np.arange(18), 10), np.tile(np.arange(10.0), 18)
+    b = rng.normal(size=(18, 2)) * [24.0, 6.0]
+    return pd.DataFrame(
+        {"g": g, "t": t, "y": 251 + 10 * t + b[g, 0] + b[g, 1] * t + 25 * rng.normal(size=180)}
+    )
+
+
+def pupils() -> pd.DataFrame:
+    """20,000 rows of 4,000 pupils in 400 classes in 20 schools, who answered some of 40 items."""
+    rng = np.random.default_rng(2)
+    pupil = np.repeat(np.arange(4_000), 5)
+    frame = pd.DataFrame({"pupil": pupil, "klass": pupil // 10, "school": pupil // 200})
+    frame["item"] = rng.integers(0, 40, len(frame))
+    frame["x"] = rng.normal(size=len(frame))
+    y = 1 + 0.5 * frame["x"] + rng.normal(size=len(frame))
+    for name, sd in (("pupil", 0.8), ("klass", 0.4), ("school", 0.5), ("item", 0.6)):
+        y = y + sd * rng.normal(size=frame[name].max() + 1)[frame[name]]
+    return frame.assign(y=y)
+
+
+def series() -> pd.DataFrame:
+    """20,000 rows: 500 subjects at 40 times, residuals with lag-one correlation 0.6."""
+    rng = np.random.default_rng(3)
+    e = rng.normal(size=(500, 40))
+    for k in range(1, 40):
+        e[:, k] = 0.6 * e[:, k - 1] + 0.8 * e[:, k]
+    g, t = np.divmod(np.arange(20_000), 40)
+    return pd.DataFrame({"g": g, "t": t, "y": 2 + 0.05 * t + rng.normal(size=500)[g] + e.ravel()})
+
+
+def gradient(_: int) -> Fitting:
+    """The derivative in y of the sum of β̂, ψ̂ and the standard errors of β̂, through the fit."""
+    data = sleep()
+    model = lj.lmm("y ~ t + (t | g)", data)
+    y = data["y"].to_numpy()
+
+    def number(y: jax.Array) -> jax.Array:
+        found = lj.estimate(model.problem(y))
+        errors = jax.numpy.sqrt(jax.numpy.diagonal(found.cov_beta))
+        return jax.numpy.sum(found.beta) + jax.numpy.sum(found.psi) + jax.numpy.sum(errors)
+
+    compiled: dict[Any, Any] = {}
+
+    def call() -> Results:
+        # a program a device
+        with jax.enable_x64(True):
+            key = str(jax.config.jax_default_device)
+            value, slope = compiled.setdefault(key, jax.jit(jax.value_and_grad(number)))(y)
+            return {"value": np.atleast_1d(value), "gradient": np.asarray(slope)}
+
+    return Fitting(call, lambda found: {"criterion": found["value"], "gradient": found["gradient"]})
+
+
+X, ONE = "~ t + x1 + x2", "(1 | g)"
+PLAIN = {"balanced_time": False, "slopes": False}
+PIECES = (
+    Piece("W1: 800 rows, (1 | g)", batch(f"{X} + {ONE}", (101, 102), UNBALANCED, **PLAIN), 20_000),
+    Piece(
+        "W1 with float32 descents",
+        batch(f"{X} + {ONE}", (101, 102), UNBALANCED, dtype="float32", **PLAIN),
+        20_000,
+        (("criterion", 1e-5),),
+    ),
+    Piece(
+        "W2: 800 rows, (1 + t | g), balanced t",
+        batch(f"{X} + (1 + t | g)", (211, 212), BALANCED, balanced_time=True, slopes=True),
+        20_000,
+    ),
+    Piece(
+        "W2: 800 rows, (1 + t | g), irregular t",
+        batch(f"{X} + (1 + t | g)", (201, 202), UNBALANCED, balanced_time=False, slopes=True),
+        20_000,
+    ),
+    Piece(
+        "W3: 400 rows, (1 | g), weights",
+        batch(f"{X} + {ONE}", (301, 302), SMALL_GROUPS, weighted=True, **PLAIN),
+        5_000,
+    ),
+    Piece("180 rows, (t | g)", single("y ~ t + (t | g)", sleep)),
+    Piece("20,000 rows, (1 | school/klass/pupil)", single("y ~ x + (1 | school/klass/pupil)", pupils)),
+    Piece("20,000 rows, (1 | pupil) + (1 | item)", single("y ~ x + (1 | pupil) + (1 | item)", pupils)),
+    Piece(
+        "20,000 rows, (1 | g), AR(1)",
+        single("y ~ t + (1 | g)", series, residual=lj.AR1("t", group="g")),
+    ),
+    Piece("gradient through a fit of 180 rows", gradient),
+)
