@@ -3,7 +3,13 @@
 Everything that needs a model takes `ModelData`, everything that needs a fit `Fitted` or `FittedMany`.
 """
 
-from lmmjax.fitted.checks import require_choice, require_estimates, require_level
+from lmmjax.fitted.checks import (
+    require_choice,
+    require_estimates,
+    require_key,
+    require_level,
+    require_switch,
+)
 from lmmjax.fitted.components import (
     Component,
     component_names,
@@ -14,7 +20,7 @@ from lmmjax.fitted.components import (
     sd_scale,
 )
 from lmmjax.fitted.data import ModelData, model_data
-from lmmjax.fitted.fit_many import by_reml_many, fit_draws, fit_many, one_of_many
+from lmmjax.fitted.fit_many import by_reml_many, fit_draws, fit_many, one_of_many, some_of_many
 from lmmjax.fitted.fit_one import by_criterion, fit_one, refitted
 from lmmjax.fitted.identification import (
     FitWarning,
@@ -65,11 +71,14 @@ __all__ = [
     "reported",
     "require_choice",
     "require_estimates",
+    "require_key",
     "require_level",
+    "require_switch",
     "residuals",
     "scaled_residuals",
     "sd_limits",
     "sd_scale",
+    "some_of_many",
     "status",
     "unidentified",
     "unidentified_names",

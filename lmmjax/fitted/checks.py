@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lmmjax.fitted.records import Fitted
@@ -12,8 +14,24 @@ from lmmjax.fitted.records import Fitted
 
 def require_choice(what: str, value: Any, known: Iterable[Any]) -> None:
     """ValueError that lists the values known, unless it is one of them."""
-    if value not in known:
+    if not any(value is one or (isinstance(value, str) and value == one) for one in known):
         raise ValueError(f"unknown {what} {value!r}; choose one of: {', '.join(map(str, known))}")
+
+
+def require_switch(what: str, value: Any) -> bool:
+    """True or False, or ValueError: 2 and "no" are neither."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{what} must be True or False, not {value!r}")
+    return bool(value)
+
+
+def require_key(key: Any) -> None:
+    """ValueError unless `key` is one of `jax.random`, of either kind."""
+    dtype = getattr(key, "dtype", None)
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not (typed and key.shape == ()) and not (dtype == np.uint32 and key.ndim == 1):
+        seed = key if isinstance(key, int) and not isinstance(key, bool) else 0
+        raise ValueError(f"key must be one of jax.random, such as jax.random.key({seed}), not {key!r:.60}")
 
 
 def require_level(level: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.batch import estimate_many
-from lmmjax.fitted.checks import require_choice
+from lmmjax.fitted.checks import require_choice, require_switch
 from lmmjax.fitted.data import ModelData
 from lmmjax.fitted.kept import kept
 from lmmjax.fitted.mean_variance import by_mean
@@ -31,6 +32,7 @@ def fit_many(
 ) -> FittedMany:
     """Fit a model to every column of `responses`; see `Model.fit_batch`."""
     require_choice("dtype", dtype, DTYPES)
+    reml = require_switch("reml", reml)
     if by_mean(data):
         raise ValueError("a variance function of the fitted values differs between responses: fit one by one")
     names, values = response_matrix(data, responses)
@@ -56,6 +58,15 @@ def by_reml_many(fits: FittedMany) -> FittedMany:
         return fits
     estimate = estimate_many(fits.data.maker, fits.y, weights=fits.weights)
     return FittedMany(fits.data, fits.names, fits.y, estimate, True, fits.weights)
+
+
+def some_of_many(fits: FittedMany, at: np.ndarray) -> FittedMany:
+    """The fits of the responses at positions `at`, without refitting."""
+    weights = None if fits.weights is None else fits.weights[:, at]
+    estimate = jax.tree.map(lambda a: np.asarray(a)[at], fits.estimate)
+    return dataclasses.replace(
+        fits, names=fits.names[at], y=fits.y[:, at], estimate=estimate, weights=weights, cache={}
+    )
 
 
 def one_of_many(fits: FittedMany, k: int) -> Fitted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lmmjax.fitted.checks import require_switch
 from lmmjax.fitted.data import ModelData
 from lmmjax.fitted.kept import kept
 from lmmjax.fitted.mean_variance import by_mean, fit_by_mean
@@ -24,6 +25,7 @@ def fit_one(data: ModelData, y: Any, reml: bool = True, **options: Any) -> Fitte
     ------
     ValueError : an unknown method, or a response or start that does not match the model or is not finite.
     """
+    reml = require_switch("reml", reml)
     fit = fit_by_mean if by_mean(data) else multistart
     return fit(data, response_vector(data, y), reml, **options)
 

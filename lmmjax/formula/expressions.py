@@ -77,6 +77,9 @@ def parse(label: str, text: str, table: Table, *, safe: bool = False, is_vector:
     except Exception as error:
         raise ValueError(f"{label}: cannot read {text!r}: {_reason(error)}") from error
     bare = [str(factor.expr) for factor in factors if factor.eval_method.value == "lookup"]
+    for name in ("", "0", "1"):
+        if f"`{name}`" in text and name in table:
+            raise ValueError(f"{label}: column {name!r} reads as a number in a formula: rename the column")
     for expression in python:
         if safe:
             require_safe(label, expression, lib.names, table)

@@ -63,4 +63,6 @@ def predict_new(
 def _wanted(re: Any) -> list[str] | None:
     if isinstance(re, str):
         return None if re == "all" else [] if re == "none" else [re]
+    if not isinstance(re, list | tuple | set | frozenset):
+        raise ValueError(f"re must be 'all', 'none' or a list of grouping factors, not {re!r}")
     return list(re)

@@ -147,6 +147,8 @@ def _checked(data: ModelData, priors: dict[str, Any]) -> dict[str, Any]:
         kinds |= {f"sd_{name}|{term.group}": ScalarPrior for name in term.names}
         kinds |= {f"{key}|{term.group}": kinds[key] for key in ("sd", "cor", "cov")}
     fixed = {"beta", *data.frame.x_names} - set(kinds)
+    if not isinstance(priors, dict):
+        raise ValueError(f"priors are a dict of priors by name, not {priors!r}: there are {', '.join(kinds)}")
     for key, prior in priors.items():
         if key not in kinds and key not in fixed:
             raise ValueError(f"no prior is called {key!r}: {nearest(str(key), [*kinds, *sorted(fixed)])}")

@@ -12,7 +12,7 @@ import pandas as pd
 
 from lmmjax.core import profiled_deviance
 from lmmjax.covariance import family
-from lmmjax.fitted import Fitted, fit_one, model_data, require_estimates
+from lmmjax.fitted import Fitted, fit_one, model_data, require_estimates, require_key
 from lmmjax.formula import ModelFrame, RandomColumns, nearest
 from lmmjax.inference.chisq import boundary_weights, chi_square_p, mixture_p
 from lmmjax.inference.rlrt import simulate_null, spectrum
@@ -84,6 +84,7 @@ def simulated_test(fitted: Fitted, term: str | None, n: int, key: Any) -> Random
     root = np.ones(design.n) if design.weights is None else np.sqrt(design.weights)
     eigenvalues = spectrum(design.x * root[:, None], own.z[:, 0] * root, own.codes, own.n_groups)
     key = jax.random.key(0) if key is None else key
+    require_key(key)
     sample = simulate_null(*eigenvalues, design.n, design.p, key, n, fitted.reml)
     statistic = max(without - fitted.deviance, 0.0)
     p = float(np.mean(sample > statistic)) if statistic > 0 else 1.0

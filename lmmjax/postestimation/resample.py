@@ -24,6 +24,7 @@ from lmmjax.fitted import (
     component_names,
     fit_draws,
     require_estimates,
+    require_key,
     sd_scale,
 )
 from lmmjax.formula import nearest
@@ -33,6 +34,7 @@ _normals = quick_jit(normals, static_argnames="shapes")
 
 def simulate(data: ModelData, key: Array, mean: np.ndarray, psi: np.ndarray, draws: int) -> np.ndarray:
     """Responses (n, draws) with fixed part mean (n,) and natural covariance parameters ψ (m + 1,)."""
+    require_key(key)
     design = data.design
     if isinstance(draws, bool) or draws != int(draws) or draws < 0:
         raise ValueError(f"the number of draws must be a whole number, not {draws!r}")
@@ -83,6 +85,7 @@ def permuted_fits(fitted: Fitted, key: Any, term: str, n: int) -> tuple[FittedMa
     without = best_from(maker, fitted.y, fitted.reml, fitted.estimate.theta)
     if not np.all(np.isfinite(without.psi)):
         raise ValueError(f"the model without {term!r} could not be fitted")
+    require_key(key)
     require_memory(f"{n:,} permutations of {null.n:,} rows", n, null.n)
     keys = jax.random.split(key, n)
     orders = np.asarray(jax.vmap(lambda k: jax.random.permutation(k, null.n))(keys))

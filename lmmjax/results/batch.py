@@ -19,6 +19,7 @@ from lmmjax.fitted import (
     identified_sds,
     one_of_many,
     reported,
+    some_of_many,
 )
 from lmmjax.postestimation import functions
 from lmmjax.postestimation.batch_tests import fixed_t_tests
@@ -242,11 +243,23 @@ class BatchFit:
         return len(self.names)
 
     def __getitem__(self, response: Any) -> Any:
-        """The full `Fit` of one response, by its label, without refitting."""
-        if response not in self.names:
-            raise KeyError(f"no response {response!r} in this batch")
-        k = int(np.flatnonzero(self.names == response)[0])
-        return self.model._wrap(one_of_many(self.fitted, k))
+        """The full `Fit` of one response, by its label; the `BatchFit` of several. Nothing is refitted.
+
+        Several are a list of labels, a slice (of positions, or of labels with both ends, as in pandas), or
+        booleans, such as `fits[fits.converged]`; a Series of them goes by its labels.
+        """
+        try:
+            if not isinstance(response, slice) and pd.api.types.is_hashable(response):
+                at: Any = self.names.get_loc(response)
+                return self.model._wrap(one_of_many(self.fitted, int(at)))
+            at = pd.Series(np.arange(len(self.names)), index=self.names)
+            if isinstance(response, slice):
+                at = at[response]
+            else:
+                at = at.loc[response if isinstance(response, pd.Series) else pd.Index(response)]
+        except (KeyError, IndexError, TypeError, pd.errors.IndexingError) as error:
+            raise KeyError(f"no response {response!r:.80} in this batch: {error}") from None
+        return BatchFit(self.model, some_of_many(self.fitted, at.to_numpy()), warn=False)
 
     def __repr__(self) -> str:
         good = int(self.converged.sum())
