@@ -59,7 +59,7 @@ def fixed_effects(fit, ref):
     vcov = np.array(ref["vcov"]["values"]).reshape(len(se), len(se))
     assert np.abs(fit.cov_params() - vcov).to_numpy().max() <= 2 * FIXED * np.max(se) ** 2
     if "wald_ci" in ref:
-        limits = fit.conf_int()
+        limits = fit.conf_int(ddf="normal")
         for side in ("lower", "upper"):
             assert np.all(
                 np.abs(limits[side] - listed(ref["wald_ci"][side])) <= FIXED * (np.abs(estimate) + se)

@@ -23,6 +23,7 @@ class Parameter:
     starts : values to descend from, the first by default.
     power : σ^(2·power) is the factor between the parameter on the scale of V and on that of V/σ².
     place : of a variance, the position of its coefficient; None if all share it.
+    pair : of a covariance, those of its two.
     smooth : whether V is smooth in θ at θ = 0, so that an estimate of exactly zero may be tried.
     scale : "length" of a distance, "rate" of a correlation at a distance, which `reported` puts in the
         user's units of time; "" for others.
@@ -36,6 +37,7 @@ class Parameter:
     upper: float = 1.0
     power: float = 0.0
     place: int | None = None
+    pair: tuple[int, int] | None = None
     smooth: bool = False
     scale: str = ""
     steps: float = 1.0

@@ -273,7 +273,7 @@ def _require_distinct(
         what = ", ".join(correlation.columns) or "order"
         raise ValueError(
             f"{correlation.name}: two rows{where} have the same {what}; correlations are between different "
-            "places: give a finer group=, or a nugget"
+            "places: give a finer group=" + (", or a nugget" if hasattr(correlation, "nugget") else "")
         )
 
 

@@ -1,6 +1,13 @@
-"""Confidence limits from bootstrap replicates: functions on NumPy arrays."""
+"""Confidence limits from bootstrap replicates: functions on NumPy arrays.
+
+Limits that reflect or add distances ("basic", "normal") are formed on a scale without ends, so that they lie
+in the parameter space: of standard deviations the log, of parameters between two ends the logit (of
+correlations twice Fisher's z).
+"""
 
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -74,3 +81,58 @@ def _columns(replicates: np.ndarray, shares: np.ndarray) -> np.ndarray:
 
 
 KINDS = {"percentile": percentile, "basic": basic, "normal": normal, "bca": bca}
+
+EDGE = 1e-8
+"""Share of its range within which a value counts as lying at the end of it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The range of a statistic: (0, ∞), two finite ends, or all numbers."""
+
+    lower: float = -np.inf
+    upper: float = np.inf
+
+    def at_end(self, values: np.ndarray) -> np.ndarray:
+        """Whether values (...) lie at an end, where the scale without ends is infinite."""
+        if np.isinf(self.lower):
+            return np.zeros(np.shape(values), bool)
+        if np.isinf(self.upper):
+            return values <= self.lower
+        margin = EDGE * (self.upper - self.lower)
+        return (values <= self.lower + margin) | (values >= self.upper - margin)
+
+    def outward(self, values: np.ndarray) -> np.ndarray:
+        """On the scale without ends."""
+        if np.isinf(self.lower):
+            return values
+        below = values - self.lower
+        return np.log(below) if np.isinf(self.upper) else np.log(below / (self.upper - values))
+
+    def inward(self, values: np.ndarray) -> np.ndarray:
+        """The inverse of `outward`."""
+        if np.isinf(self.lower):
+            return values
+        if np.isinf(self.upper):
+            return self.lower + np.exp(values)
+        return self.lower + (self.upper - self.lower) / (1.0 + np.exp(-values))
+
+
+def within_range(
+    kind: str, replicates: np.ndarray, original: np.ndarray, level: float, ranges: list[Range]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Limits (k, 2) of `kind` "basic" or "normal" inside the ranges, and which (k,) are percentiles instead.
+
+    Percentiles are taken where a replicate or the original lies at an end of its range: no scale on which to
+    reflect reaches there.
+    """
+    out, instead = np.empty((len(original), 2)), np.zeros(len(original), bool)
+    for k, own in enumerate(ranges):
+        column, value = replicates[:, [k]], original[[k]]
+        instead[k] = np.any(own.at_end(column)) | np.any(own.at_end(value))
+        if instead[k]:
+            out[k] = percentile(column, value, level)[0]
+            continue
+        with np.errstate(over="ignore"):
+            out[k] = own.inward(KINDS[kind](own.outward(column), own.outward(value), level)[0])
+    return out, instead

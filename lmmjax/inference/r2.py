@@ -1,7 +1,9 @@
 """Shares of variance: intraclass correlation and R², as functions of β (..., p) and ψ (..., m + 1).
 
-The variance of the fixed part is βᵀCβ, C the sample covariance of the columns of X, and that of a random term
-the mean over the rows of zᵀΣz, ⟨Σ, ZᵀZ/n⟩ (Johnson 2014, doi:10.1111/2041-210X.12225).
+The variance of the fixed part is βᵀCβ, C the sample covariance of the columns of X, that of a random term
+the mean over the rows of zᵀΣz, ⟨Σ, ZᵀZ/n⟩ (Johnson 2014, doi:10.1111/2041-210X.12225), and that of the
+residual the mean over the rows of σ²s²/w, with prior weights w (the reciprocals of known variances among
+them) and standard deviations σs of a residual structure.
 """
 
 from __future__ import annotations
@@ -17,95 +19,134 @@ from lmmjax.design import Design, TermStructure
 
 @record
 class Weights:
-    """What the shares need of a design.
+    """What the shares need of a design; arrays lead with T where responses have rows or weights of their own.
 
     Attributes
     ----------
     groups : (g, m) weights of the entries of Σ, all terms, in the variance of each grouping factor; where
         variances are not linear in ψ, None.
     fixed : (p, p) sample covariance C of the columns of X.
-    variance : ψ (m + 1,) → variances (g + 1,) of the grouping factors and the residual, where not linear.
+    noise : mean of 1/w.
+    rows : (n,) 1/w over the number of rows, 0 for a row that does not count; of structured residuals.
+    squares : per term (q, q) ZᵀZ/n, where variances are not linear.
+    variance : ψ (m + 1,), squares and rows → variances (g + 1,) of the grouping factors and the residual,
+        where they are not linear.
     """
 
     groups: Array | None
     fixed: Array
-    variance: Callable[[Array], Array] | None = static(default=None)
+    noise: Array
+    rows: Array | None = None
+    squares: tuple[Array, ...] = ()
+    variance: Callable[..., Array] | None = static(default=None)
 
     def split(self, psi: Array) -> tuple[Array, Array]:
         """Variances (..., g) of the grouping factors, and (..., 1) of the residual."""
         if self.groups is not None:
-            return psi[..., :-1] @ self.groups.T, psi[..., -1:]
+            xp = namespace(psi, self.groups)
+            between = xp.sum(psi[..., None, :-1] * self.groups, axis=-1)
+            return between, psi[..., -1:] * xp.asarray(self.noise)[..., None]
         assert self.variance is not None
-        both = jnp.vectorize(self.variance, signature="(m)->(g)")(psi)
+        shapes = ["(m)", *(f"(a{k},a{k})" for k in range(len(self.squares))), "(n)"]
+        mapped = jnp.vectorize(self.variance, signature=f"{','.join(shapes)}->(g)")
+        rows = jnp.asarray(self.noise)[..., None] if self.rows is None else self.rows
+        both = mapped(psi, *self.squares, rows)
         return both[..., :-1], both[..., -1:]
 
 
-def share_weights(design: Design, labels: list[str]) -> tuple[Weights, list[str]]:
-    """The weights, and the grouping factors in order; `labels` names that of each random term."""
+def share_weights(
+    design: Design, labels: list[str], own: np.ndarray | None = None
+) -> tuple[Weights, list[str]]:
+    """The weights, and the grouping factors in order; `labels` names that of each random term.
+
+    Parameters
+    ----------
+    own : (n, T) weights of the responses beside the prior ones, 0 for rows that they lack.
+    """
     names = list(dict.fromkeys(labels))
-    x = np.asarray(design.x)
-    centred = x - x.mean(axis=0)
-    fixed = centred.T @ centred / (len(x) - 1)
+    one = np.ones((design.n, 1)) if own is None else own
+    counted = one > 0
+    total = np.where(counted, one, 1.0)
+    if design.weights is not None:
+        total = total * np.asarray(design.weights)[:, None]
+    count = np.maximum(counted.sum(axis=0), 1)
+    share = counted / count
+    reciprocal = share / total
+
+    def lead(a: np.ndarray) -> np.ndarray:
+        """The trailing axis of responses first; dropped if there is one design."""
+        return a[..., 0] if own is None else np.moveaxis(a, -1, 0)
+
+    # centred as a whole: less is lost when the means of a response are taken off
+    x = np.asarray(design.x) - np.asarray(design.x).mean(axis=0)
+    mean = x.T @ share
+    fixed = _products(x, share) - mean[:, None] * mean[None, :]
+    fixed = fixed * (count / np.maximum(count - 1, 1))
+    squares = tuple(lead(_products(np.asarray(term.z), share)) for term in design.terms)
     structure = design.structure
+    noise = lead(reciprocal.sum(axis=0, keepdims=True))[..., 0] if own is not None else reciprocal.sum()
     if not structure.linear or structure.residual is not None:
-        return Weights(None, fixed, _variances(design, [names.index(label) for label in labels])), names
-    groups = np.zeros((len(names), structure.n_params))
-    for term, label, own, at in zip(design.terms, labels, structure.terms, structure.slices(), strict=True):
-        groups[names.index(label), at] = entry_weights(np.asarray(term.z), own)
-    return Weights(groups, fixed), names
+        rows = None if structure.residual is None else lead(reciprocal)
+        variance = _variances(design, [names.index(label) for label in labels])
+        return Weights(None, lead(fixed), noise, rows, squares, variance), names
+    groups = np.zeros((*squares[0].shape[:-2], len(names), structure.n_params)) if squares else None
+    if groups is None:
+        groups = np.zeros((*np.shape(noise), 0, 0))
+    terms = zip(squares, labels, structure.terms, structure.slices(), strict=True)
+    for square, label, term, at in terms:
+        groups[..., names.index(label), at] = entry_weights(square, term)
+    return Weights(groups, lead(fixed), noise), names
 
 
-def _variances(design: Design, factor: list[int]) -> Callable[[Array], Array]:
-    """ψ → ⟨Σ, ZᵀZ/n⟩ by grouping factor, and the mean variance of the residuals."""
+def _products(columns: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Σ share_i c_i c_iᵀ (q, q, T) of columns (n, q)."""
+    q = columns.shape[1]
+    pairs = (columns[:, :, None] * columns[:, None, :]).reshape(len(columns), q * q)
+    return (pairs.T @ share).reshape(q, q, share.shape[1])
+
+
+def _variances(design: Design, factor: list[int]) -> Callable[..., Array]:
+    """(ψ, squares, rows) → ⟨Σ, ZᵀZ/n⟩ by grouping factor, and the mean variance of the residuals."""
     structure, own = design.structure, design.residual
-    squares = [np.asarray(term.z).T @ np.asarray(term.z) / design.n for term in design.terms]
 
-    def variance(psi: Array) -> Array:
+    def variance(psi: Array, *means: Array) -> Array:
+        *squares, rows = means
         matrices = structure.absolute(psi)
         out = [jnp.zeros((), psi.dtype)] * (max(factor, default=-1) + 1)
         for k, square, matrix in zip(factor, squares, matrices, strict=True):
             out[k] = out[k] + jnp.sum(square * matrix)
-        left = psi[-1]
+        each = rows
         if own is not None:
             r = structure.relative(psi)[structure.tail]
             place = jnp.asarray(own.place)
-            value = own.structure.correlation(r, place, place, jnp.ones(design.n, bool))
+            each = each * own.structure.correlation(r, place, place, jnp.ones(design.n, bool))
             sd = own.structure.sd(r, own.covariates)
-            left = left * jnp.mean(value if sd is None else value * sd * sd)
-        return jnp.stack([*out, left])
+            each = each if sd is None else each * sd * sd
+        return jnp.stack([*out, psi[-1] * jnp.sum(each)])
 
     return variance
 
 
-def entry_weights(z: np.ndarray, term: TermStructure) -> np.ndarray:
-    """Weights of the entries of Σ in ⟨Σ, ZᵀZ/n⟩."""
-    square = z.T @ z / len(z)
-    return np.array([square[i, j] * (1.0 if i == j else 2.0) for i, j in term.entries])
+def entry_weights(square: np.ndarray, term: TermStructure) -> np.ndarray:
+    """Weights (..., m) of the entries of Σ in ⟨Σ, ZᵀZ/n⟩, `square` ZᵀZ/n (..., q, q)."""
+    return np.stack([square[..., i, j] * (1.0 if i == j else 2.0) for i, j in term.entries], axis=-1)
 
 
-def group_shares(weights: Weights) -> Callable[[Array, Array], Array]:
-    """(β, ψ) → shares of grouping factors in the variance beyond the fixed part, and the sum (..., g + 1)."""
-
-    def shares(beta: Array, psi: Array) -> Array:
-        xp = jnp if weights.groups is None else namespace(psi)
-        between, left = weights.split(psi)
-        total = xp.sum(between, axis=-1, keepdims=True)
-        return xp.concatenate([between, total], axis=-1) / (total + left)
-
-    return shares
+def group_shares(weights: Weights, beta: Array, psi: Array) -> Array:
+    """Shares of grouping factors in the variance beyond the fixed part, and their sum (..., g + 1)."""
+    between, left = weights.split(psi)
+    xp = namespace(between, left)
+    total = xp.sum(between, axis=-1, keepdims=True)
+    return xp.concatenate([between, total], axis=-1) / (total + left)
 
 
-def r_squared(weights: Weights) -> Callable[[Array, Array], Array]:
-    """(β, ψ) → marginal and conditional R² (..., 2).
+def r_squared(weights: Weights, beta: Array, psi: Array) -> Array:
+    """Marginal and conditional R² (..., 2).
 
     Source: Nakagawa & Schielzeth (2013), doi:10.1111/j.2041-210x.2012.00261.x; random slopes Johnson (2014).
     """
-
-    def shares(beta: Array, psi: Array) -> Array:
-        xp = jnp if weights.groups is None else namespace(psi)
-        fixed = xp.sum((beta @ weights.fixed) * beta, axis=-1, keepdims=True)
-        between, left = weights.split(psi)
-        random = xp.sum(between, axis=-1, keepdims=True)
-        return xp.concatenate([fixed, fixed + random], axis=-1) / (fixed + random + left)
-
-    return shares
+    between, left = weights.split(psi)
+    xp = namespace(between, left, beta)
+    fixed = xp.sum(xp.sum(beta[..., None] * weights.fixed, axis=-2) * beta, axis=-1, keepdims=True)
+    random = xp.sum(between, axis=-1, keepdims=True)
+    return xp.concatenate([fixed, fixed + random], axis=-1) / (fixed + random + left)

@@ -8,18 +8,23 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.covariance import family
+from lmmjax.design import ResidualDesign
 from lmmjax.fitted import Fitted, by_criterion, require_estimates
 from lmmjax.formula import ModelFrame, RandomColumns
 from lmmjax.inference.chisq import akaike_weights, boundary_weights, chi_square_p, mixture_p
 from lmmjax.postestimation.random_tests import n_entries
-from lmmjax.residual import Correlation, Residual
+from lmmjax.postestimation.varcorr import structure_name
+from lmmjax.residual import CORRELATIONS, Correlation, Residual, VarIdent
 
 TOLERANCE = 1e-8
 """Distance of a column from the span of others, relative to its length, below which it counts as in it."""
 
 
-def compare(fits: list[Fitted], refit: bool, force: bool) -> pd.DataFrame:
+def compare(fits: list[Fitted], names: list[str] | None, refit: bool, force: bool) -> pd.DataFrame:
     """See `lmmjax.compare`."""
+    if names is not None and len(names) != len(fits):
+        raise ValueError(f"{len(names)} names for {len(fits)} models: give one name each")
+    labels = [_label(fitted) for fitted in fits] if names is None else [str(name) for name in names]
     for fitted in fits:
         require_estimates(fitted)
         same_data(fits[0], fitted)
@@ -29,12 +34,13 @@ def compare(fits: list[Fitted], refit: bool, force: bool) -> pd.DataFrame:
             (
                 by_criterion(fitted, False) if new else fitted,
                 "ML (refitted)" if new else "REML" if fitted.reml else "ML",
+                label,
             )
-            for fitted, new in zip(fits, again, strict=True)
+            for fitted, new, label in zip(fits, again, labels, strict=True)
         ),
-        key=lambda pair: pair[0].n_params,
+        key=lambda triple: triple[0].n_params,
     )
-    models = [fitted for fitted, _ in ordered]
+    models = [fitted for fitted, *_ in ordered]
     _same_criterion(models)
     tests = [[np.nan] * 4]
     for small, large in pairwise(models):
@@ -49,14 +55,21 @@ def compare(fits: list[Fitted], refit: bool, force: bool) -> pd.DataFrame:
         tests.append([chisq, df, chi_square_p(chisq, df), mixture_p(chisq, weights)])
     table = pd.DataFrame(
         {name: [getattr(fitted, name) for fitted in models] for name in ("aic", "bic", "llf", "deviance")},
-        index=pd.Index([fitted.data.formula for fitted in models], name="model"),
+        index=pd.Index([label for *_, label in ordered], name="model"),
     )
     table.insert(0, "npar", [fitted.n_params for fitted in models])
     table[["chisq", "df", "p", "p_boundary"]] = tests
     table["aicc"] = [fitted.aicc for fitted in models]
     table["weight"] = akaike_weights(table["aic"].to_numpy())
-    table["criterion"] = [criterion for _, criterion in ordered]
+    table["criterion"] = [criterion for _, criterion, _ in ordered]
     return table
+
+
+def _label(fitted: Fitted) -> str:
+    """The formula, with the residual structure if there is one."""
+    if fitted.data.design.residual is None:
+        return fitted.data.formula
+    return f"{fitted.data.formula}; {structure_name(fitted)}"
 
 
 def same_data(a: Fitted, b: Fitted) -> None:
@@ -136,28 +149,61 @@ def residual_difference(small: ModelFrame, large: ModelFrame, names: str) -> tup
     if one.known != two.known:
         raise ValueError(f"{names}: variances are known in one of them only")
     a, b = one.correlation, two.correlation
-    if a is not None and (b is None or not case_of(a, b)):
+    placed = [f.residual and f.residual.design for f in (small, large)]
+    if a is not None and (b is None or not case_of(a, b, *placed)):
         other = "independent ones" if b is None else b.name
         raise ValueError(f"{names}: residuals {a.name} are not a case of {other}")
-    free = b is not None and b.name == "Unstructured"
-    for variance in one.variances:
-        if variance not in two.variances and not free:
+    few, many = placed
+    # variances that the levels of the other tell are among those that it has
+    levels = []
+    if many is not None:
+        pairs = zip(two.variances, many.covariates, strict=True)
+        levels = [c for v, c in pairs if isinstance(v, VarIdent)]
+        levels += [many.place] if b is not None and b.name == "Unstructured" else []
+    for k, variance in enumerate(one.variances):
+        told = few is not None and any(told_by(few.covariates[k], level) for level in levels)
+        if variance not in two.variances and (variance.source is None or not told):
             raise ValueError(f"{names}: the other has no {variance.name} of {variance.source!r}")
-    placed = [f.residual and f.residual.design for f in (small, large)]
-    few, many = (0 if own is None else own.structure.n_params for own in placed)
+    counts = [0 if own is None else own.structure.n_params for own in placed]
     edge = int(getattr(b, "nugget", False) and not getattr(a, "nugget", False))
-    return many - few - edge, edge
+    return counts[1] - counts[0] - edge, edge
 
 
-def case_of(small: Correlation, large: Correlation) -> bool:
-    """Whether one correlation is the other for some values of its parameters."""
-    if small.group != large.group or getattr(small, "nugget", False) > getattr(large, "nugget", False):
+def case_of(
+    small: Correlation, large: Correlation, few: ResidualDesign | None, many: ResidualDesign | None
+) -> bool:
+    """Whether one correlation is the other for some values of its parameters, at the places of the rows."""
+    if few is None or many is None or getattr(small, "nugget", False) > getattr(large, "nugget", False):
+        return False
+    if small.group != large.group and not _same_groups(few.codes, many.codes):
         return False
     if small.name == large.name:
         orders = [(getattr(c, "p", 0), getattr(c, "q", 0)) for c in (small, large)]
-        return small.columns == large.columns and all(i <= j for i, j in zip(*orders, strict=True))
-    orders = getattr(large, "p", 1) >= 1
-    return large.name in small.within and orders and small.columns == large.columns
+        same = small.columns == large.columns or small.exchangeable
+        return same and all(i <= j for i, j in zip(*orders, strict=True))
+    if large.name not in _containing(small.name) or getattr(large, "p", 1) < 1:
+        return False
+    if small.exchangeable or small.columns == large.columns:
+        return True
+    # visits may have any names, as long as they tell the times
+    free = large.name in ("Symmetric", "Unstructured")
+    return free and told_by(few.place, many.place)
+
+
+def _containing(name: str) -> set[str]:
+    """Names of the families that contain one, directly or through others."""
+    found, left = set(), [name]
+    while left:
+        new = CORRELATIONS[left.pop()].within - found
+        found |= new
+        left += new
+    return found
+
+
+def told_by(values: np.ndarray, levels: np.ndarray) -> bool:
+    """Whether values (n, ...) are a function of levels (n, ...)."""
+    own, by = (np.unique(a, axis=0, return_inverse=True)[1].ravel() for a in (values, levels))
+    return len(np.unique(np.stack([own, by]), axis=1).T) == by.max() + 1
 
 
 def contains(large: RandomColumns, small: RandomColumns) -> bool:

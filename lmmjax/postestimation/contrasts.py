@@ -168,7 +168,8 @@ def _parse(
         if factor := _FACTOR.match(rest, at):
             weight *= float(factor.group(1))
             at = factor.end()
-        name = next((n for n in longest if rest.startswith(n, at) and _ends(rest, at + len(n))), None)
+        ends = ((n, _end_of(rest, n, at)) for n in longest)
+        name, end = next(((n, e) for n, e in ends if e and _ends(rest, e)), (None, 0))
         if name is None and constants and (number := _CONSTANT.match(rest, at)):
             constant += weight * float(number.group(1))
             at = number.end()
@@ -181,12 +182,24 @@ def _parse(
                 f"contrast {text!r}: unknown coefficient {found!r} at position {at}: "
                 + nearest(found, x_names)
             )
-        at += len(name)
+        at = end
         if divisor := _DIVISOR.match(rest, at):
             weight /= float(divisor.group(1)) or np.nan
             at = divisor.end()
         row[list(x_names).index(name)] += weight
     return row, constant
+
+
+def _end_of(text: str, name: str, at: int) -> int:
+    """Where a name that begins at a position ends, with the backticks of a formula or without; 0 if not."""
+    for c in name:
+        if c != "`":
+            while text[at : at + 1] == "`":
+                at += 1
+        if text[at : at + 1] != c:
+            return 0
+        at += 1
+    return at + (text[at : at + 1] == "`")
 
 
 def _ends(text: str, at: int) -> bool:

@@ -76,7 +76,9 @@ def anova(fitted: Fitted, type: int | str, ddf: str) -> pd.DataFrame:
     terms = _terms(frame)
     levels = {name: len(labels) for name, labels in frame.factor_levels.items()}
     rows = hypotheses.contrasts(kind, frame.x, terms, frame.factor_values, levels)
-    tests = [f_test(fitted, l, np.zeros(len(l)), ddf) for l in rows]
+    gone = [term.name for term, l in zip(terms, rows, strict=True) if not len(l)]
+    terms = [term for term in terms if term.name not in gone]
+    tests = [f_test(fitted, l, np.zeros(len(l)), ddf) for l in rows if len(l)]
     scale = float(source(fitted, ddf).estimate.sigma2)
     mean_sq = np.array([float(test.unscaled) for test in tests]) * scale
     num_df = np.array([test.num_df for test in tests], int)
@@ -90,6 +92,8 @@ def anova(fitted: Fitted, type: int | str, ddf: str) -> pd.DataFrame:
     table["p"] = f_tail(table["F"], num_df, table["den_df"])
     out = pd.DataFrame(table, index=[term.name for term in terms])
     out.attrs.update(_notes(fitted, ddf) | {"type": kind})
+    if gone:
+        out.attrs["dropped"] = gone
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,34 +11,53 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from lmmjax.arrays import Array
 from lmmjax.core import Estimate
 from lmmjax.fitted import Component, Fitted, FittedMany, ModelData, component_names, require_level
 from lmmjax.inference.delta import delta, wald_limits
-from lmmjax.inference.r2 import group_shares, r_squared, share_weights
+from lmmjax.inference.r2 import Weights, group_shares, r_squared, share_weights
 
 COLUMNS = ["estimate", "se", "lower", "upper"]
 ARRAYS = ("beta", "psi", "cov_beta", "cov_psi")
 
 
-def icc(data: ModelData, by_group: bool) -> tuple[Callable, list[str]]:
-    """The intraclass correlation as a function of (β, ψ), with its name; by grouping factor if asked for."""
-    weights, groups = share_weights(data.design, [term.group for term in data.frame.random])
-    shares = group_shares(weights)
+def icc(fits: Fitted | FittedMany, by_group: bool) -> tuple[Callable, Weights, list[str]]:
+    """The intraclass correlation as a function of (weights, β, ψ), the weights, its name or the factors."""
+    weights, groups = _weights(fits)
     if by_group:
-        return lambda beta, psi: shares(beta, psi)[..., :-1], groups
-    return lambda beta, psi: shares(beta, psi)[..., -1:], ["icc"]
+        return lambda weights, beta, psi: group_shares(weights, beta, psi)[..., :-1], weights, groups
+    return lambda weights, beta, psi: group_shares(weights, beta, psi)[..., -1:], weights, ["icc"]
 
 
-def r2(data: ModelData) -> tuple[Callable, list[str]]:
-    """Marginal and conditional R² as a function of (β, ψ), with their names."""
-    weights, _ = share_weights(data.design, [term.group for term in data.frame.random])
-    return r_squared(weights), ["marginal", "conditional"]
+def r2(fits: Fitted | FittedMany) -> tuple[Callable, Weights, list[str]]:
+    """Marginal and conditional R² as a function of (weights, β, ψ), with the weights and their names."""
+    return r_squared, _weights(fits)[0], ["marginal", "conditional"]
 
 
-def at_estimate(fun: Callable, estimate: Estimate) -> np.ndarray:
-    """fun(β, ψ) in float64."""
+def _weights(fits: Fitted | FittedMany) -> tuple[Weights, list[str]]:
+    """What shares of variance need: of the rows that each response has, with its weights."""
+    data, own = fits.data, None
+    if isinstance(fits, FittedMany):
+        missing = ~np.isfinite(fits.y)
+        if fits.weights is not None or np.any(missing):
+            own = np.where(missing, 0.0, 1.0 if fits.weights is None else fits.weights)
+    return share_weights(data.design, [term.group for term in data.frame.random], own)
+
+
+def at_estimate(fun: Callable, weights: Weights, estimate: Estimate) -> np.ndarray:
+    """fun(weights, β, ψ) in float64."""
     with jax.enable_x64(True):
-        return np.asarray(fun(estimate.beta, estimate.psi))
+        return np.asarray(fun(weights, estimate.beta, estimate.psi))
+
+
+def _covariances(fits: Fitted | FittedMany) -> list[np.ndarray]:
+    """β̂, ψ̂ and their covariances; σ² that is known has none."""
+    arrays = [np.asarray(getattr(fits.estimate, name)) for name in ARRAYS]
+    if fits.data.design.known is not None:
+        cov = arrays[-1].copy()
+        cov[..., -1, :] = cov[..., :, -1] = 0.0
+        arrays[-1] = cov
+    return arrays
 
 
 def named(data: ModelData, fun: Callable) -> tuple[Callable, list[str]]:
@@ -83,25 +103,40 @@ def _sd_scale(psi: Any, rows: list[Component]) -> list[Any]:
 
 
 def table(
-    fitted: Fitted, fun: Callable, names: list[str], level: float, scale: str = "identity"
+    fitted: Fitted,
+    fun: Callable,
+    names: list[str],
+    level: float,
+    scale: str = "identity",
+    weights: Weights | None = None,
 ) -> pd.DataFrame:
-    """Columns estimate, se, lower, upper of fun(β, ψ), a row a value."""
+    """Columns estimate, se, lower, upper of fun(β, ψ), or of fun(weights, β, ψ); a row a value."""
     require_level(level)
-    arrays = [getattr(fitted.estimate, name) for name in ARRAYS]
+    of = fun if weights is None else partial(fun, weights)
     with jax.enable_x64(True):
-        value, cov = delta(fun, *(jnp.asarray(a) for a in arrays))
+        value, cov = delta(of, *(jnp.asarray(a) for a in _covariances(fitted)))
     columns = _columns(np.asarray(value), np.asarray(cov), level, scale)
     return pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)), index=names)
 
 
 def batch_table(
-    fits: FittedMany, fun: Callable, names: list[str], level: float, scale: str = "identity"
+    fits: FittedMany,
+    fun: Callable,
+    names: list[str],
+    level: float,
+    scale: str = "identity",
+    weights: Weights | None = None,
 ) -> pd.DataFrame:
     """The same for every response: responses × (name, column)."""
     require_level(level)
-    arrays = [getattr(fits.estimate, name) for name in ARRAYS]
+
+    def one(weights: Weights | None, *arrays: Array) -> tuple[Array, Array]:
+        return delta(fun if weights is None else partial(fun, weights), *arrays)
+
+    each = weights is not None and np.ndim(weights.noise) > 0
     with jax.enable_x64(True):
-        value, cov = jax.jit(jax.vmap(lambda *a: delta(fun, *a)))(*(np.asarray(a) for a in arrays))
+        mapped = jax.jit(jax.vmap(one, in_axes=(0 if each else None, 0, 0, 0, 0)))
+        value, cov = mapped(weights, *_covariances(fits))
     columns = _columns(np.asarray(value), np.asarray(cov), level, scale)
     labels = pd.MultiIndex.from_product([names, COLUMNS])
     return pd.DataFrame(

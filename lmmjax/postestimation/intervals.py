@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from scipy.special import ndtri, stdtrit
 
@@ -10,14 +11,19 @@ from lmmjax.postestimation.fixed_tests import coef_table
 from lmmjax.postestimation.varcorr import sd_intervals
 
 
+def t_quantile(df: np.ndarray, level: float) -> np.ndarray:
+    """The quantile of t that leaves (1 − level)/2 above, of the normal where df is infinite."""
+    infinite = np.isinf(df)
+    t = stdtrit(np.where(infinite, 1.0, df), 0.5 + level / 2)
+    return np.where(infinite, ndtri(0.5 + level / 2), t)
+
+
 def wald_limits(fitted: Fitted, level: float, which: str, ddf: str) -> pd.DataFrame:
     """Columns lower and upper, of sds and correlations first if `which` is "all"; see `Fit.conf_int`."""
     table, estimate = coef_table(fitted, ddf), fitted.estimate
-    quantile = ndtri(0.5 + level / 2) if ddf == "normal" else stdtrit(table["df"], 0.5 + level / 2)
-    half = quantile * table["se"]
-    # the table by Kenward & Roger of a fit by maximum likelihood has the estimates of REML
-    beta = pd.Series(estimate.beta, index=table.index)
-    fixed = pd.DataFrame({"lower": beta - half, "upper": beta + half})
+    half = t_quantile(table["df"].to_numpy(), level) * table["se"]
+    fixed = pd.DataFrame({"lower": table["estimate"] - half, "upper": table["estimate"] + half})
+    fixed.attrs.update(table.attrs)
     if which == "fixed":
         return fixed
     random = sd_intervals(fitted.data.components, estimate.psi, estimate.cov_psi, level)

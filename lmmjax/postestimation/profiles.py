@@ -80,13 +80,21 @@ def profile_frame(fitted: Fitted, name: str, surface: Surface, level: float, poi
     columns = ["value", "zeta", "deviance", *targets(fitted)]
     frame = pd.DataFrame([rows[at] for at in sorted(rows)], columns=columns)
     frame.insert(0, "parameter", name)
+    frame.insert(4, "criterion", _criterion(surface))
     return frame
+
+
+def _criterion(surface: Surface) -> str:
+    return "REML" if surface.problem.reml else "ML"
 
 
 def profile_limits(fitted: Fitted, names: list[str], level: float, criterion: str | None) -> pd.DataFrame:
     """Profile intervals of parameters by name, columns lower and upper."""
-    ends = {name: limits(surface(fitted, [name], criterion), level) for name in names}
-    return pd.DataFrame(list(ends.values()), index=list(ends), columns=["lower", "upper"])
+    surfaces = {name: surface(fitted, [name], criterion) for name in names}
+    ends = [limits(own, level) for own in surfaces.values()]
+    frame = pd.DataFrame(ends, index=list(surfaces), columns=["lower", "upper"])
+    frame.attrs["criterion"] = {name: _criterion(own) for name, own in surfaces.items()}
+    return frame
 
 
 def profile(
@@ -125,4 +133,8 @@ def contour(
             at = np.array([joint.coordinate(0, a), joint.coordinate(1, values[1][j])])
             found, _ = joint.locate(at, x)
             rise[i, j], x = float(found.f) - joint.minimum, found.x
-    return pd.DataFrame(rise, index=pd.Index(values[0], name=first), columns=pd.Index(values[1], name=second))
+    frame = pd.DataFrame(
+        rise, index=pd.Index(values[0], name=first), columns=pd.Index(values[1], name=second)
+    )
+    frame.attrs["criterion"] = _criterion(joint)
+    return frame

@@ -28,6 +28,7 @@ from lmmjax.fitted import (
     sd_scale,
 )
 from lmmjax.formula import nearest
+from lmmjax.inference.bootstrap_intervals import Range
 
 _normals = quick_jit(normals, static_argnames="shapes")
 
@@ -56,6 +57,20 @@ def parameters(fits: FittedMany) -> pd.DataFrame:
     values, _ = sd_scale(fits.estimate.psi, fits.data.components)
     names = [*fits.data.x_names, *component_names(fits.data.components)]
     return pd.DataFrame(np.hstack([fits.estimate.beta, values]), index=fits.names, columns=names)
+
+
+def ranges(data: ModelData) -> list[Range]:
+    """The range of each of `parameters`."""
+    out = [Range()] * data.design.p
+    for row in data.components:
+        p = row.parameter
+        if row.kind != "parameter" or p is None:
+            out.append(Range(-1.0, 1.0) if row.kind == "covariance" else Range(0.0))
+        elif p.kind == "interval":
+            out.append(Range(p.lower, p.upper))
+        else:
+            out.append(Range(0.0) if p.kind in ("positive", "variance") else Range())
+    return out
 
 
 def bootstrap_fits(fitted: Fitted, key: Any, n: int) -> FittedMany:

@@ -22,7 +22,8 @@ def varcorr(fitted: Fitted) -> pd.DataFrame:
     """`varcorr_table` of a fit, with `note_on_times`; what the data do not identify is missing."""
     data, estimate = fitted.data, fitted.estimate
     table = varcorr_table(data.components, identified_psi(estimate), estimate.cov_psi)
-    table["sdcor"] = identified_sds(data.design.structure, data.components, estimate)
+    own = identified_sds(data.design.structure, data.components, estimate)
+    table["sdcor"] = np.where(_of_visits(data.components), table["sdcor"], own)
     note = note_on_times(data, estimate.psi)
     table.attrs.update({"note": note} if note else {})
     return table
@@ -31,9 +32,22 @@ def varcorr(fitted: Fitted) -> pd.DataFrame:
 def varcorr_table(rows: list[Component], psi: np.ndarray, cov: np.ndarray) -> pd.DataFrame:
     """Columns group, term1, term2, vcov, sdcor, se.
 
-    The standard error is that of vcov; of other parameters, which have no vcov, of the parameter in sdcor.
+    Variances and covariances between visits stand in vcov, their roots and correlations in sdcor. The
+    standard error is that of vcov; of other parameters, which have no vcov, of the parameter in sdcor.
     """
     values, _ = sd_scale(psi, rows)
+    visits = _of_visits(rows)
+    other = np.array([row.kind == "parameter" for row in rows]) & ~visits
+    places = {0: len(rows) - 1}
+    for k in np.flatnonzero(visits):
+        p = rows[k].parameter
+        if p is not None and p.place is not None:
+            places[p.place] = int(k)
+    with np.errstate(invalid="ignore"):
+        for k in np.flatnonzero(visits):
+            if (p := rows[k].parameter) is not None:
+                root = np.sqrt(psi[k] if p.pair is None else psi[places[p.pair[0]]] * psi[places[p.pair[1]]])
+                values[k] = root if p.pair is None else psi[k] / root
     with np.errstate(invalid="ignore"):
         se = np.sqrt(np.diagonal(cov)) * reported(psi, rows)[1]
     return pd.DataFrame(
@@ -41,10 +55,17 @@ def varcorr_table(rows: list[Component], psi: np.ndarray, cov: np.ndarray) -> pd
             "group": [row.group for row in rows],
             "term1": pd.Series([row.term1 for row in rows], dtype=object),
             "term2": pd.Series([row.term2 for row in rows], dtype=object),
-            "vcov": np.where([row.kind == "parameter" for row in rows], np.nan, psi),
+            "vcov": np.where(other, np.nan, psi),
             "sdcor": values,
             "se": se,
         }
+    )
+
+
+def _of_visits(rows: list[Component]) -> np.ndarray:
+    """Which entries of ψ are variances of visits and covariances between them."""
+    return np.array(
+        [row.group == "Residual" and row.parameter is not None and row.parameter.power == 1.0 for row in rows]
     )
 
 
@@ -67,3 +88,12 @@ def sd_intervals(rows: list[Component], psi: np.ndarray, cov: np.ndarray, level:
     """The limits of one fit, rows as `component_names`."""
     lower, upper = sd_limits(rows, psi, cov, level)
     return pd.DataFrame({"lower": lower, "upper": upper}, index=component_names(rows))
+
+
+def structure_name(fitted: Fitted) -> str:
+    """The residual structure as written: AR1 × VarIdent."""
+    columns = fitted.data.frame.residual
+    assert columns is not None
+    residual = columns.residual
+    parts = ([residual.correlation] if residual.correlation else []) + list(residual.variances)
+    return " × ".join(part.name for part in parts)

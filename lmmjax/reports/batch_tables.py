@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri
 
 from lmmjax.fitted import (
     FittedMany,
@@ -24,6 +23,7 @@ from lmmjax.postestimation.batch_modes import modes_of_responses
 from lmmjax.postestimation.batch_tests import TABLE, fixed_t_tests, t_tests
 from lmmjax.postestimation.contrasts import contrast_matrix
 from lmmjax.postestimation.estimability import lost_contrasts
+from lmmjax.postestimation.intervals import t_quantile
 from lmmjax.postestimation.modes import only_group
 
 TIDY = ["response", "effect", "group", "term", *TABLE]
@@ -59,11 +59,12 @@ def tidy(fits: FittedMany, ddf: str) -> pd.DataFrame:
     return pd.concat([fixed, random], ignore_index=True).reindex(columns=TIDY)
 
 
-def conf_int(fits: FittedMany, level: float, which: str) -> pd.DataFrame:
+def conf_int(fits: FittedMany, level: float, which: str, ddf: str) -> pd.DataFrame:
     """See `BatchFit.conf_int`."""
     require_choice("which", which, ("fixed", "all"))
     require_level(level)
-    beta, half = fits.estimate.beta, ndtri(0.5 + level / 2) * fits.bse
+    table = fixed_t_tests(fits, ddf)
+    beta, half = table["estimate"], t_quantile(table["df"], level) * table["se"]
     values, names = np.stack([beta - half, beta + half], axis=-1), fits.data.x_names
     if which == "all":
         rows = fits.data.components

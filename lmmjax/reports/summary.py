@@ -11,7 +11,7 @@ from lmmjax.fitted import Fitted, component_names, remarks, scaled_residuals
 from lmmjax.postestimation.estimability import entangled_names
 from lmmjax.postestimation.fixed_tests import coef_table
 from lmmjax.postestimation.intervals import wald_limits
-from lmmjax.postestimation.varcorr import note_on_times, varcorr
+from lmmjax.postestimation.varcorr import note_on_times, structure_name, varcorr
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,13 +74,9 @@ def summarise(fitted: Fitted, ddf: str) -> Summary:
     return Summary(tuple(head), tuple(tables), tuple(notes))
 
 
-def structure_name(fitted: Fitted) -> str:
-    """The residual structure as written: AR1 × VarIdent."""
-    columns = fitted.data.frame.residual
-    assert columns is not None
-    residual = columns.residual
-    parts = ([residual.correlation] if residual.correlation else []) + list(residual.variances)
-    return " × ".join(part.name for part in parts)
+def _varcorr(fitted: Fitted) -> pd.DataFrame:
+    estimate = fitted.estimate
+    return varcorr_table(fitted.data.components, estimate.psi, estimate.cov_psi)
 
 
 def _random_table(fitted: Fitted):
@@ -122,7 +118,8 @@ def _residual_tables(fitted: Fitted) -> list[tuple]:
     for name, c, row in zip(names, fitted.data.components, varcorr(fitted).to_dict("records"), strict=True):
         if c.kind == "parameter" and c.group == "Residual":
             low, high = limits.loc[name]
-            rows.append((str(c.term1), *(_number(v) for v in (row["sdcor"], row["se"], low, high))))
+            value = row["sdcor"] if np.isnan(row["vcov"]) else row["vcov"]
+            rows.append((str(c.term1), *(_number(v) for v in (value, row["se"], low, high))))
     header = ("Name", "Estimate", "Std. Error", "2.5 %", "97.5 %")
     return [(f"Residuals, {structure_name(fitted)}", header, tuple(rows))]
 

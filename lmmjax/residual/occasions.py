@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from math import comb
 
 import jax
 import jax.numpy as jnp
@@ -81,8 +82,8 @@ class ARMA(Timed):
         # neighbours may be many steps apart
         first = tuple(c ** (1.0 / space.unit) for c in (0.3, 0.6))
         rest = (0.05,) if space.unit == 1.0 else (0.0,)
-        phi = [Parameter(f"Phi{k + 1}", "real", rest if k else first) for k in range(self.p)]
-        theta = [Parameter(f"Theta{k + 1}", "real", (0.1, -0.3)) for k in range(self.q)]
+        phi = [_coefficient(f"Phi{k + 1}", self.p, k + 1, rest if k else first) for k in range(self.p)]
+        theta = [_coefficient(f"Theta{k + 1}", self.q, k + 1, (0.1, -0.3)) for k in range(self.q)]
         return (*phi, *theta)
 
     def decode(self, theta: Array, space: Space) -> Array:
@@ -132,3 +133,8 @@ class ARMA(Timed):
             for j in range(self.q + 1):
                 gamma = gamma + weights[i] * weights[j] * own[jnp.abs(lag + i - j)]
         return gamma / gamma[0]
+
+
+def _coefficient(name: str, order: int, k: int, starts: tuple[float, ...]) -> Parameter:
+    """Coefficient k of a polynomial with roots outside the unit circle: at most (order over k) in size."""
+    return Parameter(name, "interval", starts, -float(comb(order, k)), float(comb(order, k)))

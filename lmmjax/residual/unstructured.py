@@ -37,9 +37,17 @@ class Unstructured(Visits):
     def parameters(self, space: Space) -> tuple[Parameter, ...]:
         rows, columns = _below(space.size)
         label = [str(v) for v in space.labels] or [str(k + 1) for k in range(space.size)]
-        variances = [Parameter(f"var({v})", "positive", (1.0,), power=1.0) for v in label[1:]]
-        pairs = [f"cov({label[j]}, {label[i]})" for i, j in zip(rows, columns, strict=True)]
-        return (*variances, *(Parameter(name, "real", (0.3,), power=1.0) for name in pairs))
+        variances = [
+            Parameter(f"var({v})", "positive", (1.0,), power=1.0, place=k)
+            for k, v in enumerate(label[1:], start=1)
+        ]
+        return (
+            *variances,
+            *(
+                Parameter(f"cov({label[j]}, {label[i]})", "real", (0.3,), power=1.0, pair=(int(i), int(j)))
+                for i, j in zip(rows, columns, strict=True)
+            ),
+        )
 
     def _matrix(self, r: Array, size: int) -> Array:
         rows, columns = _below(size)

@@ -163,10 +163,10 @@ class BatchFit:
         With by_group=True a frame, responses × grouping factors. With se=True a frame, responses ×
         (name, estimate | se | lower | upper).
         """
-        fun, names = functions.icc(self.fitted.data, by_group)
+        fun, weights, names = functions.icc(self.fitted, by_group)
         if se:
-            return functions.batch_table(self.fitted, fun, names, level, "logit")
-        values = functions.at_estimate(fun, self.estimate)
+            return functions.batch_table(self.fitted, fun, names, level, "logit", weights)
+        values = functions.at_estimate(fun, weights, self.estimate)
         if by_group:
             return pd.DataFrame(values, index=self.names, columns=names)
         return self._series(values[:, 0], "icc")
@@ -174,12 +174,12 @@ class BatchFit:
     def r2(self, *, se: bool = False, level: float = 0.95) -> pd.DataFrame:
         """Marginal and conditional R² of every response; see `Fit.r2`. With se=True as `icc`.
 
-        Variances are averaged over all rows of the model, those that a response lacks as well.
+        Variances are averaged over the rows that a response has.
         """
-        fun, names = functions.r2(self.fitted.data)
+        fun, weights, names = functions.r2(self.fitted)
         if se:
-            return functions.batch_table(self.fitted, fun, names, level, "logit")
-        values = functions.at_estimate(fun, self.estimate)
+            return functions.batch_table(self.fitted, fun, names, level, "logit", weights)
+        values = functions.at_estimate(fun, weights, self.estimate)
         return pd.DataFrame(values, index=self.names, columns=names)
 
     def delta(self, fun: Callable, level: float = 0.95) -> pd.DataFrame:
@@ -197,12 +197,15 @@ class BatchFit:
         """
         return batch_tables.random_effects(self.fitted, group)
 
-    def conf_int(self, level: float = 0.95, which: str = "fixed") -> pd.DataFrame:
+    def conf_int(
+        self, level: float = 0.95, which: str = "fixed", *, ddf: str = "satterthwaite"
+    ) -> pd.DataFrame:
         """Wald intervals of the fixed effects: responses × (coefficient, lower | upper).
 
-        With which="all" sds and correlations come first, on the scales of `Fit.conf_int`.
+        With which="all" sds and correlations come first, on the scales of `Fit.conf_int`. `ddf` as in
+        `t_tests`: t quantiles with Satterthwaite's degrees of freedom; "normal" is quicker.
         """
-        return batch_tables.conf_int(self.fitted, level, which)
+        return batch_tables.conf_int(self.fitted, level, which, ddf)
 
     def contrast(
         self, contrasts: Any, names: list[str] | None = None, ddf: str = "satterthwaite"

@@ -8,7 +8,9 @@ from lmmjax.postestimation import compare as comparison
 from lmmjax.results.fit import Fit
 
 
-def compare(*fits: Fit, refit: bool = True, force: bool = False) -> pd.DataFrame:
+def compare(
+    *fits: Fit, names: list[str] | None = None, refit: bool = True, force: bool = False
+) -> pd.DataFrame:
     """Likelihood ratio tests of models, each against the one before, in the order of their parameters.
 
     Columns npar, aic, bic, llf, deviance, chisq, df, p; then p_boundary, aicc, weight (Akaike weight) and
@@ -17,7 +19,8 @@ def compare(*fits: Fit, refit: bool = True, force: bool = False) -> pd.DataFrame
 
     Parameters
     ----------
-    fits : of one response, at least two. Rows are labelled by formula.
+    fits : of one response, at least two.
+    names : labels of the rows, one a fit; by default the formula, and the residual structure if there is one.
     refit : refit models fitted by REML by maximum likelihood, as lme4's `anova` does; the column criterion
         says which ("ML (refitted)"). With refit=False they stay as they are, which needs the same fixed
         effects and the same criterion in all.
@@ -33,4 +36,4 @@ def compare(*fits: Fit, refit: bool = True, force: bool = False) -> pd.DataFrame
     for fit in fits:
         if not isinstance(fit, Fit):
             raise ValueError(f"compare takes fits, not {type(fit).__name__}: call .fit() first")
-    return comparison.compare([fit.fitted for fit in fits], refit, force)
+    return comparison.compare([fit.fitted for fit in fits], names, refit, force)

@@ -175,6 +175,23 @@ class Fit(FixedTests, Intervals, RandomTests):
         """
         return varcorr(self.fitted)
 
+    def residual_cov(self, group: Any = None, cor: bool = False) -> pd.DataFrame:
+        """Covariance matrix of the residuals of one group, rows and columns by visit, time or order.
+
+        Parameters
+        ----------
+        group : a level of the structure's `group`; None for all visits of a structure of visits, else for
+            the first of the groups with most rows.
+        cor : correlations in place of covariances.
+
+        Raises
+        ------
+        ValueError : an unknown group, or residuals that are independent.
+        """
+        from lmmjax.postestimation.residual_cov import residual_cov
+
+        return residual_cov(self.fitted, group, cor)
+
     @property
     def random_effects(self) -> dict[str, pd.DataFrame]:
         """Conditional modes (BLUPs): for each grouping factor a frame of levels × terms."""

@@ -44,7 +44,7 @@ class FixedTests:
             The hypotheses are those of lmerTest (and SAS); see `lmmjax.inference.hypotheses`.
         ddf : as in `coef_table`. With Kenward & Roger's, F is scaled; sums of squares are not.
 
-        A term all of whose columns are aliased has no test: num_df is 0, the rest is missing.
+        A term whose columns were all dropped for linear dependence has no row; `attrs["dropped"]` names it.
         """
         return fixed_tests.anova(self.fitted, type, ddf)
 

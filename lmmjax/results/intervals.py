@@ -30,7 +30,7 @@ class Intervals:
         level: float = 0.95,
         which: str = "fixed",
         *,
-        ddf: str = "normal",
+        ddf: str = "satterthwaite",
         criterion: str | None = None,
         key: Any = None,
         n: int = 1000,
@@ -44,8 +44,8 @@ class Intervals:
             the values at which twice the log-likelihood, maximised over the other parameters, is within χ²₁'s
             quantile of its maximum; "boot": from `bootstrap`.
         which : "fixed", or "all" for sds, correlations, sigma and then the fixed effects.
-        ddf : of Wald intervals of fixed effects: "normal" as in lme4, or "satterthwaite" or "kenward-roger"
-            for t quantiles with the degrees of freedom and standard errors of `coef_table`.
+        ddf : of Wald intervals of fixed effects: t quantiles with the degrees of freedom, standard errors
+            and estimates of `coef_table`, Satterthwaite's as in `summary`; "normal" as in lme4.
         criterion : of profiles: None or "ml" for the likelihood, whatever criterion the model was fitted by,
             as lme4 does; "reml" for the restricted likelihood, which knows only variance components: fixed
             effects are profiled by maximum likelihood all the same.
@@ -76,8 +76,8 @@ class Intervals:
     ) -> pd.DataFrame:
         """Profiles for plotting: one row a point, from one end of the interval of `level` to the other.
 
-        Columns parameter, value, zeta (signed root of the rise), deviance, then every parameter of the model
-        at the constrained optimum.
+        Columns parameter, value, zeta (signed root of the rise), deviance, criterion ("ML" or "REML"), then
+        every parameter of the model at the constrained optimum.
 
         Parameters
         ----------
@@ -125,15 +125,17 @@ class Intervals:
     def icc(self, by_group: bool = False, *, se: bool = False, level: float = 0.95) -> Any:
         """Share of the variance that is between groups, averaged over the rows where slopes vary.
 
-        For one random intercept τ²/(τ² + σ²). With by_group=True a Series by grouping factor. With se=True a
-        frame: estimate, se, lower, upper, by the delta method, limits on the logit scale.
+        For one random intercept τ²/(τ² + σ²), where σ² stands for the mean over the rows of the residual
+        variance: σ²/w with weights, the known variances in a meta-analysis. With by_group=True a Series by
+        grouping factor. With se=True a frame: estimate, se, lower, upper, by the delta method, limits on the
+        logit scale.
 
         Source: Johnson (2014), doi:10.1111/2041-210X.12225.
         """
-        fun, names = functions.icc(self.fitted.data, by_group)
+        fun, weights, names = functions.icc(self.fitted, by_group)
         if se:
-            return functions.table(self.fitted, fun, names, level, "logit")
-        values = functions.at_estimate(fun, self.fitted.estimate)
+            return functions.table(self.fitted, fun, names, level, "logit", weights)
+        values = functions.at_estimate(fun, weights, self.fitted.estimate)
         return pd.Series(values, index=names, dtype=float) if by_group else float(values[0])
 
     def r2(self, *, se: bool = False, level: float = 0.95) -> Any:
@@ -145,7 +147,7 @@ class Intervals:
         Source: Nakagawa & Schielzeth (2013), doi:10.1111/j.2041-210x.2012.00261.x; random slopes
         Johnson (2014), doi:10.1111/2041-210X.12225.
         """
-        fun, names = functions.r2(self.fitted.data)
+        fun, weights, names = functions.r2(self.fitted)
         if se:
-            return functions.table(self.fitted, fun, names, level, "logit")
-        return pd.Series(functions.at_estimate(fun, self.fitted.estimate), index=names, name="r2")
+            return functions.table(self.fitted, fun, names, level, "logit", weights)
+        return pd.Series(functions.at_estimate(fun, weights, self.fitted.estimate), index=names, name="r2")

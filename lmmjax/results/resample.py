@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.fitted import Fitted, ModelView, require_choice, require_level
-from lmmjax.inference.bootstrap_intervals import KINDS
-from lmmjax.postestimation.resample import bootstrap_fits, itself, parameters, permuted_fits
+from lmmjax.inference.bootstrap_intervals import KINDS, Range, within_range
+from lmmjax.postestimation.resample import bootstrap_fits, itself, parameters, permuted_fits, ranges
 from lmmjax.results.batch import BatchFit
 
 
@@ -24,6 +25,7 @@ class Bootstrap:
     original : the statistics of the fit.
     replicates : those of the n refits, replicates × statistics.
     fits : the refits, a `BatchFit`.
+    ranges : of the statistics; None for those of a function, whose ranges are not known.
 
     Intervals and standard errors leave out refits that did not converge, and for each statistic those
     that lack it (a correlation where a variance is 0).
@@ -32,6 +34,7 @@ class Bootstrap:
     original: pd.Series
     replicates: pd.DataFrame
     fits: BatchFit
+    ranges: list[Range] | None = None
 
     @property
     def converged(self) -> pd.Series:
@@ -61,7 +64,10 @@ class Bootstrap:
         ----------
         kind : "percentile", [q(α/2), q(1 − α/2)] of the replicates; "basic", the same reflected at the
             original t, [2t − q(1 − α/2), 2t − q(α/2)]; "normal", t − bias ± z·se; "bca", bias-corrected and
-            accelerated.
+            accelerated. "basic" and "normal" are formed for the log of standard deviations and the logit of
+            correlations, so that they stay inside the parameter space. Where replicates lie on its boundary
+            (a variance of 0, a correlation of ±1) that is impossible: percentiles stand there instead, a
+            warning and `attrs["percentile"]` name them. Statistics of your own are taken as they are.
         leave_out : for "bca": (G, k) statistics without each independent group, which give the acceleration;
             0 if None.
 
@@ -71,8 +77,19 @@ class Bootstrap:
         require_choice("kind", kind, KINDS)
         options = {"leave_out": leave_out} if kind == "bca" else {}
         values, original = self._used.to_numpy(dtype=float), self.original.to_numpy(dtype=float)
-        limits = KINDS[kind](values, original, level, **options)
-        return pd.DataFrame(limits, index=self.original.index, columns=["lower", "upper"])
+        if kind in ("basic", "normal") and self.ranges is not None:
+            limits, instead = within_range(kind, values, original, level, self.ranges)
+        else:
+            limits, instead = KINDS[kind](values, original, level, **options), np.zeros(len(original), bool)
+        frame = pd.DataFrame(limits, index=self.original.index, columns=["lower", "upper"])
+        if instead.any():
+            named = frame.attrs["percentile"] = [str(name) for name in self.original.index[instead]]
+            warnings.warn(
+                f"replicates of {', '.join(named)} lie on the boundary of the parameter space: "
+                f"percentiles in place of {kind} limits",
+                stacklevel=3,
+            )
+        return frame
 
     def __repr__(self) -> str:
         good = int(self.converged.sum())
@@ -95,8 +112,10 @@ def bootstrap(
     refits = bootstrap_fits(fitted, key, n)
     fits, whole = BatchFit(model, refits), BatchFit(model, itself(fitted))
     compute = (lambda batch: parameters(batch.fitted)) if statistic is None else statistic
+    known = ranges(fitted.data) if statistic is None else None
+    known = ranges(fitted.data) if statistic is None else None
     original = _frame(compute(whole), 1).iloc[0].rename("original")
-    return Bootstrap(original, _frame(compute(fits), n).set_axis(fits.names, axis=0), fits)
+    return Bootstrap(original, _frame(compute(fits), n).set_axis(fits.names, axis=0), fits, known)
 
 
 def _frame(values: Any, n: int) -> pd.DataFrame:

@@ -31,7 +31,7 @@ def test_fixed_effects(any_fit):
     df = any_fit.coef_table()["df"]
     assert_allclose(any_fit.pvalues, 2 * stats.t.sf(np.abs(t), df), rtol=1e-6)
     half = stats.norm.isf(0.05) * np.sqrt(np.diag(phi))
-    limits = any_fit.conf_int(level=0.9)
+    limits = any_fit.conf_int(level=0.9, ddf="normal")
     assert_allclose(limits["lower"], beta - half, rtol=1e-8)
     assert_allclose(limits["upper"], beta + half, rtol=1e-8)
     table = any_fit.coef_table()

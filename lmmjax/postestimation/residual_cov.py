@@ -1,0 +1,80 @@
+"""The covariance matrix of the residuals of one group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lmmjax.core.residuals import covariance
+from lmmjax.design import Design, ResidualDesign
+from lmmjax.fitted import Fitted, require_estimates
+from lmmjax.formula import nearest
+from lmmjax.residual import VarIdent
+
+
+def residual_cov(fitted: Fitted, group: Any, cor: bool) -> pd.DataFrame:
+    """See `Fit.residual_cov`."""
+    require_estimates(fitted)
+    columns, design = fitted.data.frame.residual, fitted.data.design
+    if columns is None or columns.design is None:
+        raise ValueError(
+            "the residuals are independent: residual_cov is for a model with a residual structure, "
+            "such as residual=lj.AR1('time', group='id')"
+        )
+    own, correlation = columns.design, columns.residual.correlation
+    if correlation is None:
+        rows, labels = _levels(own, group)
+    else:
+        names = None if columns.groups is None else columns.groups.labels
+        code = _group(own, names, group)
+        rows = np.flatnonzero(own.codes == code)
+        rows = rows[np.lexsort(own.place[rows].reshape(len(rows), -1).T[::-1])]
+        labels = _labels(own.place[rows], columns.visits, correlation.columns, columns.unit)
+        if group is None and columns.visits is not None and not own.covariates and design.weights is None:
+            # all visits, whether or not a group has them
+            labels = pd.Index(columns.visits.labels, name=":".join(columns.visits.names))
+            size = len(labels)
+            whole = ResidualDesign(own.structure, np.zeros(size, int), 1, np.arange(size))
+            design, rows = Design(np.ones((size, 1)), design.terms, None, None, whole), np.arange(size)
+    matrix = covariance(design, fitted.estimate.psi, rows)
+    if cor:
+        root = np.sqrt(np.diagonal(matrix))
+        matrix = matrix / (root[:, None] * root[None, :])
+    return pd.DataFrame(matrix, index=labels, columns=labels)
+
+
+def _group(own: ResidualDesign, names: pd.Index | None, group: Any) -> int:
+    """Code of the group that is meant: by default the first of those with most rows."""
+    if group is None:
+        return int(np.argmax(np.bincount(own.codes)))
+    if names is None:
+        raise ValueError("all rows are one group: leave group out")
+    found = np.flatnonzero(names == group)
+    if not len(found):
+        known = [str(name) for name in names]
+        found = np.flatnonzero(np.array(known) == str(group))
+        if not len(found):
+            raise ValueError(f"unknown group {group!r}: {nearest(str(group), known)}")
+    return int(found[0])
+
+
+def _labels(place: np.ndarray, visits: Any, names: tuple[str, ...], unit: float) -> pd.Index:
+    if visits is not None:
+        return pd.Index(visits.labels[place], name=":".join(visits.names))
+    if place.ndim > 1:
+        return pd.MultiIndex.from_arrays(place.T, names=names)
+    values = place * unit if names else place + 1
+    return pd.Index(values, name=names[0] if names else "row")
+
+
+def _levels(own: ResidualDesign, group: Any) -> tuple[np.ndarray, pd.Index]:
+    """A row of each level of variance functions of levels alone."""
+    variances = own.structure.residual.variances
+    if group is not None or not all(isinstance(v, VarIdent) for v in variances):
+        raise ValueError("the residuals are independent, each with a variance of its own: see scaled_resid")
+    table = np.stack(own.covariates, axis=1)
+    codes, rows = np.unique(table, axis=0, return_index=True)
+    labels = [":".join(names[c] for names, c in zip(own.structure.levels, row, strict=True)) for row in codes]
+    return rows, pd.Index(labels, name=":".join(str(v.source) for v in variances))
