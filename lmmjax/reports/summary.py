@@ -74,11 +74,6 @@ def summarise(fitted: Fitted, ddf: str) -> Summary:
     return Summary(tuple(head), tuple(tables), tuple(notes))
 
 
-def _varcorr(fitted: Fitted) -> pd.DataFrame:
-    estimate = fitted.estimate
-    return varcorr_table(fitted.data.components, estimate.psi, estimate.cov_psi)
-
-
 def _random_table(fitted: Fitted):
     table = varcorr(fitted)
     rows_of = list(zip(fitted.data.components, table.to_dict("records"), strict=True))

@@ -84,7 +84,9 @@ def test_icc_and_r2(any_fit):
     x, z, g, _, _ = matrices(any_fit)
     fixed = np.var(x @ any_fit.params.to_numpy(), ddof=1)
     random = np.mean(np.diag(z @ g @ z.T))
-    total = fixed + random + any_fit.scale
+    weights = any_fit.model.frame.weights
+    share = 1.0 if weights is None else np.mean(1.0 / weights)
+    total = fixed + random + any_fit.scale * share
     assert_allclose(any_fit.r2(), [fixed / total, (fixed + random) / total], rtol=1e-12)
     assert list(any_fit.r2().index) == ["marginal", "conditional"]
     assert isinstance(any_fit.icc(), float)
@@ -96,7 +98,7 @@ def test_icc_and_r2(any_fit):
             np.mean(np.sum((t.z @ m) * t.z, axis=1))
             for t, m in zip(term, structure.matrices(psi[:-1]), strict=True)
         )
-        return np.var(x @ beta, ddof=1), between, psi[-1]
+        return np.var(x @ beta, ddof=1), between, psi[-1] * share
 
     functions = {
         "icc": lambda b, s: parts(b, s)[1] / sum(parts(b, s)[1:]),

@@ -100,7 +100,9 @@ def test_intervals_of_variance_components(fit):
 def test_intraclass_correlation(any_fit):
     _, z, g, _, _ = matrices(any_fit)
     between = np.mean(np.diag(z @ g @ z.T))
-    assert_allclose(any_fit.icc(), between / (between + any_fit.scale), rtol=1e-12)
+    weights = any_fit.model.frame.weights
+    noise = any_fit.scale * (1.0 if weights is None else np.mean(1.0 / weights))
+    assert_allclose(any_fit.icc(), between / (between + noise), rtol=1e-12)
     assert_allclose(any_fit.icc(by_group=True), any_fit.icc(), rtol=1e-12)
 
 
