@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lmmjax.formula.bars import SplitFormula, split_bars
-from lmmjax.formula.columns import Table, group_levels, nearest, require_finite, row_labels
+from lmmjax.formula.columns import Table, group_levels, nearest, require_factor, require_finite, row_labels
 from lmmjax.formula.expressions import Part, apply_part, fit_parts, parse, parse_vector
 from lmmjax.formula.frame import (
     ModelFrame,
@@ -86,6 +86,7 @@ def model_frame(
     rows, counts = complete_rows(missing | {k: np.isnan(v) for k, v in arrays.items()}, table.n)
     for name in evaluated:
         column = table.take(name, rows)
+        require_factor(table.raw(name), column, name, table.index[rows])
         if column.dtype.kind == "f":
             require_finite(column.to_numpy(), f"column {name!r}", table.index[rows])
     parts, matrices, rows, kinds = fit_parts(parts, table, rows, counts)

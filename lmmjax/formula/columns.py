@@ -17,6 +17,9 @@ from lmmjax.formula.labelled import eager
 from lmmjax.formula.matching import first_index, own_index, positions, require_distinct_names
 from lmmjax.formula.numbers import doubles, plain
 
+MANY_LEVELS = 20
+"""Levels of a column of text beyond which it is asked whether it was meant as numbers."""
+
 _NUMBERS = {"integer", "floating", "mixed-integer-float", "decimal"}
 
 
@@ -34,6 +37,32 @@ def require_finite(values: np.ndarray, what: str, index: pd.Index) -> None:
     bad = np.flatnonzero(np.isinf(values))
     if bad.size:
         raise ValueError(f"{what} is infinite in row {index[bad[0]]}: correct or drop that value")
+
+
+def require_factor(values: pd.Series, column: pd.Series, name: str, index: pd.Index) -> None:
+    """ValueError if a column of text is one of numbers with a few words, or has a level for every row.
+
+    Parameters
+    ----------
+    values : the column as given; column : the same as a factor; index : labels of its rows.
+    """
+    if isinstance(values.dtype, pd.CategoricalDtype) or not hasattr(column, "cat"):
+        return
+    levels, n = column.cat.categories, len(column)
+    if len(levels) <= MANY_LEVELS:
+        return
+    wrong = pd.to_numeric(pd.Series(levels), errors="coerce").isna().to_numpy()
+    numbers = len(levels) - int(wrong.sum())
+    what = f"column {name!r} is text with {len(levels):,} different values"
+    if numbers >= 0.9 * len(levels) and wrong.any():
+        row = np.flatnonzero(wrong[column.cat.codes.to_numpy()])[0]
+        raise ValueError(
+            f"{what}, of which {numbers:,} are numbers; the first that is not is {column.iloc[row]!r} in row "
+            f"{index[row]}: correct it, or make the column categorical if its values are labels"
+        )
+    if len(levels) == n:
+        remedy = "all of them numbers: convert it" if numbers == n else "one a row: leave it out"
+        raise ValueError(f"{what} in {n:,} rows, {remedy}")
 
 
 class Table:

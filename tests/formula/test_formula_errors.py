@@ -91,3 +91,22 @@ def test_bad_input_is_named(formula, options, message):
 def test_bad_data_is_named(data, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         model_frame("y ~ x", data)
+
+
+@pytest.mark.parametrize("n", [40, 8000])
+def test_a_word_among_numbers_is_named_at_once(n):
+    x = np.random.default_rng(0).normal(size=n).astype(str).astype(object)
+    x[17] = "missing"
+    frame = pd.DataFrame({"x": x, "y": np.arange(n) % 7, "g": np.arange(n) // 4})
+    expected = (
+        f"column 'x' is text with {n:,} different values, of which {n - 1:,} are numbers; "
+        "the first that is not is 'missing' in row 17"
+    )
+    with pytest.raises(ValueError, match=expected):
+        model_frame("y ~ x + (1 | g)", frame)
+    with pytest.raises(ValueError, match=f"{n:,} different values in {n:,} rows, one a row"):
+        model_frame("y ~ x + (1 | g)", frame.assign(x=[f"a{i}" for i in range(n)]))
+    # labels may be anything where they are said to be labels, and right of a bar
+    few = frame.assign(x=pd.Categorical(frame["x"].where(frame.index < 18, "1")))
+    assert model_frame("y ~ x", few.iloc[:60]).x.shape[1] == 19
+    assert model_frame("y ~ 1 + (1 | x)", frame).random[0].codes.max() == n - 1
