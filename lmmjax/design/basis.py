@@ -153,7 +153,7 @@ def _unit_basis(xp, z: Array, kind: str) -> tuple[Array, Array]:
     root = xp.sqrt(safe)
     if kind == "diagonal" or q == 1:
         return xp.diag(root), xp.diag(1 / root)
-    scaled, rows, columns = z / root, [], []
+    scaled, rows, columns = z / root[None, :], [], []
     eye = np.eye(q, dtype=z.dtype)
     for i in reversed(range(q)):
         v, row = scaled[:, i], eye[i] * 0

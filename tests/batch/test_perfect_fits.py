@@ -48,7 +48,7 @@ def test_perfect_alone_and_in_company(name):
         few, many = model.fit_batch(gaps), model.fit_batch(company)
         weighted = model.fit_batch(gaps, weights=weights)
     for fits, k in ((few, 0), (few, 1), (few, 2), (many, 3), (weighted, 0), (weighted, 1)):
-        assert fits.status[k] == "perfect_fit"
+        assert fits.status.tolist()[k] == "perfect_fit"
         assert fits.params.loc[k].isna().all()
         assert np.isnan(fits.deviance[k])
     assert many.converged.sum() == 699
