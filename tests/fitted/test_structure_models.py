@@ -445,7 +445,6 @@ def test_nested_structures_are_compared():
         (lj.VarIdent("Sex"), lj.AR1("visit", group="child")),
         (lj.ARMA("visit", p=2, group="child"), lj.ARMA("visit", p=1, q=1, group="child")),
         (lj.AR1("visit", group="child", nugget=True), lj.ARMA("visit", p=1, group="child")),
-        (lj.AR1("visit", group="child"), lj.Unstructured("visit", group="Sex:child") * lj.VarIdent("Sex")),
         (lj.Toeplitz("visit", group="child"), lj.AR1("visit", group="child") * lj.VarIdent("Sex")),
     ],
 )
