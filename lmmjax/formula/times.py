@@ -133,14 +133,6 @@ def read_times(column: pd.Series, name: str, index: pd.Index) -> tuple[np.ndarra
     return clock.since(values), clock
 
 
-def occasion_places(labels: Sequence[Any], ordered: bool, name: str) -> tuple[int, ...]:
-    """Positions on their lattice of the levels of a factor, in the order given, unused ones included."""
-    dtype = pd.CategoricalDtype(pd.Index(labels), ordered=ordered)
-    times, clock = read_times(pd.Series(pd.Categorical(list(labels), dtype=dtype)), name, pd.Index(labels))
-    place, _, _ = on_lattice(times, np.zeros(len(times), int), clock, "ar1, toep and their like")
-    return tuple(int(p) for p in place)
-
-
 def on_lattice(
     times: np.ndarray, codes: np.ndarray, clock: Clock, family: str
 ) -> tuple[np.ndarray, float, np.ndarray]:

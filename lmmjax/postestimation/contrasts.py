@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lmmjax.formula.columns import nearest
+from lmmjax.formula.matching import is_default
 
 
 def contrast_matrix(
@@ -18,9 +20,10 @@ def contrast_matrix(
 
     Parameters
     ----------
-    contrasts : as for `BatchFit.contrast`.
+    contrasts : as for `BatchFit.contrast`; Series and frames with labels go by these, as dicts do.
     aliased : names of coefficients that were dropped, for the message about them.
     """
+    contrasts = _by_label(contrasts)
     if isinstance(contrasts, str | Mapping):
         pieces, several = [contrasts], False
     elif isinstance(contrasts, list | tuple) and any(isinstance(c, str | Mapping) for c in contrasts):
@@ -44,6 +47,17 @@ def contrast_matrix(
     for row, label in zip(rows, labels, strict=True):
         _check_row(row, label)
     return np.array(rows).reshape(-1, len(x_names)), labels, several
+
+
+def _by_label(contrasts: Any) -> Any:
+    """Series as dicts and frames as lists of these, unless they are numbered 0, 1, …."""
+    if isinstance(contrasts, list | tuple):
+        return type(contrasts)(_by_label(piece) for piece in contrasts)
+    if isinstance(contrasts, pd.DataFrame):
+        return contrasts if is_default(contrasts.columns) else contrasts.to_dict("records")
+    if isinstance(contrasts, pd.Series) and not is_default(contrasts.index):
+        return contrasts.to_dict()
+    return contrasts
 
 
 def _row(piece: Any, x_names: list[str], aliased: Sequence[str]) -> np.ndarray:

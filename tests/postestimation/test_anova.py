@@ -177,6 +177,19 @@ def test_one_hypothesis(hypothesis, row, rhs, ddf):
     assert np.isinf(result["den_df"]) == (ddf == "normal")
 
 
+def test_labelled_weights_go_by_their_labels():
+    fit = fitted(7)
+    names = list(fit.params.index)
+    weights = pd.Series(np.arange(1.0, len(names) + 1), index=names)
+    wanted = fit.test(weights.to_numpy())
+    for same in (weights[::-1], weights.to_dict(), weights[::-1].to_frame().T, pd.Series(weights.to_numpy())):
+        assert_allclose(fit.test(same)["estimate"], wanted["estimate"], rtol=1e-12)
+    some = fit.test([weights[["x"]], "x"])
+    assert_allclose(some["F"], fit.test("x")["F"], rtol=1e-10)
+    with pytest.raises(ValueError, match="unknown coefficient 'other'"):
+        fit.test(weights.rename({"x": "other"}))
+
+
 def test_a_coefficient_is_its_row_of_the_table():
     fit = fitted(0)
     for ddf in ("satterthwaite", "kenward-roger"):
