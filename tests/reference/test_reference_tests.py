@@ -45,7 +45,7 @@ def test_kenward_roger(name):
     assert_allclose(table["t"], listed(ref["kr_t"]), rtol=EXACT, atol=1e-7)
     fit, vcov = fitted_model(name), np.array(MODELS[name]["kr_vcov"]["values"])
     outward = natural_at(fit.fitted)[0].outward
-    adjusted = outward @ adjusted_at(fit.fitted).cov_beta @ outward.T
+    adjusted = outward @ adjusted_at(fit.fitted, "kenward-roger").cov_beta @ outward.T
     assert_allclose(adjusted.ravel(), vcov.ravel(), rtol=EXACT, atol=EXACT * np.diag(adjusted).min())
 
 

@@ -14,11 +14,13 @@ import functools
 
 import numpy as np
 import pytest
+import scipy.special
 from numpy.testing import assert_allclose
 from r_models import criterion, fitted, listed, predictions, r_name, random_effects
 from reference_data import PRESENT, STORED, read
 
 import lmmjax as lj
+from lmmjax.fitted import reported
 from lmmjax.core.residuals import covariance
 
 if not PRESENT:
@@ -143,6 +145,19 @@ def variance_parameters(fit, ref):
     assert_allclose(own["sdcor"], parameters(ref), rtol=1e-5)
 
 
+def at_distance(limits, unit):
+    """Limits of φ by the logit of φᵘ, that at the distance u of neighbours, from nlme's, by that of φ.
+
+    Ours are the same in any unit of time. h u (1 − φ) / (1 − φᵘ) is the half width of nlme's there.
+    """
+    low, high = scipy.special.logit(limits)
+    phi = scipy.special.expit(0.5 * (low + high))
+    half = 0.5 * (high - low) * unit * (1 - phi) / (1 - phi**unit)
+    return tuple(
+        scipy.special.expit(scipy.special.logit(phi**unit) + sign * half) ** (1 / unit) for sign in (-1, 1)
+    )
+
+
 def intervals(fit, ref):
     limits = fit.conf_int(which="all").iloc[: -len(fit.params)]
     expected = LIMITS.get(ref["id"])
@@ -152,6 +167,9 @@ def intervals(fit, ref):
         ends = [[v for part in parts for v in listed(part[side])] for side in ("lower", "upper")]
         expected = dict(zip(limits.index, zip(*ends, strict=True), strict=True))
     assert list(limits.index) == list(expected)
+    for row in fit.model.data.components:
+        if row.unit != 1.0 and row.parameter is not None and row.parameter.scale == "rate":
+            expected[row.parameter.name] = at_distance(expected[row.parameter.name], row.unit)
     # of correlations, which can be anything near 0, a thousandth of their range
     tol = [1e-3 if name.lower().startswith(("cor", "phi", "rho")) else 0.0 for name in limits.index]
     wanted = np.array(list(expected.values()))
@@ -239,4 +257,5 @@ def test_lecture_model_of_water_use():
     """It prints −125.654 and range 3.7946, from software that stopped a little early."""
     fit = fitted_model("seed4_water_corexp_lme")
     assert round(fit.llf, 3) == -125.654
-    assert abs(fit.estimate.psi[1] - 3.7946) < 1e-4
+    psi, _ = reported(fit.estimate.psi, fit.model.data.components)
+    assert abs(psi[1] - 3.7946) < 1e-4
