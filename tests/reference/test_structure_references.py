@@ -20,8 +20,8 @@ from r_models import criterion, fitted, listed, predictions, r_name, random_effe
 from reference_data import PRESENT, STORED, read
 
 import lmmjax as lj
-from lmmjax.fitted import reported
 from lmmjax.core.residuals import covariance
+from lmmjax.fitted import reported
 
 if not PRESENT:
     pytest.skip("../shared/reference is not beside the repository", allow_module_level=True)
