@@ -51,7 +51,7 @@ def require_factor(values: pd.Series, column: pd.Series, name: str, index: pd.In
     levels, n = column.cat.categories, len(column)
     if len(levels) <= MANY_LEVELS:
         return
-    wrong = pd.to_numeric(pd.Series(levels), errors="coerce").isna().to_numpy()
+    wrong = np.asarray(pd.isna(pd.to_numeric(pd.Series(levels), errors="coerce")))
     numbers = len(levels) - int(wrong.sum())
     what = f"column {name!r} is text with {len(levels):,} different values"
     if numbers >= 0.9 * len(levels) and wrong.any():

@@ -162,13 +162,15 @@ def test_errors_by_group_are_the_sandwich():
 
 def test_a_function_of_the_parameters():
     fit = fitted()
+    # the residual variance of a row is σ²/w
+    k = np.mean(1 / frame()["w"])
     s = fit.sensitivity(
-        lambda p: {"icc": p["sd_(Intercept)|g"] ** 2 / (p["sd_(Intercept)|g"] ** 2 + p["sigma"] ** 2)}
+        lambda p: {"icc": p["sd_(Intercept)|g"] ** 2 / (p["sd_(Intercept)|g"] ** 2 + k * p["sigma"] ** 2)}
     )
     assert_allclose(s.estimate["icc"], fit.icc(), rtol=1e-12)
-    a, b = (found().estimate[k] for k in ("sd_(Intercept)|g", "sigma"))
-    chain = 2 * a * b * (b * found().y["sd_(Intercept)|g"] - a * found().y["sigma"]) / (a**2 + b**2) ** 2
-    assert_allclose(s.y["icc"], chain, rtol=1e-8, atol=1e-12)
+    a, b = (found().estimate[name] for name in ("sd_(Intercept)|g", "sigma"))
+    top = 2 * k * a * b * (b * found().y["sd_(Intercept)|g"] - a * found().y["sigma"])
+    assert_allclose(s.y["icc"], top / (a**2 + k * b**2) ** 2, rtol=1e-8, atol=1e-12)
 
 
 def test_on_the_boundary_and_crossed():
