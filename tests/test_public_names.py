@@ -8,8 +8,8 @@ NAMES = {
     "lmmjax": """
         AR1 ARMA BatchFit CAR1 CompoundSymmetry EstimabilityWarning Estimate Exponential Fit FitWarning
         Gaussian KnownVariance Matern32 Matern52 Model Moments Problem Status Symmetric Toeplitz Unstructured
-        VarExp
-        VarIdent VarPower __version__ compare conditional_modes enable_compilation_cache estimate
+        VarExp VarIdent VarPower
+        __version__ compare conditional_modes enable_compilation_cache estimate
         gram lmm loglik predict problem_from_arrays profiled_deviance response_axes
         restricted_loglik self_check
     """,
@@ -17,7 +17,7 @@ NAMES = {
         aic aicc anova augment bic bootstrap bse coef coef_table cond_var conf_int contour converged
         cov_params delta deviance fittedvalues glance grad_norm icc influence is_singular llf lrt
         n_iter n_params nobs normalized_resid params permutation posterior predict profile pvalues
-        r2 random_effects ranef ranova refit resid rlrt scale scaled_resid sensitivity sigma
+        r2 random_effects ranef ranova refit resid residual_cov rlrt scale scaled_resid sensitivity sigma
         simulate status summary test theta tidy tvalues unidentified varcorr
     """,
     "BatchFit": """
