@@ -15,13 +15,17 @@ of longer vectors take two to four times as long."""
 
 
 def _options(level: int) -> list[dict[str, Any] | None]:
-    """Options of XLA that compile a small program several times faster, the first that a jaxlib knows."""
+    """Options of XLA that compile a small program several times faster, from the best to none."""
     baseline = {"xla_backend_optimization_level": level}
     return [{"xla_cpu_use_fusion_emitters": False, **baseline}, baseline, None]
 
 
+_refused: set[int] = set()
+"""Places in `_options` that this jaxlib does not know, found by the first program that asked."""
+
+
 def quick_jit(function: Callable, *, short: float = SHORT, **jit_arguments: Any) -> Callable:
-    """`jax.jit` with options for short compilation; falls back where a jaxlib does not know an option.
+    """`jax.jit` with options for short compilation, of which those that a jaxlib does not know are left out.
 
     Arguments whose arrays have fewer than `short` elements take a program that is not optimised at all.
     """
@@ -32,16 +36,20 @@ def quick_jit(function: Callable, *, short: float = SHORT, **jit_arguments: Any)
 
     def call(*args: Any, **kwargs: Any) -> Any:
         longest = max((getattr(leaf, "size", 1) for leaf in jax.tree.leaves((args, kwargs))), default=1)
-        compiled = levels[longest >= short]
-        while True:
+        *tries, plain = enumerate(levels[longest >= short])
+        # threads may be here at the same time: what one learns, the others may learn again
+        for k, compiled in tries:
+            if k in _refused:
+                continue
             try:
-                return compiled[0](*args, **kwargs)
+                return compiled(*args, **kwargs)
             except jax.errors.JaxRuntimeError as error:
-                if "compile option" not in str(error) or len(compiled) == 1:
+                if "compile option" not in str(error):
                     raise
-                compiled.pop(0)
+                _refused.add(k)
+        return plain[1](*args, **kwargs)
 
-    call.cache_size = lambda: sum(compiled[0]._cache_size() for compiled in levels)  # type: ignore[attr-defined]
+    call.cache_size = lambda: sum(each._cache_size() for level in levels for each in level)  # type: ignore[attr-defined]
     return call
 
 
