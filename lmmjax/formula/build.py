@@ -7,13 +7,22 @@ dropped here, once, over all parts of the formula.
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from lmmjax.formula.bars import SplitFormula, split_bars
-from lmmjax.formula.columns import Table, group_levels, nearest, require_factor, require_finite, row_labels
-from lmmjax.formula.expressions import Part, apply_part, fit_parts, parse, parse_vector
+from lmmjax.formula.columns import (
+    Table,
+    group_levels,
+    nearest,
+    require_factor,
+    require_finite,
+    row_labels,
+    there_are,
+)
+from lmmjax.formula.expressions import apply_part, fit_parts, parse, parse_vector, reads_other_rows
 from lmmjax.formula.frame import (
     ModelFrame,
     NewFrame,
@@ -23,11 +32,12 @@ from lmmjax.formula.frame import (
     complete_rows,
     row_vector,
 )
+from lmmjax.formula.parts import Part, require_known
 from lmmjax.formula.residuals import new_residuals, residual_columns, used_columns
 from lmmjax.residual import as_residual
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Recipe:
     """What new data need: fitted parts ("fixed", "response", "offset", "offset(…)", terms by their
     text), the columns of x that were kept, the kinds of the columns of the data, and whether expressions
@@ -38,6 +48,11 @@ class _Recipe:
     kinds: dict[str, str]
     array_offset: bool
     safe: bool
+
+    @cached_property
+    def faults(self) -> dict[str, str]:
+        """By part, what forbids to evaluate it on new rows, if anything does."""
+        return {name: reads_other_rows(part, self.kinds) for name, part in self.parts.items()}
 
 
 def model_frame(
@@ -78,10 +93,11 @@ def model_frame(
         if given is not None and not isinstance(given, str)
     }
     parts = _parts(split, table, safe, weights=weights, offset=offset)
-    evaluated = dict.fromkeys(name for part in parts.values() for name in part.columns)
-    grouping = dict.fromkeys(name for bar in split.bars for name in bar.group)
     structure = None if residual is None else as_residual(residual)
-    placing = dict.fromkeys(used_columns(structure, table))
+    evaluated = dict.fromkeys(name for part in parts.values() for name in part.columns)
+    grouping = {name: f"({bar.text})" for bar in reversed(split.bars) for name in bar.group}
+    placing = dict.fromkeys(used_columns(structure, table), "residual")
+    require_known(parts.values(), placing | grouping, table)
     missing = {name: table.missing(name) for name in evaluated | grouping | placing}
     rows, counts = complete_rows(missing | {k: np.isnan(v) for k, v in arrays.items()}, table.n)
     for name in evaluated:
@@ -136,9 +152,9 @@ def new_frame(
     A row with a missing value keeps its place and is NaN, and so is one that is not estimable: outside the
     row space of X, in a cell that does not occur or with aliased covariates apart.
 
-    Raises ValueError for a missing column (with the nearest name), for a level of a fixed factor that
-    the fit has not seen, and for an offset array of the fit that has no counterpart here. Unseen levels
-    of grouping factors are reported, not raised.
+    Raises ValueError for missing columns (with the nearest name), for an expression whose value depends on
+    other rows (`x - x.mean()`), for a level of a fixed factor that the fit has not seen, and for an offset
+    array of the fit that has no counterpart here. Unseen levels of grouping factors are reported, not raised.
     """
     recipe = frame._recipe
     if recipe is None:
@@ -154,21 +170,23 @@ def new_frame(
     fixed_offset = None
     if isinstance(offset, str):
         parts["offset"] = parse_vector("offset", offset, table, safe=recipe.safe)
+        require_known([parts["offset"]], {}, table)
     elif offset is not None:
         parts.pop("offset", None)
         fixed_offset = row_vector(offset, "offset", table.n, table.index)
     elif recipe.array_offset:
         raise ValueError("the model was fitted with an offset array: pass offset= for the new rows")
 
+    for name, part in parts.items():
+        if recipe.faults.get(name) and part is recipe.parts[name]:
+            raise ValueError(recipe.faults[name])
     evaluated = dict.fromkeys(name for part in parts.values() for name in part.columns)
     grouping = dict.fromkeys(name for term in wanted for name in term._levels.names)
     own = frame.residual if residual else None
     placing = dict.fromkeys(used_columns(own.residual, table) if own is not None else [])
-    absent = np.zeros(table.n, bool)
-    for name in evaluated | grouping | placing:
-        if name not in table:
-            raise ValueError(f"the new data have no column {name!r}: {nearest(name, table.keys)}")
-        absent |= table.missing(name)
+    wanted_names = list(evaluated | grouping | placing)
+    _require_new(wanted_names, table)
+    absent = np.logical_or.reduce([np.zeros(table.n, bool), *map(table.missing, wanted_names)])
     rows = np.flatnonzero(~absent)
     matrices = {name: apply_part(part, table, rows, recipe.kinds) for name, part in parts.items()}
     random = []
@@ -196,6 +214,16 @@ def new_frame(
         lost=lost,
         places=places,
     )
+
+
+def _require_new(names: list[str], table: Table) -> None:
+    absent = [name for name in names if name not in table]
+    if len(absent) == 1:
+        raise ValueError(f"the new data have no column {absent[0]!r}: {nearest(absent[0], table.keys)}")
+    if absent:
+        raise ValueError(
+            f"the new data have no columns {', '.join(map(repr, absent))}: {there_are(table.keys)}"
+        )
 
 
 def wanted_terms(terms: tuple[RandomColumns, ...], groups: Collection[str] | None) -> list[RandomColumns]:

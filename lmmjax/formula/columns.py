@@ -28,8 +28,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = [str(k) for k in known]
     folded = {k.casefold(): k for k in known}
     close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+    return (f"did you mean {folded[close[0]]!r}? " if close else "") + there_are(known)
+
+
+def there_are(known: Iterable[str]) -> str:
+    """The first of the known names."""
+    known = [str(k) for k in known]
     shown = ", ".join(known[:12]) + (f", ... ({len(known)} in all)" if len(known) > 12 else "")
-    return (f"did you mean {folded[close[0]]!r}? " if close else "") + f"there are: {shown or 'none'}"
+    return f"there are: {shown or 'none'}"
 
 
 def require_finite(values: np.ndarray, what: str, index: pd.Index) -> None:
@@ -117,9 +123,12 @@ class Table:
         return self._taken[name][1]
 
     def evaluated(self, name: str, rows: np.ndarray) -> pd.Series:
-        """The same for expressions: integers are doubles, whose powers and products do not overflow."""
+        """The same for expressions: integers are doubles, whose powers do not overflow; times tick alike."""
         column = self.take(name, rows)
-        return column if column.dtype.kind in "fbmM" or hasattr(column, "cat") else column.astype(np.float64)
+        if column.dtype.kind in "mM":
+            accessor: Any = column.dt
+            return accessor.as_unit("us")
+        return column if column.dtype.kind in "fb" or hasattr(column, "cat") else column.astype(np.float64)
 
 
 def _column_names(data: Any) -> list:

@@ -15,7 +15,7 @@ import copy
 import re
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
@@ -26,46 +26,16 @@ import pandas as pd
 from lmmjax.formula.bars import STRUCTURES, quoted
 from lmmjax.formula.columns import Table, nearest, whole_labels
 from lmmjax.formula.frame import require_rows
+from lmmjax.formula.parts import Part, kind_of
+from lmmjax.formula.rowwise import Evaluation, is_by_row
 from lmmjax.formula.safety import QUOTES, read_expression, require_safe, require_sound
 from lmmjax.formula.splines import natural_basis, natural_knots
 
 
-@dataclass(frozen=True)
-class Part:
-    """A piece of a formula.
-
-    `label` says what to call it in a message; `columns` are those of the data it uses, `bare` those
-    among them that are terms of their own and not inside an expression; `is_vector` if its value is one
-    numeric column. `spec` is formulaic's Formula, and once fitted its ModelSpec; `names` are the
-    columns of the matrix then, `terms` their positions by term, `levels` those of categorical factors,
-    `values` the factors of terms that have a categorical one: codes (n,) into its levels, or numbers (n, k).
-    """
-
-    label: str
-    columns: tuple[str, ...]
-    bare: frozenset[str]
-    is_vector: bool
-    spec: Any
-    names: tuple[str, ...] = ()
-    values: dict[str, np.ndarray] = field(default_factory=dict)
-
-    @property
-    def terms(self) -> dict[str, np.ndarray]:
-        return {_term(term): np.array(at, int) for term, at in self.spec.term_indices.items()}
-
-    @property
-    def term_factors(self) -> dict[str, tuple[str, ...]]:
-        return {_term(t): tuple(str(f) for f in t.factors if str(f) != "1") for t in self.spec.terms}
-
-    @property
-    def levels(self) -> dict[str, tuple]:
-        states = {expr: state for expr, (_, state) in self.spec.encoder_state.items()}
-        return {str(e): tuple(s["categories"]) for e, s in states.items() if "categories" in s}
-
-
 def parse(label: str, text: str, table: Table, *, safe: bool = False, is_vector: bool = False) -> Part:
-    """Read a right-hand side such as "1 + x*f"; ValueError for syntax, unknown columns and functions.
+    """Read a right-hand side such as "1 + x*f"; ValueError for syntax and unknown functions.
 
+    Unknown columns are left to `require_known`, which names those of all parts.
     `safe` refuses what is more than columns, literals, arithmetic and known functions
     (`lmmjax.formula.safety`).
     """
@@ -73,7 +43,8 @@ def parse(label: str, text: str, table: Table, *, safe: bool = False, is_vector:
     try:
         formula = lib.Formula(text)
         factors = [factor for term in formula for factor in term.factors]
-        python = [read_expression(f.expr) for f in factors if f.eval_method.value == "python"]
+        texts = dict.fromkeys(str(f.expr) for f in factors if f.eval_method.value == "python")
+        python = [read_expression(text) for text in texts]
     except Exception as error:
         raise ValueError(f"{label}: cannot read {text!r}: {_reason(error)}") from error
     bare = [str(factor.expr) for factor in factors if factor.eval_method.value == "lookup"]
@@ -91,25 +62,28 @@ def parse(label: str, text: str, table: Table, *, safe: bool = False, is_vector:
             raise ValueError(f"{label}: unknown function {name!r}: {nearest(name, known)}")
         if name in table and name in bare + inside:
             raise ValueError(f"{label}: column {name!r} hides the function {name}(): rename the column")
-    for name in dict.fromkeys(bare + [name for name in inside if name not in lib.known]):
-        if name not in table:
-            dotted = [column for column in table.keys if column.startswith(f"{name}.") and name in inside]
-            hint = (
-                f"in an expression write `{dotted[0]}`, in backticks" if dotted else nearest(name, table.keys)
+    wanted = dict.fromkeys(bare + [name for name in inside if name not in lib.known])
+    unknown = tuple(name for name in wanted if name not in table)
+    for name in unknown:
+        dotted = [column for column in table.keys if column.startswith(f"{name}.") and name in inside]
+        if dotted:
+            raise ValueError(
+                f"{label}: unknown column {name!r}: in an expression write `{dotted[0]}`, in backticks"
             )
-            raise ValueError(f"{label}: unknown column {name!r}: {hint}")
     columns = tuple(dict.fromkeys(name for name in bare + inside if name in table))
-    return Part(label, columns, frozenset(bare), is_vector, formula)
+    unproven = frozenset(e.text for e in python if not is_by_row(e, lib.names))
+    return Part(label, columns, frozenset(bare), is_vector, formula, unproven=unproven, unknown=unknown)
 
 
 def parse_vector(name: str, text: str, table: Table, *, safe: bool = False) -> Part:
     """Read an expression with one numeric value a row (arithmetic, not formula operators)."""
+    label = name if name.startswith("offset(") else f"{name} {text!r}"
     column = text if text in table else text.strip("` ")
     if column in table:
-        return parse(f"{name} {text!r}", f"0 + {quoted(column)}", table, is_vector=True)
+        return parse(label, f"0 + {quoted(column)}", table, is_vector=True)
     if "^" in QUOTES.sub("", text):
         raise ValueError(f"{name} {text!r}: ^ is Python's exclusive or, write ** for a power")
-    return parse(f"{name} {text!r}", f"0 + I({text})", table, safe=safe, is_vector=True)
+    return parse(label, f"0 + I({text})", table, safe=safe, is_vector=True)
 
 
 def fit_parts(
@@ -146,7 +120,11 @@ def fit_parts(
         for name, part in parts.items()
     }
     columns = _frame(table, parts.values(), rows)
-    kinds = {str(name): _kind(column) for name, column in columns.items()}
+    kinds = {str(name): kind_of(column) for name, column in columns.items()}
+    for name, part in fitted.items():
+        if part.unproven and len(values[name].matrix) == len(columns):
+            evaluation = Evaluation(_frame(table, [part], rows), values[name].matrix)
+            fitted[name] = replace(part, evaluation=evaluation)
     return fitted, {name: value.matrix for name, value in values.items()}, rows, kinds
 
 
@@ -158,24 +136,35 @@ def apply_part(part: Part, table: Table, rows: np.ndarray, kinds: dict[str, str]
     """
     out = np.full((table.n, 1 if part.is_vector else len(part.names)), np.nan)
     if rows.size:
-        frame = _frame(table, [part], rows)
-        for name, column in list(frame.items()):
-            now = _kind(column)
-            kind = kinds.get(str(name), now)
-            if kind == "category":
-                frame[name] = column.astype("category")
-            elif kind == "bool" and now == "number" and bool(column.isin([0, 1]).all()):
-                frame[name] = column.astype(bool)
-            elif kind != now:
-                raise ValueError(f"{part.label}: column {name!r} was a {kind} in the fit and is a {now} here")
-        value = _evaluate(replace(part, spec=copy.deepcopy(part.spec)), frame, set())
-        out[np.delete(rows, sorted(value.lost))] = value.matrix
+        out[rows] = _apply(part, _frame(table, [part], rows), kinds)
     return out
 
 
-def _kind(column: pd.Series) -> str:
-    codes = {"b": "bool", "i": "number", "f": "number", "m": "time", "M": "time"}
-    return codes.get(column.dtype.kind, "category")
+def reads_other_rows(part: Part, kinds: dict[str, str]) -> str:
+    """What is wrong with evaluating a fitted part on new rows, or "": expressions that read other rows."""
+    if not part.unproven:
+        return ""
+    moved = np.ones(len(part.names), bool)
+    if part.evaluation is not None:
+        moved = part.evaluation.moved(lambda frame: _apply(part, frame, kinds))
+    return part.fault(moved) if np.any(moved) else ""
+
+
+def _apply(part: Part, frame: pd.DataFrame, kinds: dict[str, str]) -> np.ndarray:
+    """(n, k) values on all rows of a frame, NaN where an expression gives NaN."""
+    out = np.full((len(frame), 1 if part.is_vector else len(part.names)), np.nan)
+    for name, column in list(frame.items()):
+        now = kind_of(column)
+        kind = kinds.get(str(name), now)
+        if kind == "category":
+            frame[name] = column.astype("category")
+        elif kind == "bool" and now == "number" and bool(column.isin([0, 1]).all()):
+            frame[name] = column.astype(bool)
+        elif kind != now:
+            raise ValueError(f"{part.label}: column {name!r} was a {kind} in the fit and is a {now} here")
+    value = _evaluate(replace(part, spec=copy.deepcopy(part.spec)), frame, set())
+    out[np.delete(np.arange(len(frame)), sorted(value.lost))] = value.matrix
+    return out
 
 
 @dataclass(frozen=True)
@@ -279,10 +268,6 @@ def _reason(error: Exception) -> str:
     if "⧛" not in excerpt:
         return message
     return f"{message}\n    {re.sub('[⧛⧚]', '', excerpt)}\n    {' ' * excerpt.index('⧛')}^"
-
-
-def _term(term: Any) -> str:
-    return "Intercept" if str(term) == "1" else str(term)
 
 
 @lru_cache(maxsize=1)
