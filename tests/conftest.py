@@ -16,6 +16,12 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("lmmjax")
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--all-pairs", action="store_true", help="every transformation on every model in tests/metamorphic"
+    )
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _kept(tmp_path_factory):
     """Programs that take long to compile are kept on disk, for other files of tests in this process."""

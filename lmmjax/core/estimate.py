@@ -272,14 +272,12 @@ def finish(
     else:
         cov = spread_of_scale(problem)[None, None]
         moves, grad, decrement = jnp.zeros((1, 0), dtype), 0.0, 0.0
-    margins = structure.margins(inner)
-    edges = [margin < BOUNDARY for margin in margins]
-    on_edge = [margin < BOUNDARY for margin in structure.spread_margins(margins)]
+    on_edge = structure.margins(inner) < BOUNDARY
     sigma2 = sigma2 * problem.origin.scale**2
     # ψ_c = σ^(2p_c) d_c
     unit = sigma2 ** np.append(structure.powers, 1.0).astype(dtype)
     psi = unit * (outward @ jnp.concatenate([d, jnp.ones(1, dtype)]))
-    fixed = jnp.logical_or(freely(moves), jnp.concatenate([*on_edge, jnp.full(1, known is not None)]))
+    fixed = jnp.logical_or(freely(moves), jnp.append(on_edge, known is not None))
     missing = jnp.logical_or(fixed[:, None], fixed[None, :])
     beta = problem.origin.beta + problem.origin.scale * solve_upper(basis.x_factor, split.fit.beta)
     half = solve_upper(basis.x_factor, split.fit.xx_inv)
@@ -303,7 +301,7 @@ def finish(
         grad_norm=jnp.asarray(grad, dtype),
         decrement=jnp.asarray(decrement, dtype),
         n_iter=jnp.asarray(1 if report is None else report.n_iter),
-        singular=jnp.any(jnp.stack(edges)) if edges else jnp.zeros((), bool),
+        singular=jnp.any(on_edge),
         moves=jnp.where(exact, 0.0, moves).astype(dtype),
     )
 

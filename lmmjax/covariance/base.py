@@ -62,6 +62,10 @@ class CovarianceFamily(abc.ABC):
         margins = [p.margin(theta[k]) for k, p in enumerate(self.parameters(q))]
         return namespace(theta).min(_stack(margins, theta))
 
+    def margins(self, theta: Array, q: int) -> Array:
+        """The same a parameter: how far those are that its information depends on."""
+        return namespace(theta).broadcast_to(self.margin(theta, q), (self.n_params(q),))
+
     def check(self, q: int, name: str) -> None:  # noqa: B027  nothing to check by default
         """Raise ValueError if q columns are too few for the family."""
 

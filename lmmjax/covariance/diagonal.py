@@ -24,5 +24,8 @@ class Diagonal(FactorFamily):
     def factor(self, theta: Array, q: int) -> Array:
         return theta[:, None] * namespace(theta).eye(q, dtype=theta.dtype)
 
+    def margins(self, theta: Array, q: int) -> Array:
+        return namespace(theta).abs(theta)
+
     def params(self, factor: Array) -> Array:
         return factor[np.arange(factor.shape[0]), np.arange(factor.shape[0])]

@@ -252,11 +252,12 @@ class Structure:
         blocks.append(xp.eye(self.n_params - self.tail.start, dtype=dtype))
         return block_diagonal(blocks)
 
-    def margins(self, theta: Array) -> tuple[Array, ...]:
-        """Per term, and then per residual parameter, its distance from the boundary."""
+    def margins(self, theta: Array) -> Array:
+        """Per parameter (m,), how far it is, or those it depends on are, from the boundary."""
         pairs = zip(self.terms, self.slices(), strict=True)
-        out = [term.family.margin(theta[s], term.q) for term, s in pairs]
-        return (*out, *([] if self.residual is None else self.residual.margin(theta[self.tail])))
+        out = [term.family.margins(theta[s], term.q) for term, s in pairs]
+        out += [] if self.residual is None else [self.residual.margin(theta[self.tail])]
+        return jnp.concatenate(out) if out else theta
 
     def idle(self, theta: Array, below: float) -> list[Array]:
         """Per term, and for the residual, whether each θ is fixed: in a column of Λ that is zero."""
@@ -272,11 +273,6 @@ class Structure:
         if self.residual is not None:
             out.append(self.residual.margin(theta[self.tail]) < below)
         return out
-
-    def spread_margins(self, margins: tuple[Array, ...]) -> list[Array]:
-        """One value a parameter from one value a term."""
-        counts = [term.n_params for term in self.terms] + [1] * (len(margins) - len(self.terms))
-        return [jnp.broadcast_to(m, count) for m, count in zip(margins, counts, strict=True)]
 
 
 def _scaled(term: TermStructure, a: Array, factor: Array) -> Array:

@@ -1,0 +1,54 @@
+"""The matrix of transformations and models covers both, and its comparison notices what differs."""
+
+from collections import Counter
+
+import meta_pairs
+import numpy as np
+import pandas as pd
+import pytest
+from meta_models import MODELS
+from meta_moves import MOVES
+from meta_reports import Report, assert_same
+
+import lmmjax as lj
+from lmmjax.gram.choose import BACKENDS
+
+
+def test_every_model_and_transformation_is_tried():
+    moves, models = (Counter(column) for column in zip(*meta_pairs.CHOSEN, strict=True))
+    assert min(models[name] for name in MODELS) >= meta_pairs.MOVES_A_MODEL
+    for name in set(MOVES) - meta_pairs.SPECIAL:
+        possible = sum(move == name for move, _ in meta_pairs.ALL)
+        assert moves[name] >= min(3, possible) > 0, name
+    assert len(meta_pairs.CHOSEN) == len(set(meta_pairs.CHOSEN))
+
+
+def test_every_backend_and_kind_of_residual_is_among_the_models():
+    used = {case.model().maker.prepared.__class__.__module__.split(".")[2] for case in MODELS.values()}
+    assert set(BACKENDS) - {"curved"} <= used
+    structures = {
+        type(part).__name__ for case in MODELS.values() for part in parts(case.options.get("residual"))
+    }
+    rest = {"Gaussian", "Matern32", "Matern52"}
+    assert structures == {*lj.residual.CORRELATIONS, *lj.residual.VARIANCES, "KnownVariance"} - rest
+
+
+def parts(residual):
+    if residual is None:
+        return []
+    return [residual.correlation, *residual.variances] if hasattr(residual, "correlation") else [residual]
+
+
+def table(values):
+    out = Report()
+    out.put("beta", ["a", "b"], values, 1.0)
+    return out.table()
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.1], [1.0, np.nan], [np.inf, 2.0]])
+def test_a_difference_is_noticed(values):
+    assert_same(table([1.0, 2.0 + 1e-9]), table([1.0, 2.0]))
+    with pytest.raises(AssertionError, match="became"):
+        assert_same(table(values), table([1.0, 2.0]))
+    with pytest.raises(AssertionError, match="in one of both only"):
+        assert_same(table([1.0, 2.0]).iloc[:1], pd.concat([table(values)]))
