@@ -118,7 +118,7 @@ def whitened(design: Design, psi: np.ndarray, residuals: np.ndarray) -> np.ndarr
 
 
 def extrapolated(design: Design, psi: np.ndarray, residuals: np.ndarray, new: ResidualDesign) -> np.ndarray:
-    """E(ε_new | ε) (m,) by simple kriging from residuals (n,); 0 in groups that are new (codes −1)."""
+    """E(ε_new | ε) (m,) by kriging from residuals (n,), at weights of 1; 0 in new groups (codes −1)."""
     own, out = design.residual, np.zeros(len(new.codes))
     assert own is not None
     for code in np.unique(new.codes[new.codes >= 0]):

@@ -6,7 +6,7 @@ dropped here, once, over all parts of the formula.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -30,6 +30,7 @@ from lmmjax.formula.frame import (
     RandomColumns,
     assemble,
     complete_rows,
+    require_weights,
     row_vector,
 )
 from lmmjax.formula.parts import Part, require_known
@@ -167,6 +168,13 @@ def new_frame(
             raise ValueError(f"the formula {frame.formula!r} has no response")
         parts["response"] = recipe.parts["response"]
     parts |= {name: part for name, part in recipe.parts.items() if name.startswith("offset")}
+    if residual and frame.weights is not None:
+        if "weights" not in recipe.parts:
+            raise ValueError(
+                "residuals of new rows depend on their weights, and the model's are an array: give lmm the "
+                "name of a column of weights, and new rows that column"
+            )
+        parts["weights"] = recipe.parts["weights"]
     fixed_offset = None
     if isinstance(offset, str):
         parts["offset"] = parse_vector("offset", offset, table, safe=recipe.safe)
@@ -201,6 +209,10 @@ def new_frame(
     places = None
     if own is not None and own.design is not None:
         places = new_residuals(own, table, rows)
+        if "weights" in matrices:
+            weights = matrices["weights"][rows, 0]
+            require_weights(weights, table.index[rows])
+            places = replace(places, weights=weights)
     x, lost = matrices["fixed"][:, recipe.kept], np.zeros(table.n, bool)
     if frame.dependence is not None:
         lost[rows] = ~frame.dependence.estimable(matrices["fixed"][rows])

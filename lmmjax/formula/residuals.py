@@ -54,10 +54,11 @@ class ResidualColumns:
 
 @dataclass(frozen=True, eq=False)
 class NewPlaces:
-    """Complete new rows `rows` in the residual structure; codes are −1 in new groups."""
+    """Complete new rows `rows` in the residual structure, with weights; codes are −1 in new groups."""
 
     rows: np.ndarray
     design: ResidualDesign
+    weights: np.ndarray | None = None
 
 
 def used_columns(residual: Residual | None, table: Table) -> list[str]:

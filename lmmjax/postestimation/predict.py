@@ -56,7 +56,8 @@ def predict_new(
         variances = zip(design.residual.structure.residual.variances, at.covariates, strict=True)
         covariates = tuple(values[places.rows] if v.source is None else c for v, c in variances)
         at = dataclasses.replace(at, covariates=covariates)
-        values[places.rows] += extrapolated(design, fitted.estimate.psi, residuals(fitted), at)
+        expected = extrapolated(design, fitted.estimate.psi, residuals(fitted), at)
+        values[places.rows] += expected if places.weights is None else expected / np.sqrt(places.weights)
     return pd.Series(values, index=index, name="predicted")
 
 

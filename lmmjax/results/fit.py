@@ -254,7 +254,7 @@ class Fit(FixedTests, Intervals, RandomTests):
         new_levels : "error", or "population" for b = 0 at unseen levels of a grouping factor.
         offset : of the new rows, in place of the model's `offset=`; `offset(...)` in the formula is kept.
         kriging : add the residual that a correlated residual structure expects at the new times or places,
-            given the residuals of the same group.
+            given the residuals of the same group. Prior weights are a column that the new rows have, too.
 
         Rows that are not estimable (a combination of levels that does not occur, aliased covariates
         apart) are NaN, and an `EstimabilityWarning` names them.

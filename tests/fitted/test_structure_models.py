@@ -397,17 +397,19 @@ def test_simulation_from_a_fit():
 
 
 KRIGED = {
-    "AR1": ("y ~ time + (1 | id)", AR1),
-    "Matern52": ("y ~ time", lj.Matern52("time", group="id") * lj.VarIdent("arm")),
+    "AR1": ("y ~ time + (1 | id)", AR1, None),
+    "AR1, weights": ("y ~ time + (1 | id)", AR1, "1 + item"),
+    "Matern52": ("y ~ time", lj.Matern52("time", group="id") * lj.VarIdent("arm"), None),
 }
 
 
 @pytest.mark.parametrize("name", KRIGED)
 def test_kriging_is_the_conditional_expectation(name):
-    data, (formula, residual) = visits(), KRIGED[name]
-    fit = ar1_fit() if name == "AR1" else lj.lmm(formula, data, residual=residual).fit()
+    data, (formula, residual, weights) = visits(), KRIGED[name]
+    fit = ar1_fit() if name == "AR1" else lj.lmm(formula, data, residual=residual, weights=weights).fit()
     new = pd.DataFrame({"id": [0, 0, 3, 7], "time": [2, 6, 5, 4], "arm": ["a", "a", "b", "b"]})
-    both = lj.lmm(formula, pd.concat([data, new.assign(y=0.0)]), residual=residual)
+    new["item"] = [2, 0, 5, 1]
+    both = lj.lmm(formula, pd.concat([data, new.assign(y=0.0)]), residual=residual, weights=weights)
     h = explicit.matrix(both.design, both.design.structure.relative(fit.estimate.psi))
     n = len(data)
     # E(y* | y) = X*β + Cov(y*, y) V⁻¹ (y − Xβ)
@@ -419,6 +421,12 @@ def test_kriging_is_the_conditional_expectation(name):
     other = new.assign(id=99)
     plain = fit.predict(other, new_levels="population")
     assert_allclose(fit.predict(other, new_levels="population", kriging=True), plain, rtol=1e-14)
+
+
+def test_kriging_needs_the_weights_of_new_rows():
+    fit = lj.lmm("y ~ time + (1 | id)", visits(), residual=AR1, weights=1.0 + visits()["item"]).fit()
+    with pytest.raises(ValueError, match="residuals of new rows depend on their weights"):
+        fit.predict({"id": [0], "time": [6]}, kriging=True)
 
 
 # --- comparison of structures ---------------------------------------------------------------------------
