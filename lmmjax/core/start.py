@@ -63,6 +63,8 @@ def moments(split: CriterionParts, nu: Array, d0: Array) -> Array:
 
 def moments_beside(split: CriterionParts, s: Array, d0: Array) -> Array:
     """Relative components d (m,) by the equations of `mivque` where σ² = s is known."""
+    if not len(d0):
+        return d0
     t, m_ab = split.logdet.first, -split.logdet.second
     _, inverse = sweep(m_ab, 1e-10)
     return inverse @ (-split.r2.first / s - t + m_ab @ d0)

@@ -1,17 +1,26 @@
-"""First-order autoregression over the columns in their order."""
+"""First-order autoregression over the columns at their places."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from lmmjax.arrays import Array, namespace
 from lmmjax.covariance.parameter import Parameter
-from lmmjax.covariance.patterned import Patterned, lags, mean_by_lag
+from lmmjax.covariance.patterned import Placed, mean_at
+
+FEW = 16
+"""Steps between neighbours up to which the correlation of one step is what is worked on."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Autoregressive(Patterned):
-    """Correlation ρ^|i − j|."""
+class Autoregressive(Placed):
+    """Correlation ρ^|t − t′| of columns at places t.
+
+    Where neighbours are many steps apart, u of them, the parameter is the correlation at that distance, with
+    the sign of ρ.
+    """
 
     @property
     def name(self) -> str:
@@ -21,15 +30,50 @@ class Autoregressive(Patterned):
     def within(self) -> frozenset[str]:
         return frozenset({"us", "toep"} if self.heterogeneous else {"us", "hetar1", "toep", "homtoep"})
 
+    @property
+    def _gap(self) -> int:
+        """Median distance of neighbours."""
+        return 1 if self.places is None else int(np.median(np.diff(np.sort(self.places))))
+
+    @property
+    def _steps(self) -> int:
+        return self._gap if self._gap > FEW else 1
+
     def correlations(self, q: int) -> tuple[Parameter, ...]:
-        return (Parameter("phi", "interval", (0.3, 0.8, -0.3)),)
+        starts = (0.3, 0.8, -0.3)
+        if self.places is None:
+            return (Parameter("phi", "interval", starts),)
+        starts = tuple(float(np.sign(c) * abs(c) ** (self._steps / self._gap)) for c in starts)
+        return (Parameter("phi", "interval", starts, scale="rate", steps=float(self._steps)),)
 
     def correlation(self, r: Array, q: int) -> Array:
-        xp = namespace(r)
-        powers = [xp.ones_like(r[0])]
-        for _ in range(q - 1):
-            powers.append(powers[-1] * r[0])
-        return xp.stack(powers)[lags(q)]
+        xp, lags = namespace(r), self.lags(q)
+        found, at = np.unique(np.append(lags.ravel(), 0), return_inverse=True)
+        at = at[:-1].reshape(lags.shape)
+        if self._steps > 1:
+            size = xp.power(xp.abs(r[0]), xp.asarray(found / self._steps, dtype=r.dtype))
+            sign = xp.asarray(1.0 - 2.0 * (found % 2), dtype=r.dtype)
+            return xp.where(r[0] < 0, sign * size, size)[at]
+        return xp.stack(_powers(r[0], found))[at]
 
     def fitted(self, correlation: Array) -> Array:
-        return mean_by_lag(correlation, 1)[None]
+        xp, lags = namespace(correlation), self.lags(correlation.shape[0])
+        least = int(np.min(lags[lags > 0]))
+        mean = mean_at(correlation, lags, least)
+        if least == self._steps:
+            return mean[None]
+        return (xp.sign(mean) * xp.power(xp.abs(mean), self._steps / least))[None]
+
+
+def _powers(base: Array, lags: np.ndarray) -> list[Array]:
+    """base^lag for lags in ascending order, the first of them 0, by multiplication."""
+    out = [namespace(base).ones_like(base)]
+    for gap in np.diff(lags):
+        factor, square, left = None, base, int(gap)
+        while left:
+            if left % 2:
+                factor = square if factor is None else factor * square
+            left //= 2
+            square = square * square if left else square
+        out.append(out[-1] * factor)
+    return out

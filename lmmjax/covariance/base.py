@@ -27,6 +27,9 @@ class CovarianceFamily(abc.ABC):
     linear = False
     within: ClassVar[frozenset[str]] = frozenset()
     """Names of the families that contain this one, with parameters inside their range."""
+    columns: ClassVar[str] = "any"
+    """What columns D is meant for, so that it does not depend on the coding of a factor: "any"; "levels" of a
+    factor, without an intercept; "alike", such levels or the columns of one basis; "ordered" levels."""
 
     @property
     def covariances(self) -> bool:
@@ -44,6 +47,10 @@ class CovarianceFamily(abc.ABC):
     @abc.abstractmethod
     def natural(self, matrix: Array) -> Array:
         """a of a member of the family near D (q, q); D itself if it is one."""
+
+    def at(self, places: tuple[int, ...] | None) -> CovarianceFamily:
+        """The family with its columns at `places`, whole numbers; at 0, 1, … if None."""
+        return self
 
     def n_params(self, q: int) -> int:
         """m."""

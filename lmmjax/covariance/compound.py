@@ -17,6 +17,8 @@ class CompoundSymmetry(Patterned):
     def name(self) -> str:
         return "cs" if self.heterogeneous else "homcs"
 
+    columns = "alike"
+
     @property
     def within(self) -> frozenset[str]:
         return frozenset({"us", "toep"} if self.heterogeneous else {"us", "cs", "toep", "homtoep"})

@@ -14,6 +14,7 @@ class ScaledIdentity(Patterned):
     """D = v I."""
 
     name = "homdiag"
+    columns = "alike"
     within = frozenset({"us", "diag", "cs", "homcs", "ar1", "hetar1", "toep", "homtoep"})
 
     def correlations(self, q: int) -> tuple[Parameter, ...]:

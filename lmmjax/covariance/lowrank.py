@@ -28,6 +28,11 @@ class LowRank(CovarianceFamily):
     def name(self) -> str:
         return "fa" if self.specific else "rr"
 
+    @property
+    def columns(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        # specific variances belong to levels
+        return "levels" if self.specific else "any"
+
     def parameters(self, q: int) -> tuple[Parameter, ...]:
         own = tuple(variance(j, True) for j in range(q)) if self.specific else ()
         rows, columns = self._positions(q)

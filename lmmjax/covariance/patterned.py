@@ -64,12 +64,28 @@ class Patterned(CovarianceFamily):
             raise ValueError(f"{name}: a correlation needs at least two columns; write us or a plain bar")
 
 
-def lags(q: int) -> np.ndarray:
-    """|i − j| (q, q)."""
-    return np.abs(np.arange(q)[:, None] - np.arange(q)[None, :])
+@dataclasses.dataclass(frozen=True)
+class Placed(Patterned):
+    """A family that reads distances of its columns.
+
+    Attributes
+    ----------
+    places : where the columns are, whole numbers with gaps where nothing was seen; None for 0, 1, ….
+    """
+
+    columns = "ordered"
+    places: tuple[int, ...] | None = None
+
+    def at(self, places: tuple[int, ...] | None) -> Placed:
+        return dataclasses.replace(self, places=places)
+
+    def lags(self, q: int) -> np.ndarray:
+        """Distances (q, q) of the columns."""
+        places = np.arange(q) if self.places is None else np.array(self.places[:q], dtype=int)
+        return np.abs(places[:, None] - places[None, :])
 
 
-def mean_by_lag(correlation: Array, lag: int) -> Array:
-    """Mean of a diagonal of C."""
-    q = correlation.shape[0]
-    return sum(correlation[i + lag, i] for i in range(q - lag)) / (q - lag)
+def mean_at(correlation: Array, lags: np.ndarray, lag: int) -> Array:
+    """Mean of the correlations of columns at a distance."""
+    pairs = np.argwhere(np.tril(lags == lag))
+    return sum(correlation[i, j] for i, j in pairs) / len(pairs)

@@ -1,18 +1,26 @@
-"""Toeplitz: one correlation for every distance between columns in their order."""
+"""Toeplitz: one correlation for every distance between columns at their places."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from lmmjax.arrays import Array, namespace
 from lmmjax.covariance.autocorrelation import from_partial, to_partial
 from lmmjax.covariance.parameter import Parameter
-from lmmjax.covariance.patterned import Patterned, lags, mean_by_lag
+from lmmjax.covariance.patterned import Placed, mean_at
+
+LONGEST = 60
+"""Distance from which there are too many."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Toeplitz(Patterned):
-    """Correlation c(|i − j|); θ are arcsines of partial autocorrelations, so that C is positive definite."""
+class Toeplitz(Placed):
+    """Correlation c(|t − t′|) of columns at places t.
+
+    θ are arcsines of partial autocorrelations, so that C is positive definite.
+    """
 
     @property
     def name(self) -> str:
@@ -27,17 +35,36 @@ class Toeplitz(Patterned):
         return not self.heterogeneous
 
     def correlations(self, q: int) -> tuple[Parameter, ...]:
-        return tuple(Parameter(f"cor{k}", "interval", (0.1,)) for k in range(1, q))
+        return tuple(Parameter(f"cor{k}", "interval", (0.1,)) for k in range(1, self._longest(q) + 1))
 
     def correlation(self, r: Array, q: int) -> Array:
         xp = namespace(r)
-        return xp.concatenate([xp.ones_like(r[:1]) if q > 1 else xp.ones(1, r.dtype), r])[lags(q)]
+        return xp.concatenate([xp.ones_like(r[:1]) if len(r) else xp.ones(1, r.dtype), r])[self.lags(q)]
 
     def fitted(self, correlation: Array) -> Array:
-        q = correlation.shape[0]
-        if q == 1:
-            return correlation[0, :0]
-        return namespace(correlation).stack([mean_by_lag(correlation, k) for k in range(1, q)])
+        lags, out = self.lags(correlation.shape[0]), correlation[0, :0]
+        xp = namespace(correlation)
+        for lag in range(1, self._longest(len(lags)) + 1):
+            if np.any(lags == lag):
+                last = mean_at(correlation, lags, lag)[None]
+            else:
+                # where nothing was seen, the partial autocorrelation is zero
+                last = from_partial(xp.concatenate([to_partial(out), xp.zeros_like(correlation[0, :1])]))[0][
+                    -1:
+                ]
+            out = xp.concatenate([out, last])
+        return out
+
+    def check(self, q: int, name: str) -> None:
+        super().check(q, name)
+        if self._longest(q) >= LONGEST:
+            raise ValueError(
+                f"{name}: the columns span {self._longest(q)} steps of their common divisor, each distance a "
+                "parameter: number the occasions, or use ar1"
+            )
+
+    def _longest(self, q: int) -> int:
+        return int(np.max(self.lags(q), initial=0))
 
     def decode(self, theta: Array, q: int) -> Array:
         xp, k = namespace(theta), self._count(q)

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.covariance import family
 from lmmjax.formula.columns import Table, group_levels
 from lmmjax.formula.frame import ModelFrame, RandomColumns, assemble, complete_rows, row_vector
 from lmmjax.formula.labelled import eager, labelled
 from lmmjax.formula.matching import first_index, positions
+from lmmjax.formula.occasions import require_columns
 from lmmjax.formula.residuals import residual_columns, used_columns
 from lmmjax.residual import as_residual
 
@@ -71,6 +73,7 @@ def array_frame(
         text = " + ".join(["0"] * ("(Intercept)" not in part_names) + list(part_names))
         text = text.replace("(Intercept)", "1")
         text = f"{text} | {name}" if structure == "us" else f"{structure}({text} | {name})"
+        require_columns(text, family(structure), part, None)
         random.append(
             RandomColumns(part[rows], part_names, name, codes, levels.labels, structure, (), text, levels)
         )

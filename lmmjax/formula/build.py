@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lmmjax.covariance import family
 from lmmjax.formula.bars import SplitFormula, split_bars
 from lmmjax.formula.columns import (
     Table,
@@ -33,6 +34,7 @@ from lmmjax.formula.frame import (
     require_weights,
     row_vector,
 )
+from lmmjax.formula.occasions import column_places, require_columns
 from lmmjax.formula.parts import Part, require_known
 from lmmjax.formula.residuals import new_residuals, residual_columns, used_columns
 from lmmjax.residual import as_residual
@@ -280,6 +282,9 @@ def _random_columns(
         if bar.group not in coded:
             coded[bar.group] = group_levels(bar.group, [table.take(name, rows) for name in bar.group])
         codes, levels = coded[bar.group]
+        own = family(bar.structure, *bar.args)
+        require_columns(bar.text, own, matrices[bar.text], part)
+        places = column_places(bar.text, own, part, table, table.index[rows])
         out.append(
             RandomColumns(
                 z=matrices[bar.text],
@@ -291,6 +296,7 @@ def _random_columns(
                 args=bar.args,
                 text=bar.text,
                 _levels=levels,
+                places=places,
             )
         )
     return tuple(out)

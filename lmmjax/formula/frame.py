@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.covariance import CovarianceFamily, family
 from lmmjax.design import Aliases, aliases
 from lmmjax.formula.columns import Levels, require_finite
 from lmmjax.formula.labelled import labelled
@@ -22,7 +23,8 @@ class RandomColumns:
 
     z (n, q) float64 with column `names` ("(Intercept)" as in lme4, otherwise formulaic's); `group`
     ("Subject", "cask:batch") with int32 `codes` (n,) into its `levels`, all of which occur;
-    `structure`, `args` and `text` as in `bars.Bar`.
+    `structure`, `args` and `text` as in `bars.Bar`; `places` of the columns in time, for a family that reads
+    distances, None for 0, 1, ….
     """
 
     z: np.ndarray
@@ -34,6 +36,12 @@ class RandomColumns:
     args: tuple[str, ...]
     text: str
     _levels: Levels = field(repr=False)
+    places: tuple[int, ...] | None = None
+
+    @property
+    def family(self) -> CovarianceFamily:
+        """The covariance family, its columns at their places."""
+        return family(self.structure, *self.args).at(self.places)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,6 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from lmmjax.covariance import family
 from lmmjax.design import ResidualDesign
 from lmmjax.fitted import Fitted, by_criterion, require_estimates
 from lmmjax.formula import ModelFrame, RandomColumns
@@ -214,8 +213,9 @@ def contains(large: RandomColumns, small: RandomColumns) -> bool:
         return spans(large.z, small.z)
     if large.structure == small.structure and np.array_equal(large.z, small.z) and large.args == small.args:
         return True
-    own = family(small.structure, *small.args)
-    if large.structure in own.within and np.array_equal(large.z, small.z):
+    placed = "ordered" in (small.family.columns, large.family.columns)
+    alike = small.places == large.places or not (placed and small.family.columns == large.family.columns)
+    if large.structure in small.family.within and np.array_equal(large.z, small.z) and alike:
         return True
     # uncorrelated columns: each one of the smaller term is one of the larger
     single = small.structure == "diag" or len(small.names) == 1

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.core import profiled_deviance
-from lmmjax.covariance import family
 from lmmjax.fitted import Fitted, fit_one, model_data, require_estimates, require_key
 from lmmjax.formula import ModelFrame, RandomColumns, nearest
 from lmmjax.inference.chisq import boundary_weights, chi_square_p, mixture_p
@@ -147,7 +146,7 @@ def deletions(frame: ModelFrame) -> Iterator[tuple[str, tuple[RandomColumns, ...
 
 def n_entries(term: RandomColumns, q: int) -> int:
     """Covariance parameters of a term of this kind with q columns."""
-    return family(term.structure, *term.args).n_params(q)
+    return term.family.n_params(q)
 
 
 def _blocks(term: RandomColumns, variances: int, covariances: int) -> list[tuple[int, int]]:

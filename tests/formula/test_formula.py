@@ -147,10 +147,10 @@ def test_left_of_a_bar(left, expected):
 
 
 def test_double_bars_and_structures_become_terms():
-    frame = model_frame("y ~ x + (x + f || g) + ar1(0 + factor(k) | h, 3)", DATA)
+    frame = model_frame("y ~ x + (x + f || g) + rr(0 + factor(k) | h, 3)", DATA)
     assert [term.names for term in frame.random[:3]] == [("(Intercept)",), ("x",), ("f[a]", "f[b]", "f[c]")]
     assert (frame.random[3].structure, frame.random[3].args, frame.random[3].z.shape) == (
-        "ar1",
+        "rr",
         ("3",),
         (N, 4),
     )

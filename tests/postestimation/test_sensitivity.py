@@ -195,8 +195,8 @@ def test_on_the_boundary_and_crossed():
 
 
 def test_covariance_structures():
-    data = frame()
-    fit = lj.lmm("y ~ x + homcs(x | g)", data, residual=lj.AR1(group="g")).fit()
+    data = frame().assign(f=lambda d: d["x"] > 0)
+    fit = lj.lmm("y ~ x + homcs(0 + f | g)", data, residual=lj.AR1(group="g")).fit()
     s = fit.sensitivity()
     assert list(s.estimate.index[-4:]) == ["sd_common|g", "rho|g", "Phi", "sigma"]
     assert_allclose(s.estimate, parameters(fit), rtol=1e-12)
