@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import jax
+import pandas as pd
 import typer
 from rich.console import Console
 from rich.progress import (
@@ -23,6 +24,8 @@ from rich.text import Text
 
 import lmmjax
 from lmmjax.cli.common import AllowPython, MaximumLikelihood, Weights, one_line_errors, read_csv, seconds
+from lmmjax.formula.matching import is_default
+from lmmjax.stream.sources import open_source
 
 FORMATS = (
     "a row a row of the design, a column a response. Parquet, .npy, .h5ad, .zarr (a folder or zipped); "
@@ -98,7 +101,8 @@ def batch(
         # the last line counts them
         warnings.filterwarnings("ignore", message=".*could not be fitted")
         process = _join_others(distributed, coordinator, num_processes, process_id)
-        model = lmmjax.lmm(formula, read_csv(design), weights=weights, safe=not allow_python)
+        table = _labelled(read_csv(design), design, responses, index, rows)
+        model = lmmjax.lmm(formula, table, weights=weights, safe=not allow_python)
         with Progress(*bar, console=console, disable=process > 0) as progress:
             task = progress.add_task("", total=None)
 
@@ -130,6 +134,26 @@ def batch(
         + f": {result.n_singular:,} on the boundary, {result.n_failed:,} could not be fitted. "
         f"Results: {result.path}"
     )
+
+
+def _labelled(
+    design: pd.DataFrame, path: Path, responses: str, index: str | None, rows: bool
+) -> pd.DataFrame:
+    """The design with that column as labels of its rows that has those of the responses, if any has."""
+    labels = open_source(responses, index=index, rows=rows).index
+    if labels is None or is_default(labels) or len(labels) != len(design):
+        return design
+    text = labels.dtype.kind not in "iufM"
+    for _, column in design.items():
+        own = pd.Index(column.astype(str) if text else column)
+        if own.is_unique and labels.is_unique and own.isin(labels).all():
+            return design.set_index(own.rename(None))
+    typer.echo(
+        f"lmmjax: no column of {path} has the labels of the rows of {responses} ({labels[0]!r}, …), which "
+        "are taken in the order they come",
+        err=True,
+    )
+    return design
 
 
 def _join_others(distributed: bool, coordinator: str | None, count: int | None, process: int | None) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.fitted import ModelData
+from lmmjax.formula.matching import positions
 from lmmjax.postestimation.contrasts import contrast_matrix
 from lmmjax.stream.files import on_disk, target
 from lmmjax.stream.sources import Source, open_source
@@ -51,11 +52,28 @@ def open_inputs(
     layer: str | None = None,
     rows: bool = False,
 ) -> Inputs:
-    """Open and check the sources of `stream_batch`; ValueError says which does not match."""
+    """Open and check the sources of `stream_batch`; ValueError says which does not match.
+
+    Rows go by their labels, where sources and design have some, and by position otherwise.
+    """
     responses = open_source(source, index=index, layer=layer, rows=rows)
     inputs = Inputs(responses, *(_beside(given, index, rows) for given in (weights, offset)))
     _check_shapes(data, inputs)
-    return inputs
+    return Inputs(
+        _in_order(data, responses, "responses"),
+        inputs.weights and _in_order(data, inputs.weights, "weights"),
+        inputs.offset and _in_order(data, inputs.offset, "offset"),
+    )
+
+
+def _in_order(data: ModelData, source: Source, what: str) -> Source:
+    """The source with its rows in the order of the design's labels; ValueError where these differ."""
+    frame = data.frame
+    labels = frame.data_index if source.n_rows == len(frame.data_index) else frame.index
+    place = positions(source.index, labels, what, "the design")
+    if place is None:
+        return source
+    return dataclasses.replace(source, read=lambda start, stop: source.read(start, stop)[place], index=labels)
 
 
 def out_path(out: str | Path, sources: Iterable[Any]) -> tuple[Path, Path]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.formula.matching import own_index
 from lmmjax.stream.files import reading
 from lmmjax.stream.stores import HDF5, ZARR, open_store, split_path
 from lmmjax.stream.tables import from_frame, from_parquet
@@ -29,11 +30,13 @@ class Source:
     names : labels of the T responses.
     n_rows : n.
     read : (start, stop) ↦ (n, stop − start) floats, missing values NaN; called by one thread at a time.
+    index : labels of the rows, which are matched with those of the design; None where there are none.
     """
 
     names: pd.Index
     n_rows: int
     read: Callable[[int, int], np.ndarray]
+    index: pd.Index | None = None
 
     @property
     def n_responses(self) -> int:
@@ -53,7 +56,7 @@ def open_source(
         or h5py array, path to a zarr array or "PATH::ARRAY" in an HDF5 or zarr file, or a `Source`. Sparse
         matrices on disk are best stored by columns (CSC): others are read whole for every range.
     index : column of a frame or Parquet file that labels rows and is no response. A first column that is
-        not numeric is left out without being named, and so is an index that pandas wrote.
+        not numeric is one without being named, and so is an index that pandas wrote.
     layer : layer of an AnnData object or file ("PATH::LAYER" is the same), X if None.
     rows : the Parquet file has a row a response and a column a row of the design; the column `index` has
         the names of the responses. Parquet files of very many columns are slow to read; of rows they are not.
@@ -114,13 +117,14 @@ def _open_path(path: Path, inside: str | None, index: str | None, layer: str | N
             array = np.lib.format.open_memmap(path, mode="r")
         return _checked(_from_array(array), index=index, layer=layer)
     if kind in (*HDF5, *ZARR):
-        array, names = open_store(path, layer if inside is None else inside)
+        array, names, labels = open_store(path, layer if inside is None else inside)
         taken = names is not None and inside is None
-        return _checked(_from_array(array, names), index=index, layer=None if taken else layer)
+        source = _from_array(array, names, labels)
+        return _checked(source, index=index, layer=None if taken else layer)
     raise ValueError(f"{path}: files of kind {kind or 'without ending'} are not known: pass {KINDS}")
 
 
-def _from_array(array: Any, names: Iterable[Any] | None = None) -> Source:
+def _from_array(array: Any, names: Iterable[Any] | None = None, index: pd.Index | None = None) -> Source:
     """Anything with a shape, a dtype and slices; sparse slices are made dense."""
     if len(array.shape) != 2:
         raise ValueError(f"responses have shape {tuple(array.shape)}: pass n × T, one column a response")
@@ -132,11 +136,12 @@ def _from_array(array: Any, names: Iterable[Any] | None = None) -> Source:
         return np.asarray(part.toarray() if hasattr(part, "toarray") else part, dtype=float)
 
     labels = pd.RangeIndex(array.shape[1]) if names is None else pd.Index(list(names))
-    return Source(labels, int(array.shape[0]), read)
+    return Source(labels, int(array.shape[0]), read, index)
 
 
 def _from_anndata(data: Any, layer: str | None) -> Source:
     if layer is not None and layer not in data.layers:
         known = ", ".join(map(repr, data.layers)) or "none"
         raise ValueError(f"there is no layer {layer!r}; the layers are: {known}")
-    return _from_array(data.X if layer is None else data.layers[layer], data.var_names)
+    values = data.X if layer is None else data.layers[layer]
+    return _from_array(values, data.var_names, own_index(data))

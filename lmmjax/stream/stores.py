@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from lmmjax.formula.matching import observations
 from lmmjax.stream.files import reading
 from lmmjax.stream.packages import needed
 
@@ -18,8 +21,12 @@ def split_path(text: str | Path) -> tuple[Path, str | None]:
     return Path(file), inside if sep else None
 
 
-def open_store(path: Path, inside: str | None) -> tuple[Any, Iterable[Any] | None]:
-    """An array with shape, dtype and slices, and names of its columns if the store is of AnnData.
+Opened = tuple[Any, Iterable[Any] | None, pd.Index | None]
+"""An array, names of its columns and labels of its rows."""
+
+
+def open_store(path: Path, inside: str | None) -> Opened:
+    """An array with shape, dtype and slices, with names and labels if the store is of AnnData.
 
     Parameters
     ----------
@@ -39,22 +46,22 @@ def open_store(path: Path, inside: str | None) -> tuple[Any, Iterable[Any] | Non
         return _find(open_(path), path, inside)
 
 
-def _find(store: Any, path: Path, inside: str | None) -> tuple[Any, Iterable[Any] | None]:
+def _find(store: Any, path: Path, inside: str | None) -> Opened:
     if hasattr(store, "shape"):
         if inside is not None:
             raise ValueError(f"{path} is an array and has none of the name {inside!r} inside")
-        return store, None
+        return store, None, None
     if path.suffix.lower() == ".h5ad" or store.attrs.get("encoding-type") == "anndata":
         return _from_anndata(store, path, inside)
     arrays = dict(_matrices(store))
     if inside is None and len(arrays) == 1:
-        return next(iter(arrays.values())), None
+        return next(iter(arrays.values())), None, None
     key = None if inside is None else inside.strip("/")
     if key not in arrays:
         known = ", ".join(map(repr, arrays)) or "none"
         what = f"no array {inside!r}" if inside is not None else "several arrays" if arrays else "no array"
         raise ValueError(f"{path} has {what} of two dimensions; name one as '{path.name}::ARRAY': {known}")
-    return arrays[key], None
+    return arrays[key], None, None
 
 
 def _open_hdf5(path: Path) -> Any:
@@ -84,7 +91,7 @@ def _matrices(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", child
 
 
-def _from_anndata(group: Any, path: Path, layer: str | None) -> tuple[Any, Iterable[Any]]:
+def _from_anndata(group: Any, path: Path, layer: str | None) -> Opened:
     io = needed("anndata.io", "AnnData files", "anndata")
     layers = group.get("layers", {})
     if layer is not None and layer not in layers:
@@ -97,4 +104,5 @@ def _from_anndata(group: Any, path: Path, layer: str | None) -> tuple[Any, Itera
     element = group["X"] if layer is None else layers[layer]
     # a sparse matrix is a group of three arrays
     values = element if hasattr(element, "shape") else io.sparse_dataset(element)
-    return values, io.read_elem(group["var"]).index
+    labels = observations(io.read_elem(group["obs"]).index) if "obs" in group else None
+    return values, io.read_elem(group["var"]).index, labels

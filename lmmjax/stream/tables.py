@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.formula.matching import is_default, observations
 from lmmjax.stream.files import reading
 from lmmjax.stream.packages import pyarrow
 
 BUFFERS = 1 << 24
 """Bytes of the buffers, together, through which the columns of a Parquet file of rows are read."""
 
-Columns = tuple[pd.Index, int, Callable[[int, int], np.ndarray]]
-"""Names of the responses, number of rows, (start, stop) ↦ (n, stop − start) floats."""
+Columns = tuple[pd.Index, int, Callable[[int, int], np.ndarray], pd.Index | None]
+"""Names of the responses, number of rows, (start, stop) ↦ (n, stop − start) floats, labels of the rows."""
 
 
 def from_frame(frame: Any, index: str | None) -> Columns:
@@ -46,7 +47,11 @@ def from_frame(frame: Any, index: str | None) -> Columns:
             return frame.iloc[:, part].to_numpy(dtype=float, na_value=np.nan)
         return np.asarray(frame[:, part.tolist()].to_numpy(), dtype=float)
 
-    return pd.Index([columns[k] for k in kept]), len(frame), read
+    left = [k for k in range(len(columns)) if k not in set(kept)]
+    labels = frame.index if pandas else None
+    if left and (labels is None or index is not None or is_default(labels)):
+        labels = pd.Index(list(column(left[0])))
+    return pd.Index([columns[k] for k in kept]), len(frame), read, labels
 
 
 def from_parquet(path: Path, index: str | None, rows: bool) -> Columns:
@@ -86,7 +91,7 @@ def from_parquet(path: Path, index: str | None, rows: bool) -> Columns:
         buffered = parquet.ParquetFile(
             path, pre_buffer=False, buffer_size=size, page_checksum_verification=True
         )
-        return pd.Index(of), len(names), _RowReader(buffered, names).read
+        return pd.Index(of), len(names), _RowReader(buffered, names).read, observations(names)
     n_rows = file.metadata.num_rows
 
     def read(start: int, stop: int) -> np.ndarray:
@@ -97,7 +102,14 @@ def from_parquet(path: Path, index: str | None, rows: bool) -> Columns:
             out[:] = _floats(column)
         return values.T
 
-    return pd.Index(names, dtype=object), n_rows, read
+    own = [index] if index else [name for name in columns if name in labels]
+    own = own or [name for name in columns if name not in set(names)]
+    of_rows = None
+    if own:
+        with reading(path):
+            parts = [file.read(columns=[name]).column(0).to_pylist() for name in own]
+        of_rows = pd.Index(parts[0], name=own[0]) if len(own) == 1 else pd.MultiIndex.from_arrays(parts)
+    return pd.Index(names, dtype=object), n_rows, read, of_rows
 
 
 def _floats(column: Any) -> np.ndarray:
