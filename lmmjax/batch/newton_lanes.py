@@ -174,7 +174,7 @@ if hasattr(os, "register_at_fork"):
 def _standing(structure: Structure, lanes: int, start: np.ndarray | None, dtype: np.dtype) -> NewtonState:
     """The states of lanes before their first evaluation, at `start` (m,) or where it does not matter."""
     first = np.zeros(structure.n_params) if start is None else start
-    pivoting = [np.eye(term.q) for term in structure.terms]
+    pivoting = structure.eyes(dtype)
     x, *pivoting = (np.repeat(np.asarray(a, dtype)[..., None], lanes, axis=-1) for a in (first, *pivoting))
     return at_rest(x, tuple(pivoting), ())
 

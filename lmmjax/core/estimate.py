@@ -139,8 +139,9 @@ def optimum(
             first = lbfgs(lambda t: value(problem, t, first[1]), first[0]), first[1]
         d = entries(problem, theta, pivoting)
         if start is not None:
-            given = structure.change_basis(jnp.asarray(start, dtype), problem.basis.inward)
-            chosen = ~jnp.isnan(given[0])
+            chosen = ~jnp.isnan(jnp.asarray(start)[0])
+            own = jnp.where(chosen, jnp.asarray(start, dtype), structure.encode(prior(problem)))
+            given = structure.change_basis(own, problem.basis.inward)
             begin = jnp.where(chosen, given, structure.encode(prior(problem)))
             d = jnp.where(n_iter == 0, entries(problem, begin, eyes), d)
             again = (n_iter > 0) | chosen
@@ -200,7 +201,7 @@ def _no_tangent(a: Array) -> Array:
 
 
 def entries(problem: Problem, theta: Array, pivoting: tuple[Array, ...]) -> Array:
-    """d (m,) for θ (m,) in the internal coordinates that `pivoting` (q, q) a term describe."""
+    """d (m,) for θ (m,) in the internal coordinates that `pivoting` describes: (q, q) a term, a frame of R."""
     return problem.structure.decode(theta, pivoting)
 
 
@@ -221,7 +222,7 @@ def value(problem: Problem, theta: Array, pivoting: tuple[Array, ...]) -> Array:
 
 def no_pivoting(problem: Problem) -> tuple[Array, ...]:
     """The internal coordinates as they are."""
-    return tuple(jnp.eye(term.q, dtype=problem.n.dtype) for term in problem.structure.terms)
+    return tuple(jnp.asarray(eye) for eye in problem.structure.eyes(problem.n.dtype))
 
 
 def snap(problem: Problem) -> Callable[[Array], Array]:
@@ -263,7 +264,7 @@ def finish(
     if m:
         there = settled(jet, lambda t: entries(problem, t, pivoting), inner)
         found = information(problem, there, split, d)
-        cov, moves = outward @ found.cov @ outward.T, outside(found.moves, d, outward)
+        cov, moves = outward @ found.cov @ outward.T, outside(found.moves, structure.sizes(d), outward)
         grad, decrement = jnp.max(jnp.abs(there.gradient)), there.decrement
         certified = ~(there.at.curved | slopes(there))
         if bound is not None:
@@ -272,7 +273,7 @@ def finish(
     else:
         cov = spread_of_scale(problem)[None, None]
         moves, grad, decrement = jnp.zeros((1, 0), dtype), 0.0, 0.0
-    on_edge = structure.margins(inner) < BOUNDARY
+    on_edge = structure.margins(inner, pivoting) < BOUNDARY
     sigma2 = sigma2 * problem.origin.scale**2
     # ψ_c = σ^(2p_c) d_c
     unit = sigma2 ** np.append(structure.powers, 1.0).astype(dtype)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from lmmjax.arrays import Array
-from lmmjax.core import METHODS, Estimate, Problem, best_of
+from lmmjax.core import METHODS, Estimate, Problem, ProblemMaker, best_of
 from lmmjax.fitted.checks import require_choice
 from lmmjax.fitted.data import ModelData
 from lmmjax.fitted.kept import kept
@@ -41,7 +41,7 @@ def multistart(
         raise ValueError(f"start has shape {first.shape}; the model has {m} covariance parameters: ({m},)")
     with jax.enable_x64(True):
         problem = data.problem(y, reml)
-        starts = [first] if start is not None else [first, *other_starts(data)]
+        starts = [first] if start is not None else [first, *other_starts(data, data.maker.in_units(y))]
     found = best_of(problem, starts, method=method, max_iter=max_iter)
     if reml and found.moves.any():
         found = dataclasses.replace(found, cov_beta=determined(problem, found))
@@ -57,14 +57,17 @@ def determined(problem: Problem, found: Estimate) -> np.ndarray:
 
 
 @kept
-def other_starts(data: ModelData) -> list[np.ndarray]:
-    """θ at zero and near it, and the further starts of every parameter: they reach other optima."""
+def other_starts(data: ModelData, maker: ProblemMaker) -> list[np.ndarray]:
+    """θ at zero and near it, and the further starts of every parameter: they reach other optima.
+
+    Near in the internal coordinates of `maker`.
+    """
     structure = data.design.structure
     many = min((t.n_groups for t in data.design.terms), default=MANY) >= MANY
     if not structure.n_params or data.maker.prepared.shared.costly or (many and structure.linear):
         return []
     chosen, starts = structure.components, []
-    outward = np.asarray(structure.entry_map(data.maker.basis.outward))
+    outward = np.asarray(structure.entry_map(maker.basis.outward))
     for k in range(1, max(len(p.starts) for p in structure.parameters)):
         d = np.asarray(structure.prior(float)).copy()
         rest = np.setdiff1d(np.arange(structure.n_params), chosen)

@@ -18,7 +18,7 @@ from lmmjax.formula.times import (
     read_times,
     typical_gap,
 )
-from lmmjax.residual import Correlation, Residual, ResidualStructure, Space
+from lmmjax.residual import Correlation, Residual, ResidualStructure, Space, Variance
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +26,8 @@ class ResidualColumns:
     """A residual structure on the rows of a model.
 
     `design` is None where only variances are known: `known` (n,). `groups` are the levels of the groups of
-    the correlation, `visits` those of its occasions, `levels` those of every variance function, if any.
-    `scale` is how its times or coordinates were read.
+    the correlation, `visits` those of its occasions, `levels` those of every variance function, if any, `by`
+    those of the factors whose levels have their own parameters. `scale` is how its times or coordinates were read.
     """
 
     residual: Residual
@@ -37,6 +37,7 @@ class ResidualColumns:
     visits: Levels | None
     levels: tuple[Levels | None, ...]
     scale: TimeScale | None = None
+    by: tuple[Levels, ...] = ()
 
     @property
     def unit(self) -> float:
@@ -68,7 +69,7 @@ def used_columns(residual: Residual | None, table: Table) -> list[str]:
     names = [residual.known] if residual.known else []
     if residual.correlation is not None:
         names += [*_group_names(residual.correlation, table), *residual.correlation.columns]
-    return [*names, *(v.source for v in residual.variances if v.source is not None)]
+    return [*names, *(v.source for v in residual.variances if v.source is not None), *residual.by]
 
 
 def residual_columns(residual: Residual, table: Table, rows: np.ndarray) -> ResidualColumns:
@@ -117,9 +118,21 @@ def residual_columns(residual: Residual, table: Table, rows: np.ndarray) -> Resi
             covariates.append(values)
             levels.append(None)
             labels.append(())
-    structure = ResidualStructure(residual, space, tuple(labels))
+    by, read = [], {}
+    for name in residual.by:
+        read[name], found = group_levels([name], [table.take(name, rows)])
+        by.append(found)
+    for part in residual.parts:
+        if part.by is not None and isinstance(part, Correlation):
+            _require_constant(part, codes, read[part.by], groups, by[residual.by.index(part.by)])
+    for variance, covariate in zip(residual.variances, covariates, strict=True):
+        _require_apart(variance, covariate, read)
+    structure = ResidualStructure(
+        residual, space, tuple(labels), tuple(tuple(map(str, found.labels)) for found in by)
+    )
+    covariates += read.values()
     design = ResidualDesign(structure, codes, int(codes.max()) + 1, place, tuple(covariates))
-    return ResidualColumns(residual, design, known, groups, visits, tuple(levels), scale)
+    return ResidualColumns(residual, design, known, groups, visits, tuple(levels), scale, tuple(by))
 
 
 def new_residuals(own: ResidualColumns, table: Table, rows: np.ndarray) -> NewPlaces:
@@ -159,6 +172,10 @@ def new_residuals(own: ResidualColumns, table: Table, rows: np.ndarray) -> NewPl
         else:
             column = table.take(variance.source, rows)
             covariates.append(_numbers(column, variance.source, table.index[rows]))
+    for name, found in zip(own.residual.by, own.by, strict=True):
+        covariates.append(_seen(found, table.take(name, rows), f"by={name!r}"))
+        if correlation is not None and correlation.by == name:
+            _require_same(own, correlation, codes, covariates[-1])
     return NewPlaces(rows, ResidualDesign(structure, codes, design.n_groups, place, tuple(covariates)))
 
 
@@ -259,6 +276,54 @@ def _wider(correlation: Correlation, own: ResidualDesign, place: np.ndarray, cod
             f"has correlations up to {space.size - 1}: predict without kriging"
         )
     return wide
+
+
+def _require_constant(
+    part: Correlation, codes: np.ndarray, levels: np.ndarray, groups: Levels | None, by: Levels
+) -> None:
+    """A group has the parameters of one level."""
+    first = np.empty(int(codes.max()) + 1, int)
+    first[codes[::-1]] = levels[::-1]
+    if np.any(first[codes] != levels):
+        row = int(np.argmax(first[codes] != levels))
+        where = "all rows are one group, which" if groups is None else f"group {groups.labels[codes[row]]}"
+        both = ", ".join(str(by.labels[k]) for k in (first[codes[row]], levels[row]))
+        raise ValueError(
+            f"{part.name}: {where} has more than one level of by={part.by!r} ({both}): give a finer group=, "
+            "such as an interaction with it"
+        )
+
+
+def _require_apart(variance: Variance, covariate: np.ndarray, read: dict[str, np.ndarray]) -> None:
+    """Levels whose variances `by` tells apart already have no others."""
+    if variance.reads != "levels" or variance.by is not None:
+        return
+    for name, levels in read.items():
+        pairs = np.unique(np.stack([covariate, levels]), axis=1)
+        if pairs.shape[1] == int(covariate.max()) + 1:
+            raise ValueError(
+                f"{variance.name}({variance.source!r}) and by={name!r}, whose levels have variances of their "
+                "own, say the same twice: leave one of them out"
+            )
+
+
+def _require_same(
+    own: ResidualColumns, correlation: Correlation, codes: np.ndarray, levels: np.ndarray
+) -> None:
+    """New rows of a group of the fit have the level that it had there."""
+    design = own.design
+    assert design is not None
+    level = design.structure.group_level(design.covariates)
+    assert level is not None
+    of_group = np.zeros(design.n_groups, int)
+    of_group[design.codes] = level
+    other = (codes >= 0) & (of_group[codes] != levels)
+    if other.any() and own.groups is not None:
+        group = own.groups.labels[int(codes[np.argmax(other)])]
+        raise ValueError(
+            f"{correlation.name}: new rows of group {group} have another level of by={correlation.by!r} than "
+            "in the fit: give them the level of their group"
+        )
 
 
 def _require_distinct(
