@@ -201,7 +201,7 @@ def _no_tangent(a: Array) -> Array:
 
 
 def entries(problem: Problem, theta: Array, pivoting: tuple[Array, ...]) -> Array:
-    """d (m,) for θ (m,) in the internal coordinates that `pivoting` describes: (q, q) a term, a frame of R."""
+    """d (m,) for θ (m,) in the coordinates that `pivoting` describes: (q, q) a term, then frames of R."""
     return problem.structure.decode(theta, pivoting)
 
 

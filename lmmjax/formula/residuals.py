@@ -26,8 +26,8 @@ class ResidualColumns:
     """A residual structure on the rows of a model.
 
     `design` is None where only variances are known: `known` (n,). `groups` are the levels of the groups of
-    the correlation, `visits` those of its occasions, `levels` those of every variance function, if any, `by`
-    those of the factors whose levels have their own parameters. `scale` is how its times or coordinates were read.
+    the correlation, `visits` those of its occasions, `levels` those of every variance function, if any,
+    `by` those of the factors whose levels have their own parameters. `scale` is how its times or coordinates were read.
     """
 
     residual: Residual

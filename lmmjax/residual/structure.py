@@ -46,8 +46,8 @@ class Block:
 class ResidualStructure:
     """A residual structure with what the data say about its places and levels: static, hashable.
 
-    The levels of a `by` differ in variance too: the first of its parts has a standard deviation for each level
-    but the first, or, if it is a free covariance matrix, all variances of each.
+    The levels of a `by` differ in variance too: the first of its parts has a standard deviation for each
+    level but the first, or, if it is a free covariance matrix, all variances of each.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class ResidualStructure:
     """
 
     residual: Residual
-    space: Space = Space()
+    space: Space = dataclasses.field(default_factory=Space)
     levels: tuple[tuple[str, ...], ...] = ()
     by: tuple[tuple[str, ...], ...] = ()
 
@@ -73,7 +73,9 @@ class ResidualStructure:
                     scale = (Parameter("sd", "positive", (1.0,)),)
                 if name is not None:
                     size = self.space.size * level
-                    own, scale = (tuple(_named(p, f"{part.by}={name}", size) for p in ps) for ps in (own, scale))
+                    own, scale = (
+                        tuple(_named(p, f"{part.by}={name}", size) for p in ps) for ps in (own, scale)
+                    )
                 stop = start + len(own) + len(scale)
                 out.append(Block(index, level, slice(start, stop), own, scale))
                 start = stop
@@ -85,9 +87,7 @@ class ResidualStructure:
         """Index of the first variance function among the parts."""
         return len(self.residual.parts) - len(self.residual.variances)
 
-    def _parameters(
-        self, part: Correlation | Variance, index: int, apart: bool
-    ) -> tuple[Parameter, ...]:
+    def _parameters(self, part: Correlation | Variance, index: int, apart: bool) -> tuple[Parameter, ...]:
         if isinstance(part, Variance):
             return part.parameters(self.levels[index - self._first])
         if _own_variances(part):
@@ -190,7 +190,7 @@ class ResidualStructure:
         return namespace(*out).concatenate([*out, r[:0]]).astype(r.dtype)
 
     def sizes(self, r: Array) -> Array:
-        """(k,) what is large for each parameter: the product of standard deviations, of covariances, else 1."""
+        """(k,) what is large for each parameter: of covariances the product of sds, else 1."""
         out = []
         for block in self.blocks:
             part, (_, own) = self.residual.parts[block.part], block.split(r)

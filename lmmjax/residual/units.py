@@ -2,8 +2,8 @@
 
 Where visits are measured in different units, or variances differ by orders of magnitude, least squares on the
 rows as they are loses the digits of the small ones. In internal coordinates every class of rows, whose
-variance is free, has residuals of about the same size. With unit 1 for the first class σ² is the user's, the
-other parameters change by factors.
+variance is free, has residuals of about the same size. With unit 1 for the first class σ² is the user's,
+the other parameters change by factors.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def classes(
 
 
 def factors(structure: ResidualStructure, units: np.ndarray) -> np.ndarray:
-    """(k,) what parameters of rows in `units` (classes,) are multiplied by for those of the rows as they are."""
+    """(k,) by which parameters of rows in `units` (classes,) are multiplied for those of rows as they are."""
     out, part = np.ones(structure.n_params), _carrier(structure)
     for block in structure.blocks:
         if block.part != part:

@@ -30,8 +30,8 @@ class Visits(Timed):
 class FreeMatrix(Visits):
     """A matrix of the visits of which nothing is known: (FT)(FT)ᵀ, working values those of T.
 
-    The frame F is a factor of a matrix near the estimate, so that T is near the identity and the working values
-    know neither the units of the visits nor their correlations; without one F = I.
+    The frame F is a factor of a matrix near the estimate, so that T is near the identity and the working
+    values know neither the units of the visits nor their correlations; without one F = I.
     """
 
     framed = True
@@ -137,11 +137,6 @@ class Symmetric(FreeMatrix):
         label = [str(v) for v in space.labels] or [str(k + 1) for k in range(space.size)]
         pairs = [f"cor({label[j]}, {label[i]})" for i, j in zip(rows, columns, strict=True)]
         return tuple(Parameter(name, "interval", (0.2,)) for name in pairs)
-
-    def feasible(self, r: Array, space: Space) -> Array:
-        rows, columns = _below(space.size)
-        off = jnp.zeros((space.size, space.size), r.dtype).at[rows, columns].set(r)
-        return _definite(off + off.T + jnp.eye(space.size, dtype=r.dtype))[rows, columns]
 
     def _matrix(self, r: Array, size: int) -> Array:
         off = jnp.zeros((size, size), r.dtype).at[_below(size)].set(r)
