@@ -10,6 +10,7 @@ import pandas as pd
 
 from lmmjax.design import ResidualDesign
 from lmmjax.formula.columns import Levels, Table, group_levels, require_finite
+from lmmjax.formula.residual_checks import require_apart, require_constant, require_distinct, require_same
 from lmmjax.formula.times import (
     TimeScale,
     natural_order,
@@ -18,7 +19,7 @@ from lmmjax.formula.times import (
     read_times,
     typical_gap,
 )
-from lmmjax.residual import Correlation, Residual, ResidualStructure, Space, Variance
+from lmmjax.residual import Correlation, Residual, ResidualStructure, Space
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,8 @@ class ResidualColumns:
 
     `design` is None where only variances are known: `known` (n,). `groups` are the levels of the groups of
     the correlation, `visits` those of its occasions, `levels` those of every variance function, if any,
-    `by` those of the factors whose levels have their own parameters. `scale` is how its times or coordinates were read.
+    `by` those of the factors whose levels have their own parameters. `scale` is how its times or coordinates
+    were read.
     """
 
     residual: Residual
@@ -100,7 +102,7 @@ def residual_columns(residual: Residual, table: Table, rows: np.ndarray) -> Resi
         else:
             place, scale, space = _distances(correlation, table, rows, codes)
         correlation.check(space)
-        _require_distinct(correlation, codes, place, groups)
+        require_distinct(correlation, codes, place, groups)
     covariates, levels, labels = [], [], []
     for variance in residual.variances:
         if variance.source is None:
@@ -124,9 +126,9 @@ def residual_columns(residual: Residual, table: Table, rows: np.ndarray) -> Resi
         by.append(found)
     for part in residual.parts:
         if part.by is not None and isinstance(part, Correlation):
-            _require_constant(part, codes, read[part.by], groups, by[residual.by.index(part.by)])
+            require_constant(part, codes, read[part.by], groups, by[residual.by.index(part.by)])
     for variance, covariate in zip(residual.variances, covariates, strict=True):
-        _require_apart(variance, covariate, read)
+        require_apart(variance, covariate, read)
     structure = ResidualStructure(
         residual, space, tuple(labels), tuple(tuple(map(str, found.labels)) for found in by)
     )
@@ -175,7 +177,7 @@ def new_residuals(own: ResidualColumns, table: Table, rows: np.ndarray) -> NewPl
     for name, found in zip(own.residual.by, own.by, strict=True):
         covariates.append(_seen(found, table.take(name, rows), f"by={name!r}"))
         if correlation is not None and correlation.by == name:
-            _require_same(own, correlation, codes, covariates[-1])
+            require_same(correlation, design, own.groups, codes, covariates[-1])
     return NewPlaces(rows, ResidualDesign(structure, codes, design.n_groups, place, tuple(covariates)))
 
 
@@ -276,71 +278,6 @@ def _wider(correlation: Correlation, own: ResidualDesign, place: np.ndarray, cod
             f"has correlations up to {space.size - 1}: predict without kriging"
         )
     return wide
-
-
-def _require_constant(
-    part: Correlation, codes: np.ndarray, levels: np.ndarray, groups: Levels | None, by: Levels
-) -> None:
-    """A group has the parameters of one level."""
-    first = np.empty(int(codes.max()) + 1, int)
-    first[codes[::-1]] = levels[::-1]
-    if np.any(first[codes] != levels):
-        row = int(np.argmax(first[codes] != levels))
-        where = "all rows are one group, which" if groups is None else f"group {groups.labels[codes[row]]}"
-        both = ", ".join(str(by.labels[k]) for k in (first[codes[row]], levels[row]))
-        raise ValueError(
-            f"{part.name}: {where} has more than one level of by={part.by!r} ({both}): give a finer group=, "
-            "such as an interaction with it"
-        )
-
-
-def _require_apart(variance: Variance, covariate: np.ndarray, read: dict[str, np.ndarray]) -> None:
-    """Levels whose variances `by` tells apart already have no others."""
-    if variance.reads != "levels" or variance.by is not None:
-        return
-    for name, levels in read.items():
-        pairs = np.unique(np.stack([covariate, levels]), axis=1)
-        if pairs.shape[1] == int(covariate.max()) + 1:
-            raise ValueError(
-                f"{variance.name}({variance.source!r}) and by={name!r}, whose levels have variances of their "
-                "own, say the same twice: leave one of them out"
-            )
-
-
-def _require_same(
-    own: ResidualColumns, correlation: Correlation, codes: np.ndarray, levels: np.ndarray
-) -> None:
-    """New rows of a group of the fit have the level that it had there."""
-    design = own.design
-    assert design is not None
-    level = design.structure.group_level(design.covariates)
-    assert level is not None
-    of_group = np.zeros(design.n_groups, int)
-    of_group[design.codes] = level
-    other = (codes >= 0) & (of_group[codes] != levels)
-    if other.any() and own.groups is not None:
-        group = own.groups.labels[int(codes[np.argmax(other)])]
-        raise ValueError(
-            f"{correlation.name}: new rows of group {group} have another level of by={correlation.by!r} than "
-            "in the fit: give them the level of their group"
-        )
-
-
-def _require_distinct(
-    correlation: Correlation, codes: np.ndarray, place: np.ndarray, groups: Levels | None
-) -> None:
-    """Two rows of a group at one place would have correlation 1."""
-    if getattr(correlation, "nugget", False):
-        return
-    _, count = np.unique(np.column_stack([codes, place]), axis=0, return_counts=True)
-    if np.any(count > 1):
-        cell = np.unique(np.column_stack([codes, place]), axis=0)[np.argmax(count > 1)]
-        where = "" if groups is None else f" of group {groups.labels[int(cell[0])]}"
-        what = ", ".join(correlation.columns) or "order"
-        raise ValueError(
-            f"{correlation.name}: two rows{where} have the same {what}; correlations are between different "
-            "places: give a finer group=" + (", or a nugget" if hasattr(correlation, "nugget") else "")
-        )
 
 
 def _numbers(column: pd.Series, name: str, index: pd.Index) -> np.ndarray:

@@ -1,6 +1,7 @@
 """`by`: every level of a factor has variances and correlations of its own."""
 
 import functools
+from itertools import pairwise
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import lmmjax as lj
+from lmmjax.postestimation.nesting import null_weights
 
 VISITS, GROUPS = 3, 24
 
@@ -46,7 +48,9 @@ def apart(name, reml=True):
     }
 
 
-@pytest.mark.parametrize(("name", "reml"), [(name, True) for name in CASES] + [("Unstructured", False)])
+@pytest.mark.parametrize(
+    ("name", "reml"), [("Unstructured", True), ("AR1 * VarExp", False), ("VarIdent", True)]
+)
 def test_equals_fits_of_each_level(name, reml):
     both, own = fit_by(name, reml), apart(name, reml)
     assert both.converged
@@ -84,13 +88,9 @@ def test_names_and_covariances():
         for arm, other in own.items():
             assert_allclose(table.loc[arm], other.residual_cov(cor=cor), rtol=1e-5)
     # group 3 is in arm b
-    assert_allclose(fit.residual_cov(3), table_of(own["b"]), rtol=1e-5)
+    assert_allclose(fit.residual_cov(3), own["b"].residual_cov(), rtol=1e-5)
     assert "by arm" in str(fit.summary())
     assert "var(1; arm=b)" in str(fit.summary())
-
-
-def table_of(fit):
-    return fit.residual_cov()
 
 
 @pytest.mark.parametrize("ddf", ["satterthwaite", "kenward-roger", "kenward-roger-sas"])
@@ -106,14 +106,18 @@ def test_degrees_of_freedom_are_those_of_each_level(ddf):
 
 
 def test_nesting():
-    one = lj.lmm("y ~ arm", trial(), residual=CASES["Toeplitz"](None)).fit()
-    two = lj.lmm("y ~ arm", trial(), residual=CASES["Toeplitz"](None) * lj.VarIdent("arm")).fit()
-    three = lj.lmm("y ~ arm", trial(), residual=CASES["Toeplitz"]("arm")).fit()
-    four = lj.lmm("y ~ arm", trial(), residual=CASES["Unstructured"]("arm")).fit()
-    table = lj.compare(one, two, three, four)
-    assert list(table["df"].iloc[1:]) == [1, 2, 6]
+    toeplitz = CASES["Toeplitz"]
+    parts = (
+        toeplitz(None),
+        toeplitz(None) * lj.VarIdent("arm"),
+        toeplitz("arm"),
+        CASES["Unstructured"]("arm"),
+    )
+    frames = [lj.lmm("y ~ arm", trial(), residual=part).frame for part in parts]
+    # nothing is on a boundary: a variance, two correlations, then variances and correlations of each arm
+    assert [null_weights(*pair) for pair in pairwise(frames)] == [{1: 1.0}, {2: 1.0}, {6: 1.0}]
     with pytest.raises(ValueError, match="not a case of"):
-        lj.compare(three, lj.lmm("y ~ arm", trial(), residual=CASES["Unstructured"](None)).fit())
+        null_weights(frames[2], lj.lmm("y ~ arm", trial(), residual=CASES["Unstructured"](None)).frame)
 
 
 def test_simulated_covariances():
@@ -130,12 +134,12 @@ def test_simulated_covariances():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"arm": "c"}, "levels that the model was not fitted with: c"),
+        ({"arm": "c"}, "not fitted with: c"),
         ({"arm": "b"}, "another level of by='arm'"),
     ],
 )
 def test_new_rows(change, message):
-    fit = lj.lmm("y ~ C(visit)", trial(), residual=CASES["Unstructured"]("arm")).fit()
+    fit = fit_by("Unstructured")
     new = trial()[trial()["id"] == 2].assign(**change)
     with pytest.raises(ValueError, match=message):
         fit.predict(new, kriging=True)
@@ -143,7 +147,7 @@ def test_new_rows(change, message):
 
 def test_a_group_has_one_level():
     frame = trial().assign(arm=np.where(trial()["visit"] == 1, "a", "b"))
-    with pytest.raises(ValueError, match="group 0 has more than one level of by='arm'"):
+    with pytest.raises(ValueError, match=r"group \d+ has more than one level of by='arm'"):
         lj.lmm("y ~ 1", frame, residual=CASES["Unstructured"]("arm"))
 
 

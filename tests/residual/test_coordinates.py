@@ -58,7 +58,7 @@ def test_batch_in_the_units_of_its_responses():
     fits = model.fit_batch(y)
     assert fits.converged.all()
     assert_allclose(
-        fits.deviance.iloc[0], fitted(complete() * units, STRUCTURES["Unstructured"]).deviance, rtol=1e-12
+        fits.deviance[0], fitted(complete() * units, STRUCTURES["Unstructured"]).deviance, rtol=1e-12
     )
 
 
