@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from lmmjax.arrays import Array
 from lmmjax.design import Structure
-from lmmjax.residual import ARMA, ResidualStructure, VarIdent
+from lmmjax.residual import ARMA, Correlation, ResidualStructure, VarIdent
 
 
 def sas_parameters(structure: Structure, psi: Array) -> Array:
@@ -35,7 +35,7 @@ def _residual(structure: ResidualStructure, own: Array, sigma2: Array) -> Array:
         part = residual.parts[block.part]
         scale, r = block.split(own)
         variance = sigma2 * scale[0] ** 2 if block.scale else sigma2
-        if part is residual.correlation and not residual.variances:
+        if isinstance(part, Correlation) and not residual.variances:
             if part.covariances:
                 r = variance * r
             elif getattr(part, "nugget", False):

@@ -38,6 +38,8 @@ def classes(
 def factors(structure: ResidualStructure, units: np.ndarray) -> np.ndarray:
     """(k,) by which parameters of rows in `units` (classes,) are multiplied for those of rows as they are."""
     out, part = np.ones(structure.n_params), _carrier(structure)
+    if part is None:
+        return out
     for block in structure.blocks:
         if block.part != part:
             continue
