@@ -55,4 +55,4 @@ def _dropped(data: ModelData) -> str:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, EstimabilityWarning, stacklevel=5)
+    warnings.warn(message, EstimabilityWarning, stacklevel=6)

@@ -241,4 +241,4 @@ def warn_unmixed(drawn: Draws) -> None:
             k = int(np.nanargmax(worst))
             found.append(f"R̂ of {drawn.names[k]} is {worst[k]:.2f}, chains disagree (raise warmup and draws)")
     if found:
-        warnings.warn("; ".join(found), stacklevel=5)
+        warnings.warn("; ".join(found), stacklevel=6)

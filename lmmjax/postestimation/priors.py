@@ -196,5 +196,5 @@ def warn_improper(data: ModelData, priors: PriorSet) -> None:
                 f"the prior of the variance of ({term.text}) does not integrate near zero, where the "
                 "likelihood is positive: there is no posterior, and draws drift towards zero variance "
                 "however long the chain. Use a proper prior, such as the default HalfT",
-                stacklevel=6,
+                stacklevel=7,
             )

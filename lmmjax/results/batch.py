@@ -24,8 +24,10 @@ from lmmjax.fitted import (
 from lmmjax.postestimation import functions
 from lmmjax.postestimation.batch_tests import fixed_t_tests
 from lmmjax.reports import batch_tables
+from lmmjax.reports.table import prints_whole
 
 
+@prints_whole
 class BatchFit:
     """Results of `Model.fit_batch`, indexed by response.
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pandas as pd
 
 from lmmjax.postestimation import compare as comparison
+from lmmjax.reports.table import prints_whole
 from lmmjax.results.fit import Fit
 
 
+@prints_whole
 def compare(
     *fits: Fit, names: list[str] | None = None, refit: bool = True, force: bool = False
 ) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from lmmjax.postestimation.predict import predict_new
 from lmmjax.postestimation.varcorr import varcorr
 from lmmjax.reports import frames
 from lmmjax.reports.summary import Summary, summarise
+from lmmjax.reports.table import prints_whole
 from lmmjax.results.fixed_tests import FixedTests
 from lmmjax.results.intervals import Intervals
 from lmmjax.results.random_tests import RandomTests
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from lmmjax.results.resample import Permutation
 
 
+@prints_whole
 class Fit(FixedTests, Intervals, RandomTests):
     """A linear mixed model fitted to one response.
 

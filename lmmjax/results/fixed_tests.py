@@ -8,8 +8,10 @@ import pandas as pd
 
 from lmmjax.fitted import Fitted
 from lmmjax.postestimation import fixed_tests
+from lmmjax.reports.table import prints_whole
 
 
+@prints_whole
 class FixedTests:
     """Degrees of freedom, t and F tests of a fit."""
 

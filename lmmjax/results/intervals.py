@@ -11,6 +11,7 @@ import pandas as pd
 from lmmjax.fitted import Fitted, ModelView, require_choice, require_level
 from lmmjax.postestimation import functions, profiles
 from lmmjax.postestimation.intervals import wald_limits
+from lmmjax.reports.table import prints_whole
 
 if TYPE_CHECKING:
     from lmmjax.results.resample import Bootstrap
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 METHODS = ("wald", "profile", "boot")
 
 
+@prints_whole
 class Intervals:
     """Wald, profile and bootstrap intervals; the delta method."""
 

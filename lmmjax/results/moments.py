@@ -9,8 +9,10 @@ import pandas as pd
 
 from lmmjax.fitted import ModelView
 from lmmjax.postestimation.varcorr import varcorr_table
+from lmmjax.reports.table import prints_whole
 
 
+@prints_whole
 @dataclasses.dataclass(frozen=True, eq=False)
 class Moments:
     """Moment estimates; made by `Model.moments`.

@@ -15,6 +15,7 @@ from lmmjax.postestimation.posterior import Draws, posterior_draws
 from lmmjax.postestimation.posterior_predict import log_likelihood, predictive
 from lmmjax.postestimation.posterior_tables import draws_frame, draws_summary, inference_data
 from lmmjax.postestimation.prior_sensitivity import Reweighted, reweighted
+from lmmjax.reports.table import prints_whole
 
 
 class HasFitted(Protocol):
@@ -26,6 +27,7 @@ class HasFitted(Protocol):
         ...
 
 
+@prints_whole
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Posterior:
     """Draws from the posterior of a model.

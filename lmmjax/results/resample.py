@@ -13,9 +13,11 @@ import pandas as pd
 from lmmjax.fitted import Fitted, ModelView, require_choice, require_level
 from lmmjax.inference.bootstrap_intervals import KINDS, Range, within_range
 from lmmjax.postestimation.resample import bootstrap_fits, itself, parameters, permuted_fits, ranges
+from lmmjax.reports.table import prints_whole
 from lmmjax.results.batch import BatchFit
 
 
+@prints_whole
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bootstrap:
     """Refits of responses simulated from a fit.
@@ -87,7 +89,7 @@ class Bootstrap:
             warnings.warn(
                 f"replicates of {', '.join(named)} lie on the boundary of the parameter space: "
                 f"percentiles in place of {kind} limits",
-                stacklevel=3,
+                stacklevel=4,
             )
         return frame
 

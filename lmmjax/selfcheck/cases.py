@@ -15,7 +15,8 @@ from lmmjax.arrays import Array
 class Case:
     """One comparison: a function of arrays with its arguments, and what NumPy says in float64.
 
-    Differences are relative to the larger of a value and the mean size of all values.
+    Differences are relative to the larger of a value and the mean size of all values. Where a compiler is
+    known to have been wrong, it is tried in every way in `both` precisions.
     """
 
     size: int
@@ -23,6 +24,7 @@ class Case:
     arguments: tuple[Any, ...]
     expected: np.ndarray
     tolerance: float
+    both: bool = False
 
 
 Found = Iterator[tuple[int, float, float]]

@@ -31,7 +31,7 @@ def mapped_products(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Case]
                 return jax.vmap(lambda r: jnp.sum(jnp.matmul(m, r, precision=PRECISE) ** 2))(rows)
 
             # of the largest square, which is some hundred times the mean, single products cancel
-            yield Case(n, squares, (rows, m), expected, rounding(dtype, 200))
+            yield Case(n, squares, (rows, m), expected, rounding(dtype, 200), both=True)
 
 
 @listed("cross-products of rows", PATTERNS)

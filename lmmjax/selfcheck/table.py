@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -10,10 +12,12 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.arrays import quick_jit
+from lmmjax.reports.table import prints_whole
 from lmmjax.selfcheck.cases import PATTERNS, WHOLE, Found, difference
 from lmmjax.selfcheck.patterns import SIZES
 
 
+@prints_whole
 def self_check(seed: int = 0) -> pd.DataFrame:
     """Patterns that the engine uses, computed on the device that JAX would use and compared with NumPy.
 
@@ -25,14 +29,25 @@ def self_check(seed: int = 0) -> pd.DataFrame:
     `error`, the largest relative one (inf where nothing finite came back); `tolerance`; `passed`; `detail`,
     the message of an exception, else empty.
     """
-    rows = []
-    with jax.enable_x64(True):
-        for name, cases in PATTERNS.items():
-            for dtype in SIZES:
-                rows.append(_worst(name, dtype, lambda c=cases, d=dtype: _compiled(c, seed, np.dtype(d))))
-        for name, found in WHOLE.items():
-            rows.append(_worst(name, "float64", lambda f=found: f(np.random.default_rng(seed))))
-    return pd.DataFrame(rows)
+    calls = [
+        (name, dtype, lambda c=cases, d=dtype: _compiled(c, seed, np.dtype(d)))
+        for name, cases in PATTERNS.items()
+        for dtype in SIZES
+    ]
+    calls += [
+        (name, "float64", lambda f=found: f(np.random.default_rng(seed))) for name, found in WHOLE.items()
+    ]
+    device = getattr(jax.config, "jax_default_device", None)
+
+    def row(call: tuple) -> dict[str, Any]:
+        # a thread has settings of its own
+        with jax.enable_x64(True), jax.default_device(device):
+            return _worst(*call)
+
+    # fits, which take longest to compile, begin first
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        rows = list(pool.map(row, calls[::-1]))
+    return pd.DataFrame(rows[::-1])
 
 
 def _worst(name: str, dtype: str, call: Callable[[], Found]) -> dict[str, Any]:
@@ -48,8 +63,9 @@ def _worst(name: str, dtype: str, call: Callable[[], Found]) -> dict[str, Any]:
 
 
 def _compiled(cases: Callable, seed: int, dtype: Any) -> Found:
-    """Every case as JAX compiles by itself, and with the options of the engine."""
+    """Cases with the options of the engine in double precision, in single as JAX compiles by itself."""
+    own = quick_jit if dtype.itemsize == 8 else jax.jit
     for case in cases(np.random.default_rng(seed), dtype):
-        for compiler in (jax.jit, quick_jit):
+        for compiler in (quick_jit, jax.jit) if case.both else (own,):
             got = compiler(case.function)(*case.arguments)
             yield case.size, difference(got, case.expected), case.tolerance
