@@ -1,0 +1,90 @@
+"""A compiled program as a file, and back."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import pickle
+import tempfile
+from typing import Any
+
+import jax
+from jax.experimental import serialize_executable
+
+from lmmjax.arrays.store import folder as place
+
+MAGIC = b"lmmjax program 1\n"
+
+
+def save(name: str, compiled: Any, arguments: int, skeleton: Any) -> None:
+    """Write a program of so many arrays under its digest: to another name first, which then takes its place.
+
+    It returns a list of arrays. `skeleton` is what they make up, with zeros for arrays: the structure of records
+    does not pickle, they do. A program that cannot be written (a full disk, another user's folder, a kind that does not serialise) is not
+    kept, without a word.
+    """
+    with contextlib.suppress(Exception):
+        folder = place.folder(make=True)
+        if folder is None:
+            return
+        path = folder / (name + place.SUFFIX)
+        if path.exists():
+            return
+        payload, _, _ = serialize_executable.serialize(compiled)
+        body = pickle.dumps((arguments, skeleton, payload), protocol=5)
+        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".writing")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(MAGIC + hashlib.sha256(body).digest() + body)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        place.trim(place.LARGEST)
+
+
+def load(name: str) -> tuple[Any, Any] | None:
+    """A program and what it returns, or None where there is none that can be used.
+
+    A damaged file is deleted. One that is whole and does not load (compiled for a processor that this
+    jaxlib does not trust, say) is left, and not written again.
+    """
+    folder = place.folder()
+    if folder is None:
+        return None
+    path = folder / (name + place.SUFFIX)
+    try:
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as file:
+            if not place.is_private(os.fstat(file.fileno())):
+                return None
+            content = file.read()
+    except OSError:
+        return None
+    start = len(MAGIC) + 32
+    body = content[start:]
+    if not content.startswith(MAGIC) or hashlib.sha256(body).digest() != content[len(MAGIC) : start]:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return None
+    with contextlib.suppress(Exception):
+        arguments, skeleton, payload = pickle.loads(body)
+        _initialise_lapack()
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        taken = jax.tree.structure(((0,) * arguments, {}))
+        returned = jax.tree.structure([0] * len(jax.tree.leaves(skeleton)))
+        return serialize_executable.deserialize_and_load(payload, taken, returned), skeleton
+    return None
+
+
+@functools.cache
+def _initialise_lapack() -> None:
+    """Set the addresses of LAPACK's routines, which jaxlib does as it lowers: loading does without that."""
+    try:
+        from jaxlib import lapack
+
+        lapack._lapack.initialize()  # type: ignore[attr-defined]
+    except (ImportError, AttributeError):
+        jax.jit(jax.numpy.linalg.cholesky).lower(jax.ShapeDtypeStruct((2, 2), "float32"))
