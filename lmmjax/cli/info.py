@@ -13,6 +13,7 @@ import pandas as pd
 import typer
 
 import lmmjax
+from lmmjax.arrays import store
 from lmmjax.cli.common import one_line_errors
 from lmmjax.selfcheck import JAXLIB, known_fault, self_check
 
@@ -28,6 +29,9 @@ PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm7-plugin", "libtpu
 
 def info(
     check: Annotated[bool, typer.Option(help="Compare what the device computes with NumPy.")] = True,
+    clear: Annotated[
+        bool, typer.Option("--clear-programs", help="Delete the programs that are kept, and do nothing else.")
+    ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write everything to this file.", metavar="FILE")
     ] = None,
@@ -36,6 +40,10 @@ def info(
 
     The exit code is 1 if a check failed: then results on this device cannot be trusted.
     """
+    if clear:
+        folder = store.place()
+        typer.echo(f"{store.clear():,} programs deleted from {folder or 'nowhere: the store is off'}")
+        return
     found = environment()
     for title, lines in found.items():
         typer.echo(title)
@@ -72,7 +80,8 @@ def environment() -> dict[str, Any]:
     return {
         "Versions": versions | {"system": platform.platform(terse=True)},
         "Devices": devices | {"computes on": str(default)},
-        "Compilation cache": _cache(),
+        "Programs kept": _programs(),
+        "JAX's own cache": _cache(),
         "Known faults": {f"jaxlib {JAXLIB}": known or f"none known on {backend}"},
     }
 
@@ -91,10 +100,24 @@ def check_text(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def _programs() -> dict[str, Any]:
+    """The store of programs that the package compiles."""
+    if not store.enabled():
+        return {"folder": "none: LMMJAX_CACHE turns it off"}
+    sizes = [found.st_size for found in store.contents().values()]
+    said = {"folder": str(store.place() or "none: there is no home folder")}
+    if store.place() and store.place().exists() and store.directory() is None:  # type: ignore[union-attr]
+        return said | {"not used": "it is not this user's, or others can write in it"}
+    return said | {
+        "holds": f"{len(sizes):,} of {sum(sizes) / 2**20:,.0f} MiB, at most {store.LARGEST >> 20} MiB"
+    }
+
+
 def _cache() -> dict[str, Any]:
+    """JAX's persistent cache, which the package leaves alone."""
     folder = _setting("compilation_cache_dir")
     if not folder:
-        return {"folder": "none: every process compiles anew"}
+        return {"folder": "none"}
     files = [path.stat().st_size for path in Path(folder).glob("*") if path.is_file()]
     least = _setting("persistent_cache_min_compile_time_secs")
     return {

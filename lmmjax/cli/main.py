@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Annotated
 
 import typer
@@ -38,9 +37,7 @@ def _options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    # an application may change JAX's global configuration; without a home directory it does without
-    with contextlib.suppress(OSError, RuntimeError):
-        lmmjax.enable_compilation_cache()
+    pass
 
 
 for command in COMMANDS:

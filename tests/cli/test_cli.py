@@ -13,18 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 import lmmjax
+from lmmjax.arrays.compile import forget_programs
 from lmmjax.cli import app
 
 FORMULA = "y ~ x + (1 | g)"
 info_module = import_module("lmmjax.cli.info")
-
-
-@pytest.fixture(autouse=True)
-def cache_calls(monkeypatch):
-    """The command line asks for the compilation cache; tests leave JAX's configuration alone."""
-    calls = []
-    monkeypatch.setattr(lmmjax, "enable_compilation_cache", lambda: calls.append(1))
-    return calls
 
 
 @pytest.fixture(scope="module")
@@ -160,23 +153,22 @@ def test_demo_names_the_extra_it_needs(monkeypatch):
     assert "pip install 'lmmjax[data]'" in result.output
 
 
-def test_help_version_and_missing_arguments(cache_calls):
+def test_help_version_and_missing_arguments():
     assert run("--version").output == f"lmmjax {lmmjax.__version__}\n"
-    assert not cache_calls
     assert "demo" in run("--help").output
     assert run("fit", FORMULA).exit_code == 2
 
 
-def test_only_the_command_line_enables_the_cache(csv, cache_calls):
-    run("fit", FORMULA, csv)
-    assert cache_calls == [1]
+def test_the_command_line_leaves_jax_as_it_is(csv):
+    before = dict(jax.config.values)
+    assert run("fit", FORMULA, csv).exit_code == 0
+    assert jax.config.values == before
 
 
-def test_a_home_that_cannot_be_written_does_not_matter(csv, monkeypatch):
-    def refuse():
-        raise PermissionError(13, "Permission denied", "/nowhere")
-
-    monkeypatch.setattr(lmmjax, "enable_compilation_cache", refuse)
+def test_a_home_that_cannot_be_written_does_not_matter(csv, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LMMJAX_CACHE", str(tmp_path / "file"))
+    forget_programs()
     assert run("fit", FORMULA, csv).exit_code == 0
 
 
@@ -216,6 +208,22 @@ def test_info_tells_versions_devices_cache_and_faults(monkeypatch, tmp_path):
     written = json.loads((tmp_path / "info.json").read_text())
     assert written["Versions"]["pandas"] == pd.__version__
     assert [row["passed"] for row in written["Self-check"]] == [True, True]
+
+
+def test_info_shows_and_clears_the_programs_that_are_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("LMMJAX_CACHE", str(tmp_path))
+    folder = tmp_path / "programs"
+    assert f"  folder{'':22}{folder}" in run("info", "--no-check").output
+    folder.mkdir(mode=0o700)
+    for name in ("one.program", "two.program", "other"):
+        (folder / name).write_bytes(bytes(2**20))
+    assert "2 of 2 MiB, at most 256 MiB" in run("info", "--no-check").output
+    assert f"2 programs deleted from {folder}" in run("info", "--clear-programs").output
+    assert [path.name for path in folder.iterdir()] == ["other"]
+    folder.chmod(0o777)
+    assert "others can write" in run("info", "--no-check").output
+    monkeypatch.setenv("LMMJAX_CACHE", "0")
+    assert "LMMJAX_CACHE turns it off" in run("info", "--no-check").output
 
 
 def test_info_ends_with_code_1_where_the_arithmetic_is_wrong(monkeypatch):

@@ -359,8 +359,7 @@ def test_a_damaged_page_of_a_source_is_named(model, tmp_path):
 
 
 @pytest.fixture
-def files(tmp_path, monkeypatch):
-    monkeypatch.setattr(lj, "enable_compilation_cache", lambda: None)
+def files(tmp_path):
     DATA.assign(y=VALUES[:, 0]).to_csv(tmp_path / "design.csv", index=False)
     np.save(tmp_path / "y.npy", VALUES)
     return tmp_path

@@ -531,8 +531,7 @@ def test_refused_before_anything_is_fitted(model, tmp_path, fitted):
 
 
 @pytest.fixture
-def files(tmp_path, monkeypatch):
-    monkeypatch.setattr(lj, "enable_compilation_cache", lambda: None)
+def files(tmp_path):
     DATA.to_csv(tmp_path / "design.csv", index=False)
     frame = pd.DataFrame(VALUES, columns=[f"g{k}" for k in range(T)])
     frame.insert(0, "sample", [f"s{k}" for k in range(N)])

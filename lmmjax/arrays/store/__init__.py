@@ -5,19 +5,21 @@ and writes them.
 """
 
 from lmmjax.arrays.store.files import load, save
-from lmmjax.arrays.store.folder import clear, contents, enabled, folder
+from lmmjax.arrays.store.folder import LARGEST, clear, contents, directory, enabled, place
 from lmmjax.arrays.store.names import SETTINGS, Unnamed, canonical, digest, name_of
 
 __all__ = [
+    "LARGEST",
     "SETTINGS",
     "Unnamed",
     "canonical",
     "clear",
     "contents",
     "digest",
+    "directory",
     "enabled",
-    "folder",
     "load",
     "name_of",
+    "place",
     "save",
 ]

@@ -21,12 +21,12 @@ MAGIC = b"lmmjax program 1\n"
 def save(name: str, compiled: Any, arguments: int, skeleton: Any) -> None:
     """Write a program of so many arrays under its digest: to another name first, which then takes its place.
 
-    It returns a list of arrays. `skeleton` is what they make up, with zeros for arrays: the structure of records
-    does not pickle, they do. A program that cannot be written (a full disk, another user's folder, a kind that does not serialise) is not
-    kept, without a word.
+    It returns a list of arrays. `skeleton` is what they make up, with zeros for arrays: the structure of
+    records does not pickle, they do. A program that cannot be written (a full disk, another user's folder, a
+    kind that does not serialise) is not kept, without a word.
     """
     with contextlib.suppress(Exception):
-        folder = place.folder(make=True)
+        folder = place.directory(make=True)
         if folder is None:
             return
         path = folder / (name + place.SUFFIX)
@@ -51,7 +51,7 @@ def load(name: str) -> tuple[Any, Any] | None:
     A damaged file is deleted. One that is whole and does not load (compiled for a processor that this
     jaxlib does not trust, say) is left, and not written again.
     """
-    folder = place.folder()
+    folder = place.directory()
     if folder is None:
         return None
     path = folder / (name + place.SUFFIX)

@@ -41,7 +41,7 @@ def _user_cache() -> Path:
     return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
 
 
-def folder(make: bool = False) -> Path | None:
+def directory(make: bool = False) -> Path | None:
     """The folder, if it is there (or can be made), is the user's, and nobody else can write in it.
 
     A file in it is code that will run; the folder is made with mode 0700.
@@ -67,7 +67,7 @@ def is_private(found: os.stat_result, directory: bool = False) -> bool:
 
 def contents() -> dict[Path, os.stat_result]:
     """Files of the store, the one not used for longest first."""
-    path = folder()
+    path = directory()
     found: dict[Path, os.stat_result] = {}
     if path is not None:
         with contextlib.suppress(OSError):

@@ -44,6 +44,9 @@ def canonical(value: Any) -> str:
     Unnamed
         for what the text of could be the same for two that differ: closures, objects of other packages.
     """
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind != "O":
+        content = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+        return f"array({value.dtype.str},{value.shape},{content})"
     if value is None or isinstance(value, (bool, int, str, bytes)):
         return repr(value)
     if isinstance(value, float):
@@ -54,9 +57,6 @@ def canonical(value: Any) -> str:
         return f"{type(value).__name__}({','.join(sorted(map(canonical, value)))})"
     if isinstance(value, dict):
         return "{" + ",".join(f"{canonical(k)}:{canonical(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind != "O":
-        content = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
-        return f"array({value.dtype.str},{value.shape},{content})"
     if isinstance(value, np.dtype):
         return f"dtype({value.str})"
     if isinstance(value, (type, types.FunctionType, functools.partial)):
@@ -132,5 +132,7 @@ def processor() -> str:
     except OSError:
         return "/".join((platform.system(), platform.machine(), platform.processor(), platform.version()))
     wanted = ("vendor_id", "cpu family", "model", "model name", "flags", "Features", "CPU part")
-    first = {line.split(":")[0].strip(): line for line in reversed(lines) if line.split(":")[0].strip() in wanted}
+    first = {
+        line.split(":")[0].strip(): line for line in reversed(lines) if line.split(":")[0].strip() in wanted
+    }
     return "\n".join([platform.machine(), *sorted(first.values())])

@@ -1,0 +1,325 @@
+"""Ready programs on disk change no result, whatever is in the folder."""
+
+import dataclasses
+import functools
+import os
+import stat
+import subprocess
+import sys
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+import lmmjax as lj
+from lmmjax.arrays import announce, store
+from lmmjax.arrays import compile as compiling
+from lmmjax.arrays.store import folder as place
+from lmmjax.arrays.store import names
+from lmmjax.core import estimate, problem_from_arrays
+
+MATRIX = np.array([[4.0, 1.0], [1.0, 3.0]], np.float32)
+
+
+@pytest.fixture
+def kept(monkeypatch, tmp_path):
+    """A store of its own; programs of the process are forgotten before and after."""
+    monkeypatch.setenv("LMMJAX_CACHE", str(tmp_path))
+    compiling.forget_programs()
+    compiling.counts.clear()
+    yield tmp_path / "programs"
+    compiling.forget_programs()
+
+
+def files(folder):
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(10)
+    return sorted(folder.glob("*.program")) if folder.exists() else []
+
+
+def factor():
+    return np.asarray(compiling.quick_jit(jax.numpy.linalg.cholesky)(MATRIX))
+
+
+def test_a_program_is_compiled_once_and_loaded_after(kept):
+    first = factor()
+    assert len(files(kept)) == 1
+    compiling.forget_programs()
+    np.testing.assert_array_equal(factor(), first)
+    assert compiling.counts == {"compiled": 1, "loaded": 1}
+    np.testing.assert_allclose(first @ first.T, MATRIX, rtol=1e-6)
+
+
+def test_the_folder_is_private(kept):
+    factor()
+    (file,) = files(kept)
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o700
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "cut": lambda content: content[: len(content) // 2],
+    "a bit turned": lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
+    "of another kind": lambda content: b"PK\x03\x04" + content,
+    "of another form": lambda content: content.replace(b"program 1", b"program 9", 1),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_replaced(kept, damage):
+    first = factor()
+    (file,) = files(kept)
+    whole = file.read_bytes()
+    file.write_bytes(DAMAGES[damage](whole))
+    compiling.forget_programs()
+    np.testing.assert_array_equal(factor(), first)
+    assert compiling.counts == {"compiled": 2}
+    (again,) = files(kept)
+    assert again == file
+    compiling.forget_programs()
+    np.testing.assert_array_equal(factor(), first)
+    assert compiling.counts["loaded"] == 1
+
+
+def test_a_whole_file_that_does_not_load_is_left_and_does_not_matter(kept, monkeypatch):
+    first = factor()
+    (file,) = files(kept)
+    before = file.read_bytes()
+
+    def refuse(*args):
+        raise RuntimeError("compiled for features that this machine lacks")
+
+    monkeypatch.setattr("jax.experimental.serialize_executable.deserialize_and_load", refuse)
+    compiling.forget_programs()
+    np.testing.assert_array_equal(factor(), first)
+    assert files(kept) == [file]
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("what", ["versions", "sources", "processor"])
+def test_what_another_version_or_machine_made_is_not_read(kept, monkeypatch, what):
+    factor()
+    monkeypatch.setattr(names, what, lambda: "another")
+    names.environment.cache_clear()
+    compiling.forget_programs()
+    factor()
+    names.environment.cache_clear()
+    assert compiling.counts == {"compiled": 2}
+    assert len(files(kept)) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no owner here")
+@pytest.mark.parametrize("who", ["a folder that others can write", "a file that others can write", "a link"])
+def test_files_that_others_may_have_written_are_not_loaded(kept, who):
+    factor()
+    (file,) = files(kept)
+    if who == "a link":
+        file.rename(file.with_suffix(".moved"))
+        file.symlink_to(file.with_suffix(".moved"))
+    else:
+        (kept if "folder" in who else file).chmod(0o777)
+    compiling.forget_programs()
+    factor()
+    assert compiling.counts == {"compiled": 2}
+
+
+def test_another_owner_is_not_trusted(kept, monkeypatch):
+    factor()
+    assert len(files(kept)) == 1
+    monkeypatch.setattr(os, "geteuid", lambda: 12345, raising=False)
+    compiling.forget_programs()
+    factor()
+    assert compiling.counts == {"compiled": 2}
+
+
+@pytest.mark.parametrize("said", ["0", "off", "FALSE"])
+def test_it_can_be_turned_off(monkeypatch, said, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("LMMJAX_CACHE", said)
+    compiling.forget_programs()
+    factor()
+    assert store.place() is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_is_the_users_by_default(monkeypatch, tmp_path):
+    monkeypatch.delenv("LMMJAX_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if sys.platform != "win32":
+        assert store.place() == tmp_path / "lmmjax" / "programs"
+
+
+def test_what_is_not_used_for_longest_goes_first(kept):
+    kept.mkdir(mode=0o700)
+    for k, name in enumerate(("new", "old", "older")):
+        (kept / f"{name}.program").write_bytes(bytes(100))
+        os.utime(kept / f"{name}.program", (1e9 - k, 1e9 - k))
+    place.trim(250)
+    assert [file.name for file in files(kept)] == ["new.program", "old.program"]
+
+
+# --- names -----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A static value whose class is not the package's."""
+
+    size: int
+
+
+def _local(x):
+    return x
+
+
+@pytest.mark.parametrize(
+    "value",
+    [lambda x: x, _local, Family, Family(2), object(), functools.partial(_local, 1), np.array([object()])],
+    ids=str,
+)
+def test_what_can_change_without_its_name_has_none(value):
+    with pytest.raises(store.Unnamed):
+        store.canonical(value)
+
+
+def test_equal_values_have_equal_names_and_others_have_others():
+    values = [
+        None, True, 1, 1.0, "1", b"1", (1,), [1], {1}, {"a": 1}, {"a": 2}, (1, 2), ((1,), 2), float("nan"),
+        -0.0, 0.0, 1e-300, np.float32(1), np.float64(1), np.ones(2), np.ones((2, 1)), np.ones(1200),
+        np.ones(1200) + np.eye(1, 1200, 600)[0], np.dtype("f4"),
+        lj.AR1("t"), lj.AR1("t", group="g"), lj.Toeplitz("t"), lj.Unstructured("t"), estimate,
+        functools.partial(estimate, method="newton"), int,
+    ]  # fmt: skip
+    texts = [store.canonical(value) for value in values]
+    assert len(set(texts)) == len(values)
+    assert store.canonical(lj.AR1("t")) == store.canonical(lj.AR1("t"))
+
+
+def test_the_structure_of_a_problem_is_in_the_name():
+    def text(**options):
+        x = np.column_stack([np.ones(12), np.arange(12.0)])
+        groups = np.repeat(np.arange(4), 3)
+        problem = problem_from_arrays(np.sin(np.arange(12.0)), x, groups, x, **options)
+        return names.treedef(jax.tree.structure(problem))
+
+    with jax.enable_x64(True):
+        assert text() == text() != text(covariance="diag")
+        assert "Unstructured" in text()
+
+
+def test_programs_of_closures_are_not_kept(kept):
+    compiling.quick_jit(lambda x: x + 1)(MATRIX)
+    compiling.quick_jit(_local)(MATRIX)
+    assert not files(kept)
+    compiling.quick_jit(lambda x: x + 1, name="one more")(MATRIX)
+    assert len(files(kept)) == 1
+
+
+def test_settings_of_jax_make_other_programs(kept):
+    factor()
+    with jax.default_matmul_precision("highest"):
+        factor()
+    with jax.enable_x64(True):
+        assert compiling.quick_jit(jax.numpy.linalg.cholesky)(MATRIX.astype(float)).dtype == np.float64
+    assert len(files(kept)) == 3
+
+
+# --- fits ------------------------------------------------------------------------------------------------
+
+PROGRAM = """
+import sys, warnings
+import numpy as np, pandas as pd
+import lmmjax as lj
+from lmmjax.arrays.compile import counts
+warnings.simplefilter("error")
+warnings.simplefilter("ignore", lj.FitWarning)
+g, t = np.divmod(np.arange(40), 5)
+e = np.sin(np.arange(40.0) ** 2)
+d = pd.DataFrame({"y": e + 0.3 * np.cos(g) * t, "t": t * 1.0, "g": g, "h": (g * 3 + t) % 4})
+ar1 = lj.AR1("t", group="g")
+for f, r in (("y ~ t + (t | g)", None), ("y ~ t + (1 | g) + (1 | h)", None), ("y ~ t", ar1)):
+    m = lj.lmm(f, d, residual=r)
+    print(m.fit().summary())
+    print(m.fit().ranef() if "|" in f else "", m.fit().coef_table("kenward-roger").to_numpy().tobytes().hex())
+Y = np.sin(np.outer(np.arange(40.0) + 1, np.arange(600.0) + 1))
+b = lj.lmm("~ t + (1 | g)", d).fit_batch(Y)
+print(b.params.to_numpy().tobytes().hex()[-4000:], np.sum(b.converged))
+print(dict(counts), file=sys.stderr)
+"""
+
+
+def begin(folder):
+    environment = os.environ | {"LMMJAX_CACHE": str(folder)}
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def end(process):
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    return out, err.strip().splitlines()[-1]
+
+
+def test_two_processes_at_once_and_a_later_one_say_the_same(tmp_path):
+    (first, _), (second, _) = map(end, [begin(tmp_path), begin(tmp_path)])
+    assert first == second
+    later, counts = end(begin(tmp_path))
+    assert later == first
+    assert "compiled" not in counts
+    alone, counts = end(begin("0"))
+    assert alone == first
+    assert "loaded" not in counts
+
+
+# --- people who wait ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(announce, "WAIT", 0.0)
+    monkeypatch.setenv("LMMJAX_QUIET", "0")
+
+
+def wait():
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.join(5)
+
+
+def test_a_long_compilation_says_so_on_a_terminal(terminal, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with announce.announced(kept=True):
+        wait()
+    assert capsys.readouterr().err == "lmmjax: compiling this kind of model, once; kept for next time\n"
+    with announce.announced(kept=False), announce.announced(kept=True):
+        wait()
+    assert capsys.readouterr().err == "lmmjax: compiling this kind of model, once\n"
+
+
+def test_a_short_one_says_nothing(terminal, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(announce, "WAIT", 60.0)
+    with announce.announced(kept=True):
+        pass
+    wait()
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["asked to be quiet", "no terminal"])
+def test_others_are_told_nothing(terminal, capsys, monkeypatch, how):
+    quiet = how == "asked to be quiet"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: quiet, raising=False)
+    monkeypatch.setenv("LMMJAX_QUIET", "1" if quiet else "0")
+    with announce.announced(kept=True):
+        wait()
+    assert not capsys.readouterr().err
