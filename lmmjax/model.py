@@ -107,8 +107,9 @@ class Model:
         ----------
         method : "newton" (exact Hessians) or "lbfgs".
         start : θ (m,) as `fit.theta` reports it, the only start then; by default moment estimates,
-            near zero and zero, of which the best optimum is kept. Where every factor has `MANY` groups,
-            or an evaluation is costly, moment estimates alone.
+            near zero, zero and far from it, of which the best optimum is kept. Where every factor has 50
+            groups, or an evaluation is costly, moment estimates alone.
+        max_iter : most evaluations of the criterion; 0 reports it at the start, which is no optimum.
 
         Warns
         -----
@@ -172,12 +173,14 @@ class Model:
         offset: Any = None,
         max_iter: int = 100,
         dtype: str = "float64",
+        starts: Any = None,
     ) -> BatchFit:
         """Fit the model to every column of `responses`, an n × T array or frame.
 
         Rows match those of the data the model was made from; rows that were dropped there are dropped
-        here. A missing value leaves its row out of the fit of its response only. A response that cannot be
-        fitted gets a status and missing results. Each gets one descent, where `fit` makes three.
+        here. A missing value leaves its row out of the fit of its response only, which gets what `lmm`
+        gives on its rows: fixed effects that they do not determine are missing, and named in `reasons`. A
+        response that cannot be fitted gets a status, a reason and missing results.
 
         Parameters
         ----------
@@ -187,8 +190,14 @@ class Model:
         dtype : "float32" lets more than 512 responses descend in single precision. Cross-products, and all
             that is reported at the optimum found, stay in float64: criteria agree to 1e-5, fixed effects
             to 1e-3 of their standard errors. For devices that are slow in float64; on a CPU it gains nothing.
+        starts : how many descents to make of each response, from moment estimates, near zero, zero and far
+            from it (at most 4), of which the best optimum is kept; or θ (k, m) as `fit.theta` reports it, to
+            begin there. By default one, and all where several optima are known to occur: a factor has fewer
+            than 50 groups, which differ in size, weights, missing values or columns of Z. `n_optima` says how
+            many there were.
         """
         options = {"weights": weights, "offset": offset, "max_iter": max_iter, "dtype": dtype}
+        options["starts"] = starts
         return BatchFit(self, fit_many(self.data, responses, reml, **options))
 
     def subset(self, keep: np.ndarray, weights: np.ndarray | None = None) -> Model:

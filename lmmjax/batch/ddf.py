@@ -7,18 +7,15 @@ their own.
 
 from __future__ import annotations
 
-import dataclasses
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
 
 from lmmjax.arrays import Array, namespace, sweep
-from lmmjax.batch.estimate_many import FEW, own_problem
 from lmmjax.batch.lanes import lane_count
-from lmmjax.core import Problem, ProblemMaker, response_axes
-from lmmjax.design import take_rows
+from lmmjax.batch.sources import OwnDesigns, SharedDesign, Source, is_apart, mapped_axes
+from lmmjax.core import Problem, ProblemMaker
 from lmmjax.inference.ddf import kenward_roger, single_df
 from lmmjax.inference.natural import (
     Natural,
@@ -40,6 +37,7 @@ def single_tests(
     reml: bool,
     method: str,
     weights: np.ndarray | None = None,
+    kept: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Degrees of freedom and standard errors (T, k) of single contrasts of every response.
 
@@ -50,23 +48,45 @@ def single_tests(
     rows : (k, p) contrasts L.
     method : "satterthwaite", "kenward-roger", or "kenward-roger-sas" with W and R of PROC MIXED.
     weights : (n, T) of the responses, as for `estimate_many`.
+    kept : (T, p) fixed effects that each has; None for all.
 
     Responses whose ψ is missing have missing results.
     """
+    df, se = np.full((2, len(psi), len(rows)), np.nan)
+    fitted = np.isfinite(psi).all(axis=1)
+    kept = np.ones((len(psi), maker.design.p), bool) if kept is None else kept
+    for columns in np.unique(kept[fitted], axis=0):
+        where = np.flatnonzero(fitted & (kept == columns).all(axis=1))
+        part = maker.with_columns(np.flatnonzero(columns))
+        own = None if weights is None else weights[:, where]
+        arrays = y[:, where], psi[where], cov[where], rows[:, columns]
+        df[where], se[where] = _tests_of(part, *arrays, reml=reml, method=method, weights=own)
+    return df, se
+
+
+def _tests_of(
+    maker: ProblemMaker,
+    y: np.ndarray,
+    psi: np.ndarray,
+    cov: np.ndarray,
+    rows: np.ndarray,
+    *,
+    reml: bool,
+    method: str,
+    weights: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`single_tests` of responses that have the same fixed effects."""
     adjust = method != "satterthwaite"
     if adjust and not maker.design.structure.linear:
         maker = maker.tangents
-    fitted = np.isfinite(psi).all(axis=1)
     whole = np.full(len(psi), weights is None) & ~np.isnan(y).any(axis=0)
     df, se = np.full((2, len(psi), len(rows)), np.nan)
 
-    def run(chosen: np.ndarray, source: _Shared | _Own) -> None:
+    def run(chosen: np.ndarray, source: Source) -> None:
         which = np.flatnonzero(chosen)
         if not len(which):
             return
-        shared = maker.prepared.shared
-        apart = shared.sequential or (isinstance(source, _Own) and not shared.individual)
-        few = len(which) <= source.few or apart
+        few = len(which) <= source.few or is_apart(source)
         function = _one_by_one if few else _mapped
         df[which], se[which] = function(method, source, which, psi[which], cov[which], rows)
 
@@ -74,65 +94,16 @@ def single_tests(
         # where σ² = 1 no power of it can over- or underflow
         sigma2, unscaled = psi[:, -1].copy(), psi
         psi = psi / sigma2[:, None] ** np.append(maker.design.structure.powers, 1.0)
-        run(fitted & whole, _Shared(maker, reml))
+        run(whole, SharedDesign(maker, reml))
         se *= np.sqrt(sigma2)[:, None]
         psi = unscaled
-        run(fitted & ~whole, _Own(maker, y, weights, reml, adjust))
+        run(~whole, OwnDesigns(maker, y, weights, reml, adjust))
     return df, se
-
-
-@dataclasses.dataclass(frozen=True)
-class _Shared:
-    """The design without a response: the same problem for all."""
-
-    maker: ProblemMaker
-    reml: bool
-    few = FEW
-
-    def one(self, _: int) -> Problem:
-        return self.lanes(np.zeros(1, int))
-
-    def lanes(self, _: np.ndarray) -> Problem:
-        return self.maker(np.zeros(self.maker.design.n), self.reml)
-
-
-class _Own:
-    """Responses with designs of their own."""
-
-    few = FEW // 8
-
-    def __init__(
-        self, maker: ProblemMaker, y: np.ndarray, weights: np.ndarray | None, reml: bool, tangents: bool
-    ):
-        self.tangents = tangents
-        self.maker, self.y, self.weights, self.reml = maker, y, weights, reml
-        self.made: tuple[bytes, ProblemMaker | None] = (b"", None)
-        self.products: Any = None
-
-    def _weights(self, which: Any) -> np.ndarray:
-        y = self.y[:, which]
-        return np.where(np.isnan(y), 0.0, 1.0 if self.weights is None else self.weights[:, which])
-
-    def one(self, k: int) -> Problem:
-        w = self._weights(k)
-        key, maker = self.made
-        if maker is None or key != w.tobytes():
-            maker = ProblemMaker(take_rows(self.maker.design, w > 0, w), self.maker.backend)
-            maker = maker.tangents if self.tangents else maker
-            self.made = w.tobytes(), maker
-        return maker(np.asarray(self.y[w > 0, k], float), self.reml)
-
-    def lanes(self, which: np.ndarray) -> Problem:
-        if self.products is None:
-            from lmmjax.gram.grouped.own_weights import OwnWeights
-
-            self.products = OwnWeights(self.maker.design, self.maker.basis)
-        return own_problem(self.products, self.y[:, which], self._weights(which), self.reml)[0]
 
 
 def _one_by_one(
     method: str,
-    source: Any,
+    source: Source,
     which: np.ndarray,
     psi: np.ndarray,
     cov_psi: np.ndarray,
@@ -141,7 +112,7 @@ def _one_by_one(
     """Results (T, k) by the programs of a single fit."""
     out, problem = [], None
     for k, own, cov in zip(which, psi, cov_psi, strict=True):
-        if problem is None or not isinstance(source, _Shared):
+        if problem is None or not isinstance(source, SharedDesign):
             problem = source.one(int(k))
         bent = not problem.structure.linear
         if bent and method == "kenward-roger":
@@ -158,7 +129,7 @@ def _one_by_one(
 
 def _mapped(
     method: str,
-    source: Any,
+    source: Source,
     which: np.ndarray,
     psi: np.ndarray,
     cov_psi: np.ndarray,
@@ -179,13 +150,6 @@ def _mapped(
     return df, se
 
 
-def _axes(problem: Problem) -> Problem:
-    """Trailing axes of lanes: of all arrays but κ, of those of the response, or of none."""
-    if problem.n.ndim:
-        return dataclasses.replace(jax.tree.map(lambda _: -1, problem), reml=None)
-    return response_axes(problem, -1 if problem.origin.scale.ndim else None)
-
-
 @partial(jax.jit, static_argnums=4)
 def _mapped_tests(
     problem: Problem, psi: Array, cov_psi: Array, rows: Array, method: str
@@ -197,7 +161,7 @@ def _mapped_tests(
         inner = inward_covariance(problem, psi, cov_psi)
         return _tests(at, inner, rows, method)
 
-    return jax.vmap(one, in_axes=(_axes(problem), -1, -1, None))(problem, psi, cov_psi, rows)
+    return jax.vmap(one, in_axes=(mapped_axes(problem), -1, -1, None))(problem, psi, cov_psi, rows)
 
 
 def _tests(at: Natural, cov_psi: Array, rows: Array, method: str) -> tuple[Array, Array]:

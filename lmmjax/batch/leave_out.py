@@ -9,13 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from lmmjax.batch.estimate_many import not_estimable
 from lmmjax.batch.lanes import lane_count, take_lanes
 from lmmjax.batch.newton_lanes import fit_lanes
+from lmmjax.batch.outcome import not_estimable
 from lmmjax.core import Estimate, Problem, ProblemMaker, best_of
 from lmmjax.design import standardise_response, take_rows
 from lmmjax.gram.grouped.prepare import GroupedPrepared
-from lmmjax.optimize import Status
 
 MANY = 2048
 """Up to so many refits take less time in a loop than to compile a program for all of them.
@@ -36,7 +35,7 @@ def without_each(
     the model cannot be fitted without a group; empty where it can.
     """
     design = maker.design
-    result = not_estimable(groups, design.p, design.structure.n_params, len(theta))
+    result = not_estimable(groups, design.p, design.structure.n_params)
     reasons, todo = [""] * groups, np.ones(groups, bool)
     if isinstance(maker.prepared, GroupedPrepared) and not maker.prepared.shared.tied:
         todo = ~_by_difference(maker, y, reml, theta, codes, result)
@@ -111,16 +110,8 @@ def _together(
         inner = np.asarray(
             whole.structure.change_basis(theta, jax.tree.map(lambda a: a[..., 0], whole.basis.inward))
         )
-    results = [
-        fit_lanes(len(chosen), lane_count(vector, len(chosen)), partial(take_lanes, whole), 100, s)
-        for s in ([None, inner] if len(theta) else [None])
-    ]
-    if len(results) == 1:
-        return results[0]
-    a, b = results
-    better = (b.status == Status.CONVERGED) & ((a.status != Status.CONVERGED) | ~(a.deviance <= b.deviance))
-    _store(a, better, jax.tree.map(lambda v: v[better], b))
-    return a
+    starts = [None, inner] if len(theta) else [None]
+    return fit_lanes(len(chosen), lane_count(vector, len(chosen)), partial(take_lanes, whole), 100, starts)[0]
 
 
 def _store(result: Estimate, where: Any, part: Estimate) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -20,7 +20,7 @@ from lmmjax.batch.lane import RENEW, RESUME, START
 from lmmjax.batch.lanes import blocks, cast, in_x64, join_lanes, lane_devices, put, some_lanes, take_lanes
 from lmmjax.batch.programs import call, compile_ahead
 from lmmjax.core import Estimate, Problem
-from lmmjax.design import Structure
+from lmmjax.core.descents import count_optima
 from lmmjax.optimize import NewtonState, Status, at_rest
 
 FIRST, PERIOD = 3, 12
@@ -44,14 +44,17 @@ def fit_lanes(
     size: int,
     block: Callable[[slice], Problem],
     max_iter: int,
-    start: np.ndarray | None = None,
+    starts: Sequence[np.ndarray | None] = (None,),
     dtype: Any = np.float64,
-) -> Estimate:
+) -> tuple[Estimate, np.ndarray]:
     """All stages for `total` responses, whose problems `block` makes; arrays of the result lead with T.
+
+    Also how many different optima (T,) the descents of each ended at.
 
     Parameters
     ----------
-    start : (m,) θ in internal coordinates, the same for all; None for the moment start of each.
+    starts : θ (m,) in internal coordinates, the same for all, or None for the moment start of each: of the
+        descents, of which the best is kept.
     dtype : of the descents. The results are evaluated at their ends in the dtype of the problems.
     """
     # a block is as many lanes as one device takes, times the devices, which work on one block together
@@ -61,13 +64,13 @@ def fit_lanes(
     pool = _pool(threads)
     # with a block for every thread nothing is gained by gathering lanes
     first = FIRST if total > threads * size else PERIOD
-    run = _Run(pool, size, max_iter, np.dtype(dtype), total <= UNOPTIMISED)
+    run = _Run(pool, size, max_iter, first, np.dtype(dtype), total <= UNOPTIMISED)
 
     def begin(part: slice) -> tuple:
         problem = block(part)
         if not problem.structure.n_params:
             return (problem,)
-        state = _standing(problem.structure, part.stop - part.start, start, run.dtype)
+        state = run.standing(problem, starts[0])
         if part.start == 0:
             compile_ahead(
                 "conclude",
@@ -77,7 +80,7 @@ def fit_lanes(
                 shared=(run.bound(problem),),
                 few=run.few,
             )
-        return problem, run.stage(problem, state, RENEW if start is not None else START, first, EARLY)
+        return problem, run.begin(problem, starts[0], state)
 
     problem, *begun = join_lanes(list(pool.map(in_x64(begin), list(blocks(total, size)))))
     if not begun:
@@ -85,30 +88,60 @@ def fit_lanes(
         result = run.over(
             total, lambda part: call("finish", size, take_lanes(problem, part), *some_lanes(rest, part))
         )
+        ends = [result.deviance]
     else:
-        state = run.later(problem, begun[0], EARLY)
-        result = run.conclude(problem, state)
-        # the step that nobody looked at was not good enough
-        left = np.flatnonzero((result.status == Status.ITERATION_LIMIT) & (state.status == Status.CONVERGED))
-        if len(left):
-            some, again = take_lanes(problem, left), _restarted(some_lanes(state, left))
-            part = run.conclude(some, run.later(some, again, 0.0))
-            put(result, left, dataclasses.replace(part, n_iter=part.n_iter + result.n_iter[left]))
-    return jax.tree.map(lambda a: np.moveaxis(a, -1, 0), result)
+        result = run.certified(problem, begun[0])
+        ends = [_optima(result)]
+        for start in starts[1:]:
+            state = run.over(total, lambda part, start=start: run.begin(take_lanes(problem, part), start))
+            other = run.certified(problem, state)
+            ends.append(_optima(other))
+            better = np.flatnonzero(_better(other, result))
+            put(result, better, some_lanes(other, better))
+    return jax.tree.map(lambda a: np.moveaxis(a, -1, 0), result), count_optima(np.stack(ends))
+
+
+def _optima(result: Estimate) -> np.ndarray:
+    """Criteria (T,) where a descent has ended at an optimum, else NaN."""
+    return np.where(result.status == Status.CONVERGED, result.deviance, np.nan)
+
+
+def _better(new: Estimate, old: Estimate) -> np.ndarray:
+    """Whether fits (T,) are better: certified ones before others, then those with the lower criterion."""
+    certified, before = new.status == Status.CONVERGED, old.status == Status.CONVERGED
+    return (certified & ~before) | ((certified == before) & (new.deviance < old.deviance))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
     """How the lanes of one batch are advanced: by which threads, how many a call, how far, in which dtype.
 
-    `few` lanes in all are sooner done by programs that are not optimised.
+    `first` evaluations come before lanes are gathered. `few` lanes in all are sooner done by programs that
+    are not optimised.
     """
 
     pool: ThreadPoolExecutor
     size: int
     max_iter: int
+    first: int
     dtype: np.dtype
     few: bool
+
+    def standing(self, problem: Problem, start: np.ndarray | None) -> NewtonState:
+        """The states of lanes before their first evaluation, at `start` (m,) or where it does not matter."""
+        structure, lanes = problem.structure, problem.origin.scale.shape[-1]
+        begin = np.zeros(structure.n_params) if start is None else start
+        pivoting = [np.eye(term.q) for term in structure.terms]
+        arrays = (np.asarray(a, self.dtype)[..., None] for a in (begin, *pivoting))
+        x, *pivoting = (np.repeat(a, lanes, axis=-1) for a in arrays)
+        return at_rest(x, tuple(pivoting), ())
+
+    def begin(
+        self, problem: Problem, start: np.ndarray | None, state: NewtonState | None = None
+    ) -> NewtonState:
+        """The first stage for lanes of one block, from `start` (m,) or, where it is None, from moments."""
+        state = self.standing(problem, start) if state is None else state
+        return self.stage(problem, state, START if start is None else RENEW, self.first, EARLY)
 
     def over(self, total: int, function: Callable[[slice], Any]) -> Any:
         """`function` of every block of `total` lanes, joined."""
@@ -144,6 +177,18 @@ class _Run:
             left = left[new.status == Status.ITERATION_LIMIT]
         return state
 
+    def certified(self, problem: Problem, state: NewtonState) -> Estimate:
+        """The later stages, and the records of the fits at their ends."""
+        state = self.later(problem, state, EARLY)
+        result = self.conclude(problem, state)
+        # the step that nobody looked at was not good enough
+        left = np.flatnonzero((result.status == Status.ITERATION_LIMIT) & (state.status == Status.CONVERGED))
+        if len(left):
+            some, again = take_lanes(problem, left), _restarted(some_lanes(state, left))
+            part = self.conclude(some, self.later(some, again, 0.0))
+            put(result, left, dataclasses.replace(part, n_iter=part.n_iter + result.n_iter[left]))
+        return result
+
     def bound(self, problem: Problem) -> np.floating:
         """The decrement of the certificate."""
         return problem.n.dtype.type(CERTIFIED * float(np.finfo(self.dtype).eps) ** 0.875)
@@ -169,14 +214,6 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 # a forked process has none of its parent's threads
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)
-
-
-def _standing(structure: Structure, lanes: int, start: np.ndarray | None, dtype: np.dtype) -> NewtonState:
-    """The states of lanes before their first evaluation, at `start` (m,) or where it does not matter."""
-    first = np.zeros(structure.n_params) if start is None else start
-    pivoting = structure.eyes(dtype)
-    x, *pivoting = (np.repeat(np.asarray(a, dtype)[..., None], lanes, axis=-1) for a in (first, *pivoting))
-    return at_rest(x, tuple(pivoting), ())
 
 
 def _restarted(state: NewtonState) -> NewtonState:

@@ -4,7 +4,8 @@ Also the interface for those who bring arrays: problems made inside `jit`, estim
 """
 
 from lmmjax.core.conditional import Modes, conditional_means, conditional_modes
-from lmmjax.core.estimate import METHODS, Estimate, best_of, estimate, estimate_jit
+from lmmjax.core.descents import best_of, descents, few_groups, further_points, further_starts
+from lmmjax.core.estimate import METHODS, Estimate, estimate, estimate_jit
 from lmmjax.core.problem import (
     Problem,
     ProblemMaker,
@@ -25,8 +26,12 @@ __all__ = [
     "best_of",
     "conditional_means",
     "conditional_modes",
+    "descents",
     "estimate",
     "estimate_jit",
+    "few_groups",
+    "further_points",
+    "further_starts",
     "gram",
     "loglik",
     "predict",

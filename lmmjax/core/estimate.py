@@ -25,7 +25,7 @@ from lmmjax.core.criterion import (
 from lmmjax.core.information import freely, information, outside, settled, slopes, spread_of_scale
 from lmmjax.core.likelihood import profiled_deviance
 from lmmjax.core.problem import Problem, deviance_shift
-from lmmjax.core.start import moment_point, prior
+from lmmjax.core.start import moment_point, moment_start, prior
 from lmmjax.design import solve_upper
 from lmmjax.optimize import Status, lbfgs, newton
 
@@ -98,12 +98,19 @@ def estimate(
     problem : one response; map over `response_axes(problem)` for many.
     start : (m,) starting θ; None, or NaN as its first entry, for the moment start.
     method : "newton" with exact Hessians, or "lbfgs" followed by Newton steps that certify the optimum.
-    max_iter : most evaluations of the criterion by Newton.
+    max_iter : most evaluations of the criterion by Newton; 0 evaluates it at the start.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; choose one of: {', '.join(METHODS)}")
     if problem.structure.n_params == 0:
         return finish(problem, jnp.zeros(0, problem.n.dtype), ())
+    if max_iter == 0:
+        theta, pivoting = moment_start(problem)
+        if start is not None:
+            begin, chosen = _given(problem, start)
+            there = problem.structure.pivoted(begin)
+            theta, pivoting = jax.tree.map(partial(jnp.where, chosen), there, (theta, pivoting))
+        return finish(problem, theta, pivoting, Report(jnp.int32(Status.ITERATION_LIMIT), jnp.int32(0)))
     point, split, report = optimum(problem, start, method, max_iter)
     theta, pivoting = point
     found = finish(problem, theta, pivoting, report, split)
@@ -137,16 +144,10 @@ def optimum(
         first = moment_point(problem, split)
         if method == "lbfgs":
             first = lbfgs(lambda t: value(problem, t, first[1]), first[0]), first[1]
-        d = entries(problem, theta, pivoting)
+        d, again = entries(problem, theta, pivoting), n_iter > 0
         if start is not None:
-            chosen = ~jnp.isnan(jnp.asarray(start)[0])
-            own = jnp.where(chosen, jnp.asarray(start, dtype), structure.encode(prior(problem)))
-            given = structure.change_basis(own, problem.basis.inward)
-            begin = jnp.where(chosen, given, structure.encode(prior(problem)))
-            d = jnp.where(n_iter == 0, entries(problem, begin, eyes), d)
-            again = (n_iter > 0) | chosen
-        else:
-            again = n_iter > 0
+            begin, chosen = _given(problem, start)
+            d, again = jnp.where(n_iter == 0, begin, d), again | chosen
         return jax.tree.map(partial(jnp.where, again), structure.pivoted(d), first)
 
     state = newton(
@@ -161,6 +162,15 @@ def optimum(
     )
     report = Report(state.status, state.n_iter)
     return (state.x, state.context), state.aux, report
+
+
+def _given(problem: Problem, start: Array) -> tuple[Array, Array]:
+    """d (m,) in internal coordinates of `start` (m,), the user's θ; whether it is given, and not NaN."""
+    structure = problem.structure
+    theta = structure.change_basis(jnp.asarray(start, problem.n.dtype), problem.basis.inward)
+    chosen = ~jnp.isnan(theta[0])
+    begin = jnp.where(chosen, theta, structure.encode(prior(problem)))
+    return entries(problem, begin, no_pivoting(problem)), chosen
 
 
 @optimum.defjvp
@@ -201,7 +211,7 @@ def _no_tangent(a: Array) -> Array:
 
 
 def entries(problem: Problem, theta: Array, pivoting: tuple[Array, ...]) -> Array:
-    """d (m,) for θ (m,) in the coordinates that `pivoting` describes: (q, q) a term, then frames of R."""
+    """d (m,) for θ (m,) in the internal coordinates that `pivoting` (q, q) a term describe."""
     return problem.structure.decode(theta, pivoting)
 
 
@@ -222,7 +232,7 @@ def value(problem: Problem, theta: Array, pivoting: tuple[Array, ...]) -> Array:
 
 def no_pivoting(problem: Problem) -> tuple[Array, ...]:
     """The internal coordinates as they are."""
-    return tuple(jnp.asarray(eye) for eye in problem.structure.eyes(problem.n.dtype))
+    return tuple(jnp.eye(term.q, dtype=problem.n.dtype) for term in problem.structure.terms)
 
 
 def snap(problem: Problem) -> Callable[[Array], Array]:
@@ -264,7 +274,7 @@ def finish(
     if m:
         there = settled(jet, lambda t: entries(problem, t, pivoting), inner)
         found = information(problem, there, split, d)
-        cov, moves = outward @ found.cov @ outward.T, outside(found.moves, structure.sizes(d), outward)
+        cov, moves = outward @ found.cov @ outward.T, outside(found.moves, d, outward)
         grad, decrement = jnp.max(jnp.abs(there.gradient)), there.decrement
         certified = ~(there.at.curved | slopes(there))
         if bound is not None:
@@ -273,7 +283,7 @@ def finish(
     else:
         cov = spread_of_scale(problem)[None, None]
         moves, grad, decrement = jnp.zeros((1, 0), dtype), 0.0, 0.0
-    on_edge = structure.margins(inner, pivoting) < BOUNDARY
+    on_edge = structure.margins(inner) < BOUNDARY
     sigma2 = sigma2 * problem.origin.scale**2
     # ψ_c = σ^(2p_c) d_c
     unit = sigma2 ** np.append(structure.powers, 1.0).astype(dtype)
@@ -286,8 +296,10 @@ def finish(
     # no residual variation: rounding leaves ν·eps²; known residual variance needs none
     exact = split.r2.value <= 1e2 * problem.n * float(jnp.finfo(dtype).eps) ** 2
     exact = exact & (known is None) & jnp.isfinite(problem.origin.scale)
+    status = jnp.where(exact, Status.PERFECT_FIT, status)
     # nothing is left to estimate where X and Z fit perfectly
-    void = jnp.where(exact, jnp.nan, 0.0).astype(dtype)
+    nothing = exact | (status == Status.NOT_FINITE)
+    void = jnp.where(nothing, jnp.nan, 0.0).astype(dtype)
     upright = structure.upright(inner, pivoting)
     return Estimate(
         theta=structure.change_basis(upright, basis.outward).astype(dtype) + void,
@@ -298,12 +310,12 @@ def finish(
         cov_psi=jnp.where(missing, jnp.nan, cov * unit[:, None] * unit[None, :]) + void,
         cov_relative=cov + void,
         deviance=jet.value + deviance_shift(problem) + void,
-        status=jnp.where(exact, Status.PERFECT_FIT, status),
-        grad_norm=jnp.asarray(grad, dtype),
-        decrement=jnp.asarray(decrement, dtype),
+        status=status,
+        grad_norm=jnp.asarray(grad, dtype) + void,
+        decrement=jnp.asarray(decrement, dtype) + void,
         n_iter=jnp.asarray(1 if report is None else report.n_iter),
-        singular=jnp.any(on_edge),
-        moves=jnp.where(exact, 0.0, moves).astype(dtype),
+        singular=jnp.any(on_edge) & ~nothing,
+        moves=jnp.where(nothing, 0.0, moves).astype(dtype),
     )
 
 
@@ -316,16 +328,3 @@ def outward_map(problem: Problem) -> Array:
 
 
 estimate_jit = quick_jit(estimate, static_argnames=("method", "max_iter"))
-
-
-def best_of(
-    problem: Problem, starts: list[np.ndarray], *, method: str = "newton", max_iter: int = 100
-) -> Estimate:
-    """The best of the descents from several starts θ (m,), NaN for the moment start; concrete, in float64.
-
-    A converged one before one that is not, then the lower criterion. Arrays of the `Estimate` are NumPy's.
-    """
-    with jax.enable_x64(True):
-        results = [estimate_jit(problem, start, method=method, max_iter=max_iter) for start in starts]
-        best = min(results, key=lambda r: (int(r.status) != Status.CONVERGED, float(r.deviance)))
-        return jax.tree.map(np.asarray, best)

@@ -9,7 +9,8 @@ from lmmjax.design.basis import (
     standardise,
     standardise_response,
 )
-from lmmjax.design.design import Design, RandomTerm, ResidualDesign, check_design, take_rows
+from lmmjax.design.design import Design, RandomTerm, ResidualDesign, check_design, take_columns, take_rows
+from lmmjax.design.rank import columns_on_rows, independent_columns
 from lmmjax.design.structure import Structure, TermStructure
 
 __all__ = [
@@ -25,8 +26,11 @@ __all__ = [
     "TermStructure",
     "aliases",
     "check_design",
+    "columns_on_rows",
+    "independent_columns",
     "solve_upper",
     "standardise",
     "standardise_response",
+    "take_columns",
     "take_rows",
 ]

@@ -10,7 +10,7 @@ from jax.core import Tracer
 from lmmjax.arrays import Array
 from lmmjax.covariance import CovarianceFamily, Unstructured
 from lmmjax.design.structure import Structure, TermStructure
-from lmmjax.residual import ResidualStructure, classes
+from lmmjax.residual import ResidualStructure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +47,7 @@ class ResidualDesign:
     codes : (n,) integer group of each row, within which rows correlate.
     n_groups : number of groups.
     place : (n,) or (n, k) occasion (integer) or coordinates of every row.
-    covariates : per variance function (n,) its covariate, or integer level; then per `by` the level.
-    units : of every class of rows with a free variance (`residual.units`), or None: 1.
+    covariates : per variance function (n,) its covariate, or integer level.
     """
 
     structure: ResidualStructure
@@ -56,12 +55,6 @@ class ResidualDesign:
     n_groups: int
     place: np.ndarray
     covariates: tuple[np.ndarray, ...] = ()
-    units: np.ndarray | None = None
-
-    @property
-    def classes(self) -> np.ndarray | None:
-        """Class (n,) of every row; None where no part has a free variance for each of them."""
-        return classes(self.structure, self.place, self.covariates)
 
     def take(self, rows: np.ndarray) -> ResidualDesign:
         """The same for some rows, or in another order."""
@@ -88,6 +81,7 @@ class Design:
     offset : (n,) known part of the mean, or None.
     residual : correlations and variances of the residuals; None: independent.
     known : σ² where it is known, else None.
+    factors : codes (n,) of the factors that X is made of, 0 the reference level; for rows that lack levels.
     """
 
     x: Array
@@ -96,6 +90,7 @@ class Design:
     offset: Array | None = None
     residual: ResidualDesign | None = None
     known: float | None = None
+    factors: tuple[np.ndarray, ...] = ()
 
     @property
     def n(self) -> int:
@@ -123,8 +118,19 @@ def take_rows(design: Design, keep: np.ndarray, weights: np.ndarray | None = Non
     offset = None if design.offset is None else design.offset[keep]
     residual = None if design.residual is None else design.residual.take(np.arange(design.n)[keep])
     return Design(
-        design.x[keep], tuple(terms), None if own is None else own[keep], offset, residual, design.known
+        design.x[keep],
+        tuple(terms),
+        None if own is None else own[keep],
+        offset,
+        residual,
+        design.known,
+        tuple(codes[keep] for codes in design.factors),
     )
+
+
+def take_columns(design: Design, kept: np.ndarray) -> Design:
+    """The design with the columns of X at the positions `kept`."""
+    return design if len(kept) == design.p else dataclasses.replace(design, x=design.x[:, kept])
 
 
 def check_design(design: Design) -> None:
@@ -138,7 +144,7 @@ def check_design(design: Design) -> None:
             "freedom are left; drop fixed effects or add data"
         )
     for term in design.terms:
-        _check_term(term, n, design.weights is not None)
+        _check_term(term, n, _unequal(design.weights))
     for name, column in (("weights", design.weights), ("offset", design.offset)):
         if column is None:
             continue
@@ -151,6 +157,11 @@ def check_design(design: Design) -> None:
         raise ValueError(f"weights must be positive (Var(ε) = σ²/w); row {row} has {design.weights[row]:g}")
     if not _traced(design.x):
         _check_rank(np.asarray(design.x))
+
+
+def _unequal(weights: Array | None) -> bool:
+    """Whether weights tell residuals from random coefficients: equal ones are none."""
+    return weights is not None and (_traced(weights) or bool(np.ptp(np.asarray(weights)) > 0))
 
 
 def _check_term(term: RandomTerm, n: int, weighted: bool) -> None:

@@ -25,6 +25,13 @@ def require_switch(what: str, value: Any) -> bool:
     return bool(value)
 
 
+def require_evaluations(max_iter: Any) -> int:
+    """A whole number of evaluations ≥ 0, or ValueError; 0 evaluates the criterion at the start."""
+    if not isinstance(max_iter, int | np.integer) or isinstance(max_iter, bool) or max_iter < 0:
+        raise ValueError(f"max_iter must be a whole number of evaluations, at least 0, not {max_iter!r:.40}")
+    return int(max_iter)
+
+
 def require_key(key: Any) -> None:
     """ValueError unless `key` is one of `jax.random`, of either kind."""
     dtype = getattr(key, "dtype", None)

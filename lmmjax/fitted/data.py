@@ -12,7 +12,7 @@ from lmmjax.arrays import Array
 from lmmjax.core import Problem, ProblemMaker
 from lmmjax.design import Design, RandomTerm
 from lmmjax.fitted.components import Component, components
-from lmmjax.formula import ModelFrame, take_rows
+from lmmjax.formula import ModelFrame, take_columns, take_rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,9 +81,15 @@ class ModelData:
         """The model of another frame, by the same backend."""
         return model_data(frame, self.backend)
 
-    def subset(self, keep: np.ndarray, weights: np.ndarray | None = None) -> ModelData:
-        """The model on the rows `keep` (n,) of its own; `weights` (n,) multiply its prior weights."""
-        return self.with_frame(take_rows(self.frame, keep, weights))
+    def subset(
+        self, keep: np.ndarray, weights: np.ndarray | None = None, columns: np.ndarray | None = None
+    ) -> ModelData:
+        """The model on the rows `keep` (n,) of its own; `weights` (n,) multiply its prior weights.
+
+        With the columns of X at the positions `columns` only, on which the others depend there.
+        """
+        frame = take_rows(self.frame, keep, weights)
+        return self.with_frame(frame if columns is None else take_columns(frame, columns))
 
 
 def model_data(frame: ModelFrame, backend: str | None = None) -> ModelData:
@@ -98,4 +104,5 @@ def frame_design(frame: ModelFrame) -> Design:
     own, weights, known = frame.residual, frame.weights, None
     if own is not None and own.known is not None:
         weights, known = (1.0 if weights is None else weights) / own.known, 1.0
-    return Design(frame.x, terms, weights, frame.offset, own and own.design, known)
+    factors = {name: frame.factor_values[name] for name in frame.factor_levels if name in frame.factor_values}
+    return Design(frame.x, terms, weights, frame.offset, own and own.design, known, tuple(factors.values()))

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pandas as pd
 
-from lmmjax.batch import estimate_many
-from lmmjax.fitted.checks import require_choice, require_switch
+from lmmjax.batch import Outcome, Starts, estimate_many
+from lmmjax.fitted.checks import require_choice, require_evaluations, require_switch
 from lmmjax.fitted.data import ModelData
 from lmmjax.fitted.kept import kept
 from lmmjax.fitted.mean_variance import by_mean
@@ -29,6 +29,7 @@ def fit_many(
     offset: Any = None,
     max_iter: int = 100,
     dtype: str = "float64",
+    starts: Any = None,
 ) -> FittedMany:
     """Fit a model to every column of `responses`; see `Model.fit_batch`."""
     require_choice("dtype", dtype, DTYPES)
@@ -41,14 +42,45 @@ def fit_many(
         raise ValueError("weights must be at least zero, and not missing")
     if offset is not None:
         values = values - beside(data, offset, names, "offset")
-    estimate = estimate_many(data.maker, values, reml, max_iter, own, dtype)
-    return FittedMany(data, names, values, estimate, reml, own)
+    begin = descent_starts(data, starts)
+    found = estimate_many(data.maker, values, reml, require_evaluations(max_iter), own, dtype, begin)
+    return record_of(data, names, values, reml, own, found)
+
+
+def record_of(
+    data: ModelData, names: pd.Index, y: np.ndarray, reml: bool, weights: np.ndarray | None, found: Outcome
+) -> FittedMany:
+    """The record of responses y (n, T), with the fixed effects that they do not determine named."""
+    fits = FittedMany(data, names, y, found.estimate, reml, found.reasons, found.optima, weights)
+    for k in np.flatnonzero(~fits.kept.all(axis=1)):
+        lost = ", ".join(name for name, kept in zip(data.x_names, fits.kept[k], strict=True) if not kept)
+        text = f"its rows do not determine {lost}: aliased with other columns, or of levels that it lacks"
+        found.reasons[k] = "; ".join(t for t in (found.reasons[k], text) if t)
+    return fits
+
+
+def descent_starts(data: ModelData, starts: Any) -> Starts:
+    """What `starts` of `Model.fit_batch` says; ValueError unless it is None, a number ≥ 1, or θ (k, m)."""
+    if starts is None:
+        return Starts()
+    m = data.design.structure.n_params
+    if isinstance(starts, int | np.integer) and not isinstance(starts, bool):
+        if starts < 1:
+            raise ValueError(f"starts must be at least 1, not {starts}")
+        return Starts(int(starts))
+    given = np.asarray(starts, dtype=float)
+    given = given[None] if given.ndim == 1 else given
+    if given.ndim != 2 or given.shape[1] != m or not len(given) or np.isinf(given).any():
+        raise ValueError(
+            f"starts have shape {np.shape(starts)}: pass how many descents to make, or θ for each, (k, {m})"
+        )
+    return Starts(given=given)
 
 
 def fit_draws(data: ModelData, y: np.ndarray, reml: bool, name: str) -> FittedMany:
     """Fits of responses y (n, T) that were drawn on the rows of the model; `name` is that of their index."""
     names = pd.RangeIndex(y.shape[1], name=name)
-    return FittedMany(data, names, y, estimate_many(data.maker, y, reml), reml)
+    return record_of(data, names, y, reml, None, estimate_many(data.maker, y, reml, starts=Starts(1)))
 
 
 @kept
@@ -56,8 +88,8 @@ def by_reml_many(fits: FittedMany) -> FittedMany:
     """The same responses fitted by REML: themselves, if they are."""
     if fits.reml:
         return fits
-    estimate = estimate_many(fits.data.maker, fits.y, weights=fits.weights)
-    return FittedMany(fits.data, fits.names, fits.y, estimate, True, fits.weights)
+    found = estimate_many(fits.data.maker, fits.y, weights=fits.weights)
+    return record_of(fits.data, fits.names, fits.y, True, fits.weights, found)
 
 
 def some_of_many(fits: FittedMany, at: np.ndarray) -> FittedMany:
@@ -65,16 +97,26 @@ def some_of_many(fits: FittedMany, at: np.ndarray) -> FittedMany:
     weights = None if fits.weights is None else fits.weights[:, at]
     estimate = jax.tree.map(lambda a: np.asarray(a)[at], fits.estimate)
     return dataclasses.replace(
-        fits, names=fits.names[at], y=fits.y[:, at], estimate=estimate, weights=weights, cache={}
+        fits,
+        names=fits.names[at],
+        y=fits.y[:, at],
+        estimate=estimate,
+        weights=weights,
+        reasons=fits.reasons[at],
+        n_optima=fits.n_optima[at],
+        cache={},
     )
 
 
 def one_of_many(fits: FittedMany, k: int) -> Fitted:
     """The fit of response k on the rows that it has, without refitting."""
-    estimate = jax.tree.map(lambda a: a[k], fits.estimate)
+    estimate, columns = jax.tree.map(lambda a: a[k], fits.estimate), np.flatnonzero(fits.kept[k])
+    estimate = dataclasses.replace(
+        estimate, beta=estimate.beta[columns], cov_beta=estimate.cov_beta[np.ix_(columns, columns)]
+    )
     y, w = fits.y[:, k], None if fits.weights is None else fits.weights[:, k]
     keep = np.isfinite(y) if w is None else np.isfinite(y) & (w > 0)
     name = str(fits.names[k])
-    if w is None and (keep.all() or not keep.any()):
+    if (w is None and keep.all()) or not np.isfinite(estimate.psi).all():
         return Fitted(fits.data, y, estimate, fits.reml, name)
-    return Fitted(fits.data.subset(keep, w), y[keep], estimate, fits.reml, name)
+    return Fitted(fits.data.subset(keep, w, columns), y[keep], estimate, fits.reml, name)

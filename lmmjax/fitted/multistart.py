@@ -8,16 +8,17 @@ import jax
 import numpy as np
 
 from lmmjax.arrays import Array
-from lmmjax.core import METHODS, Estimate, Problem, ProblemMaker, best_of
-from lmmjax.fitted.checks import require_choice
+from lmmjax.batch import blank
+from lmmjax.core import METHODS, Estimate, Problem, best_of, few_groups, further_starts
+from lmmjax.core.descents import SCALES
+from lmmjax.core.exactness import exact_lanes
+from lmmjax.fitted.checks import require_choice, require_evaluations
 from lmmjax.fitted.data import ModelData
 from lmmjax.fitted.kept import kept
 from lmmjax.fitted.records import Fitted
 from lmmjax.inference.estimable import inward_moves, unsteady
 from lmmjax.inference.natural import at_estimate_jit
-
-MANY = 50
-"""Groups of a factor from which on one descent is made: several optima are a matter of few groups."""
+from lmmjax.optimize import Status
 
 
 def multistart(
@@ -41,8 +42,11 @@ def multistart(
         raise ValueError(f"start has shape {first.shape}; the model has {m} covariance parameters: ({m},)")
     with jax.enable_x64(True):
         problem = data.problem(y, reml)
-        starts = [first] if start is not None else [first, *other_starts(data, data.maker.in_units(y))]
-    found = best_of(problem, starts, method=method, max_iter=max_iter)
+        starts = [first] if start is not None else [first, *other_starts(data)]
+    found = best_of(problem, starts, method=method, max_iter=require_evaluations(max_iter))
+    one = jax.tree.map(lambda a: a[None], found)
+    if (exact := exact_lanes(data.maker, y[:, None], one)).any():
+        found = jax.tree.map(lambda a: a[0], blank(one, exact, Status.PERFECT_FIT))
     if reml and found.moves.any():
         found = dataclasses.replace(found, cov_beta=determined(problem, found))
     return Fitted(data, y, found, reml, data.frame.response if name is None else name)
@@ -57,25 +61,11 @@ def determined(problem: Problem, found: Estimate) -> np.ndarray:
 
 
 @kept
-def other_starts(data: ModelData, maker: ProblemMaker) -> list[np.ndarray]:
-    """θ at zero and near it, and the further starts of every parameter: they reach other optima.
-
-    Near in the internal coordinates of `maker`.
-    """
-    structure = data.design.structure
-    many = min((t.n_groups for t in data.design.terms), default=MANY) >= MANY
-    if not structure.n_params or data.maker.prepared.shared.costly or (many and structure.linear):
+def other_starts(data: ModelData) -> list[np.ndarray]:
+    """θ near zero, at it and far from it, and further starts of other parameters: they reach other optima."""
+    if data.maker.prepared.shared.costly:
         return []
-    chosen, starts = structure.components, []
-    outward = np.asarray(structure.entry_map(maker.basis.outward))
-    for k in range(1, max(len(p.starts) for p in structure.parameters)):
-        d = np.asarray(structure.prior(float)).copy()
-        rest = np.setdiff1d(np.arange(structure.n_params), chosen)
-        d[rest] = [p.starts[min(k, len(p.starts) - 1)] for p in np.array(structure.parameters, object)[rest]]
-        starts.append(np.asarray(structure.encode(outward @ d)))
-    if len(chosen) and not many:
-        d = np.asarray(structure.prior(float)).copy()
-        d[chosen] *= 0.01
-        small = np.asarray(structure.encode(outward @ d))
-        starts += [small, np.where(np.isin(np.arange(len(small)), chosen), 0.0, small)]
-    return starts
+    few = few_groups(data.maker)
+    if not few and data.design.structure.linear:
+        return []
+    return further_starts(data.maker, SCALES if few else ())

@@ -100,6 +100,8 @@ class FittedMany:
     y : (n, T) the responses, NaN where missing; weights : (n, T) of their own, or None.
     estimate : record of arrays that lead with T.
     reml : whether the criterion was REML.
+    reasons : (T,) texts, why a response has no estimates or not all.
+    n_optima : (T,) how many different optima its descents ended at.
     cache : values of functions that are `kept` with the fits.
     """
 
@@ -108,8 +110,16 @@ class FittedMany:
     y: np.ndarray
     estimate: Estimate
     reml: bool
+    reasons: np.ndarray
+    n_optima: np.ndarray
     weights: np.ndarray | None = None
     cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
+
+    @property
+    def kept(self) -> np.ndarray:
+        """(T, p) which fixed effects each response determines; those of responses without a fit count."""
+        beta = self.estimate.beta
+        return ~np.isnan(beta) | np.isnan(beta).all(axis=1, keepdims=True)
 
     @property
     def converged(self) -> np.ndarray:

@@ -4,8 +4,7 @@ from lmmjax.formula.arrays import array_frame
 from lmmjax.formula.bars import Bar, SplitFormula, split_bars
 from lmmjax.formula.build import model_frame, new_frame, wanted_terms
 from lmmjax.formula.columns import Table, nearest
-from lmmjax.formula.frame import ModelFrame, NewFrame, NewRandom, RandomColumns, take_rows
-from lmmjax.formula.residuals import ResidualColumns
+from lmmjax.formula.frame import ModelFrame, NewFrame, NewRandom, RandomColumns, take_columns, take_rows
 
 __all__ = [
     "Bar",
@@ -13,7 +12,6 @@ __all__ = [
     "NewFrame",
     "NewRandom",
     "RandomColumns",
-    "ResidualColumns",
     "SplitFormula",
     "Table",
     "array_frame",
@@ -21,6 +19,7 @@ __all__ = [
     "nearest",
     "new_frame",
     "split_bars",
+    "take_columns",
     "take_rows",
     "wanted_terms",
 ]

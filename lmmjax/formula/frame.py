@@ -8,13 +8,11 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.covariance import CovarianceFamily, family
-from lmmjax.design import Aliases, aliases
+from lmmjax.design import Aliases, aliases, independent_columns
 from lmmjax.formula.columns import Levels, require_finite
 from lmmjax.formula.labelled import labelled
 from lmmjax.formula.matching import positions
 from lmmjax.formula.residuals import NewPlaces, ResidualColumns
-
-ALIAS_TOLERANCE = 1e-10
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +97,33 @@ def take_rows(frame: ModelFrame, keep: np.ndarray, weights: np.ndarray | None = 
     )
 
 
+def take_columns(frame: ModelFrame, kept: np.ndarray) -> ModelFrame:
+    """The frame with the columns of x at the positions `kept`, on which the others depend on its rows."""
+    if len(kept) == len(frame.x_names):
+        return frame
+    # all columns of the formula, those that were left out before made of the others
+    own = frame.dependence
+    at = np.arange(len(frame.x_names)) if own is None else own.kept
+    whole = np.zeros((len(frame.x), len(at) + (0 if own is None else len(own.out))))
+    whole[:, at] = frame.x
+    if own is not None:
+        whole[:, own.out] = frame.x @ own.weights
+    place = {int(j): k for k, j in enumerate(kept)}
+    names = tuple(name for j, name in enumerate(frame.x_names) if j not in place)
+    return replace(
+        frame,
+        x=np.ascontiguousarray(frame.x[:, kept]),
+        x_names=tuple(frame.x_names[j] for j in kept),
+        aliased=(*frame.aliased, *names),
+        term_slices={
+            term: np.array([place[int(j)] for j in js if int(j) in place], int)
+            for term, js in frame.term_slices.items()
+        },
+        dependence=aliases(whole, at[kept]),
+        _recipe=None if frame._recipe is None else replace(frame._recipe, kept=at[kept]),
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class NewRandom:
     """One random-effect term on m new rows.
@@ -128,29 +153,6 @@ class NewFrame:
     index: pd.Index
     lost: np.ndarray
     places: NewPlaces | None = None
-
-
-def independent_columns(x: np.ndarray) -> np.ndarray:
-    """Positions of the columns of x (n, p) that do not depend linearly on the columns before them.
-
-    Column j counts as dependent if its distance from the span of the kept columns before it is at most
-    1e-10 of its own length. That is the tolerance of float64, not of taste (lme4: 1e-7): a covariate
-    far from zero, such as a time stamp, keeps its place. Units do not matter.
-    """
-    peak = np.max(np.abs(x), axis=0, initial=0)
-    scaled = x / np.where(peak > 0, peak, 1)
-    length = np.linalg.norm(scaled, axis=0)
-    triangle = np.asarray(np.linalg.qr(scaled / np.where(length > 0, length, 1), mode="r"))
-    kept, basis = [], np.zeros((triangle.shape[0], 0))
-    for j in range(x.shape[1]):
-        column = triangle[:, j]
-        for _ in range(2):
-            column = column - basis @ (basis.T @ column)
-        distance = np.linalg.norm(column)
-        if distance > ALIAS_TOLERANCE:
-            kept.append(j)
-            basis = np.column_stack([basis, column / distance])
-    return np.array(kept, dtype=np.int64)
 
 
 def complete_rows(missing: Mapping[str, np.ndarray], n: int) -> tuple[np.ndarray, dict[str, int]]:

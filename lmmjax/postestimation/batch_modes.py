@@ -21,8 +21,9 @@ def modes_of_responses(fits: FittedMany) -> Iterator[tuple[np.ndarray, list[np.n
     for lanes, keep, weights in _alike(fits, fitted):
         whole = weights is None and keep.all()
         # a subset keeps all levels; of one without values nothing is known: b = 0
-        part = fits.data if whole else fits.data.subset(keep, weights)
-        yield from _chunks(fits, lanes, part.expanded, keep)
+        columns = np.flatnonzero(fits.kept[lanes[0]])
+        part = fits.data if whole else fits.data.subset(keep, weights, columns)
+        yield from _chunks(fits, lanes, part.expanded, keep, columns)
 
 
 def _alike(fits: FittedMany, lanes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
@@ -44,7 +45,7 @@ def _alike(fits: FittedMany, lanes: np.ndarray) -> Iterator[tuple[np.ndarray, np
 
 
 def _chunks(
-    fits: FittedMany, lanes: np.ndarray, make: Callable, keep: np.ndarray
+    fits: FittedMany, lanes: np.ndarray, make: Callable, keep: np.ndarray, columns: np.ndarray
 ) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
     """Yields (positions, modes) for the responses `lanes`; chunks of one shape, so one program."""
     design, estimate = fits.data.design, fits.estimate
@@ -58,7 +59,7 @@ def _chunks(
         with jax.enable_x64(True):
             y = np.asarray(fits.y[:, padded].T, dtype=float)
             problem = make(y if keep.all() else y[:, keep], fits.reml)
-            modes = _lane_means(problem, estimate.psi[padded], estimate.beta[padded])
+            modes = _lane_means(problem, estimate.psi[padded], estimate.beta[padded][:, columns])
             arrays = [np.asarray(b)[: len(part)] for b in modes]
         yield part, [b[:, : t.n_groups] for b, t in zip(arrays, design.terms, strict=True)]
 

@@ -6,6 +6,8 @@ import numpy as np
 from scipy.special import stdtr
 
 from lmmjax.batch.ddf import single_tests
+from lmmjax.core import Estimate
+from lmmjax.design import aliases
 from lmmjax.fitted import FittedMany, by_reml_many, kept
 from lmmjax.postestimation.fixed_tests import ADJUSTED, ddf_method
 
@@ -31,14 +33,24 @@ def adjust(p: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(p), np.nan, q)
 
 
-def t_tests(fits: FittedMany, rows: np.ndarray, ddf: str) -> dict[str, np.ndarray]:
-    """Columns of `TABLE` for the rows (k, p) of L, each (T, k); `ddf` as in `Fit.coef_table`."""
+def t_tests(
+    fits: FittedMany, rows: np.ndarray, ddf: str, estimable: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Columns of `TABLE` for the rows (k, p) of L, each (T, k); `ddf` as in `Fit.coef_table`.
+
+    Parameters
+    ----------
+    estimable : (T, k) which to report; by default those that have no part of what a response leaves out.
+    """
     ddf = ddf_method(ddf)
     source = by_reml_many(fits) if ddf in ADJUSTED else fits
-    estimate = source.estimate
-    value = estimate.beta @ rows.T
+    kept, estimate = source.kept, source.estimate
+    plain = ~np.any(~kept[:, None, :] & (rows != 0), axis=2)
+    reported = plain if estimable is None else estimable
+    value, variance = combinations(estimate, kept, rows)
     with np.errstate(divide="ignore", invalid="ignore"):
-        se = np.sqrt(np.einsum("kp,tpr,kr->tk", rows, estimate.cov_beta, rows))
+        se = np.sqrt(np.where(reported, variance, np.nan))
+        value = np.where(reported, value, np.nan)
         df = np.where(np.isnan(se), np.nan, np.inf)
         if ddf != "normal":
             df, own = single_tests(
@@ -50,11 +62,42 @@ def t_tests(fits: FittedMany, rows: np.ndarray, ddf: str) -> dict[str, np.ndarra
                 reml=source.reml,
                 method=ddf,
                 weights=fits.weights,
+                kept=kept,
             )
+            own, df = np.where(np.isnan(se), np.nan, own), np.where(np.isnan(se), np.nan, df)
             se = own if ddf in ADJUSTED else se
         t = value / se
     p = 2.0 * stdtr(df, -np.abs(t))
     return dict(zip(TABLE, (value, se, df, t, p, adjust(p)), strict=True))
+
+
+def combinations(estimate: Estimate, kept: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lβ̂ (T, k) for the rows (k, p) of L and its variance, where coefficients not `kept` (T, p) are zero."""
+    beta, cov = estimate.beta, estimate.cov_beta
+    if not kept.all():
+        beta = np.where(kept, beta, 0.0)
+        cov = np.where(kept[:, :, None] & kept[:, None, :], cov, 0.0)
+    if not np.isnan(cov).any():
+        return beta @ rows.T, np.einsum("kp,tpr,kr->tk", rows, cov, rows)
+    # a covariance that is missing spoils those that use it, and no others
+    parts = [(row[row != 0], row != 0) for row in rows]
+    variance = [np.einsum("p,tpr,r->t", row, cov[:, used][:, :, used], row) for row, used in parts]
+    lost = np.isnan(beta).all(axis=1, keepdims=True) & (beta.shape[1] > 0)
+    return beta @ rows.T, np.where(lost, np.nan, np.stack(variance, axis=1))
+
+
+def estimable_combinations(fits: FittedMany, rows: np.ndarray) -> np.ndarray:
+    """Which of the combinations, rows (k, p) of L, the rows of each response determine: (T, k)."""
+    kept, out = fits.kept, np.ones((len(fits.names), len(rows)), bool)
+    known: dict[bytes, np.ndarray] = {}
+    for k in np.flatnonzero(~kept.all(axis=1)):
+        present = np.isfinite(fits.y[:, k]) & (True if fits.weights is None else fits.weights[:, k] > 0)
+        key = present.tobytes() + kept[k].tobytes()
+        if key not in known:
+            own = aliases(fits.data.design.x[present], np.flatnonzero(kept[k]))
+            known[key] = np.ones(len(rows), bool) if own is None else own.estimable(rows)
+        out[k] = known[key]
+    return out
 
 
 def fixed_t_tests(fits: FittedMany, ddf: str) -> dict[str, np.ndarray]:

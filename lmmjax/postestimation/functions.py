@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from lmmjax.arrays import Array
+from lmmjax.arrays import Array, namespace
 from lmmjax.core import Estimate
 from lmmjax.fitted import Component, Fitted, FittedMany, ModelData, component_names, require_level
 from lmmjax.inference.delta import delta, wald_limits
@@ -31,7 +31,15 @@ def icc(fits: Fitted | FittedMany, by_group: bool) -> tuple[Callable, Weights, l
 
 def r2(fits: Fitted | FittedMany) -> tuple[Callable, Weights, list[str]]:
     """Marginal and conditional R² as a function of (weights, β, ψ), with the weights and their names."""
-    return r_squared, _weights(fits)[0], ["marginal", "conditional"]
+
+    def of_estimable(weights: Weights, beta: Any, psi: Any) -> Any:
+        # columns that a response does not determine are left out: their coefficients are zero
+        xp = namespace(beta, psi)
+        gone = xp.isnan(beta)
+        gone = gone & ~xp.all(gone, axis=-1, keepdims=True)
+        return r_squared(weights, xp.where(gone, 0.0, beta), psi)
+
+    return of_estimable, _weights(fits)[0], ["marginal", "conditional"]
 
 
 def _weights(fits: Fitted | FittedMany) -> tuple[Weights, list[str]]:
@@ -53,6 +61,10 @@ def at_estimate(fun: Callable, weights: Weights, estimate: Estimate) -> np.ndarr
 def _covariances(fits: Fitted | FittedMany) -> list[np.ndarray]:
     """β̂, ψ̂ and their covariances; σ² that is known has none."""
     arrays = [np.asarray(getattr(fits.estimate, name)) for name in ARRAYS]
+    if isinstance(fits, FittedMany) and not fits.kept.all():
+        # coefficients that are left out have no covariance with any
+        kept = fits.kept
+        arrays[2] = np.where(kept[:, :, None] & kept[:, None, :], arrays[2], 0.0)
     if fits.data.design.known is not None:
         cov = arrays[-1].copy()
         cov[..., -1, :] = cov[..., :, -1] = 0.0

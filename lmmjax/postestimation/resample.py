@@ -85,7 +85,8 @@ def bootstrap_fits(fitted: Fitted, key: Any, n: int) -> FittedMany:
 def itself(fitted: Fitted) -> FittedMany:
     """A fit as that of a batch of one response."""
     estimate = jax.tree.map(lambda a: a[None], fitted.estimate)
-    return FittedMany(fitted.data, pd.RangeIndex(1), fitted.y[:, None], estimate, fitted.reml)
+    reasons, ones = np.array([""], object), np.ones(1, int)
+    return FittedMany(fitted.data, pd.RangeIndex(1), fitted.y[:, None], estimate, fitted.reml, reasons, ones)
 
 
 def permuted_fits(fitted: Fitted, key: Any, term: str, n: int) -> tuple[FittedMany, float, np.ndarray]:

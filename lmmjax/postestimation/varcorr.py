@@ -91,8 +91,9 @@ def sd_intervals(rows: list[Component], psi: np.ndarray, cov: np.ndarray, level:
 
 
 def structure_name(fitted: Fitted) -> str:
-    """The residual structure as written: AR1 × VarIdent, Unstructured by arm."""
+    """The residual structure as written: AR1 × VarIdent."""
     columns = fitted.data.frame.residual
     assert columns is not None
     residual = columns.residual
-    return " × ".join(part.name + (f" by {part.by}" if part.by else "") for part in residual.parts)
+    parts = ([residual.correlation] if residual.correlation else []) + list(residual.variances)
+    return " × ".join(part.name for part in parts)

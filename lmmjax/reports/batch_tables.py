@@ -20,7 +20,7 @@ from lmmjax.fitted import (
 )
 from lmmjax.formula import nearest
 from lmmjax.postestimation.batch_modes import modes_of_responses
-from lmmjax.postestimation.batch_tests import TABLE, fixed_t_tests, t_tests
+from lmmjax.postestimation.batch_tests import TABLE, estimable_combinations, fixed_t_tests, t_tests
 from lmmjax.postestimation.contrasts import contrast_matrix
 from lmmjax.postestimation.estimability import lost_contrasts
 from lmmjax.postestimation.intervals import t_quantile
@@ -96,7 +96,7 @@ def contrast(fits: FittedMany, contrasts: Any, names: Sequence[str] | None, ddf:
         labels = [names] if isinstance(names, str) else list(names)
         if len(labels) != len(weights):
             raise ValueError(f"{len(labels)} names for {len(weights)} contrasts: give one name each")
-    table = t_tests(fits, weights, ddf)
+    table = t_tests(fits, weights, ddf, estimable_combinations(fits, weights))
     lost = lost_contrasts(fits.data, weights, labels)
     table = {name: np.where(lost, np.nan, column) for name, column in table.items()}
     index = fits.names

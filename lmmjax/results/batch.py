@@ -46,7 +46,7 @@ class BatchFit:
         failed = int(np.sum(~fitted.converged))
         if failed and warn:
             warnings.warn(
-                f"{failed} of {len(self.names)} responses could not be fitted; see `.status` of the result",
+                f"{failed} of {len(self.names)} responses could not be fitted; see `.reasons` of the result",
                 stacklevel=3,
             )
 
@@ -151,6 +151,23 @@ class BatchFit:
     def status(self) -> pd.Series:
         """How each fit ended: the name of its `Status`."""
         return self._series(self.fitted.status, "status")
+
+    @property
+    def reasons(self) -> pd.Series:
+        """Why a response has no estimates, or not all; empty for those of which nothing is to be said.
+
+        A response without a fit has the message that the model on its rows alone would give, or the advice of
+        its status; one whose rows do not determine all fixed effects names those that are missing.
+        """
+        return self._series(self.fitted.reasons, "reasons")
+
+    @property
+    def n_optima(self) -> pd.Series:
+        """How many different optima the descents of each response ended at; the best is reported.
+
+        1 where one descent was made; see `starts` of `Model.fit_batch`.
+        """
+        return self._series(self.fitted.n_optima, "n_optima")
 
     @property
     def sdcor(self) -> pd.DataFrame:

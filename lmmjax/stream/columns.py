@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.fitted import FittedMany, component_names, identified_sds
-from lmmjax.postestimation.batch_tests import fixed_t_tests, t_tests
+from lmmjax.postestimation.batch_tests import estimable_combinations, fixed_t_tests, t_tests
 
 DDF = "satterthwaite"
 
@@ -25,7 +25,7 @@ def result_columns(
     for k, term in enumerate(fits.data.x_names):
         columns |= {f"{what}:{term}": fixed[what][:, k] for what in TESTS}
     for name, row in (contrasts or {}).items():
-        tests = t_tests(fits, row[None], DDF)
+        tests = t_tests(fits, row[None], DDF, estimable_combinations(fits, row[None]))
         columns |= {f"{what}:{name}": tests[what][:, 0] for what in TESTS}
     components = fits.data.components
     columns |= dict(
@@ -40,4 +40,6 @@ def result_columns(
         "status": fits.status,
         "is_singular": np.asarray(fits.estimate.singular),
         "n_iter": np.asarray(fits.estimate.n_iter, dtype=np.int32),
+        "n_optima": np.asarray(fits.n_optima, dtype=np.int32),
+        "reason": [str(reason) for reason in fits.reasons],
     }

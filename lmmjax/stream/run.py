@@ -67,8 +67,8 @@ def stream_batch(
     Two chunks are in memory at a time: the one being fitted and the one being read. The result has a row a
     response: response, `estimate:NAME se:NAME df:NAME t:NAME p:NAME` for each fixed effect and each
     contrast (Satterthwaite's df), the standard deviations and correlations as `sd_(Intercept)|g`,
-    `cor_x.(Intercept)|g` and `sigma`, deviance, status, is_singular and n_iter. Responses that cannot be
-    fitted have their status and missing numbers.
+    `cor_x.(Intercept)|g` and `sigma`, deviance, status, is_singular, n_iter, n_optima and reason. Responses
+    that cannot be fitted have their status, the reason and missing numbers.
 
     Where `jax.distributed.initialize` was called, all processes must make this call; each fits every
     `process_count`-th chunk. Sources and `out` must be on file systems that all processes share. A run that

@@ -2,6 +2,7 @@
 
 import warnings
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -113,3 +114,59 @@ def test_origin_of_a_slope_is_free_far_from_zero():
     assert far.converged.all()
     # x + 1e9 keeps seven of its digits
     np.testing.assert_allclose(far.deviance, near.deviance, rtol=0, atol=1e-6)
+
+
+OTHERS = {
+    "crossed": ("~ x + (1 | g) + (1 | t)", None, None, LEVEL + T**2 + X),
+    "dense": ("~ x + (1 | g)", "dense", None, LEVEL + X),
+    "AR(1) within groups": ("~ x + (1 | g)", None, lj.AR1("t", group="g"), LEVEL + X),
+    "nested": ("~ x + (1 | g / h)", None, None, LEVEL + (DATA["g"] * 7 + T % 2 * 5) % 11 + X),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_perfect_with_every_backend(name):
+    formula, backend, residual, y = OTHERS[name]
+    model = lj.lmm(formula, DATA.assign(h=T % 2), backend=backend, residual=residual)
+    y = np.asarray(y)
+    noise = np.random.default_rng(6).normal(size=len(y))
+    gaps = np.stack([y, np.where(np.arange(len(y)) == 7, np.nan, y), noise], axis=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        one, fits = model.fit_response(y), model.fit_batch(gaps)
+    assert one.status.startswith("the model fits the response perfectly")
+    assert not one.is_singular
+    assert fits.status.tolist() == ["perfect_fit", "perfect_fit", "converged"]
+    assert fits.params.iloc[:2].isna().all(axis=None)
+    for table in (one.coef_table(), one.varcorr()):
+        assert table.select_dtypes("number").isna().all(axis=None)
+    assert np.isnan([one.deviance, one.estimate.grad_norm, one.aic]).all()
+
+
+def test_no_room_for_residuals_is_no_perfect_fit():
+    """Where X and Z span every response, weights tell the variances apart: nothing is explained."""
+    rng = np.random.default_rng(7)
+    frame = pd.DataFrame({"a": np.repeat(np.arange(8), 2), "b": np.tile(np.arange(2), 8), "i": np.arange(16)})
+    weights = 10.0 ** rng.uniform(-1, 1, 16)
+    y = rng.normal(size=16) * np.sqrt(1.0 + 1.0 / weights)
+    fit = lj.lmm("y ~ 1 + (1 | i) + (1 | a)", frame.assign(y=y), weights=weights).fit()
+    assert "perfect" not in fit.status
+    assert np.isfinite(fit.deviance)
+
+
+def test_no_evaluations_report_the_start():
+    noise = np.random.default_rng(8).normal(size=len(DATA))
+    model = lj.lmm("~ x + (1 | g)", DATA)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        fit = model.fit_response(LEVEL + noise, max_iter=0, start=[0.5])
+        fits = model.fit_batch(np.stack([LEVEL + noise] * 3, axis=1), max_iter=0, starts=[0.5])
+        with pytest.raises(ValueError, match="at least 0, not -1"):
+            model.fit_response(noise, max_iter=-1)
+    assert not fit.converged
+    np.testing.assert_allclose(fit.theta, 0.5, rtol=1e-12)
+    with jax.enable_x64(True):
+        value = lj.profiled_deviance(fit.theta, model.problem(LEVEL + noise))
+    np.testing.assert_allclose(fit.deviance, value, rtol=1e-12)
+    assert fits.status.tolist() == ["iteration_limit"] * 3
+    np.testing.assert_allclose(fits.deviance, fit.deviance, rtol=1e-12)

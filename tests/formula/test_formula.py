@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from lmmjax.design import independent_columns
 from lmmjax.formula import model_frame
-from lmmjax.formula.frame import independent_columns
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from lmmjax import EstimabilityWarning, lmm
-from lmmjax.design import aliases
-from lmmjax.formula.frame import independent_columns
+from lmmjax.design import aliases, independent_columns
 
 
 @pytest.fixture(scope="module")

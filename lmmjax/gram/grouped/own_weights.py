@@ -63,6 +63,11 @@ class OwnWeights:
             None if a is None else np.asarray(a)[self.order, None] for a in (design.offset, design.weights)
         )
         self.basis, self.structure, self.known = basis, design.structure, design.known
+        self.terms: list[tuple[int, Any]] = [
+            (term.q, sp.csr_array((np.ones(n), (term.codes[self.order], np.arange(n)))))
+            for term in design.terms
+            if term.family.linear
+        ]
 
     def __call__(self, y: np.ndarray, w: np.ndarray):
         """Products of y (n, T) with weights w (n, T), times those of the design.
@@ -72,7 +77,8 @@ class OwnWeights:
         shared, response, origin, basis : records whose arrays all trail with T.
         n : (T,) observations: rows whose y is not missing (NaN) and whose weight is not zero.
         finite : (T,) whether no other value is infinite and no weight negative, infinite or missing.
-        estimable : (T,) whether X keeps its rank, with residual degrees of freedom and two groups left.
+        estimable : (T,) whether X keeps its rank, with residual degrees of freedom, two groups and, unless
+            weights tell them from residuals, fewer random coefficients than observations left.
         """
         parts = [slice(first, first + BLOCK) for first in range(0, y.shape[1], BLOCK)]
         # what overflows gets a status
@@ -131,7 +137,7 @@ class OwnWeights:
         within_xy = _forward(factor, self.x @ we) - np.einsum("qpgt,qgt->pt", c_x, c_y)
         within_yy = left - np.einsum("qgt,qgt->t", c_y, c_y)
         occupied = ((self.by_group @ observed.astype(float)) > 0).sum(axis=0)
-        fine = (n > p) & (occupied >= 2)
+        fine = (n > p) & (occupied >= 2) & ~self._saturated(w, n)
         x_factor = np.einsum("ijt,jk->ikt", factor, self.x_factor)
         done: tuple[Any, ...] = (
             r,
@@ -160,6 +166,18 @@ class OwnWeights:
                 old[..., inexact] = better
             fine[inexact] &= independent
         return done
+
+    def _saturated(self, w: np.ndarray, n: np.ndarray) -> np.ndarray:
+        """Whether a term has as many random coefficients as there are observations, all of equal weight."""
+        out = np.zeros(len(n), bool)
+        for q, by_group in self.terms:
+            close = np.flatnonzero(n <= q * by_group.shape[0])
+            if len(close):
+                some = w[:, close]
+                occupied = ((by_group @ (some > 0).astype(float)) > 0).sum(axis=0)
+                least = np.where(some > 0, some, np.inf).min(axis=0)
+                out[close] |= (occupied * q >= n[close]) & (some.max(axis=0) == least)
+        return out
 
     def _factor(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """R (p, p, T) of X₀ᵀWX₀ = RᵀR, and the share (p, T) that each column has to itself."""

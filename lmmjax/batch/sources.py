@@ -1,0 +1,105 @@
+"""Problems for the tests of many responses, and those with designs of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from lmmjax.core import Problem, ProblemMaker, response_axes
+from lmmjax.design import take_rows
+
+if TYPE_CHECKING:
+    from lmmjax.gram.grouped.own_weights import OwnWeights
+
+FEW = 512
+"""Up to so many responses are fitted one after the other, by the program of a single fit."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedDesign:
+    """The design without a response: the same problem for all."""
+
+    maker: ProblemMaker
+    reml: bool
+    few = FEW
+
+    def one(self, _: int) -> Problem:
+        return self.lanes(np.zeros(1, int))
+
+    def lanes(self, _: np.ndarray) -> Problem:
+        return self.maker(np.zeros(self.maker.design.n), self.reml)
+
+
+class OwnDesigns:
+    """Responses y (n, T) with designs of their own: missing values, and weights (n, T) or None."""
+
+    few = FEW // 8
+
+    def __init__(
+        self, maker: ProblemMaker, y: np.ndarray, weights: np.ndarray | None, reml: bool, tangents: bool
+    ):
+        self.tangents = tangents
+        self.maker, self.y, self.weights, self.reml = maker, y, weights, reml
+        self.made: tuple[bytes, ProblemMaker | None] = (b"", None)
+        self.products: Any = None
+
+    def _weights(self, which: Any) -> np.ndarray:
+        y = self.y[:, which]
+        return np.where(np.isnan(y), 0.0, 1.0 if self.weights is None else self.weights[:, which])
+
+    def one(self, k: int) -> Problem:
+        w = self._weights(k)
+        key, maker = self.made
+        if maker is None or key != w.tobytes():
+            maker = ProblemMaker(take_rows(self.maker.design, w > 0, w), self.maker.backend)
+            maker = maker.tangents if self.tangents else maker
+            self.made = w.tobytes(), maker
+        return maker(np.asarray(self.y[w > 0, k], float), self.reml)
+
+    def lanes(self, which: np.ndarray) -> Problem:
+        if self.products is None:
+            self.products = own_products(self.maker)
+        return own_problem(self.products, self.y[:, which], self._weights(which), self.reml)[0]
+
+
+Source = SharedDesign | OwnDesigns
+
+
+def is_apart(source: Source) -> bool:
+    """Whether its problems cannot be mapped over, and go one after the other."""
+    shared = source.maker.prepared.shared
+    return shared.sequential or (isinstance(source, OwnDesigns) and not shared.individual)
+
+
+def mapped_axes(problem: Problem) -> Problem:
+    """Trailing axes of lanes: of all arrays but κ, of those of the response, or of none."""
+    if problem.n.ndim:
+        return dataclasses.replace(jax.tree.map(lambda _: -1, problem), reml=None)
+    return response_axes(problem, -1 if problem.origin.scale.ndim else None)
+
+
+def own_products(maker: ProblemMaker) -> OwnWeights:
+    """The design, ready for responses with weights."""
+    # imported here: scipy.sparse adds a warning filter, and a single fit has no use for it
+    from lmmjax.gram.grouped.own_weights import OwnWeights
+
+    return OwnWeights(maker.design, maker.basis)
+
+
+def own_problem(
+    products: OwnWeights, y: np.ndarray, weights: np.ndarray, reml: bool
+) -> tuple[Problem, np.ndarray, np.ndarray]:
+    """The problem of responses y (n, T) with weights (n, T) of their own; all axes of responses trail.
+
+    Also which responses are finite (T,), and which determine all that there is to estimate (T,).
+    """
+    shared, response, origin, basis, n, finite, estimable = products(
+        np.asarray(y, dtype=float), np.asarray(weights, dtype=float)
+    )
+    kappa = np.asarray(float(reml))
+    known = None if products.known is None else np.asarray(products.known)
+    problem = Problem(shared, response, origin, basis, n, kappa, products.structure, known)
+    return problem, finite, estimable

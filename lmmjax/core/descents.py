@@ -1,0 +1,84 @@
+"""Several descents from different starts: which are worth it, the best, how many optima."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from lmmjax.core.estimate import Estimate, estimate_jit
+from lmmjax.core.problem import Problem, ProblemMaker
+from lmmjax.optimize import Status
+
+MANY = 50
+"""Groups of a factor from which on one descent is made: several optima are a matter of few groups."""
+
+SCALES = (0.01, 0.0, 10.0)
+"""Relative variances of the further starts: near zero, zero, large."""
+
+APART, RELATIVE = 1e-5, 1e-9
+"""Criteria of optima that differ by more than both are those of different ones."""
+
+
+def few_groups(maker: ProblemMaker) -> bool:
+    """Whether a factor has fewer than `MANY` groups."""
+    return min((term.n_groups for term in maker.design.terms), default=MANY) < MANY
+
+
+def further_points(maker: ProblemMaker, scales: tuple[float, ...] = SCALES) -> list[np.ndarray]:
+    """d (m,) in internal coordinates to descend from, beside the moment start.
+
+    The further starts of parameters that have some, and relative variances `scales`.
+    """
+    structure, points = maker.design.structure, []
+    if not structure.n_params:
+        return []
+    chosen = structure.components
+    prior = np.array([p.starts[0] for p in structure.parameters])
+    rest = np.setdiff1d(np.arange(structure.n_params), chosen)
+    for k in range(1, max(len(p.starts) for p in structure.parameters)):
+        d = prior.copy()
+        d[rest] = [p.starts[min(k, len(p.starts) - 1)] for p in np.array(structure.parameters, object)[rest]]
+        points.append(d)
+    if len(chosen):
+        points += [np.where(np.isin(np.arange(len(prior)), chosen), scale * prior, prior) for scale in scales]
+    return points
+
+
+def further_starts(maker: ProblemMaker, scales: tuple[float, ...] = SCALES) -> list[np.ndarray]:
+    """θ (m,) in the user's coordinates of `further_points`."""
+    structure = maker.design.structure
+    outward = np.asarray(structure.entry_map(maker.basis.outward))
+    return [np.asarray(structure.encode(outward @ d)) for d in further_points(maker, scales)]
+
+
+def best_of(
+    problem: Problem, starts: list[np.ndarray], *, method: str = "newton", max_iter: int = 100
+) -> Estimate:
+    """The best of the descents from several starts θ (m,), NaN for the moment start; concrete, in float64.
+
+    A converged one before one that is not, then the lower criterion. Arrays of the `Estimate` are NumPy's.
+    """
+    return descents(problem, starts, method=method, max_iter=max_iter)[0]
+
+
+def descents(
+    problem: Problem, starts: list[np.ndarray], *, method: str = "newton", max_iter: int = 100
+) -> tuple[Estimate, int]:
+    """`best_of`, and how many different optima were found."""
+    with jax.enable_x64(True):
+        results = [estimate_jit(problem, start, method=method, max_iter=max_iter) for start in starts]
+        ends = np.array([[r.deviance if r.status == Status.CONVERGED else np.nan] for r in results], float)
+        lost = [int(r.status) != Status.CONVERGED for r in results]
+        order = [
+            (l, float(np.nan_to_num(r.deviance, nan=np.inf))) for l, r in zip(lost, results, strict=True)
+        ]
+        best = results[order.index(min(order))]
+        return jax.tree.map(np.asarray, best), int(count_optima(ends)[0])
+
+
+def count_optima(ends: np.ndarray) -> np.ndarray:
+    """How many different criteria there are at ends (k, T) of descents; NaN where one is not an optimum."""
+    ends = np.sort(ends, axis=0)
+    with np.errstate(invalid="ignore"):
+        new = np.diff(ends, axis=0) > APART + RELATIVE * np.abs(ends[1:])
+    return new.sum(axis=0) + np.isfinite(ends[0])

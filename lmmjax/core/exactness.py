@@ -1,0 +1,81 @@
+"""Responses that X and Z explain wholly, whatever the backend: their likelihood has no bound.
+
+Backends that form squares within groups see it in the products (`gram/grouped/settle.py`); others descend to
+where rounding stops them. Whoever ends there is looked at again: e = y − Wγ with W = [X Z], rows times √w,
+
+    γ ← γ + (WᵀW + δI)⁻¹Wᵀe,
+
+until what is left of e is orthogonal to W, or nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lmmjax.core.estimate import Estimate
+from lmmjax.core.problem import ProblemMaker
+from lmmjax.design import Design
+from lmmjax.gram.grouped.prepare import GroupedPrepared
+from lmmjax.optimize import Status
+
+TINY = 1e-9
+"""A residual variance below this share of that of the response asks for a look."""
+
+ROUNDING = (64 * np.finfo(float).eps) ** 2
+"""Share of the squares of a response that rounding leaves where X and Z explain all of it."""
+
+RIDGE, STEPS = 1e-8, 30
+"""δ, for columns of unit length, and steps: components of W below 1e-4 of its length need most."""
+
+ROOM = 1e-12
+"""Share of the squares of any response that W leaves, below which it spans everything."""
+
+
+def exact_lanes(maker: ProblemMaker, y: np.ndarray, estimate: Estimate) -> np.ndarray:
+    """Which responses y (n, T) are fitted perfectly, of those that did not converge or hardly have residuals.
+
+    Parameters
+    ----------
+    estimate : their fits, arrays that lead with T.
+    """
+    none, design = np.zeros(y.shape[1], bool), maker.design
+    if isinstance(maker.prepared, GroupedPrepared) or design.known is not None or not design.terms:
+        return none
+    status = np.asarray(estimate.status)
+    with np.errstate(all="ignore"):
+        small = np.asarray(estimate.sigma2) <= TINY * np.var(y, axis=0)
+    suspect = np.isin(status, (Status.STALLED, Status.ITERATION_LIMIT, Status.NOT_FINITE)) | small
+    where = np.flatnonzero(suspect & np.isfinite(y).all(axis=0) & (status != Status.PERFECT_FIT))
+    if len(where):
+        none[where] = spanned(design, y[:, where])
+    return none
+
+
+def spanned(design: Design, y: np.ndarray) -> np.ndarray:
+    """Which responses y (n, T) lie in the columns of X and Z, where these leave room for others."""
+    # imported here: scipy.sparse adds a warning filter, and most fits have no use for it
+    import scipy.sparse as sp
+    from scipy.sparse.linalg import splu
+
+    n = design.n
+    root = np.ones(n) if design.weights is None else np.sqrt(np.asarray(design.weights, float))
+    blocks = [sp.csr_array(np.asarray(design.x, float))]
+    for term in design.terms:
+        z, rows = np.asarray(term.z, float), np.arange(n)
+        blocks += [sp.csr_array((column, (rows, term.codes)), shape=(n, term.n_groups)) for column in z.T]
+    w: Any = sp.csr_array(sp.diags_array(root) @ sp.csr_array(sp.hstack(blocks)))
+    length = np.sqrt(np.asarray(w.multiply(w).sum(axis=0))).ravel()
+    w = sp.csr_array(w.multiply(1.0 / np.where(length > 0, length, 1.0)))
+    gram = sp.csc_array(w.T @ w + RIDGE * sp.eye_array(w.shape[1]))
+    solve = splu(gram).solve
+    # a response that no design has in mind
+    probe = np.cos(np.arange(n) ** 2 + 1.0)[:, None]
+    values = y if design.offset is None else y - np.asarray(design.offset).reshape(-1, 1)
+    e = np.concatenate([values * root[:, None], probe], axis=1)
+    total = np.einsum("nt,nt->t", e, e)
+    for _ in range(STEPS):
+        e = e - w @ solve(w.T @ e)
+    left = np.einsum("nt,nt->t", e, e)
+    return (left[:-1] <= ROUNDING * total[:-1]) & (left[-1] > ROOM * total[-1])

@@ -1,0 +1,58 @@
+"""Which columns of X are independent: of all rows, and of some that may lack levels of a factor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+DEPENDENT = 1e-10
+"""Distance of a column from those before it, in its own length, that counts as none."""
+
+ROUNDING = 8.0 * np.finfo(float).eps
+"""The same in the lengths of the columns that it would be made of: what rounding of their entries leaves."""
+
+
+def independent_columns(x: np.ndarray) -> np.ndarray:
+    """Positions of the columns of x (n, p) that do not depend linearly on the columns before them.
+
+    Column j counts as dependent if its distance from the span of the kept columns before it is at most
+    1e-10 of its own length. That is the tolerance of float64, not of taste (lme4: 1e-7): a covariate
+    far from zero, such as a time stamp, keeps its place. It also depends on them if rounding of their
+    entries explains the distance: x beside x + 1e9 and a constant. Units do not matter.
+    """
+    peak = np.max(np.abs(x), axis=0, initial=0)
+    scaled = x / np.where(peak > 0, peak, 1)
+    length = np.linalg.norm(scaled, axis=0)
+    triangle = np.asarray(np.linalg.qr(scaled / np.where(length > 0, length, 1), mode="r"))
+    kept, basis = [], np.zeros((triangle.shape[0], 0))
+    for j in range(x.shape[1]):
+        column = triangle[:, j]
+        for _ in range(2):
+            column = column - basis @ (basis.T @ column)
+        distance = np.linalg.norm(column)
+        made_of = np.linalg.solve(basis.T @ triangle[:, kept], basis.T @ triangle[:, j])
+        if distance > max(DEPENDENT, ROUNDING * np.sum(np.abs(made_of))):
+            kept.append(j)
+            basis = np.column_stack([basis, column / distance])
+    return np.array(kept, dtype=np.int64)
+
+
+def columns_on_rows(x: np.ndarray, factors: Sequence[np.ndarray]) -> np.ndarray:
+    """Positions of the columns of a model that are fitted on some of its rows, x (n, p).
+
+    Where the reference level of a factor is lost, the first level that is left takes its place, and the
+    columns that are its own go first.
+
+    Parameters
+    ----------
+    factors : codes (n,) on these rows of the factors that X is made of; 0 is the reference level.
+    """
+    live, spare = x != 0, np.zeros(x.shape[1], bool)
+    for codes in factors:
+        first = codes.min(initial=len(codes))
+        if first > 0:
+            here = codes == first
+            spare |= live[here].any(axis=0) & ~live[~here].any(axis=0)
+    order = np.argsort(spare, kind="stable")
+    return np.sort(order[independent_columns(x[:, order])])
