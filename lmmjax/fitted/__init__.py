@@ -5,8 +5,11 @@ Everything that needs a model takes `ModelData`, everything that needs a fit `Fi
 
 from lmmjax.fitted.checks import (
     require_choice,
+    require_count,
     require_estimates,
+    require_function,
     require_key,
+    require_known,
     require_level,
     require_switch,
 )
@@ -34,6 +37,7 @@ from lmmjax.fitted.identification import (
 )
 from lmmjax.fitted.kept import kept
 from lmmjax.fitted.records import Fitted, FittedMany, ModelView
+from lmmjax.fitted.responses import kept_rows, response_vector
 from lmmjax.fitted.values import (
     fitted_modes,
     fitted_values,
@@ -63,6 +67,7 @@ __all__ = [
     "identified_psi",
     "identified_sds",
     "kept",
+    "kept_rows",
     "model_data",
     "normalized_residuals",
     "one_of_many",
@@ -70,11 +75,15 @@ __all__ = [
     "remarks",
     "reported",
     "require_choice",
+    "require_count",
     "require_estimates",
+    "require_function",
     "require_key",
+    "require_known",
     "require_level",
     "require_switch",
     "residuals",
+    "response_vector",
     "scaled_residuals",
     "sd_limits",
     "sd_scale",

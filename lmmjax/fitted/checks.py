@@ -10,12 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmmjax.fitted.records import Fitted
+from lmmjax.formula import nearest
 
 
 def require_choice(what: str, value: Any, known: Iterable[Any]) -> None:
     """ValueError that lists the values known, unless it is one of them."""
     if not any(value is one or (isinstance(value, str) and value == one) for one in known):
         raise ValueError(f"unknown {what} {value!r}; choose one of: {', '.join(map(str, known))}")
+
+
+def require_known(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """ValueError naming the first of `names` that is not known, with those that are."""
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise ValueError(f"unknown {what} {name!r}: {nearest(name, known)}")
 
 
 def require_switch(what: str, value: Any) -> bool:
@@ -43,9 +52,25 @@ def require_key(key: Any) -> None:
 
 def require_level(level: float) -> float:
     """The level, or ValueError."""
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, not {level}")
+    if isinstance(level, bool) or not isinstance(level, int | float | np.number) or not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, not {level!r}")
     return level
+
+
+def require_count(what: str, value: Any, least: int = 1) -> int:
+    """A whole number of at least `least`, or ValueError."""
+    whole = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not whole or value != value or value in (np.inf, -np.inf) or value != int(value):
+        raise ValueError(f"{what} must be a whole number, not {value!r}")
+    if value < least:
+        raise ValueError(f"{what} must be at least {least}, not {value}")
+    return int(value)
+
+
+def require_function(what: str, value: Any) -> None:
+    """ValueError unless `value` can be called."""
+    if not callable(value):
+        raise ValueError(f"{what} must be a function, not {value!r:.60}")
 
 
 def require_estimates(fitted: Fitted) -> None:

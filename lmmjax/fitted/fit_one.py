@@ -32,7 +32,11 @@ def fit_one(data: ModelData, y: Any, reml: bool = True, **options: Any) -> Fitte
 
 def refitted(fitted: Fitted, y: Any = None, reml: bool | None = None) -> Fitted:
     """The same model fitted to another response (n,), or by another criterion."""
-    return fit_one(fitted.data, fitted.y if y is None else y, fitted.reml if reml is None else reml)
+    return fit_one(
+        fitted.data,
+        fitted.y if y is None else y,
+        fitted.reml if reml is None else require_switch("reml", reml),
+    )
 
 
 @kept

@@ -40,6 +40,10 @@ def multistart(
     first = np.full(m, np.nan) if start is None else np.asarray(start, float)
     if first.shape != (m,):
         raise ValueError(f"start has shape {first.shape}; the model has {m} covariance parameters: ({m},)")
+    if start is not None and not np.all(np.isfinite(first)):
+        raise ValueError(
+            f"start must be finite numbers, not {first.tolist()}: leave it out for moment estimates"
+        )
     with jax.enable_x64(True):
         problem = data.problem(y, reml)
         starts = [first] if start is not None else [first, *other_starts(data)]

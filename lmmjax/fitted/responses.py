@@ -41,7 +41,7 @@ def beside(data: ModelData, given: Any, names: pd.Index, what: str) -> np.ndarra
     found = labelled(given, what, f"{what}: column")
     if found.values.ndim != 2:
         raise ValueError(
-            f"{what} have shape {found.values.shape}: pass one for each value of the responses, n × T"
+            f"{what}: the shape is {found.values.shape}: pass one for each value of the responses, n × T"
         )
     if found.values.shape[1] != len(names):
         raise ValueError(
@@ -54,13 +54,24 @@ def beside(data: ModelData, given: Any, names: pd.Index, what: str) -> np.ndarra
     return values if place is None else values[:, place]
 
 
-def response_vector(data: ModelData, y: Any) -> np.ndarray:
+def response_vector(data: ModelData, y: Any, what: str = "y") -> np.ndarray:
     """One response (n,) on the rows of the model, NaN where missing; ValueError as `response_matrix`."""
-    given = labelled(y, "y")
+    given = labelled(y, what)
     n, n_data = data.design.n, len(data.frame.data_index)
     if given.values.ndim != 1 or len(given.values) not in (n, n_data):
-        raise ValueError(f"y has shape {given.values.shape}; the model has {n} rows: ({n},)")
-    return on_rows(data.frame, given, "y")
+        raise ValueError(f"{what} has shape {given.values.shape}; the model has {n} rows: ({n},)")
+    return on_rows(data.frame, given, what)
+
+
+def kept_rows(data: ModelData, keep: Any) -> np.ndarray:
+    """Rows of the model to keep (n,) bool, by their labels; ValueError if they are none or do not match."""
+    n = data.design.n
+    values = response_vector(data, keep, "keep")
+    if not np.all((values == 0) | (values == 1)) or np.asarray(keep).dtype.kind not in "bO":
+        raise ValueError(f"keep must be True or False for each of the {n} rows of the model")
+    if not np.any(values):
+        raise ValueError("keep leaves none of the rows of the model")
+    return values == 1
 
 
 def on_rows(frame: ModelFrame, given: Labelled, what: str) -> np.ndarray:

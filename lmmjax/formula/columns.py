@@ -128,7 +128,9 @@ class Table:
         if column.dtype.kind in "mM":
             accessor: Any = column.dt
             return accessor.as_unit("us")
-        return column if column.dtype.kind in "fb" or hasattr(column, "cat") else column.astype(np.float64)
+        if column.dtype.kind in "fb" or hasattr(column, "cat"):
+            return column
+        return pd.Series(doubles(column, f"column {name!r}"))
 
 
 def _column_names(data: Any) -> list:
@@ -139,7 +141,7 @@ def _column_names(data: Any) -> list:
     names = getattr(data, "column_names", None) or getattr(data, "columns", None)
     if names is None:
         kind = type(data).__name__
-        raise ValueError(f"data is a {kind}: pass a pandas or polars frame, or a dict of columns")
+        raise ValueError(f"data is of type {kind}: pass a pandas or polars frame, or a dict of columns")
     return list(names)
 
 

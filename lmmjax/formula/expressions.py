@@ -161,7 +161,9 @@ def _apply(part: Part, frame: pd.DataFrame, kinds: dict[str, str]) -> np.ndarray
         elif kind == "bool" and now == "number" and bool(column.isin([0, 1]).all()):
             frame[name] = column.astype(bool)
         elif kind != now:
-            raise ValueError(f"{part.label}: column {name!r} was a {kind} in the fit and is a {now} here")
+            raise ValueError(
+                f"{part.label}: column {name!r} was a {kind} in the fit and is a {now} here: convert it"
+            )
     value = _evaluate(replace(part, spec=copy.deepcopy(part.spec)), frame, set())
     out[np.delete(np.arange(len(frame)), sorted(value.lost))] = value.matrix
     return out
@@ -196,8 +198,8 @@ def _evaluate(part: Part, frame: pd.DataFrame, drop: set[int]) -> _Evaluated:
         try:
             matrix = materializer.get_model_matrix(part.spec, drop_rows=lost, output="numpy")
         except Exception as error:
-            short = _not_by_row(materializer.factor_cache, len(frame))
-            raise ValueError(f"{part.label}: {short or error}") from error
+            short = _no_numbers(materializer.factor_cache, len(frame)) or _shortened(error, frame)
+            raise ValueError(f"{part.label}: {short}") from error
         evaluated = {str(expr): factor.values for expr, factor in materializer.factor_cache.items()}
         if lost:
             nulls = {expr: len(lib.find_nulls(v)) for expr, v in evaluated.items() if not np.isscalar(v)}
@@ -237,9 +239,24 @@ def _interacting(part: Part, evaluated: dict[str, Any], lost: list[int]) -> dict
     return out
 
 
-def _not_by_row(factors: dict[str, Any], n: int) -> str:
+def _shortened(error: Exception, frame: pd.DataFrame) -> str:
+    """What an expression raised, with its name and those of its columns that are no numbers."""
+    found = re.fullmatch(r"Unable to evaluate factor `(.*)`\. \[\w+: (.*)\]", str(error), re.DOTALL)
+    if not found:
+        return str(error)
+    words = {"category": "text or categories", "time": "dates or times"}
+    kinds = {str(name): kind_of(column) for name, column in frame.items()}
+    odd = [f"{n!r} holds {words[k]}" for n, k in kinds.items() if k in words and n in found.group(1)]
+    return f"cannot evaluate {found.group(1)!r}: " + (", ".join(odd) or found.group(2).rstrip("."))
+
+
+def _no_numbers(factors: dict[str, Any], n: int) -> str:
     for expr, factor in factors.items():
         values, python = factor.values, factor.factor.eval_method.value == "python"
+        if python and getattr(getattr(values, "dtype", None), "kind", "") in "mM":
+            return (
+                f"{expr!r} gives dates or time spans: make it a column of numbers, such as days, beforehand"
+            )
         if python and not isinstance(values.__wrapped__, dict) and np.shape(values)[:1] != (n,):
             return f"{expr!r} does not give one value for each row"
     return ""

@@ -116,7 +116,7 @@ def _of_others(values: Any, what: str, remedy: str) -> np.ndarray:
             return series.cast(nw.Float64).to_numpy()
         return _of_objects(np.array([*series.to_list(), None], dtype=object)[:-1], what, remedy)
     if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
-        raise ValueError(f"{what} {_is(what)} a {type(values).__name__}: pass an array")
+        raise ValueError(f"{what} {_is(what)} of type {type(values).__name__}: pass an array")
     try:
         array = np.asarray(values)
     except ValueError:

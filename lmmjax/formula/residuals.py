@@ -78,7 +78,8 @@ def residual_columns(residual: Residual, table: Table, rows: np.ndarray) -> Resi
     if residual.known:
         known = _numbers(table.take(residual.known, rows), residual.known, index)
         if np.any(known <= 0):
-            raise ValueError(f"KnownVariance: {residual.known!r} must be positive in every row")
+            row = index[int(np.argmax(known <= 0))]
+            raise ValueError(f"KnownVariance: {residual.known!r} must be positive, and is not in row {row}")
     correlation = residual.correlation
     if correlation is None and not residual.variances:
         return ResidualColumns(residual, None, known, None, None, ())
@@ -280,7 +281,7 @@ def _require_distinct(
 
 def _numbers(column: pd.Series, name: str, index: pd.Index) -> np.ndarray:
     if hasattr(column, "cat") or not pd.api.types.is_numeric_dtype(column.dtype):
-        raise ValueError(f"column {name!r} of the residual structure is not numeric")
+        raise ValueError(f"column {name!r} of the residual structure is not numeric: convert it")
     values = column.to_numpy().astype(float)
     require_finite(values, f"column {name!r}", index)
     return values

@@ -123,6 +123,10 @@ def require_sound(label: str, expression: Expression, context: Mapping[str, Any]
     `context` has what an expression may name besides columns; n is the number of rows.
     """
     for node in ast.walk(expression.tree):
+        if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "contr":
+            if node.attr not in CONTRASTS:
+                known = ", ".join(sorted(CONTRASTS))
+                raise ValueError(f"{label}: unknown contrasts 'contr.{node.attr}': there are: {known}")
         value = _number(node)
         if isinstance(value, int) and abs(value) >= INTEGERS:
             raise ValueError(
@@ -132,6 +136,8 @@ def require_sound(label: str, expression: Expression, context: Mapping[str, Any]
         name, function = _callee(call, context)
         sizes = [*call.args[1:], *(pair.value for pair in call.keywords)] if name in BASES else []
         for size in map(_number, sizes):
+            if name == "poly" and isinstance(size, int) and size < 1:
+                raise ValueError(f"{label}: poly(..., {size}) has no columns: give a degree of at least 1")
             if isinstance(size, int) and size > n:
                 raise ValueError(
                     f"{label}: {name}(..., {size}) has more columns than the data have rows: {n}"

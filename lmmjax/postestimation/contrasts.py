@@ -69,7 +69,10 @@ def _row(piece: Any, x_names: list[str], aliased: Sequence[str]) -> np.ndarray:
     for name, weight in piece.items():
         if name not in x_names:
             raise ValueError(_unknown(str(name), x_names, aliased))
-        row[x_names.index(name)] = weight
+        try:
+            row[x_names.index(name)] = float(weight)
+        except (TypeError, ValueError):
+            raise ValueError(f"the weight of {name!r} in a contrast is a number, not {weight!r}") from None
     return row
 
 
@@ -170,7 +173,9 @@ def _parse(
     text: str, x_names: Sequence[str], aliased: Sequence[str], *, constants: bool
 ) -> tuple[np.ndarray, float]:
     """Weights (p,) and the sum of the constants, where these are allowed."""
-    row, constant = np.zeros(len(x_names)), 0.0
+    if not text.strip():
+        raise ValueError(f"a contrast or one side of an equation is empty: {nearest('', x_names)}")
+    row, constant, text = np.zeros(len(x_names)), 0.0, text.strip()
     longest = sorted(x_names, key=len, reverse=True)
     at, rest = 0, text.rstrip()
     while at < len(rest) or at == 0:
@@ -189,7 +194,9 @@ def _parse(
             at = number.end()
             continue
         if name is None:
+            backticks = re.match(r"`([^`]*)`", rest[at:])
             found = re.split(r"\s+[+-]\s+|\s*/\s*|\s+$", rest[at:])[0]
+            found = backticks.group(1) if backticks else found
             if found in aliased:
                 raise ValueError(f"contrast {text!r}: {_unknown(found, x_names, aliased)}")
             raise ValueError(
@@ -206,6 +213,7 @@ def _parse(
 
 def _end_of(text: str, name: str, at: int) -> int:
     """Where a name that begins at a position ends, with the backticks of a formula or without; 0 if not."""
+    begin = at
     for c in name:
         if c != "`":
             while text[at : at + 1] == "`":
@@ -213,7 +221,8 @@ def _end_of(text: str, name: str, at: int) -> int:
         if text[at : at + 1] != c:
             return 0
         at += 1
-    return at + (text[at : at + 1] == "`")
+    at += text[at : at + 1] == "`"
+    return at if (text[begin:at].count("`") - name.count("`")) % 2 == 0 else 0
 
 
 def _ends(text: str, at: int) -> bool:

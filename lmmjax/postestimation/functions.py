@@ -13,7 +13,15 @@ import pandas as pd
 
 from lmmjax.arrays import Array, namespace
 from lmmjax.core import Estimate
-from lmmjax.fitted import Component, Fitted, FittedMany, ModelData, component_names, require_level
+from lmmjax.fitted import (
+    Component,
+    Fitted,
+    FittedMany,
+    ModelData,
+    component_names,
+    require_function,
+    require_level,
+)
 from lmmjax.inference.delta import delta, wald_limits
 from lmmjax.inference.r2 import Weights, group_shares, r_squared, share_weights
 
@@ -74,6 +82,7 @@ def _covariances(fits: Fitted | FittedMany) -> list[np.ndarray]:
 
 def named(data: ModelData, fun: Callable) -> tuple[Callable, list[str]]:
     """A function of a dict of parameters as a function of (β, ψ), and the names of its values."""
+    require_function("fun", fun)
     rows, x_names = data.components, data.x_names
     labels = component_names(rows)
     known: list[str] = []

@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from lmmjax.fitted import Fitted, fitted_modes
+from lmmjax.fitted import (
+    Fitted,
+    fitted_modes,
+    require_switch,
+)
 from lmmjax.formula import nearest
 
 
@@ -21,6 +25,7 @@ def random_effects(fitted: Fitted) -> dict[str, pd.DataFrame]:
 
 def ranef(fitted: Fitted, cond_var: bool) -> pd.DataFrame:
     """See `Fit.ranef`."""
+    require_switch("cond_var", cond_var)
     pieces = []
     for term, modes in zip(fitted.data.frame.random, fitted_modes(fitted), strict=True):
         for j, name in enumerate(term.names):
@@ -39,6 +44,7 @@ def ranef(fitted: Fitted, cond_var: bool) -> pd.DataFrame:
 
 def cond_var(fitted: Fitted, mspe: bool) -> dict[str, np.ndarray]:
     """See `Fit.cond_var`."""
+    require_switch("mspe", mspe)
     terms = zip(fitted.data.frame.random, fitted_modes(fitted), strict=True)
     return {term.text: modes.mspe if mspe else modes.cond_var for term, modes in terms}
 

@@ -16,12 +16,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmmjax.arrays.memory import require_memory
 from lmmjax.bayes import gibbs, nuts
 from lmmjax.bayes.coordinates import components, natural, scattered
 from lmmjax.bayes.draws import beta_draws, perturbations, pulled
 from lmmjax.bayes.priors import PriorSet
 from lmmjax.bayes.target import densities
-from lmmjax.fitted import Fitted, ModelData, component_names, require_choice, require_estimates, sd_scale
+from lmmjax.fitted import (
+    Fitted,
+    ModelData,
+    component_names,
+    require_choice,
+    require_count,
+    require_estimates,
+    require_key,
+    require_switch,
+    sd_scale,
+)
 from lmmjax.postestimation.arviz_bridge import diagnostics, require
 from lmmjax.postestimation.priors import METHODS, named_priors, response_sd
 
@@ -90,9 +101,12 @@ def posterior_draws(
 ) -> Draws:
     """See `Fit.posterior`."""
     require_choice("method", method, METHODS)
-    for name, value in {"draws": draws, "warmup": warmup, "chains": chains}.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
+    require_key(key)
+    require_switch("random_effects", random_effects)
+    draws, warmup, chains = (
+        require_count(name, value)
+        for name, value in {"draws": draws, "warmup": warmup, "chains": chains}.items()
+    )
     if not 0 < target_accept < 1:
         raise ValueError(f"target_accept must lie between 0 and 1, not {target_accept}")
     for package in ("arviz", "blackjax") if method == "nuts" else ("arviz",):
@@ -106,6 +120,8 @@ def posterior_draws(
             "bootstrap for others"
         )
     coefficients = sum(term.n_groups * term.q for term in design.terms)
+    each = len(fitted.estimate.psi) + design.p + 4 + (coefficients if random_effects else 0)
+    require_memory(f"{chains * draws:,} draws of {each:,} numbers", chains * draws, each)
     if random_effects and coefficients * chains * draws > LARGEST:
         raise ValueError(
             f"draws of all {coefficients} random coefficients are too many to keep: pass "

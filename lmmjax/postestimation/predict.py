@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.core.residuals import extrapolated
-from lmmjax.fitted import Fitted, fitted_modes, require_choice, residuals
+from lmmjax.fitted import Fitted, fitted_modes, require_choice, require_switch, residuals
 from lmmjax.formula import new_frame, wanted_terms
 from lmmjax.postestimation.estimability import warn_of_rows
 
@@ -19,6 +19,7 @@ def predict_new(
 ) -> pd.Series:
     """See `Fit.predict`."""
     require_choice("new_levels", new_levels, ("error", "population"))
+    require_switch("kriging", kriging)
     wanted = _wanted(re)
     frame, design, places = fitted.data.frame, fitted.data.design, None
     if kriging and (design.residual is None or newdata is None):

@@ -11,6 +11,7 @@ from lmmjax.fitted import (
     Fitted,
     by_criterion,
     component_names,
+    require_count,
     require_estimates,
     require_level,
     sd_scale,
@@ -102,6 +103,7 @@ def profile(
 ) -> pd.DataFrame:
     """See `Fit.profile`."""
     require_level(level)
+    points = require_count("points", points, 2)
     wanted = [parameters] if isinstance(parameters, str) else parameters
     wanted = list(targets(fitted)) if wanted is None else wanted
     pieces = [
@@ -115,6 +117,7 @@ def contour(
 ) -> pd.DataFrame:
     """See `Fit.contour`."""
     require_level(level)
+    points = require_count("points", points, 2)
     if first == second:
         raise ValueError(f"a contour needs two parameters, not {first!r} twice")
     # of one parameter: the level whose interval is the shadow of the joint region

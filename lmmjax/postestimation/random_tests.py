@@ -10,8 +10,16 @@ import jax
 import numpy as np
 import pandas as pd
 
+from lmmjax.arrays.memory import require_memory
 from lmmjax.core import profiled_deviance
-from lmmjax.fitted import Fitted, fit_one, model_data, require_estimates, require_key
+from lmmjax.fitted import (
+    Fitted,
+    fit_one,
+    model_data,
+    require_count,
+    require_estimates,
+    require_key,
+)
 from lmmjax.formula import ModelFrame, RandomColumns, nearest
 from lmmjax.inference.chisq import boundary_weights, chi_square_p, mixture_p
 from lmmjax.inference.rlrt import simulate_null, spectrum
@@ -67,8 +75,10 @@ def ranova(fitted: Fitted) -> pd.DataFrame:
 def simulated_test(fitted: Fitted, term: str | None, n: int, key: Any) -> RandomTest:
     """See `Fit.rlrt`; on the criterion of the fit."""
     require_estimates(fitted)
-    if n < 1:
-        raise ValueError(f"n must be at least 1, not {n}")
+    key = jax.random.key(0) if key is None else key
+    require_key(key)
+    n = require_count("n", n)
+    require_memory(f"{n:,} draws", n, 4)
     random = fitted.data.frame.random
     at = which_term(random, term)
     if random[at].z.shape[1] != 1:
@@ -82,8 +92,6 @@ def simulated_test(fitted: Fitted, term: str | None, n: int, key: Any) -> Random
     design, own = fitted.data.design, fitted.data.design.terms[at]
     root = np.ones(design.n) if design.weights is None else np.sqrt(design.weights)
     eigenvalues = spectrum(design.x * root[:, None], own.z[:, 0] * root, own.codes, own.n_groups)
-    key = jax.random.key(0) if key is None else key
-    require_key(key)
     sample = simulate_null(*eigenvalues, design.n, design.p, key, n, fitted.reml)
     statistic = max(without - fitted.deviance, 0.0)
     p = float(np.mean(sample > statistic)) if statistic > 0 else 1.0

@@ -23,6 +23,7 @@ from lmmjax.fitted import (
     ModelData,
     component_names,
     fit_draws,
+    require_count,
     require_estimates,
     require_key,
     sd_scale,
@@ -37,8 +38,7 @@ def simulate(data: ModelData, key: Array, mean: np.ndarray, psi: np.ndarray, dra
     """Responses (n, draws) with fixed part mean (n,) and natural covariance parameters ψ (m + 1,)."""
     require_key(key)
     design = data.design
-    if isinstance(draws, bool) or draws != int(draws) or draws < 0:
-        raise ValueError(f"the number of draws must be a whole number, not {draws!r}")
+    draws = require_count("the number of draws", draws, 0)
     effects_each = sum(term.q * term.n_groups for term in design.terms)
     require_memory(f"{draws:,} draws of {design.n:,} rows", draws, design.n + effects_each)
     shapes = ((design.n, draws), *((t.q, t.n_groups, draws) for t in design.terms))
@@ -50,6 +50,27 @@ def simulate(data: ModelData, key: Array, mean: np.ndarray, psi: np.ndarray, dra
         tuple(np.asarray(t.z) for t in terms), tuple(t.codes for t in terms), covariances, tuple(u)
     )
     return coloured(design, psi, white) + drawn + mean[:, None]
+
+
+def require_psi(data: ModelData, psi: Any) -> np.ndarray:
+    """ψ (m + 1,) if it is one of the model; ValueError names what it is not."""
+    names = component_names(data.components)
+    values = np.asarray(psi, dtype=float)
+    if values.shape != (len(names),) or not np.all(np.isfinite(values)):
+        raise ValueError(
+            f"psi has shape {values.shape}: pass {len(names)} numbers, in the order of varcorr(): variances "
+            f"and covariances behind {', '.join(names)}"
+        )
+    wrong = [
+        name
+        for name, row, v in zip(names, data.components, values, strict=True)
+        if v < 0 and row.kind in ("variance", "sigma")
+    ]
+    if wrong or values[-1] <= 0:
+        raise ValueError(
+            f"psi has a variance that is not positive, behind {(wrong or names[-1:])[0]}: correct it"
+        )
+    return values
 
 
 def parameters(fits: FittedMany) -> pd.DataFrame:
@@ -75,8 +96,7 @@ def ranges(data: ModelData) -> list[Range]:
 
 def bootstrap_fits(fitted: Fitted, key: Any, n: int) -> FittedMany:
     """Fits of n responses simulated from a fit."""
-    if n < 1:
-        raise ValueError(f"n must be at least 1, not {n}")
+    n = require_count("n", n)
     require_estimates(fitted)
     draws = simulate(fitted.data, key, fitted.population, fitted.estimate.psi, n)
     return fit_draws(fitted.data, draws, fitted.reml, "replicate")
@@ -91,8 +111,8 @@ def itself(fitted: Fitted) -> FittedMany:
 
 def permuted_fits(fitted: Fitted, key: Any, term: str, n: int) -> tuple[FittedMany, float, np.ndarray]:
     """Fits of permuted responses, the Wald statistic of the fit, and those (n,) of them."""
-    if n < 1:
-        raise ValueError(f"n must be at least 1, not {n}")
+    n = require_count("n", n)
+    require_key(key)
     require_estimates(fitted)
     data = fitted.data
     columns = columns_of(data, term)
@@ -101,7 +121,6 @@ def permuted_fits(fitted: Fitted, key: Any, term: str, n: int) -> tuple[FittedMa
     without = best_from(maker, fitted.y, fitted.reml, fitted.estimate.theta)
     if not np.all(np.isfinite(without.psi)):
         raise ValueError(f"the model without {term!r} could not be fitted")
-    require_key(key)
     require_memory(f"{n:,} permutations of {null.n:,} rows", n, null.n)
     keys = jax.random.split(key, n)
     orders = np.asarray(jax.vmap(lambda k: jax.random.permutation(k, null.n))(keys))

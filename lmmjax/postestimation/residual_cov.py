@@ -9,13 +9,18 @@ import pandas as pd
 
 from lmmjax.core.residuals import covariance
 from lmmjax.design import Design, ResidualDesign
-from lmmjax.fitted import Fitted, require_estimates
+from lmmjax.fitted import (
+    Fitted,
+    require_estimates,
+    require_switch,
+)
 from lmmjax.formula import nearest
 from lmmjax.residual import VarIdent
 
 
 def residual_cov(fitted: Fitted, group: Any, cor: bool) -> pd.DataFrame:
     """See `Fit.residual_cov`."""
+    require_switch("cor", cor)
     require_estimates(fitted)
     columns, design = fitted.data.frame.residual, fitted.data.design
     if columns is None or columns.design is None:

@@ -14,6 +14,7 @@ from lmmjax.fitted import (
     delta_se,
     identified_sds,
     require_choice,
+    require_count,
     require_level,
     sd_limits,
     sd_scale,
@@ -81,6 +82,7 @@ def top(fits: FittedMany, term: str, n: int, by: str, ddf: str) -> pd.DataFrame:
     if term not in x_names:
         raise ValueError(f"unknown coefficient {term!r}: {nearest(str(term), x_names)}")
     require_choice("by", by, TABLE)
+    require_count("n", n, 0)
     at = x_names.index(term)
     columns = {name: column[:, at] for name, column in fixed_t_tests(fits, ddf).items()}
     key = -np.abs(columns[by]) if by in ("t", "estimate") else columns[by]

@@ -19,8 +19,10 @@ from lmmjax.fitted import (
     identified_sds,
     one_of_many,
     reported,
+    require_switch,
     some_of_many,
 )
+from lmmjax.formula import nearest
 from lmmjax.postestimation import functions
 from lmmjax.postestimation.batch_tests import fixed_t_tests
 from lmmjax.reports import batch_tables
@@ -182,7 +184,9 @@ class BatchFit:
         With by_group=True a frame, responses × grouping factors. With se=True a frame, responses ×
         (name, estimate | se | lower | upper).
         """
+        require_switch("by_group", by_group)
         fun, weights, names = functions.icc(self.fitted, by_group)
+        require_switch("se", se)
         if se:
             return functions.batch_table(self.fitted, fun, names, level, "logit", weights)
         values = functions.at_estimate(fun, weights, self.estimate)
@@ -195,6 +199,7 @@ class BatchFit:
 
         Variances are averaged over the rows that a response has.
         """
+        require_switch("se", se)
         fun, weights, names = functions.r2(self.fitted)
         if se:
             return functions.batch_table(self.fitted, fun, names, level, "logit", weights)
@@ -280,7 +285,8 @@ class BatchFit:
             else:
                 at = at.loc[response if isinstance(response, pd.Series) else pd.Index(response)]
         except (KeyError, IndexError, TypeError, pd.errors.IndexingError) as error:
-            raise KeyError(f"no response {response!r:.80} in this batch: {error}") from None
+            known = nearest(str(response), self.names) if np.isscalar(response) else error
+            raise KeyError(f"no response {response!r:.80} in this batch: {known}") from None
         return BatchFit(self.model, some_of_many(self.fitted, at.to_numpy()), warn=False)
 
     def __repr__(self) -> str:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 import jax
 import pandas as pd
 
-from lmmjax.fitted import Fitted, ModelView, require_choice, require_level
+from lmmjax.fitted import (
+    Fitted,
+    ModelView,
+    require_choice,
+    require_level,
+    require_switch,
+)
 from lmmjax.postestimation import functions, profiles
 from lmmjax.postestimation.intervals import wald_limits
 from lmmjax.reports.table import prints_whole
@@ -134,7 +140,9 @@ class Intervals:
 
         Source: Johnson (2014), doi:10.1111/2041-210X.12225.
         """
+        require_switch("by_group", by_group)
         fun, weights, names = functions.icc(self.fitted, by_group)
+        require_switch("se", se)
         if se:
             return functions.table(self.fitted, fun, names, level, "logit", weights)
         values = functions.at_estimate(fun, weights, self.fitted.estimate)
@@ -149,6 +157,7 @@ class Intervals:
         Source: Nakagawa & Schielzeth (2013), doi:10.1111/j.2041-210x.2012.00261.x; random slopes
         Johnson (2014), doi:10.1111/2041-210X.12225.
         """
+        require_switch("se", se)
         fun, weights, names = functions.r2(self.fitted)
         if se:
             return functions.table(self.fitted, fun, names, level, "logit", weights)

@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.fitted import Fitted, ModelView, require_choice, require_level
+from lmmjax.fitted import (
+    Fitted,
+    ModelView,
+    require_choice,
+    require_function,
+    require_level,
+)
 from lmmjax.inference.bootstrap_intervals import KINDS, Range, within_range
 from lmmjax.postestimation.resample import bootstrap_fits, itself, parameters, permuted_fits, ranges
 from lmmjax.reports.table import prints_whole
@@ -111,6 +117,8 @@ def bootstrap(
     statistic : function of a `BatchFit` with T responses that returns T values, (T, k) values or a frame
         with T rows; by default `parameters`. It is called on the refits and on the fit itself, T = 1.
     """
+    if statistic is not None:
+        require_function("statistic", statistic)
     refits = bootstrap_fits(fitted, key, n)
     fits, whole = BatchFit(model, refits), BatchFit(model, itself(fitted))
     compute = (lambda batch: parameters(batch.fitted)) if statistic is None else statistic

@@ -12,7 +12,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from lmmjax.fitted import ModelData
+from lmmjax.fitted import (
+    ModelData,
+    require_count,
+    require_switch,
+)
 from lmmjax.postestimation.estimability import require_estimable
 from lmmjax.stream.chunks import chunk_of_all, plan
 from lmmjax.stream.digests import combine
@@ -97,11 +101,12 @@ def stream_batch(
     OSError : a file cannot be written; names it.
     lmmjax.stream.ProcessError : another process failed.
     """
+    for name, value in {"reml": reml, "resume": resume, "rows": rows}.items():
+        require_switch(name, value)
+    chunk = None if chunk is None else require_count("chunk", chunk)
     with processes() as together, contextlib.ExitStack() as held:
         path, parts = out_path(out, (*also, source, weights, offset))
         inputs = open_inputs(data, source, weights, offset, index=index, layer=layer, rows=rows)
-        if chunk is not None and chunk < 1:
-            raise ValueError(f"chunk must be at least 1, not {chunk}")
         wanted = named_contrasts(contrasts, data.x_names)
         require_estimable(data, wanted)
         task = manifest(
