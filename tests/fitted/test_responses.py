@@ -82,7 +82,7 @@ def test_a_shuffled_batch_has_the_same_table():
         (Y.set_axis(["g1", "g1"], axis=1), "there is more than one response 'g1'"),
         (Y.set_axis([2, "2"], axis=1), "there is a response 2 and a response '2', which read the same"),
         (Y["g1"], "responses have shape (32,): pass an n × T array"),
-        ("responses.parquet", "responses are a str: pass an array"),
+        ("responses.parquet", "responses are of type str: pass an array"),
     ],
 )
 def test_responses_that_do_not_match(data, responses, message):
@@ -126,7 +126,7 @@ def test_weights_go_with_the_names_of_responses(data):
     for given, message in (
         (weights.set_axis(["g1", "g3"], axis=1), "columns of weights and of the responses differ: 'g3' (1)"),
         (weights.to_numpy()[:, :1], "weights are 1 columns for 2 responses"),
-        (weights["g1"], "weights have shape (32,): pass one for each value of the responses"),
+        (weights["g1"], "weights: the shape is (32,): pass one for each value of the responses"),
         (weights.assign(g2="a"), "weights: column 'g2' is not numeric but text"),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):

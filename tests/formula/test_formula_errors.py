@@ -84,7 +84,7 @@ def test_bad_input_is_named(formula, options, message):
         ({"y": [1.0, 2.0], "x": np.ones((2, 2))}, "column 'x' has shape (2, 2)"),
         ({"y": [1.0, 2.0], "x": [1j, 2j]}, "column 'x' has complex numbers"),
         ({"y": [1.0, 2.0], "x": [[1], [2]]}, "column 'x' has values that are no labels"),
-        ([1, 2], "data is a list: pass a pandas or polars frame"),
+        ([1, 2], "data is of type list: pass a pandas or polars frame"),
         (pd.DataFrame(np.ones((2, 3)), columns=["y", "x", "x"]), "more than one column 'x'"),
     ],
 )
