@@ -140,7 +140,11 @@ def _labelled(
     design: pd.DataFrame, path: Path, responses: str, index: str | None, rows: bool
 ) -> pd.DataFrame:
     """The design with that column as labels of its rows that has those of the responses, if any has."""
-    labels = open_source(responses, index=index, rows=rows).index
+    try:
+        labels = open_source(responses, index=index, rows=rows).index
+    except (ValueError, OSError, ImportError):
+        # the stream says what is wrong with it, after the formula was read
+        return design
     if labels is None or is_default(labels) or len(labels) != len(design):
         return design
     text = labels.dtype.kind not in "iufM"

@@ -82,8 +82,8 @@ def test_numbers(values, expected):
         (pd.Series([[1], [2, 3]]), "not numeric but values of type list"),
         ([[1, 2], [3]], "y is no array: its rows differ in length"),
         ([10**400], "a number of more than 308 digits in row 0"),
-        ("y.parquet", "y is a str: pass an array"),
-        (3.5, "y is a float: pass an array"),
+        ("y.parquet", "y is of type str: pass an array"),
+        (3.5, "y is of type float: pass an array"),
     ],
 )
 def test_what_is_no_number(values, message):
