@@ -87,7 +87,7 @@ def sd_scale(psi: np.ndarray, rows: list[Component]) -> tuple[np.ndarray, np.nda
                 jacobian[..., k, k] = 0.5 / values[..., k]
                 continue
             a, b = variance[row.term, row.i], variance[row.term, row.j]
-            root = np.sqrt(psi[..., a] * psi[..., b])
+            root = np.sqrt(psi[..., a]) * np.sqrt(psi[..., b])
             values[..., k] = psi[..., k] / root
             jacobian[..., k, k] = 1.0 / root
             jacobian[..., k, a] = -0.5 * values[..., k] / psi[..., a]

@@ -116,8 +116,8 @@ def _sd_scale(psi: Any, rows: list[Component]) -> list[Any]:
     out = []
     for k, row in enumerate(rows):
         if row.kind == "covariance":
-            root = jnp.sqrt(psi[variance[row.term, row.i]] * psi[variance[row.term, row.j]])
-            out.append(psi[k] / root)
+            a, b = variance[row.term, row.i], variance[row.term, row.j]
+            out.append(psi[k] / (jnp.sqrt(psi[a]) * jnp.sqrt(psi[b])))
         else:
             out.append(row.reported(psi[k]) if row.kind == "parameter" else jnp.sqrt(psi[k]))
     return out

@@ -52,3 +52,14 @@ def test_a_difference_is_noticed(values):
         assert_same(table(values), table([1.0, 2.0]))
     with pytest.raises(AssertionError, match="in one of both only"):
         assert_same(table([1.0, 2.0]).iloc[:1], pd.concat([table(values)]))
+
+
+def test_correlations_of_numbers_of_any_size():
+    """Products of two variances of 1e280 are no doubles."""
+    case = MODELS["slopes"]
+    data = case.data.dropna()
+    fits = lj.lmm("~ x + arm + (x | g)", data).fit_batch(np.outer(data["y"], [1.0, 1e140, 1e-140]))
+    rho = fits.sdcor.filter(like="cor_").to_numpy()[:, 0]
+    np.testing.assert_allclose(rho, rho[0], rtol=1e-6)
+    single = lj.lmm(case.formula, data.assign(y=1e140 * data["y"])).fit()
+    np.testing.assert_allclose(single.varcorr()["sdcor"].iloc[2], rho[0], rtol=1e-6)
