@@ -6,6 +6,7 @@ categorical, string or object: its levels in categorical order, otherwise sorted
 """
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -259,9 +260,9 @@ def whole_labels(values: Any) -> Any:
 class Levels:
     """Levels of a grouping factor a:b:c: those that occur, `a` varying slowest.
 
-    `parts` are the levels of each factor; `labels` those of the interaction, joined by ":" (a single
-    factor keeps its own labels, whole floats as integers). `steps[k]` are the sorted keys
-    (code so far)·(number of levels) + (code of factor k + 1) that occur.
+    `parts` are the levels of each factor; `labels` those of the interaction, joined by ":", in quotes where
+    two would read the same (a single factor keeps its own, whole floats as integers). `steps[k]` are the keys
+    (code so far)·(number of levels) + (code of factor k + 1) that occur, sorted.
     """
 
     names: tuple[str, ...]
@@ -284,14 +285,29 @@ def group_levels(names: Sequence[str], columns: Sequence[pd.Series]) -> tuple[np
     """(n,) int32 codes and the levels of the interaction of complete columns."""
     coded = [_factorize(column, name) for name, column in zip(names, columns, strict=True)]
     key, labels = coded[0]
-    steps = []
+    steps, members = [], [np.arange(len(labels))]
     for code, part in coded[1:]:
         step, key = np.unique(key * len(part) + code, return_inverse=True)
-        left, right = labels.astype(str)[step // len(part)], part.astype(str)[step % len(part)]
-        labels = pd.Index([f"{a}:{b}" for a, b in zip(left, right, strict=True)])
+        members = [member[step // len(part)] for member in members] + [step % len(part)]
         steps.append(step)
     parts = tuple(part for _, part in coded)
+    if steps:
+        labels = _joined(parts, members)
     return key.astype(np.int32), Levels(tuple(names), parts, tuple(steps), labels)
+
+
+def _joined(parts: Sequence[pd.Index], members: Sequence[np.ndarray]) -> pd.Index:
+    """Labels a:b:c; where two of them would read the same, parts that have a colon are in quotes."""
+    texts = [np.asarray(part.astype(str), dtype=object) for part in parts]
+    chosen = [text[member] for text, member in zip(texts, members, strict=True)]
+    labels = pd.Index([":".join(row) for row in zip(*chosen, strict=True)])
+    if labels.is_unique:
+        return labels
+    rows = (
+        [json.dumps(t, ensure_ascii=False) if ":" in t or '"' in t else t for t in row]
+        for row in zip(*chosen, strict=True)
+    )
+    return pd.Index([":".join(row) for row in rows])
 
 
 def row_labels(columns: Sequence[pd.Series], rows: np.ndarray) -> tuple[str, ...]:

@@ -123,8 +123,8 @@ def require_sound(label: str, expression: Expression, context: Mapping[str, Any]
     `context` has what an expression may name besides columns; n is the number of rows.
     """
     for node in ast.walk(expression.tree):
-        contrasts = isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "contr"
-        if contrasts and node.attr not in CONTRASTS:
+        of = getattr(node.value, "id", "") if isinstance(node, ast.Attribute) else ""
+        if isinstance(node, ast.Attribute) and of == "contr" and node.attr not in CONTRASTS:
             known = ", ".join(sorted(CONTRASTS))
             raise ValueError(f"{label}: unknown contrasts 'contr.{node.attr}': there are: {known}")
         value = _number(node)

@@ -1,5 +1,6 @@
 """The text of a formula as tokens, its brackets matched."""
 
+import math
 import re
 from dataclasses import dataclass
 from typing import NoReturn
@@ -9,6 +10,9 @@ DEPTH = 50
 
 FACTORS = 10
 """Most factors of a product a*b*c, which stands for 2^k − 1 terms."""
+
+TERMS = 10**5
+"""Most products that a power of a sum is written out as."""
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+)
@@ -42,6 +46,7 @@ def tokenize(formula: str) -> tuple[list[Token], dict[int, int], set[int]]:
     pair: dict[int, int] = {}
     calls: set[int] = set()
     opened: list[int] = []
+    begin: dict[int, int] = {}
     in_call, stars = 0, [0]
     for match in _TOKEN.finditer(formula):
         kind, text, start = str(match.lastgroup), match.group(), match.start()
@@ -72,11 +77,25 @@ def tokenize(formula: str) -> tuple[list[Token], dict[int, int], set[int]]:
         elif text in (")", "]", "}"):
             if not opened or _PAIRS[tokens[opened[-1]].text] != text:
                 fail(formula, start, f"this {text} closes nothing: remove it, or open it before")
-            pair[opened[-1]] = here
+            pair[opened[-1]], begin[here] = here, opened[-1]
             in_call -= opened.pop() in calls
             stars.pop()
         tokens.append(Token(text, start, kind))
+        if not in_call and last is not None and last.text in ("**", "^") and text.isdigit():
+            base = begin.get(here - 2, here - 2)
+            if _products(tokens[base : here - 1]) * int(text[:4]) > math.log(TERMS):
+                fail(formula, start, "a power of so many terms: write the terms you want")
     if opened:
         bracket = tokens[opened[-1]]
         fail(formula, bracket.start, f"this {bracket.text} is never closed: add {_PAIRS[bracket.text]}")
     return tokens, pair, calls
+
+
+def _products(tokens: list[Token]) -> float:
+    """The log of about how many terms a piece of a formula stands for."""
+    texts = [token.text for token in tokens]
+    count = math.log(1 + texts.count("+")) + math.log(2) * texts.count("*")
+    for k, text in enumerate(texts[:-1]):
+        if text in ("**", "^") and texts[k + 1].isdigit():
+            count *= int(texts[k + 1][:4])
+    return count

@@ -353,3 +353,13 @@ def test_formulaic_is_imported_only_when_a_formula_is_read():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "[]\n"
+
+
+def test_joined_labels_of_different_groups_differ():
+    pairs = [("a:b", "c"), ("a", "b:c"), ("a", "c"), ('"', "c")]
+    data = pd.DataFrame([*pairs, *pairs], columns=["u", "v"]).assign(y=np.arange(8.0))
+    (term,) = model_frame("y ~ 1 + (1 | u:v)", data).random
+    assert sorted(term.levels) == sorted(['"a:b":c', 'a:"b:c"', "a:c", '"\\"":c'])
+    assert len(set(term.codes)) == 4
+    (term,) = model_frame("y ~ 1 + (1 | u:v)", data.assign(v="c")).random
+    assert sorted(term.levels) == sorted(["a:b:c", "a:c", '":c'])

@@ -34,6 +34,8 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("lmm('y ~ my col + (1 | g)', d)", "cannot read"),
         ("lmm('y ~ ' + '(' * 500 + 'x' + ')' * 500 + ' + (1 | g)', d)", "more than 50 brackets"),
         ("lmm('y ~ ' + '*'.join(['x'] * 12) + ' + (1 | g)', d)", "more than 10 factors"),
+        ("lmm('y ~ (x + w + t)**60 + (1 | g)', d)", "a power of so many terms: write the terms"),
+        ("lmm('y ~ ((x + w)**5)**5 + (1 | g)', d)", "a power of so many terms"),
         ("lmm('y ~ I(x + 9**9**9) + (1 | g)', d)", "beyond 2**63"),
         ("lmm('y ~ poly(x, 10**9) + (1 | g)', d)", "more columns than the data have rows"),
         ("lmm('y ~ poly(x) + poly(x, 0) + (1 | g)', d)", "poly"),
