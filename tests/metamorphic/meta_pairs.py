@@ -12,7 +12,7 @@ from meta_models import MODELS, Case
 from meta_moves import MOVES
 from meta_reports import assert_same, fit_report, without
 
-BATCHED = ("intercepts", "slopes, ML", "two terms", "weights", "CompoundSymmetry")
+BATCHED = ("intercepts", "slopes, ML", "weights", "CompoundSymmetry")
 """Models of which batches are tried: a program for many lanes takes seconds to compile."""
 MODELS_A_MOVE, MOVES_A_MODEL = 4, 6
 

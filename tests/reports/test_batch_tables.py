@@ -207,7 +207,7 @@ def test_texts_of_contrasts(text, expected):
     [
         ("x - F[T.a]", r"unknown coefficient 'F\[T.a\]' at position 4: did you mean 'f\[T.a\]'"),
         ("x x:z", r"\+ or - expected at position 1"),
-        ("", "unknown coefficient ''"),
+        ("", "a contrast or one side of an equation is empty: there are: Intercept"),
         ("x +", "unknown coefficient ''"),
         ("x - x", "is zero or not finite"),
         ("x / 0", "is zero or not finite"),
