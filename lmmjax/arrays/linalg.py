@@ -103,7 +103,9 @@ def hold(a: Array) -> Array:
 
 
 def matmul(a: Array, b: Array) -> Array:
-    """Product of blocks (q, r, ...) and (r, s, ...), summed in the order of r."""
+    """Product of blocks (q, r, ...) and (r, s, ...), written out in the order of r where r is small."""
+    if a.shape[1] > UNROLL:
+        return namespace(a, b).einsum("qr...,rs...->qs...", a, b)
     out = a[:, 0, None] * b[None, 0, :]
     for k in range(1, a.shape[1]):
         out = out + a[:, k, None] * b[None, k, :]
@@ -179,7 +181,10 @@ def block_diagonal(blocks: list[Array]) -> Array:
 
 def diagonal(a: Array) -> Array:
     """The diagonal (q, ...) of blocks (q, q, ...)."""
-    return namespace(a).stack([a[j, j] for j in range(a.shape[0])]) if a.shape[0] else a.reshape(0)
+    xp = namespace(a)
+    if a.shape[0] > UNROLL:
+        return xp.moveaxis(xp.diagonal(a, axis1=0, axis2=1), -1, 0)
+    return xp.stack([a[j, j] for j in range(a.shape[0])]) if a.shape[0] else a.reshape(0)
 
 
 def pivot_order(a: Array) -> Array:

@@ -12,9 +12,11 @@ from __future__ import annotations
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from scipy.linalg import solve_triangular
 
-from lmmjax.arrays import Array, namespace, record
+from lmmjax.arrays import UNROLL, Array, namespace, record
 from lmmjax.design.design import Design
 
 DEPENDENT, DEPENDENT_LENGTH = 1e-10, 1e-4
@@ -126,9 +128,11 @@ def _sum_squares(xp, a: Array) -> Array:
 
 
 def solve_upper(r: Array, v: Array) -> Array:
-    """R⁻¹v for v (p, ...), by back substitution."""
+    """R⁻¹v for v (p, ...), by back substitution, in a loop where p is large."""
     p = r.shape[0]
     xp = namespace(r, v)
+    if p > UNROLL:
+        return _solve_upper_np(r, v) if xp is np else _solve_upper_loop(r, v)
     solution: list = [None] * p
     for j in reversed(range(p)):
         rest = v[j]
@@ -136,6 +140,23 @@ def solve_upper(r: Array, v: Array) -> Array:
             rest = rest - r[j, k] * solution[k]
         solution[j] = rest / r[j, j]
     return xp.stack(solution) if p else v
+
+
+def _solve_upper_np(r: np.ndarray, v: np.ndarray) -> np.ndarray:
+    flat = solve_triangular(r, v.reshape(len(v), -1), check_finite=False)
+    return flat.reshape(v.shape).astype(np.result_type(r, v), copy=False)
+
+
+def _solve_upper_loop(r: Array, v: Array) -> Array:
+    """As a loop, since LAPACK's batched calls are slow inside mapped ones."""
+    p = r.shape[0]
+
+    def body(k: Array, solution: Array) -> Array:
+        j = p - 1 - k
+        rest = v[j] - jnp.tensordot(r[j], solution, axes=1)
+        return solution.at[j].set(rest / r[j, j])
+
+    return jax.lax.fori_loop(0, p, body, jnp.zeros_like(v))
 
 
 def _unit_basis(xp, z: Array, kind: str) -> tuple[Array, Array]:

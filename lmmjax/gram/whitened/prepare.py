@@ -64,8 +64,14 @@ class PreparedSteps:
         return total.reshape(self.kinds, self.groups, *values.shape[1:])
 
     def _pairs(self, one: Array, two: Array) -> Array:
-        """Sums of products of columns (K, w, w, G)."""
-        stack = namespace(one).stack
+        """Sums of products of columns (K, w, w, G): a cell a product of matrices where those are fewer."""
+        xp, cells = namespace(one, two), self.kinds * self.groups
+        if cells < len(one) * len(two):
+            ends = np.cumsum(np.bincount(self.cell, minlength=cells))[:-1]
+            members = np.split(np.argsort(self.cell, kind="stable"), ends)
+            made = xp.stack([xp.take(one, m, axis=1) @ xp.take(two, m, axis=1).T for m in members])
+            return xp.moveaxis(made.reshape(self.kinds, self.groups, *made.shape[1:]), 1, -1)
+        stack = xp.stack
         return stack([stack([self._cells(a * b) for b in two], axis=1) for a in one], axis=1)
 
     def respond(self, y: Array) -> WhitenedResponse:
