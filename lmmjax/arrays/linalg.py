@@ -14,7 +14,7 @@ import numpy as np
 from lmmjax.arrays.types import Array, namespace
 
 UNROLL = 12
-"""Largest block whose elimination is written out; larger ones loop over their columns."""
+"""Largest block whose elimination is written out; larger ones loop over columns or such blocks."""
 
 
 def _pivot_step(a: Array, j: Array | int, good: Array, pivot: Array) -> Array:
@@ -45,6 +45,8 @@ def sweep(a: Array, rtol: float = 0.0) -> tuple[Array, Array]:
     Source: Goodnight (1979), doi:10.1080/00031305.1979.10482685.
     """
     q, xp = a.shape[0], namespace(a)
+    if q > UNROLL and a.ndim == 2 and rtol == 0.0 and xp is not np:
+        return inverse_by_products(a)
     floor = rtol * diagonal(a)
 
     def step(j, a):
@@ -66,6 +68,37 @@ def sweep(a: Array, rtol: float = 0.0) -> tuple[Array, Array]:
 
     a, logdet = jax.lax.fori_loop(0, q, body, (a, jnp.zeros_like(a[0, 0])))
     return logdet, -a
+
+
+def inverse_by_products(a: Array) -> tuple[Array, Array]:
+    """log|A| and A⁻¹ for a positive definite A (n, n), without LAPACK, which is not for mapped loops.
+
+    The sweep of `sweep` by blocks of at most `UNROLL` columns: with the pivot block P = A_kk,
+
+        A ← A − A_·kP⁻¹A_k·,   then   A_k· ← P⁻¹A_k·,   A_·k ← its transpose,   A_kk ← −P⁻¹.
+    """
+    n = a.shape[0]
+    blocks = -(-n // UNROLL)
+    if blocks <= 1:
+        return sweep(a)
+    b = -(-n // blocks)
+    # what is added to fill the last block is an identity of its own
+    extra = blocks * b - n
+    a = jnp.pad(a, (0, extra)) + jnp.diag(jnp.asarray(np.arange(n + extra) >= n, a.dtype))
+
+    def eliminate(k: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        a, logdet = carry
+        first, zero = k * b, jnp.zeros_like(k)
+        rows = jax.lax.dynamic_slice_in_dim(a, first, b)
+        own, inverse = sweep(jax.lax.dynamic_slice_in_dim(rows, first, b, 1))
+        scaled = inverse @ rows
+        a = a - rows.T @ scaled
+        for part, at in ((scaled, (first, zero)), (scaled.T, (zero, first)), (-inverse, (first, first))):
+            a = jax.lax.dynamic_update_slice(a, part, at)
+        return a, logdet + own
+
+    a, logdet = jax.lax.fori_loop(0, blocks, eliminate, (a, jnp.zeros((), a.dtype)))
+    return logdet, -a[:n, :n]
 
 
 def eliminate(a: Array, least: Array) -> tuple[Array, Array]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
 DEPENDENT = 1e-10
 """Distance of a column from those before it, in its own length, that counts as none."""
@@ -25,16 +26,25 @@ def independent_columns(x: np.ndarray) -> np.ndarray:
     scaled = x / np.where(peak > 0, peak, 1)
     length = np.linalg.norm(scaled, axis=0)
     triangle = np.asarray(np.linalg.qr(scaled / np.where(length > 0, length, 1), mode="r"))
-    kept, basis = [], np.zeros((triangle.shape[0], 0))
-    for j in range(x.shape[1]):
-        column = triangle[:, j]
+    p = x.shape[1]
+    if len(triangle) == p and np.all(np.abs(np.diagonal(triangle)) > DEPENDENT):
+        # column j is made of −(R⁻¹)_ij R_jj of column i
+        inverse = solve_triangular(triangle, np.eye(p))
+        distance = np.abs(np.diagonal(triangle))
+        made_of = np.sum(np.abs(np.triu(inverse, 1)), axis=0) * distance
+        if np.all(distance > np.maximum(DEPENDENT, ROUNDING * made_of)):
+            return np.arange(p)
+    kept: list[int] = []
+    basis, factor = np.zeros((len(triangle), p)), np.zeros((p, p))
+    for j in range(p):
+        k, column = len(kept), triangle[:, j]
         for _ in range(2):
-            column = column - basis @ (basis.T @ column)
-        distance = np.linalg.norm(column)
-        made_of = np.linalg.solve(basis.T @ triangle[:, kept], basis.T @ triangle[:, j])
+            column = column - basis[:, :k] @ (basis[:, :k].T @ column)
+        distance, along = np.linalg.norm(column), basis[:, :k].T @ triangle[:, j]
+        made_of = solve_triangular(factor[:k, :k], along) if k else along
         if distance > max(DEPENDENT, ROUNDING * np.sum(np.abs(made_of))):
+            basis[:, k], factor[:k, k], factor[k, k] = column / distance, along, distance
             kept.append(j)
-            basis = np.column_stack([basis, column / distance])
     return np.array(kept, dtype=np.int64)
 
 

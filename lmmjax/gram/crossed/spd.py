@@ -2,50 +2,13 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
-import numpy as np
 
-from lmmjax.arrays import Array, hold, sweep
+from lmmjax.arrays import Array, hold
 
 LEAF = 160
 """Blocks up to this size are inverted by triangular solves; matrix products do the rest."""
-
-
-SWEPT = 12
-"""Columns swept at a time; matrix products do the rest."""
-
-
-def inverse_by_products(a: Array) -> tuple[Array, Array]:
-    """log|A| and A⁻¹ for a positive definite A (n, n), without LAPACK, which is not for mapped loops.
-
-    The sweep of `sweep` by blocks: with the pivot block P = A_kk,
-
-        A ← A − A_·kP⁻¹A_k·,   then   A_k· ← P⁻¹A_k·,   A_·k ← its transpose,   A_kk ← −P⁻¹.
-    """
-    n = a.shape[0]
-    blocks = -(-n // SWEPT)
-    if blocks <= 1:
-        return sweep(a)
-    b = -(-n // blocks)
-    # what is added to fill the last block is an identity of its own
-    extra = blocks * b - n
-    a = jnp.pad(a, (0, extra)) + jnp.diag(jnp.asarray(np.arange(n + extra) >= n, a.dtype))
-
-    def eliminate(k: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        a, logdet = carry
-        first, zero = k * b, jnp.zeros_like(k)
-        rows = jax.lax.dynamic_slice_in_dim(a, first, b)
-        own, inverse = sweep(jax.lax.dynamic_slice_in_dim(rows, first, b, 1))
-        scaled = inverse @ rows
-        a = a - rows.T @ scaled
-        for part, at in ((scaled, (first, zero)), (scaled.T, (zero, first)), (-inverse, (first, first))):
-            a = jax.lax.dynamic_update_slice(a, part, at)
-        return a, logdet + own
-
-    a, logdet = jax.lax.fori_loop(0, blocks, eliminate, (a, jnp.zeros((), a.dtype)))
-    return logdet, -a[:n, :n]
 
 
 def inverse_from_factor(factor: Array) -> Array:

@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax.arrays import Array, matmul, psd_cholesky, record, side_by_side
+from lmmjax.arrays import Array, inverse_by_products, matmul, psd_cholesky, record, side_by_side
 from lmmjax.design import Structure
 from lmmjax.gram.base import Gram, GramJet, Projection
-from lmmjax.gram.crossed.spd import inverse_by_products, inverse_from_factor
+from lmmjax.gram.crossed.spd import inverse_from_factor
 
 NEAR_SINGULAR = 1e-4
 """Below this pivot of D₂ its inverse is not used: I − M⁻¹ would have lost too many digits."""

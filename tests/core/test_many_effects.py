@@ -1,0 +1,119 @@
+"""Many fixed effects: programs do not grow with them, and their numbers are right."""
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+import lmmjax as lj
+from lmmjax.arrays import sweep
+from lmmjax.core import estimate
+from lmmjax.design import independent_columns, solve_upper
+from lmmjax.inference.natural import at_estimate
+
+MODELS = {
+    "grouped": (" + (x0 | g)", None),
+    "nested": (" + (1 | k / g)", None),
+    "crossed": (" + (1 | g) + (1 | h)", None),
+    "markov": ("", lj.AR1("t", group="g")),
+    "markov and a term": (" + (1 | g)", lj.CAR1("t", group="g")),
+    "patterns": ("", lj.Toeplitz("t", group="g")),
+}
+
+
+def data(p, n=400):
+    rng = np.random.default_rng(p)
+    frame = pd.DataFrame(rng.normal(size=(n, p)), columns=[f"x{j}" for j in range(p)])
+    g, t = np.divmod(np.arange(n), 5)
+    frame = frame.assign(g=g, t=t, k=g % 8, h=(7 * g + t) % 20)
+    return frame.assign(y=rng.normal(size=n) + 0.7 * rng.normal(size=g[-1] + 1)[g])
+
+
+def model(name, p):
+    terms, residual = MODELS[name]
+    return lj.lmm("y ~ " + " + ".join(f"x{j}" for j in range(p)) + terms, data(p), residual=residual)
+
+
+def equations(jaxpr):
+    inner = [v for e in jaxpr.eqns for v in jax.tree.leaves(list(e.params.values()), is_leaf=_is_jaxpr)]
+    return len(jaxpr.eqns) + sum(equations(getattr(v, "jaxpr", v)) for v in inner if _is_jaxpr(v))
+
+
+def _is_jaxpr(value):
+    return hasattr(value, "eqns") or hasattr(value, "jaxpr")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_programs_do_not_grow(name, x64):
+    def counts(p):
+        problem = model(name, p).problem(data(p)["y"].to_numpy())
+        fit = jax.make_jaxpr(lambda q: estimate(q, None, method="newton"))(problem)
+        found = jax.eval_shape(lambda q: estimate(q, None, method="newton"), problem)
+        after = jax.make_jaxpr(lambda q, f: at_estimate(q, f.psi, f.cov_psi))(problem, found)
+        return equations(fit.jaxpr), equations(after.jaxpr)
+
+    assert counts(20) == counts(60)
+
+
+def marginal_covariance(fit, frame):
+    """V from its components."""
+    psi, same = np.asarray(fit.estimate.psi), frame["g"].to_numpy()[:, None] == frame["g"].to_numpy()
+    if fit.model.data.design.residual is not None:
+        v = np.kron(np.eye(len(frame) // 5), fit.residual_cov(0).to_numpy())
+        return v + psi[0] * same if fit.model.data.design.terms else v
+    v = psi[-1] * np.eye(len(frame))
+    if len(psi) == 4:
+        z = np.column_stack([np.ones(len(frame)), frame["x0"]])
+        d = np.zeros((2, 2))
+        for (i, j), value in zip(fit.model.data.design.structure.terms[0].entries, psi, strict=False):
+            d[i, j] = d[j, i] = value
+        return v + z @ d @ z.T * same
+    h = frame["h"].to_numpy()
+    return v + psi[0] * same + psi[1] * (h[:, None] == h)
+
+
+@pytest.mark.parametrize("name", ["grouped", "crossed", "markov and a term", "patterns"])
+def test_the_criterion_of_sixty_effects(name):
+    fit, frame = model(name, 60).fit(), data(60)
+    y, x = frame["y"].to_numpy(), frame.filter(like="x").to_numpy()
+    x = np.column_stack([np.ones(len(y)), x])
+    v = marginal_covariance(fit, frame)
+    half = np.linalg.solve(v, np.column_stack([x, y]))
+    xx, xy = x.T @ half[:, :-1], x.T @ half[:, -1]
+    beta = np.linalg.solve(xx, xy)
+    right = np.linalg.slogdet(v)[1] + np.linalg.slogdet(xx)[1] + y @ half[:, -1] - xy @ beta
+    right += (len(y) - x.shape[1]) * np.log(2 * np.pi)
+    assert np.isclose(fit.deviance, right, rtol=1e-10)
+    np.testing.assert_allclose(fit.params, beta, atol=1e-8)
+    np.testing.assert_allclose(fit.bse, np.sqrt(np.diag(np.linalg.inv(xx))), rtol=1e-8)
+
+
+@pytest.mark.parametrize("q", [12, 13, 24, 31, 100])
+def test_inverses_by_blocks(q, x64):
+    rng = np.random.default_rng(q)
+    a = rng.normal(size=(q, 2 * q))
+    a = a @ a.T
+    logdet, inverse = jax.jit(sweep)(a)
+    np.testing.assert_allclose(logdet, np.linalg.slogdet(a)[1], rtol=1e-13)
+    np.testing.assert_allclose(inverse @ a, np.eye(q), atol=1e-11)
+    mapped = jax.vmap(sweep)(np.stack([a, 2.0 * a]))
+    np.testing.assert_allclose(mapped[1][1], inverse / 2.0, rtol=1e-10)
+
+
+@pytest.mark.parametrize("p", [3, 12, 13, 50])
+def test_back_substitution(p, x64):
+    rng = np.random.default_rng(p)
+    r = np.triu(rng.normal(size=(p, p))) + 4 * np.eye(p)
+    for v in (rng.normal(size=p), rng.normal(size=(p, 3)), rng.normal(size=(p, 2, 2))):
+        right = np.linalg.solve(r, v.reshape(p, -1)).reshape(v.shape)
+        np.testing.assert_allclose(solve_upper(r, v), right, rtol=1e-9)
+        np.testing.assert_allclose(jax.jit(solve_upper)(r, v), right, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dependent", [(), (0,), (3, 4), (39,)])
+def test_columns_that_depend_on_others(dependent):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(80, 40)) * 10.0 ** rng.uniform(-6, 6, 40)
+    for j in dependent:
+        x[:, j] = x[:, :j] @ rng.normal(size=j)
+    assert independent_columns(x).tolist() == [j for j in range(40) if j not in dependent]
