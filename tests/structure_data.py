@@ -24,6 +24,9 @@ CASES = {
     "Gaussian": lj.Gaussian("t", nugget=True, group="id"),
     "Matern32": lj.Matern32(("u", "v"), group="id"),
     "Matern52": lj.Matern52("t", group="id"),
+    "AR1 by": lj.AR1(group="id", by="arm"),
+    "Unstructured by": lj.Unstructured(group="id", by="arm"),
+    "Exponential by": lj.Exponential("t", group="id", nugget=True, by="arm"),
 }
 """Correlations by name; other arguments than the defaults where a family has them."""
 
@@ -48,7 +51,11 @@ def residual_design(rng, correlation, variances, codes, visits) -> ResidualDesig
         named = variance.reads == "levels"
         covariates.append(rng.integers(0, 3, n) if named else rng.uniform(0.5, 3.0, n))
         levels.append(("a", "b", "c") if named else ())
-    structure = ResidualStructure(as_residual(residual), space, tuple(levels))
+    if correlation is not None and correlation.by:
+        covariates.append(codes % 2)
+    structure = ResidualStructure(
+        as_residual(residual), space, tuple(levels), (("A", "B"),) * len(as_residual(residual).by)
+    )
     return ResidualDesign(structure, codes, int(codes.max()) + 1, place, tuple(covariates))
 
 
@@ -90,11 +97,10 @@ def correlation_matrix(family, r, place, size):
     lag = np.abs(place[:, None] - place[None])
     lower = [(i, j) for j in range(size) for i in range(j + 1, size)]
     if family.name in ("Unstructured", "Symmetric"):
-        free = family.name == "Unstructured"
-        visits = np.eye(size, dtype=r.dtype)
-        if free:
-            visits[np.arange(1, size), np.arange(1, size)] = r[: size - 1]
-        for (i, j), value in zip(lower, r[size - 1 if free else 0 :], strict=True):
+        visits, own = np.eye(size, dtype=r.dtype), len(r) - len(lower)
+        for k in range(own):
+            visits[size - own + k, size - own + k] = r[k]
+        for (i, j), value in zip(lower, r[own:], strict=True):
             visits[i, j] = visits[j, i] = value
         return visits[place[:, None], place[None]]
     if family.name == "ARMA":
@@ -170,17 +176,19 @@ def matrix(d, values):
     if d.residual is not None:
         own, structure = d.residual, d.residual.structure
         same = own.codes[:, None] == own.codes[None]
-        pieces = iter(structure.split(tail)[1:])
-        c = np.eye(d.n)
-        if structure.residual.correlation is not None:
-            r, size = structure.split(tail)[0], structure.space.size
-            c = np.where(same, correlation_matrix(structure.residual.correlation, r, own.place, size), 0.0)
-        s = 1.0 / np.sqrt(weights)
-        for variance, piece, covariate in zip(
-            structure.residual.variances, pieces, own.covariates, strict=True
-        ):
-            s = s * standard_deviation(variance, piece, covariate)
-        h = s[:, None] * c * s
+        family, size = structure.residual.correlation, structure.space.size
+        blocks = iter([tail[block.at] for block in structure.blocks])
+        c, s = np.eye(d.n, dtype=tail.dtype), 1.0 / np.sqrt(weights)
+        if family is not None:
+            levels = own.covariates[-1] if family.by else np.zeros(d.n, int)
+            for level in range(2 if family.by else 1):
+                r, at = next(blocks), levels == level
+                if level and family.name != "Unstructured":
+                    s, r = np.where(at, r[0] * s, s), r[1:]
+                c = np.where(same & at, correlation_matrix(family, r, own.place, size), c)
+        for variance, covariate in zip(structure.residual.variances, own.covariates, strict=False):
+            s = s * standard_deviation(variance, next(blocks), covariate)
+        h = s[:, None] * np.where(same, c, 0.0) * s
     start = 0
     for term in d.terms:
         stop = start + term.family.n_params(term.q)

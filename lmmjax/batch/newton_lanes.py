@@ -131,7 +131,7 @@ class _Run:
         """The states of lanes before their first evaluation, at `start` (m,) or where it does not matter."""
         structure, lanes = problem.structure, problem.origin.scale.shape[-1]
         begin = np.zeros(structure.n_params) if start is None else start
-        pivoting = [np.eye(term.q) for term in structure.terms]
+        pivoting = structure.eyes(float)
         arrays = (np.asarray(a, self.dtype)[..., None] for a in (begin, *pivoting))
         x, *pivoting = (np.repeat(a, lanes, axis=-1) for a in arrays)
         return at_rest(x, tuple(pivoting), ())

@@ -53,7 +53,7 @@ def modes_at(
     beta = basis.x_factor @ (fit.beta - problem.origin.beta) / scale
     cov_beta = basis.x_factor @ fit.cov_beta @ basis.x_factor.T / square
     out = []
-    for projection, matrix, back in zip(projections, relative, basis.outward, strict=True):
+    for projection, matrix, back in zip(projections, relative, basis.outward, strict=False):
         modes = _term_modes(projection, matrix, beta, fit.sigma2 / square, cov_beta)
         cond_var, mspe = (square * (back @ a @ back.T) for a in (modes.cond_var, modes.mspe))
         out.append(Modes(scale * (modes.b @ back.T), cond_var, mspe))
@@ -90,7 +90,7 @@ def conditional_means(problem: Problem, psi: Array, beta: Array) -> tuple[Array,
     moved = basis.x_factor @ (beta - problem.origin.beta) / scale
     return tuple(
         scale * (_means(projection, matrix, moved).T @ back.T)
-        for projection, matrix, back in zip(projections, inner, basis.outward, strict=True)
+        for projection, matrix, back in zip(projections, inner, basis.outward, strict=False)
     )
 
 

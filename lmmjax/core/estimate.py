@@ -167,9 +167,10 @@ def optimum(
 def _given(problem: Problem, start: Array) -> tuple[Array, Array]:
     """d (m,) in internal coordinates of `start` (m,), the user's θ; whether it is given, and not NaN."""
     structure = problem.structure
-    theta = structure.change_basis(jnp.asarray(start, problem.n.dtype), problem.basis.inward)
-    chosen = ~jnp.isnan(theta[0])
-    begin = jnp.where(chosen, theta, structure.encode(prior(problem)))
+    given, none = jnp.asarray(start, problem.n.dtype), structure.encode(prior(problem))
+    chosen = ~jnp.isnan(given[0])
+    theta = structure.change_basis(jnp.where(chosen, given, none), problem.basis.inward)
+    begin = jnp.where(chosen, theta, none)
     return entries(problem, begin, no_pivoting(problem)), chosen
 
 
@@ -211,7 +212,7 @@ def _no_tangent(a: Array) -> Array:
 
 
 def entries(problem: Problem, theta: Array, pivoting: tuple[Array, ...]) -> Array:
-    """d (m,) for θ (m,) in the internal coordinates that `pivoting` (q, q) a term describe."""
+    """d (m,) for θ (m,) in the coordinates that `pivoting` describes: (q, q) a term, then frames of R."""
     return problem.structure.decode(theta, pivoting)
 
 
@@ -232,7 +233,7 @@ def value(problem: Problem, theta: Array, pivoting: tuple[Array, ...]) -> Array:
 
 def no_pivoting(problem: Problem) -> tuple[Array, ...]:
     """The internal coordinates as they are."""
-    return tuple(jnp.eye(term.q, dtype=problem.n.dtype) for term in problem.structure.terms)
+    return tuple(jnp.asarray(eye) for eye in problem.structure.eyes(problem.n.dtype))
 
 
 def snap(problem: Problem) -> Callable[[Array], Array]:
@@ -274,7 +275,7 @@ def finish(
     if m:
         there = settled(jet, lambda t: entries(problem, t, pivoting), inner)
         found = information(problem, there, split, d)
-        cov, moves = outward @ found.cov @ outward.T, outside(found.moves, d, outward)
+        cov, moves = outward @ found.cov @ outward.T, outside(found.moves, structure.sizes(d), outward)
         grad, decrement = jnp.max(jnp.abs(there.gradient)), there.decrement
         certified = ~(there.at.curved | slopes(there))
         if bound is not None:
@@ -283,7 +284,7 @@ def finish(
     else:
         cov = spread_of_scale(problem)[None, None]
         moves, grad, decrement = jnp.zeros((1, 0), dtype), 0.0, 0.0
-    on_edge = structure.margins(inner) < BOUNDARY
+    on_edge = structure.margins(inner, pivoting) < BOUNDARY
     sigma2 = sigma2 * problem.origin.scale**2
     # ψ_c = σ^(2p_c) d_c
     unit = sigma2 ** np.append(structure.powers, 1.0).astype(dtype)

@@ -161,15 +161,15 @@ def information(problem: Problem, there: Settled, split: CriterionParts, d: Arra
     return Information(cov, with_scale(there.moves))
 
 
-def outside(moves: Array, d: Array, outward: Array) -> Array:
+def outside(moves: Array, sizes: Array, outward: Array) -> Array:
     """Directions (m + 1, m) of ψ in internal coordinates, in the user's; what is rounding becomes zero.
 
     Parameters
     ----------
-    outward : (m + 1, m + 1) the map between the two.
+    sizes : (m,) what is large for each but σ²; outward : (m + 1, m + 1) the map between the two.
     """
     tol = _rounding(moves)
-    size = jnp.maximum(1.0, jnp.abs(jnp.concatenate([d, jnp.ones(1, d.dtype)])))
+    size = jnp.concatenate([sizes, jnp.ones(1, sizes.dtype)])
     relative = jnp.abs(moves) / size[:, None]
     moves = jnp.where(relative > tol * jnp.maximum(1.0, jnp.max(relative, axis=0))[None, :], moves, 0.0)
     moved, most = outward @ moves, jnp.abs(outward) @ jnp.abs(moves)

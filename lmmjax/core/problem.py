@@ -27,6 +27,10 @@ from lmmjax.design import (
 from lmmjax.gram import CrossProducts, Gram, Prepared, ResponseProducts, prepare
 from lmmjax.gram.grouped.prepare import GroupedPrepared
 from lmmjax.gram.whitened.prepare import WhitenedPrepared
+from lmmjax.residual import units_of
+
+MOST, KEPT = 32, 4
+"""Responses that the units of rows are taken from, and makers in other units that are kept."""
 
 
 @record
@@ -92,16 +96,18 @@ class ProblemMaker:
 
     def __init__(self, design: Design, backend: str | None = None, **options):
         check_design(design)
-        self.design, self.backend = design, backend
+        self.design, self.backend, self.options = design, backend, options
         rows, self.basis = standardise(design)
         self.prepared: Prepared = prepare(design, rows, backend, **options)
         self.rows = rows.take(self.prepared.order)
         self._onepass: Callable | None = None
         self._narrower: dict[bytes, ProblemMaker] = {}
+        self._scaled: dict[bytes, ProblemMaker] = {}
 
     def __call__(self, y: Array, reml: bool = True, dtype=None) -> Problem:
         """The problem of responses y (..., n), NumPy or JAX, possibly traced."""
-        problem = make_problem(self.rows, self.basis, self.prepared, self.design.structure, y, reml)
+        own = self.in_units(y)
+        problem = make_problem(own.rows, own.basis, own.prepared, self.design.structure, y, reml)
         problem = self._with_known(problem)
         return problem if dtype is None else cast(problem, dtype)
 
@@ -113,6 +119,23 @@ class ProblemMaker:
         if key not in self._narrower:
             self._narrower[key] = ProblemMaker(take_columns(self.design, kept), self.backend)
         return self._narrower[key]
+
+    def in_units(self, y: Array) -> ProblemMaker:
+        """A maker for rows in the units of responses y (..., n), if their residuals differ much in size."""
+        own = self.design.residual
+        codes = None if own is None or not isinstance(y, np.ndarray) else own.classes
+        if own is None or codes is None or own.units is not None or not isinstance(self.design.x, np.ndarray):
+            return self
+        units = units_of(codes, self.design.x, y.reshape(-1, y.shape[-1])[:MOST].T)
+        if units is None:
+            return self
+        key = units.tobytes()
+        if key not in self._scaled:
+            if len(self._scaled) >= KEPT:
+                self._scaled.clear()
+            design = dataclasses.replace(self.design, residual=dataclasses.replace(own, units=units))
+            self._scaled[key] = ProblemMaker(design, self.backend, **self.options)
+        return self._scaled[key]
 
     @cached_property
     def tangents(self) -> ProblemMaker:
@@ -129,8 +152,9 @@ class ProblemMaker:
     def lanes(self, y: np.ndarray, reml: bool = True) -> Problem:
         """The problem of many responses y (n, T), finite NumPy; axes of responses trail."""
         if not isinstance(self.prepared, GroupedPrepared):
+            own = self.in_units(y.T)
             return self._with_known(
-                make_lanes(self.rows, self.basis, self.prepared, self.design.structure, y, reml)
+                make_lanes(own.rows, own.basis, own.prepared, self.design.structure, y, reml)
             )
         if self._onepass is None:
             # imported here: scipy.sparse adds a warning filter, and a single fit has no use for it

@@ -68,7 +68,7 @@ def _products(
     right_covariates: tuple[Array, ...],
     same: Array,
 ) -> Array:
-    value = structure.correlation(r, left, right, same)
+    value = structure.correlation(r, left, right, same, structure.group_level(left_covariates))
     one, two = structure.sd(r, left_covariates), structure.sd(r, right_covariates)
     return value if one is None or two is None else value * one * two
 

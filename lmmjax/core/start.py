@@ -25,11 +25,16 @@ def moment_start(problem: Problem) -> tuple[Array, tuple[Array, ...]]:
 
 
 def moment_point(problem: Problem, split: CriterionParts) -> tuple[Array, tuple[Array, ...]]:
-    """Starting θ and coordinates from the parts at the prior: moments of the components of linear terms."""
-    d0, chosen, known = prior(problem), problem.structure.components, problem.known_inside
+    """Starting θ and coordinates from the parts at the prior: moments of what H is linear in.
+
+    Of a free covariance matrix of residuals in complete groups these are the sample covariances.
+    """
+    d0, chosen, known = prior(problem), problem.structure.by_moments, problem.known_inside
     some = components(split, chosen)
     if known is None:
-        found = moments(some, problem.nu, d0[chosen])
+        # σ² may be the variance of one visit among many
+        own = problem.structure.residual
+        found = moments(some, problem.nu, d0[chosen], 1e-14 if own is not None and own.frames else 1e-3)
     else:
         found = moments_beside(some, known, d0[chosen])
     d = d0.at[chosen].set(found.astype(d0.dtype)) if len(chosen) < len(d0) else found
@@ -55,10 +60,15 @@ def start_floor(split: CriterionParts, problem: Problem) -> Array:
     return jnp.clip(share, 1e-6, START_FLOOR)
 
 
-def moments(split: CriterionParts, nu: Array, d0: Array) -> Array:
-    """Relative components d (m,) by MIVQUE at d0; they need not be positive definite."""
+def moments(split: CriterionParts, nu: Array, d0: Array, least: float = 1e-3) -> Array:
+    """Relative components d (m,) by MIVQUE at d0; they need not be positive definite.
+
+    Parameters
+    ----------
+    least : of σ², relative to the mean square at d0.
+    """
     sigma2, components = mivque(split, nu, d0)
-    return components / jnp.maximum(sigma2, 1e-3 * split.r2.value / nu)
+    return components / jnp.maximum(sigma2, least * split.r2.value / nu)
 
 
 def moments_beside(split: CriterionParts, s: Array, d0: Array) -> Array:

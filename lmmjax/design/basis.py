@@ -18,6 +18,7 @@ from scipy.linalg import solve_triangular
 
 from lmmjax.arrays import UNROLL, Array, namespace, record
 from lmmjax.design.design import Design
+from lmmjax.residual import factors
 
 DEPENDENT, DEPENDENT_LENGTH = 1e-10, 1e-4
 """Share of the length of a column of Z that those after it must leave, and its length where they do not."""
@@ -30,8 +31,9 @@ class Basis:
     Attributes
     ----------
     x_factor : (p, p) upper triangular R with X = X̃ R.
-    inward : per term (q, q) lower triangular b with Λ̃ = bΛ.
-    outward : per term b⁻¹.
+    inward : per term (q, q) lower triangular b with Λ̃ = bΛ; then, if rows have units, the factors (k,) of
+        residual parameters.
+    outward : per term b⁻¹; the reciprocals.
     """
 
     x_factor: Array
@@ -47,7 +49,7 @@ class Rows:
     ----------
     x : (p, n) orthonormal rows of X̃ᵀ.
     z : per term (q, n).
-    root_weight : (n,) √w, or None.
+    root_weight : (n,) √w, divided by the units of rows, or None.
     offset : (n,) or None.
     logdet_r : log|R| = −Σ log w.
     """
@@ -89,6 +91,9 @@ def standardise(design: Design) -> tuple[Rows, Basis]:
     xp = namespace(design.x, design.weights, *(term.z for term in design.terms))
     x = xp.asarray(design.x)
     root = None if design.weights is None else xp.sqrt(xp.asarray(design.weights))
+    own = design.residual
+    if own is not None and own.units is not None:
+        root = (1.0 if root is None else root) / xp.asarray(own.units[own.classes])
     logdet_r = xp.zeros((), x.dtype) if root is None else -2.0 * xp.sum(xp.log(root))
     weighted = x if root is None else x * root[:, None]
     x_rows, x_factor = xp.linalg.qr(weighted)
@@ -99,6 +104,10 @@ def standardise(design: Design) -> tuple[Rows, Basis]:
         z_rows.append((z @ b_inverse).T)
         inward.append(b)
         outward.append(b_inverse)
+    if own is not None and own.units is not None:
+        factor = xp.asarray(factors(own.structure, own.units))
+        inward.append(1.0 / factor)
+        outward.append(factor)
     rows = Rows(x_rows.T, tuple(z_rows), root, design.offset, logdet_r)
     return rows, Basis(x_factor, tuple(inward), tuple(outward))
 

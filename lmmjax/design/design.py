@@ -10,7 +10,7 @@ from jax.core import Tracer
 from lmmjax.arrays import Array
 from lmmjax.covariance import CovarianceFamily, Unstructured
 from lmmjax.design.structure import Structure, TermStructure
-from lmmjax.residual import ResidualStructure
+from lmmjax.residual import ResidualStructure, classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,8 @@ class ResidualDesign:
     codes : (n,) integer group of each row, within which rows correlate.
     n_groups : number of groups.
     place : (n,) or (n, k) occasion (integer) or coordinates of every row.
-    covariates : per variance function (n,) its covariate, or integer level.
+    covariates : per variance function (n,) its covariate, or integer level; then per `by` the level.
+    units : of every class of rows with a free variance (`residual.units`), or None: 1.
     """
 
     structure: ResidualStructure
@@ -55,6 +56,12 @@ class ResidualDesign:
     n_groups: int
     place: np.ndarray
     covariates: tuple[np.ndarray, ...] = ()
+    units: np.ndarray | None = None
+
+    @property
+    def classes(self) -> np.ndarray | None:
+        """Class (n,) of every row; None where no part has a free variance for each of them."""
+        return classes(self.structure, self.place, self.covariates)
 
     def take(self, rows: np.ndarray) -> ResidualDesign:
         """The same for some rows, or in another order."""

@@ -106,13 +106,26 @@ class Structure:
         return slice(sum(term.n_params for term in self.terms), self.n_params)
 
     @property
+    def by_moments(self) -> np.ndarray:
+        """Positions in d of what moments estimate: given the others H is linear in them."""
+        if self.residual is None:
+            return self.components
+        own = self.tail.start + np.flatnonzero(self.residual.by_moments)
+        return np.concatenate([self.components, own])
+
+    def eyes(self, dtype) -> tuple[Array, ...]:
+        """The neutral coordinates: per term, then per frame of the residual structure, an identity."""
+        own = () if self.residual is None else self.residual.eyes(dtype)
+        return (*(np.eye(term.q, dtype=dtype) for term in self.terms), *own)
+
+    @property
     def components(self) -> np.ndarray:
         """Positions in d of the entries of linear terms: given the others H is linear in them."""
         pairs = zip(self.terms, self.slices(), strict=True)
         return np.array([k for t, s in pairs if t.family.linear for k in range(s.start, s.stop)], dtype=int)
 
     def decode(self, theta: Array, pivoting: tuple[Array, ...] | None = None) -> Array:
-        """d (m,) from θ (m,): of P D Pᵀ, `pivoting` P (q, q) of each linear term."""
+        """d (m,) from θ (m,): of P D Pᵀ, `pivoting` P (q, q) of each linear term, then the frames of R."""
         xp = namespace(theta)
         out = []
         for k, (term, s) in enumerate(zip(self.terms, self.slices(), strict=True)):
@@ -122,8 +135,11 @@ class Structure:
                 moved = pivoting[k] @ term.family.factor(theta[s], term.q)
                 out.append(term.family.natural(moved @ moved.T))
         if self.residual is not None:
-            out.append(self.residual.decode(theta[self.tail]))
+            out.append(self.residual.decode(theta[self.tail], self._frames(pivoting)))
         return xp.concatenate(out).astype(theta.dtype) if out else theta
+
+    def _frames(self, pivoting: tuple[Array, ...] | None) -> tuple[Array, ...]:
+        return () if pivoting is None else pivoting[len(self.terms) :]
 
     def encode(self, d: Array) -> Array:
         """θ (m,) from d (m,)."""
@@ -192,7 +208,8 @@ class Structure:
             reach = jnp.max(jnp.sum(jnp.abs(off), axis=1))
             shrink = jnp.minimum(1.0, 0.9 / jnp.maximum(reach, 0.1))
             parts.append(term.family.natural((off * shrink + eye) * (root[:, None] * root[None, :])))
-        return self.pivoted(jnp.concatenate([*parts, d[self.tail]]).astype(d.dtype))
+        parts.append(d[self.tail] if self.residual is None else self.residual.feasible(d[self.tail]))
+        return self.pivoted(jnp.concatenate(parts).astype(d.dtype))
 
     def pivoted(self, d: Array) -> tuple[Array, tuple[Array, ...]]:
         """θ and pivoting of positive semi-definite matrices d.
@@ -210,38 +227,43 @@ class Structure:
             parts.append(term.family.encode(own, term.q))
             pivoting.append(permutation)
         if self.residual is not None:
-            parts.append(self.residual.encode(d[self.tail]))
+            own, frames = self.residual.reframed(d[self.tail])
+            parts.append(own)
+            pivoting += frames
         return jnp.concatenate([*parts, d[:0]]).astype(d.dtype), tuple(pivoting)
 
     def upright(self, theta: Array, pivoting: tuple[Array, ...]) -> Array:
         """θ (m,) of the same d without pivoting: lower triangular factors, diagonal ≥ 0."""
         parts = []
-        for term, permutation, s in zip(self.terms, pivoting, self.slices(), strict=True):
+        for term, permutation, s in zip(self.terms, pivoting, self.slices(), strict=False):
             if isinstance(term.family, FactorFamily):
                 moved = permutation @ term.family.factor(theta[s], term.q)
                 parts.append(term.family.params(psd_cholesky(moved @ moved.T, 1e-13)))
             else:
                 parts.append(term.family.encode(term.family.decode(theta[s], term.q), term.q))
         if self.residual is not None:
-            own = theta[self.tail]
-            parts.append(self.residual.encode(self.residual.decode(own)))
+            own = self.residual.decode(theta[self.tail], self._frames(pivoting))
+            parts.append(self.residual.encode(own))
         return jnp.concatenate([*parts, theta[:0]]).astype(theta.dtype)
 
     def change_basis(self, theta: Array, bases: tuple[Array, ...]) -> Array:
-        """θ′ of b D(θ) bᵀ for a lower triangular b a term that its family allows."""
+        """θ′ of b D(θ) bᵀ for a lower triangular b a term that its family allows, and rows in other units."""
         parts = []
-        for term, b, s in zip(self.terms, bases, self.slices(), strict=True):
+        for term, b, s in zip(self.terms, bases, self.slices(), strict=False):
             if isinstance(term.family, FactorFamily):
                 parts.append(term.family.params(b.astype(theta.dtype) @ term.family.factor(theta[s], term.q)))
             else:
                 moved = _scaled(term, term.family.decode(theta[s], term.q), b[0, 0])
                 parts.append(term.family.encode(moved, term.q))
-        return jnp.concatenate([*parts, theta[self.tail]]).astype(theta.dtype)
+        own = theta[self.tail]
+        if self.residual is not None and len(bases) > len(self.terms):
+            own = self.residual.encode(bases[-1].astype(theta.dtype) * self.residual.decode(own))
+        return jnp.concatenate([*parts, own]).astype(theta.dtype)
 
     def entry_map(self, bases: tuple[Array, ...]) -> Array:
         """The (m, m) matrix that takes d to that of b D bᵀ; a structured family allows scalar b only."""
         xp, blocks = namespace(*bases), []
-        for term, b in zip(self.terms, bases, strict=True):
+        for term, b in zip(self.terms, bases, strict=False):
             if isinstance(term.family, FactorFamily):
                 units = term.family.units(term.q).astype(b.dtype)
                 moved = [term.family.natural(b @ unit @ b.T) for unit in units]
@@ -249,30 +271,23 @@ class Structure:
             else:
                 blocks.append(xp.diag(_scaled(term, xp.ones(term.n_params, b.dtype), b[0, 0])))
         dtype = bases[0].dtype if bases else None
-        blocks.append(xp.eye(self.n_params - self.tail.start, dtype=dtype))
+        units = bases[-1] if len(bases) > len(self.terms) else xp.ones(self.n_params - self.tail.start, dtype)
+        blocks.append(xp.diag(units))
         return block_diagonal(blocks)
 
-    def margins(self, theta: Array) -> Array:
+    def sizes(self, d: Array) -> Array:
+        """(m,) what is large for every entry of d in internal coordinates."""
+        xp = namespace(d)
+        own = d[:0] if self.residual is None else self.residual.sizes(d[self.tail])
+        return xp.concatenate([xp.maximum(1.0, xp.abs(d[: self.tail.start])), own]).astype(d.dtype)
+
+    def margins(self, theta: Array, pivoting: tuple[Array, ...] | None = None) -> Array:
         """Per parameter (m,), how far it is, or those it depends on are, from the boundary."""
         pairs = zip(self.terms, self.slices(), strict=True)
         out = [term.family.margins(theta[s], term.q) for term, s in pairs]
-        out += [] if self.residual is None else [self.residual.margin(theta[self.tail])]
-        return jnp.concatenate(out) if out else theta
-
-    def idle(self, theta: Array, below: float) -> list[Array]:
-        """Per term, and for the residual, whether each θ is fixed: in a column of Λ that is zero."""
-        out = []
-        for term, s in zip(self.terms, self.slices(), strict=True):
-            family = term.family
-            if isinstance(family, FactorFamily):
-                zero = jnp.abs(diagonal(family.factor(theta[s], term.q))) < below
-                columns = jnp.broadcast_to(zero[None, :], (term.q, term.q)).astype(theta.dtype)
-                out.append(family.params(columns) > 0.5)
-            else:
-                out.append(jnp.broadcast_to(family.margin(theta[s], term.q) < below, term.n_params))
         if self.residual is not None:
-            out.append(self.residual.margin(theta[self.tail]) < below)
-        return out
+            out.append(self.residual.margin(theta[self.tail], self._frames(pivoting)))
+        return jnp.concatenate(out) if out else theta
 
 
 def _scaled(term: TermStructure, a: Array, factor: Array) -> Array:

@@ -50,10 +50,10 @@ def _with_covariate(data: ModelData, values: np.ndarray) -> ModelData:
     assert columns is not None
     own = columns.design
     assert own is not None
-    covariates = tuple(
-        values if v.source is None else c
-        for v, c in zip(own.structure.residual.variances, own.covariates, strict=True)
-    )
+    variances = own.structure.residual.variances
+    pairs = zip(variances, own.covariates, strict=False)
+    of_variances = tuple(values if v.source is None else c for v, c in pairs)
+    covariates = of_variances + own.covariates[len(variances) :]
     design = dataclasses.replace(own, covariates=covariates)
     return data.with_frame(
         dataclasses.replace(data.frame, residual=dataclasses.replace(columns, design=design))

@@ -9,7 +9,7 @@ import numpy as np
 
 from lmmjax.arrays import Array
 from lmmjax.batch import blank
-from lmmjax.core import METHODS, Estimate, Problem, best_of, few_groups, further_starts
+from lmmjax.core import METHODS, Estimate, Problem, ProblemMaker, best_of, few_groups, further_starts
 from lmmjax.core.descents import SCALES
 from lmmjax.core.exactness import exact_lanes
 from lmmjax.fitted.checks import require_choice, require_evaluations
@@ -46,7 +46,7 @@ def multistart(
         )
     with jax.enable_x64(True):
         problem = data.problem(y, reml)
-        starts = [first] if start is not None else [first, *other_starts(data)]
+        starts = [first] if start is not None else [first, *other_starts(data, data.maker.in_units(y))]
     found = best_of(problem, starts, method=method, max_iter=require_evaluations(max_iter))
     one = jax.tree.map(lambda a: a[None], found)
     if (exact := exact_lanes(data.maker, y[:, None], one)).any():
@@ -65,11 +65,14 @@ def determined(problem: Problem, found: Estimate) -> np.ndarray:
 
 
 @kept
-def other_starts(data: ModelData) -> list[np.ndarray]:
-    """θ near zero, at it and far from it, and further starts of other parameters: they reach other optima."""
+def other_starts(data: ModelData, maker: ProblemMaker) -> list[np.ndarray]:
+    """θ near zero, at it and far from it, and further starts of other parameters: they reach other optima.
+
+    In the internal coordinates of `maker`.
+    """
     if data.maker.prepared.shared.costly:
         return []
     few = few_groups(data.maker)
     if not few and data.design.structure.linear:
         return []
-    return further_starts(data.maker, SCALES if few else ())
+    return further_starts(maker, SCALES if few else ())

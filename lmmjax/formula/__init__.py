@@ -5,6 +5,7 @@ from lmmjax.formula.bars import Bar, SplitFormula, split_bars
 from lmmjax.formula.build import model_frame, new_frame, wanted_terms
 from lmmjax.formula.columns import Table, nearest
 from lmmjax.formula.frame import ModelFrame, NewFrame, NewRandom, RandomColumns, take_columns, take_rows
+from lmmjax.formula.residuals import ResidualColumns
 
 __all__ = [
     "Bar",
@@ -12,6 +13,7 @@ __all__ = [
     "NewFrame",
     "NewRandom",
     "RandomColumns",
+    "ResidualColumns",
     "SplitFormula",
     "Table",
     "array_frame",

@@ -10,6 +10,7 @@ import pandas as pd
 
 from lmmjax.design import ResidualDesign
 from lmmjax.formula.columns import Levels, Table, group_levels, require_finite
+from lmmjax.formula.residual_checks import require_apart, require_constant, require_distinct, require_same
 from lmmjax.formula.times import (
     TimeScale,
     natural_order,
@@ -26,8 +27,9 @@ class ResidualColumns:
     """A residual structure on the rows of a model.
 
     `design` is None where only variances are known: `known` (n,). `groups` are the levels of the groups of
-    the correlation, `visits` those of its occasions, `levels` those of every variance function, if any.
-    `scale` is how its times or coordinates were read.
+    the correlation, `visits` those of its occasions, `levels` those of every variance function, if any,
+    `by` those of the factors whose levels have their own parameters. `scale` is how its times or coordinates
+    were read.
     """
 
     residual: Residual
@@ -37,6 +39,7 @@ class ResidualColumns:
     visits: Levels | None
     levels: tuple[Levels | None, ...]
     scale: TimeScale | None = None
+    by: tuple[Levels, ...] = ()
 
     @property
     def unit(self) -> float:
@@ -68,7 +71,7 @@ def used_columns(residual: Residual | None, table: Table) -> list[str]:
     names = [residual.known] if residual.known else []
     if residual.correlation is not None:
         names += [*_group_names(residual.correlation, table), *residual.correlation.columns]
-    return [*names, *(v.source for v in residual.variances if v.source is not None)]
+    return [*names, *(v.source for v in residual.variances if v.source is not None), *residual.by]
 
 
 def residual_columns(residual: Residual, table: Table, rows: np.ndarray) -> ResidualColumns:
@@ -100,7 +103,7 @@ def residual_columns(residual: Residual, table: Table, rows: np.ndarray) -> Resi
         else:
             place, scale, space = _distances(correlation, table, rows, codes)
         correlation.check(space)
-        _require_distinct(correlation, codes, place, groups)
+        require_distinct(correlation, codes, place, groups)
     covariates, levels, labels = [], [], []
     for variance in residual.variances:
         if variance.source is None:
@@ -118,9 +121,21 @@ def residual_columns(residual: Residual, table: Table, rows: np.ndarray) -> Resi
             covariates.append(values)
             levels.append(None)
             labels.append(())
-    structure = ResidualStructure(residual, space, tuple(labels))
+    by, read = [], {}
+    for name in residual.by:
+        read[name], found = group_levels([name], [table.take(name, rows)])
+        by.append(found)
+    for part in residual.parts:
+        if part.by is not None and isinstance(part, Correlation):
+            require_constant(part, codes, read[part.by], groups, by[residual.by.index(part.by)])
+    for variance, covariate in zip(residual.variances, covariates, strict=True):
+        require_apart(variance, covariate, read)
+    structure = ResidualStructure(
+        residual, space, tuple(labels), tuple(tuple(map(str, found.labels)) for found in by)
+    )
+    covariates += read.values()
     design = ResidualDesign(structure, codes, int(codes.max()) + 1, place, tuple(covariates))
-    return ResidualColumns(residual, design, known, groups, visits, tuple(levels), scale)
+    return ResidualColumns(residual, design, known, groups, visits, tuple(levels), scale, tuple(by))
 
 
 def new_residuals(own: ResidualColumns, table: Table, rows: np.ndarray) -> NewPlaces:
@@ -160,6 +175,10 @@ def new_residuals(own: ResidualColumns, table: Table, rows: np.ndarray) -> NewPl
         else:
             column = table.take(variance.source, rows)
             covariates.append(_numbers(column, variance.source, table.index[rows]))
+    for name, found in zip(own.residual.by, own.by, strict=True):
+        covariates.append(_seen(found, table.take(name, rows), f"by={name!r}"))
+        if correlation is not None and correlation.by == name:
+            require_same(correlation, design, own.groups, codes, covariates[-1])
     return NewPlaces(rows, ResidualDesign(structure, codes, design.n_groups, place, tuple(covariates)))
 
 
@@ -260,23 +279,6 @@ def _wider(correlation: Correlation, own: ResidualDesign, place: np.ndarray, cod
             f"has correlations up to {space.size - 1}: predict without kriging"
         )
     return wide
-
-
-def _require_distinct(
-    correlation: Correlation, codes: np.ndarray, place: np.ndarray, groups: Levels | None
-) -> None:
-    """Two rows of a group at one place would have correlation 1."""
-    if getattr(correlation, "nugget", False):
-        return
-    _, count = np.unique(np.column_stack([codes, place]), axis=0, return_counts=True)
-    if np.any(count > 1):
-        cell = np.unique(np.column_stack([codes, place]), axis=0)[np.argmax(count > 1)]
-        where = "" if groups is None else f" of group {groups.labels[int(cell[0])]}"
-        what = ", ".join(correlation.columns) or "order"
-        raise ValueError(
-            f"{correlation.name}: two rows{where} have the same {what}; correlations are between different "
-            "places: give a finer group=" + (", or a nugget" if hasattr(correlation, "nugget") else "")
-        )
 
 
 def _numbers(column: pd.Series, name: str, index: pd.Index) -> np.ndarray:

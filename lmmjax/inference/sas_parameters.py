@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from lmmjax.arrays import Array
 from lmmjax.design import Structure
-from lmmjax.residual import ARMA, ResidualStructure, VarIdent
+from lmmjax.residual import ARMA, Correlation, ResidualStructure, VarIdent
 
 
 def sas_parameters(structure: Structure, psi: Array) -> Array:
@@ -30,18 +30,23 @@ def sas_parameters(structure: Structure, psi: Array) -> Array:
 
 
 def _residual(structure: ResidualStructure, own: Array, sigma2: Array) -> Array:
-    correlation, variances = structure.residual.correlation, structure.residual.variances
-    r, *others = structure.split(own)
-    if correlation is not None and not variances:
-        if correlation.covariances:
-            r = sigma2 * r
-        elif getattr(correlation, "nugget", False):
-            r = jnp.concatenate([r[:-1], sigma2 * r[-1:]])
-        elif isinstance(correlation, ARMA) and (correlation.p, correlation.q) == (1, 1):
-            gamma = (1.0 + r[0] * r[1]) * (r[0] + r[1]) / (1.0 + 2.0 * r[0] * r[1] + r[1] ** 2)
-            r = jnp.stack([r[0], gamma])
-    pairs = zip(variances, others, strict=True)
-    return jnp.concatenate([r, *(sigma2 * s**2 if isinstance(v, VarIdent) else s for v, s in pairs)])
+    residual, out = structure.residual, []
+    for block in structure.blocks:
+        part = residual.parts[block.part]
+        scale, r = block.split(own)
+        variance = sigma2 * scale[0] ** 2 if block.scale else sigma2
+        if isinstance(part, Correlation) and not residual.variances:
+            if part.covariances:
+                r = variance * r
+            elif getattr(part, "nugget", False):
+                r = jnp.concatenate([r[:-1], variance * r[-1:]])
+            elif isinstance(part, ARMA) and (part.p, part.q) == (1, 1):
+                gamma = (1.0 + r[0] * r[1]) * (r[0] + r[1]) / (1.0 + 2.0 * r[0] * r[1] + r[1] ** 2)
+                r = jnp.stack([r[0], gamma])
+        elif isinstance(part, VarIdent):
+            r = variance * r**2
+        out += [sigma2 * scale**2, r]
+    return jnp.concatenate([*out, own[:0]])
 
 
 def sas_curvature(structure: Structure, psi: Array) -> Array:

@@ -54,8 +54,10 @@ def predict_new(
     if places is not None and design.residual is not None:
         # a variance that is a function of the mean is one of the predicted mean
         at = places.design
-        variances = zip(design.residual.structure.residual.variances, at.covariates, strict=True)
-        covariates = tuple(values[places.rows] if v.source is None else c for v, c in variances)
+        variances = design.residual.structure.residual.variances
+        pairs = zip(variances, at.covariates, strict=False)
+        of_variances = tuple(values[places.rows] if v.source is None else c for v, c in pairs)
+        covariates = of_variances + at.covariates[len(variances) :]
         at = dataclasses.replace(at, covariates=covariates)
         expected = extrapolated(design, fitted.estimate.psi, residuals(fitted), at)
         values[places.rows] += expected if places.weights is None else expected / np.sqrt(places.weights)

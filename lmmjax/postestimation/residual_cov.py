@@ -14,7 +14,7 @@ from lmmjax.fitted import (
     require_estimates,
     require_switch,
 )
-from lmmjax.formula import nearest
+from lmmjax.formula import ResidualColumns, nearest
 from lmmjax.residual import VarIdent
 
 
@@ -31,18 +31,47 @@ def residual_cov(fitted: Fitted, group: Any, cor: bool) -> pd.DataFrame:
     own, correlation = columns.design, columns.residual.correlation
     if correlation is None:
         rows, labels = _levels(own, group)
-    else:
-        names = None if columns.groups is None else columns.groups.labels
-        code = _group(own, names, group)
-        rows = np.flatnonzero(own.codes == code)
-        rows = rows[np.lexsort(own.place[rows].reshape(len(rows), -1).T[::-1])]
-        labels = _labels(own.place[rows], columns.visits, correlation.columns, columns.unit)
-        if group is None and columns.visits is not None and not own.covariates and design.weights is None:
-            # all visits, whether or not a group has them
-            labels = pd.Index(columns.visits.labels, name=":".join(columns.visits.names))
-            size = len(labels)
-            whole = ResidualDesign(own.structure, np.zeros(size, int), 1, np.arange(size))
-            design, rows = Design(np.ones((size, 1)), design.terms, None, None, whole), np.arange(size)
+        return _table(fitted, design, rows, labels, cor)
+    if group is None and correlation.by is not None:
+        k = columns.residual.by.index(correlation.by)
+        tables = {
+            label: _of_group(fitted, columns, None, level, cor)
+            for level, label in enumerate(columns.by[k].labels)
+        }
+        visits = next(iter(tables.values())).index.name
+        return pd.concat(tables, names=[correlation.by, visits])
+    return _of_group(fitted, columns, group, None, cor)
+
+
+def _of_group(
+    fitted: Fitted, columns: ResidualColumns, group: Any, level: int | None, cor: bool
+) -> pd.DataFrame:
+    """The matrix of a group, or of all visits, or of those of one level of `by`."""
+    own, design, correlation = columns.design, fitted.data.design, columns.residual.correlation
+    assert own is not None
+    assert correlation is not None
+    if (
+        group is None
+        and columns.visits is not None
+        and not columns.residual.variances
+        and design.weights is None
+    ):
+        # all visits, whether or not a group has them
+        labels = pd.Index(columns.visits.labels, name=":".join(columns.visits.names))
+        size = len(labels)
+        covariates = () if level is None else (np.full(size, level),) * len(columns.residual.by)
+        whole = ResidualDesign(own.structure, np.zeros(size, int), 1, np.arange(size), covariates)
+        return _table(
+            fitted, Design(np.ones((size, 1)), design.terms, None, None, whole), np.arange(size), labels, cor
+        )
+    code = _group(own, None if columns.groups is None else columns.groups.labels, group, level)
+    rows = np.flatnonzero(own.codes == code)
+    rows = rows[np.lexsort(own.place[rows].reshape(len(rows), -1).T[::-1])]
+    labels = _labels(own.place[rows], columns.visits, correlation.columns, columns.unit)
+    return _table(fitted, design, rows, labels, cor)
+
+
+def _table(fitted: Fitted, design: Design, rows: np.ndarray, labels: pd.Index, cor: bool) -> pd.DataFrame:
     matrix = covariance(design, fitted.estimate.psi, rows)
     if cor:
         root = np.sqrt(np.diagonal(matrix))
@@ -50,10 +79,12 @@ def residual_cov(fitted: Fitted, group: Any, cor: bool) -> pd.DataFrame:
     return pd.DataFrame(matrix, index=labels, columns=labels)
 
 
-def _group(own: ResidualDesign, names: pd.Index | None, group: Any) -> int:
-    """Code of the group that is meant: by default the first of those with most rows."""
+def _group(own: ResidualDesign, names: pd.Index | None, group: Any, level: int | None) -> int:
+    """Code of the group that is meant: by default the first, of a level of `by`, of those with most rows."""
     if group is None:
-        return int(np.argmax(np.bincount(own.codes)))
+        of_rows = None if level is None else own.structure.group_level(own.covariates)
+        codes = own.codes if of_rows is None else own.codes[of_rows == level]
+        return int(np.argmax(np.bincount(codes)))
     if names is None:
         raise ValueError("all rows are one group: leave group out")
     found = np.flatnonzero(names == group)

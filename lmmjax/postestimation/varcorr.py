@@ -92,9 +92,8 @@ def sd_intervals(rows: list[Component], psi: np.ndarray, cov: np.ndarray, level:
 
 
 def structure_name(fitted: Fitted) -> str:
-    """The residual structure as written: AR1 × VarIdent."""
+    """The residual structure as written: AR1 × VarIdent, Unstructured by arm."""
     columns = fitted.data.frame.residual
     assert columns is not None
     residual = columns.residual
-    parts = ([residual.correlation] if residual.correlation else []) + list(residual.variances)
-    return " × ".join(part.name for part in parts)
+    return " × ".join(part.name + (f" by {part.by}" if part.by else "") for part in residual.parts)

@@ -7,13 +7,14 @@ from lmmjax.residual.base import (
     Correlation,
     KnownVariance,
     Residual,
-    ResidualStructure,
     Space,
     Variance,
     as_residual,
 )
 from lmmjax.residual.occasions import ARMA, CompoundSymmetry, Toeplitz
 from lmmjax.residual.spatial import Exponential, Gaussian, Matern32, Matern52
+from lmmjax.residual.structure import ResidualStructure
+from lmmjax.residual.units import classes, factors, units_of
 from lmmjax.residual.unstructured import Symmetric, Unstructured
 from lmmjax.residual.variances import VarExp, VarIdent, VarPower
 
@@ -47,4 +48,7 @@ __all__ = [
     "Space",
     "Variance",
     "as_residual",
+    "classes",
+    "factors",
+    "units_of",
 ]

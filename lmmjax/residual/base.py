@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import itertools
 from typing import Any, ClassVar
 
 import numpy as np
@@ -36,6 +35,7 @@ class Part:
 class Correlation(Part, abc.ABC):
     """A family of correlations within groups; `group` None takes all rows as one group.
 
+    `by` names a factor that is constant within groups, each level of which has its own parameters.
     `reads` says what the place of a row is: "order", "time" (both integer occasions, of which the distance
     counts), "visit" (levels) or "coordinates". `fractional` families have correlations between whole steps
     too; of an `exchangeable` one the places of two rows do not matter as long as they differ. In a `markov`
@@ -43,11 +43,16 @@ class Correlation(Part, abc.ABC):
     """
 
     group: str | None = dataclasses.field(default=None, kw_only=True)
+    by: str | None = dataclasses.field(default=None, kw_only=True)
     reads = "coordinates"
     fractional: ClassVar[bool] = False
     exchangeable: ClassVar[bool] = False
     covariances: ClassVar[bool] = False
     """Whether the parameters are correlations in which c is linear."""
+    framed: ClassVar[bool] = False
+    """Whether θ are relative to a factor, `frame`: see `FreeMatrix`."""
+    variances: ClassVar[bool] = False
+    """Whether c has variances of its own."""
 
     @property
     def markov(self) -> bool:
@@ -70,17 +75,21 @@ class Correlation(Part, abc.ABC):
         """The factor of c between different rows: less than 1 with a nugget."""
         return 1.0
 
+    def feasible(self, r: Array, space: Space) -> Array:
+        """Values near moment estimates r (k,) that are inside the parameter space."""
+        return r
+
     def decode(self, theta: Array, space: Space) -> Array:
         """r (k,) from working values θ (k,)."""
-        return _each(self.parameters(space), theta, "decode")
+        return each(self.parameters(space), theta, "decode")
 
     def encode(self, r: Array, space: Space) -> Array:
         """θ (k,) from r (k,)."""
-        return _each(self.parameters(space), r, "encode")
+        return each(self.parameters(space), r, "encode")
 
     def margin(self, theta: Array, space: Space) -> Array:
         """(k,) distance of every parameter from the boundary of its range."""
-        return _each(self.parameters(space), theta, "margin")
+        return each(self.parameters(space), theta, "margin")
 
     def check(self, space: Space) -> None:
         """Raise ValueError if the data do not suit the family."""
@@ -127,9 +136,11 @@ class WithNugget(Correlation):
 class Variance(Part, abc.ABC):
     """A family of standard deviations by row, relative to σ.
 
-    `reads` says what its covariate is: "levels", or "numbers". `column` None stands for fitted values.
+    `reads` says what its covariate is: "levels", or "numbers". `column` None stands for fitted values. `by`
+    names a factor, each level of which has its own parameters.
     """
 
+    by: str | None = dataclasses.field(default=None, kw_only=True)
     reads = "numbers"
 
     @property
@@ -182,6 +193,16 @@ class Residual:
     variances: tuple[Variance, ...] = ()
     known: str | None = None
 
+    @property
+    def parts(self) -> tuple[Correlation | Variance, ...]:
+        """The correlation, if there is one, and the variance functions."""
+        return (*(() if self.correlation is None else (self.correlation,)), *self.variances)
+
+    @property
+    def by(self) -> tuple[str, ...]:
+        """The distinct factors whose levels have their own parameters."""
+        return tuple(dict.fromkeys(part.by for part in self.parts if part.by is not None))
+
     def __mul__(self, other: Any) -> Residual:
         other = as_residual(other)
         if self.correlation is not None and other.correlation is not None:
@@ -211,87 +232,7 @@ def as_residual(part: Any) -> Residual:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class ResidualStructure:
-    """A residual structure with what the data say about its places and levels: static, hashable."""
-
-    residual: Residual
-    space: Space = Space()
-    levels: tuple[tuple[str, ...], ...] = ()
-
-    @property
-    def parts(self) -> list[tuple[Parameter, ...]]:
-        """The parameters of the correlation, then those of each variance function."""
-        correlation = self.residual.correlation
-        first = () if correlation is None else correlation.parameters(self.space)
-        pairs = zip(self.residual.variances, self.levels, strict=True)
-        return [first, *(variance.parameters(levels) for variance, levels in pairs)]
-
-    @property
-    def parameters(self) -> tuple[Parameter, ...]:
-        """All k parameters, in order."""
-        return tuple(p for part in self.parts for p in part)
-
-    @property
-    def n_params(self) -> int:
-        return len(self.parameters)
-
-    @property
-    def linear(self) -> bool:
-        """Whether V is linear in the parameters, on its own scale."""
-        return all(p.power == 1.0 for p in self.parameters)
-
-    @property
-    def markov(self) -> bool:
-        """Whether rows can be decorrelated one after another."""
-        return self.residual.correlation is None or self.residual.correlation.markov
-
-    def split(self, values: Array) -> list[Array]:
-        """Values (k,) of the correlation, then of each variance function."""
-        ends = np.cumsum([0, *(len(part) for part in self.parts)])
-        return [values[int(a) : int(b)] for a, b in itertools.pairwise(ends)]
-
-    def decode(self, theta: Array) -> Array:
-        """r (k,) from working values θ (k,)."""
-        return self._parts(theta, "decode")
-
-    def encode(self, r: Array) -> Array:
-        """θ (k,) from r (k,)."""
-        return self._parts(r, "encode")
-
-    def margin(self, theta: Array) -> Array:
-        """(k,) distance of every parameter from the boundary of its range."""
-        return self._parts(theta, "margin")
-
-    def _parts(self, values: Array, what: str) -> Array:
-        correlation = self.residual.correlation
-        out = []
-        for k, (part, piece) in enumerate(zip(self.parts, self.split(values), strict=True)):
-            if k == 0 and correlation is not None:
-                out.append(getattr(correlation, what)(piece, self.space))
-            else:
-                out.append(_each(part, piece, what))
-        return namespace(values).concatenate(out).astype(values.dtype)
-
-    def sd(self, r: Array, covariates: tuple[Array, ...]) -> Array | None:
-        """s of rows with these covariates; None without variance functions."""
-        out = None
-        pieces = self.split(r)[1:]
-        for variance, piece, covariate in zip(self.residual.variances, pieces, covariates, strict=True):
-            own = variance.sd(piece, covariate)
-            out = own if out is None else out * own
-        return out
-
-    def correlation(self, r: Array, left: Array, right: Array, same: Array) -> Array:
-        """c between places, elementwise; `same` marks a row with itself."""
-        family = self.residual.correlation
-        if family is None:
-            return same.astype(r.dtype)
-        own = self.split(r)[0]
-        value, share = family.between(own, left, right, self.space), family.share(own)
-        return namespace(r).where(same, value, share * value).astype(r.dtype)
-
-
-def _each(parameters: tuple[Parameter, ...], values: Array, what: str) -> Array:
+def each(parameters: tuple[Parameter, ...], values: Array, what: str) -> Array:
+    """A method of every parameter, applied to its value (k,)."""
     out = [getattr(p, what)(values[k]) for k, p in enumerate(parameters)]
     return namespace(values).stack(out).astype(values.dtype) if out else values

@@ -27,6 +27,9 @@ class CompoundSymmetry(Correlation):
     def parameters(self, space: Space) -> tuple[Parameter, ...]:
         return (Parameter("Rho", "interval", (0.2, 0.7), -1.0 / max(space.size - 1, 1), 1.0),)
 
+    def feasible(self, r: Array, space: Space) -> Array:
+        return jnp.clip(r, 0.95 * self.parameters(space)[0].lower, 0.95)
+
     def between(self, r: Array, left: Array, right: Array, space: Space) -> Array:
         return jnp.where(jnp.asarray(left) == jnp.asarray(right), 1.0, r[0]).astype(r.dtype)
 
@@ -41,6 +44,12 @@ class Toeplitz(Timed):
 
     def parameters(self, space: Space) -> tuple[Parameter, ...]:
         return tuple(Parameter(f"cor{k}", "interval", (0.2,)) for k in range(1, space.size))
+
+    def feasible(self, r: Array, space: Space) -> Array:
+        partial = to_partial(r)
+        good = jnp.max(jnp.abs(partial)) < 0.95
+        # half the row sums of a matrix that is diagonally dominant
+        return jnp.where(good, r, r * jnp.minimum(1.0, 0.45 / jnp.maximum(jnp.sum(jnp.abs(r)), 0.1)))
 
     def decode(self, theta: Array, space: Space) -> Array:
         return from_partial(namespace(theta).sin(theta))[0]

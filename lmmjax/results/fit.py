@@ -183,7 +183,8 @@ class Fit(FixedTests, Intervals, RandomTests):
         Parameters
         ----------
         group : a level of the structure's `group`; None for all visits of a structure of visits, else for
-            the first of the groups with most rows.
+            the first of the groups with most rows. With `by` None gives the matrices of all its levels, one
+            below the other.
         cor : correlations in place of covariances.
 
         Raises

@@ -35,8 +35,11 @@ class Patterns:
         """R (K, t, t), identity where rows are missing."""
         place = jax.lax.stop_gradient(jnp.asarray(self.place))
         eye = jnp.eye(self.mask.shape[1], dtype=bool)[None]
-        value = structure.correlation(r, place[:, :, None], place[:, None], eye)
-        sd = structure.sd(r, tuple(jax.lax.stop_gradient(jnp.asarray(v)) for v in self.covariates))
+        covariates = tuple(jax.lax.stop_gradient(jnp.asarray(v)) for v in self.covariates)
+        level = structure.group_level(covariates)
+        level = None if level is None else level[:, :, None]
+        value = structure.correlation(r, place[:, :, None], place[:, None], eye, level)
+        sd = structure.sd(r, covariates)
         if sd is not None:
             value = value * sd[:, :, None] * sd[:, None, :]
         present = self.mask[:, :, None] & self.mask[:, None, :]
@@ -85,7 +88,8 @@ class Steps:
     def weights(self, structure: ResidualStructure, r: Array) -> tuple[Array, Array, Array]:
         """α, β (K,) with αw_t − βw_{t−1} uncorrelated of unit variance, and log Var(w_t | w_{t−1})."""
         here, before = (jax.lax.stop_gradient(jnp.asarray(v)) for v in (self.place, self.before))
-        c = structure.correlation(r, here, before, jnp.zeros(here.shape, bool))
+        level = structure.group_level(self.covariates)
+        c = structure.correlation(r, here, before, jnp.zeros(here.shape, bool), level)
         c = jnp.where(self.first, 0.0, c).astype(r.dtype)
         left = 1.0 - c * c
         alpha, logvar = 1.0 / jnp.sqrt(left), jnp.log(left)
