@@ -28,7 +28,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """A remedy for an unknown name: the closest known one, and what there is."""
     known = [str(k) for k in known]
     folded = {k.casefold(): k for k in known}
-    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name[:100].casefold(), folded, n=1, cutoff=0.6)
     return (f"did you mean {folded[close[0]]!r}? " if close else "") + there_are(known)
 
 

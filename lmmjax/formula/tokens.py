@@ -11,6 +11,9 @@ DEPTH = 50
 FACTORS = 10
 """Most factors of a product a*b*c, which stands for 2^k − 1 terms."""
 
+LONGEST = 20_000
+"""Most characters of a name, a text or an expression: reading them takes the square of their number."""
+
 TERMS = 10**5
 """Most products that a power of a sum is written out as."""
 
@@ -52,6 +55,8 @@ def tokenize(formula: str) -> tuple[list[Token], dict[int, int], set[int]]:
         kind, text, start = str(match.lastgroup), match.group(), match.start()
         if kind == "space":
             continue
+        if len(text) > LONGEST:
+            fail(formula[: start + 60], start, f"a name or text of more than {LONGEST:,} characters")
         here, last = len(tokens), tokens[-1] if tokens else None
         if text in ('"', "'", "`"):
             fail(formula, start, f"this {text} is never closed")
@@ -78,6 +83,9 @@ def tokenize(formula: str) -> tuple[list[Token], dict[int, int], set[int]]:
             if not opened or _PAIRS[tokens[opened[-1]].text] != text:
                 fail(formula, start, f"this {text} closes nothing: remove it, or open it before")
             pair[opened[-1]], begin[here] = here, opened[-1]
+            if opened[-1] in calls and start - (first := tokens[opened[-1]].start) > LONGEST:
+                more = f"an expression of more than {LONGEST:,} characters: make it a column of the data"
+                fail(formula[: first + 60], first, more)
             in_call -= opened.pop() in calls
             stars.pop()
         tokens.append(Token(text, start, kind))

@@ -36,6 +36,8 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("lmm('y ~ ' + '*'.join(['x'] * 12) + ' + (1 | g)', d)", "more than 10 factors"),
         ("lmm('y ~ (x + w + t)**60 + (1 | g)', d)", "a power of so many terms: write the terms"),
         ("lmm('y ~ ((x + w)**5)**5 + (1 | g)', d)", "a power of so many terms"),
+        ("lmm('y ~ ' + 'a' * 10**6 + ' + (1 | g)', d)", "a name or text of more than 20,000 characters"),
+        ("lmm('y ~ I(' + 'x + ' * 10**5 + 'x) + (1 | g)', d)", "make it a column of the data"),
         ("lmm('y ~ I(x + 9**9**9) + (1 | g)', d)", "beyond 2**63"),
         ("lmm('y ~ poly(x, 10**9) + (1 | g)', d)", "more columns than the data have rows"),
         ("lmm('y ~ poly(x) + poly(x, 0) + (1 | g)', d)", "poly"),
