@@ -53,19 +53,19 @@ def single_tests(
     Responses whose ψ is missing have missing results.
     """
     df, se = np.full((2, len(psi), len(rows)), np.nan)
-    fitted = np.isfinite(psi).all(axis=1)
-    kept = np.ones((len(psi), maker.design.p), bool) if kept is None else kept
-    for columns in np.unique(kept[fitted], axis=0):
-        where = np.flatnonzero(fitted & (kept == columns).all(axis=1))
-        part = maker.with_columns(np.flatnonzero(columns))
-        own = None if weights is None else weights[:, where]
-        arrays = y[:, where], psi[where], cov[where], rows[:, columns]
-        df[where], se[where] = _tests_of(part, *arrays, reml=reml, method=method, weights=own)
+    fitted = np.asarray(np.isfinite(psi).all(axis=1))
+    alike = [np.ones(maker.design.p, bool)] if kept is None or kept.all() else np.unique(kept[fitted], axis=0)
+    for columns in alike:
+        those = fitted if len(alike) == 1 else np.asarray(fitted & np.all(kept == columns, axis=1))
+        part, l = maker.with_columns(np.flatnonzero(columns)), rows[:, columns]
+        found = _tests_of(part, those, y, psi, cov, l, reml=reml, method=method, weights=weights)
+        df[those], se[those] = (a[those] for a in found)
     return df, se
 
 
 def _tests_of(
     maker: ProblemMaker,
+    those: np.ndarray,
     y: np.ndarray,
     psi: np.ndarray,
     cov: np.ndarray,
@@ -75,7 +75,7 @@ def _tests_of(
     method: str,
     weights: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`single_tests` of responses that have the same fixed effects."""
+    """`single_tests` of the responses `those` (T,), which have the same fixed effects."""
     adjust = method != "satterthwaite"
     if adjust and not maker.design.structure.linear:
         maker = maker.tangents
@@ -94,10 +94,10 @@ def _tests_of(
         # where σ² = 1 no power of it can over- or underflow
         sigma2, unscaled = psi[:, -1].copy(), psi
         psi = psi / sigma2[:, None] ** np.append(maker.design.structure.powers, 1.0)
-        run(whole, SharedDesign(maker, reml))
+        run(those & whole, SharedDesign(maker, reml))
         se *= np.sqrt(sigma2)[:, None]
         psi = unscaled
-        run(~whole, OwnDesigns(maker, y, weights, reml, adjust))
+        run(those & ~whole, OwnDesigns(maker, y, weights, reml, adjust))
     return df, se
 
 

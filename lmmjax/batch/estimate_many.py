@@ -20,7 +20,7 @@ from lmmjax.batch.lanes import lane_count, take_lanes
 from lmmjax.batch.newton_lanes import fit_lanes
 from lmmjax.batch.outcome import Outcome, failed, outcome
 from lmmjax.batch.sources import FEW, own_problem, own_products
-from lmmjax.batch.starts import Starts
+from lmmjax.batch.starts import MOST, Starts
 from lmmjax.core import Problem, ProblemMaker, descents
 from lmmjax.core.exactness import exact_lanes
 from lmmjax.design import columns_on_rows, take_columns, take_rows
@@ -97,7 +97,24 @@ def _shared_design(maker: ProblemMaker, y: np.ndarray, how: How) -> tuple[Outcom
         size, starts = lane_count(shared.vector, total), how.starts.inside(maker, own=False)
         found = outcome(*fit_lanes(total, size, block, how.max_iter, starts, how.dtype))
     found = found.without(~usable, Status.NOT_FINITE, INFINITE)
-    return found.without(exact_lanes(maker, y, found.estimate), Status.PERFECT_FIT, ""), usable
+    found = found.without(exact_lanes(maker, y, found.estimate), Status.PERFECT_FIT, "")
+    if how.starts.number(maker, own=False) == 1:
+        _descend_again(found, how, lambda left, how: _shared_design(maker, y[:, left], how)[0])
+    return found, usable
+
+
+def _descend_again(found: Outcome, how: How, fit: Callable[[np.ndarray, How], Outcome]) -> None:
+    """Give responses that one descent has left without a certificate, before its limit, the other starts."""
+    if how.starts.count is not None or how.starts.given is not None:
+        return
+    status, n_iter = found.estimate.status, found.estimate.n_iter
+    early = (status == Status.ITERATION_LIMIT) & (n_iter < how.max_iter)
+    left = np.flatnonzero((status == Status.STALLED) | early)
+    if len(left):
+        again = fit(left, dataclasses.replace(how, starts=Starts(MOST)))
+        better = again.estimate.status == Status.CONVERGED
+        if better.any():
+            found.put(left[better], again.some(better))
 
 
 def _one_by_one(maker: ProblemMaker, y: np.ndarray, how: How) -> tuple[Outcome, np.ndarray]:
@@ -131,6 +148,8 @@ def _own_weights(maker: ProblemMaker, y: np.ndarray, weights: np.ndarray, how: H
     starts = how.starts.inside(maker, own=True)
     found = outcome(*fit_lanes(total, size, block, how.max_iter, starts, how.dtype))
     found = found.without(~finite, Status.NOT_FINITE, INFINITE)
+    if how.starts.number(maker, own=True) == 1:
+        _descend_again(found, how, lambda left, how: _own_weights(maker, y[:, left], weights[:, left], how))
     left = np.flatnonzero(finite & ~estimable)
     if len(left):
         found.put(left, _reduced(maker, y[:, left], weights[:, left], how))

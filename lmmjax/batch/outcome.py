@@ -34,6 +34,11 @@ class Outcome:
             old[where] = new
         self.reasons[where], self.optima[where] = part.reasons, part.optima
 
+    def some(self, where: np.ndarray) -> Outcome:
+        """The outcome of some responses."""
+        estimate = jax.tree.map(lambda a: a[where], self.estimate)
+        return Outcome(estimate, self.reasons[where], self.optima[where])
+
     def without(self, bad: np.ndarray, status: Status, reason: str) -> Outcome:
         """The same with missing values, a status and a reason for the responses `bad` (T,)."""
         if not bad.any():

@@ -10,6 +10,9 @@ import numpy as np
 from lmmjax.core import ProblemMaker, few_groups, further_points, further_starts
 from lmmjax.gram.grouped.prepare import GroupedPrepared
 
+MOST = 4
+"""Standard starts, unless parameters of structures have more."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Starts:

@@ -284,7 +284,9 @@ def propose(
     l_inv, pivots = ldl(hessian)
     reduced = l_inv @ gradient
     decrement = 0.5 * jnp.sum(reduced**2 / jnp.abs(pivots))
-    curved = jnp.min(pivots) < -1e-5 * jnp.max(jnp.abs(pivots))
+    # along a direction that f does not depend on, curvature is rounding of either sign
+    level = float(jnp.finfo(x.dtype).eps) ** 0.75
+    curved = jnp.min(pivots) < -jnp.maximum(1e-5 * jnp.max(jnp.abs(pivots)), level)
     newton_step = -l_inv.T @ (reduced / jnp.abs(pivots))
     length = jnp.sqrt(jnp.sum(newton_step**2))
     step = newton_step * jnp.minimum(1.0, radius / jnp.where(length > 0, length, 1.0))

@@ -58,7 +58,7 @@ def test_shared_design(data, y, formula, mapped, ddf, monkeypatch):
     fits = batch(data, y, formula)
     assert fits.is_singular.any()
     if mapped:
-        monkeypatch.setattr(batch_ddf._Shared, "few", 0)
+        monkeypatch.setattr(batch_ddf.SharedDesign, "few", 0)
     compare(fits, fits.names, ddf)
 
 
@@ -70,7 +70,7 @@ def test_designs_of_their_own(data, y, ddf, mapped, monkeypatch):
     holes[:, 5] = np.nan
     holes[:, :4] = y[:, :4]
     if mapped:
-        monkeypatch.setattr(batch_ddf._Own, "few", 0)
+        monkeypatch.setattr(batch_ddf.OwnDesigns, "few", 0)
     for options in ({}, {"weights": rng.uniform(0.5, 2.0, y.shape)}):
         fits = batch(data, holes, **options)
         # products of rows with weight zero and of the rows that are left differ by rounding
