@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -13,8 +13,14 @@ from benchmarks.harness.processes import ROOT, run
 from benchmarks.peers import exchange
 
 
-def isolated(function: Callable[..., dict[str, Any]], *, timeout: float, **arguments: Any) -> dict[str, Any]:
-    """What a function of a module returns for arguments that JSON can hold.
+def isolated(
+    function: Callable[..., dict[str, Any]],
+    *,
+    timeout: float,
+    environment: Mapping[str, str] | None = None,
+    **arguments: Any,
+) -> dict[str, Any]:
+    """What a function of a module returns for arguments that JSON can hold; programs are not stored.
 
     With the `load` of the machine before, the `peak_mib` of the process unless the function tells its own,
     and the `error` that ended it, empty if none did.
@@ -28,7 +34,9 @@ def isolated(function: Callable[..., dict[str, Any]], *, timeout: float, **argum
         f"arguments={json.dumps(arguments)}",
     ]
     load = os.getloadavg()[0]
-    outcome = run(command, environment={"PYTHONPATH": ROOT}, timeout=timeout)
+    outcome = run(
+        command, environment={"PYTHONPATH": ROOT, "LMMJAX_CACHE": "0", **(environment or {})}, timeout=timeout
+    )
     return {"load": load, "error": outcome.error} | (outcome.result or {})
 
 

@@ -88,15 +88,6 @@ def wall(command: Sequence[str]) -> float:
     return time.perf_counter() - start
 
 
-def compilation_cache(folder: Path) -> dict[str, str]:
-    """The variables that make JAX keep every compiled program in `folder`."""
-    return {
-        "JAX_COMPILATION_CACHE_DIR": str(folder),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-
-
 def median(values: Sequence[float]) -> float:
     """Median, NaN of nothing."""
     return statistics.median(values) if values else float("nan")

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.harness.judging import judge
-from benchmarks.harness.processes import ROOT, Outcome, compilation_cache, median, run, wall
+from benchmarks.harness.processes import ROOT, Outcome, median, run, wall
 from benchmarks.harness.rows import Row, table
 from benchmarks.harness.spec import Comparison, Dataset, spread
 from benchmarks.harness.workload import Options, Record, Workload
@@ -111,7 +111,7 @@ def _lmmjax(w: Comparison, options: Options, folder: Path, count: int, index: np
 
 def _ours(cache: Path) -> dict[str, str]:
     """The environment of lmmjax: the package beside these benchmarks, programs kept in `cache`."""
-    return {"PYTHONPATH": ROOT, **compilation_cache(cache)}
+    return {"PYTHONPATH": ROOT, "LMMJAX_CACHE": str(cache)}
 
 
 def _peer(peer: Peer, w: Comparison, options: Options, folder: Path, count: int) -> list[Row]:
