@@ -17,6 +17,8 @@ from lmmjax.fitted import (
     require_function,
     require_level,
 )
+from lmmjax.formula.labelled import labelled
+from lmmjax.formula.matching import positions
 from lmmjax.inference.bootstrap_intervals import KINDS, Range, within_range
 from lmmjax.postestimation.resample import bootstrap_fits, itself, parameters, permuted_fits, ranges
 from lmmjax.reports.table import prints_whole
@@ -53,6 +55,16 @@ class Bootstrap:
     def _used(self) -> pd.DataFrame:
         return self.replicates.loc[self.converged.to_numpy()]
 
+    def _left_out(self, values: Any) -> np.ndarray | None:
+        """(G, k) statistics without each group; ValueError if they are others than those of the bootstrap."""
+        if values is None:
+            return None
+        given, k = labelled(values, "leave_out"), len(self.original)
+        if given.values.ndim != 2 or given.values.shape[1] != k:
+            raise ValueError(f"leave_out has shape {given.values.shape}: pass (G, {k}), a column a statistic")
+        place = positions(given.columns, self.original.index, "leave_out", "the statistics", "columns")
+        return given.values if place is None else given.values[:, place]
+
     @property
     def se(self) -> pd.Series:
         """Bootstrap standard errors."""
@@ -83,7 +95,7 @@ class Bootstrap:
         """
         require_level(level)
         require_choice("kind", kind, KINDS)
-        options = {"leave_out": leave_out} if kind == "bca" else {}
+        options = {"leave_out": self._left_out(leave_out)} if kind == "bca" else {}
         values, original = self._used.to_numpy(dtype=float), self.original.to_numpy(dtype=float)
         if kind in ("basic", "normal") and self.ranges is not None:
             limits, instead = within_range(kind, values, original, level, self.ranges)
@@ -124,12 +136,13 @@ def bootstrap(
     compute = (lambda batch: parameters(batch.fitted)) if statistic is None else statistic
     known = ranges(fitted.data) if statistic is None else None
     known = ranges(fitted.data) if statistic is None else None
-    original = _frame(compute(whole), 1).iloc[0].rename("original")
-    return Bootstrap(original, _frame(compute(fits), n).set_axis(fits.names, axis=0), fits, known)
+    original = _frame(compute(whole), whole.names).iloc[0].rename("original")
+    return Bootstrap(original, _frame(compute(fits), fits.names), fits, known)
 
 
-def _frame(values: Any, n: int) -> pd.DataFrame:
-    """What a statistic returned, as n rows."""
+def _frame(values: Any, names: pd.Index) -> pd.DataFrame:
+    """What a statistic returned, a row a response, which go by their labels where they have some."""
+    n = len(names)
     if isinstance(values, pd.Series):
         values = values.rename("statistic" if values.name is None else values.name).to_frame()
     if not isinstance(values, pd.DataFrame):
@@ -137,11 +150,12 @@ def _frame(values: Any, n: int) -> pd.DataFrame:
         array = array[:, None] if array.ndim == 1 else array
         if array.ndim != 2:
             raise ValueError(f"statistic returned shape {array.shape}: return one row or value a response")
-        names = ["statistic"] if array.shape[1] == 1 else [f"statistic{k}" for k in range(array.shape[1])]
-        values = pd.DataFrame(array, columns=names)
+        columns = ["statistic"] if array.shape[1] == 1 else [f"statistic{k}" for k in range(array.shape[1])]
+        values = pd.DataFrame(array, columns=columns)
     if len(values) != n:
         raise ValueError(f"statistic returned {len(values)} rows for {n} responses: return one for each")
-    return values
+    place = positions(values.index, names, "statistic", "the responses")
+    return (values if place is None else values.iloc[place]).set_axis(names, axis=0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -319,6 +319,12 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("fit.bootstrap(key, 0)", "n "),
         ("fit.bootstrap(key, 10**12)", "memory"),
         ("fit.bootstrap(key, 10, statistic=5)", "statistic"),
+        ("fit.bootstrap(key, 10, statistic=lambda fits: np.zeros(3))", "statistic returned 3 rows"),
+        (
+            "fit.bootstrap(key, 3).conf_int(kind='bca', leave_out=np.zeros((8, 9)))",
+            "leave_out has shape (8, 9)",
+        ),
+        ("fit.bootstrap(key, 3).conf_int(kind='bca', leave_out='a')", "leave_out is of type str"),
         ("fit.permutation(key, 'z')", "'z'"),
         ("fit.permutation(1, 'x')", "jax.random.key(1)"),
         ("fit.permutation(key, 'x', n=-1)", "n "),
