@@ -60,7 +60,7 @@ def columns_on_rows(x: np.ndarray, factors: Sequence[np.ndarray]) -> np.ndarray:
     """
     live, spare = x != 0, np.zeros(x.shape[1], bool)
     for codes in factors:
-        first = codes.min(initial=len(codes))
+        first = int(codes.min()) if codes.size else 0
         if first > 0:
             here = codes == first
             spare |= live[here].any(axis=0) & ~live[~here].any(axis=0)

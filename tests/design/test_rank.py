@@ -32,7 +32,7 @@ def test_rounding_is_no_difference(columns, kept):
     assert independent_columns(np.column_stack(columns) * units).tolist() == kept
 
 
-FACTOR = np.arange(200) % 4
+FACTOR = (np.arange(200) % 4).astype(np.int8)
 DUMMIES = [(k == FACTOR).astype(float) for k in range(4)]
 
 
