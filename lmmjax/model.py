@@ -19,6 +19,7 @@ from lmmjax.fitted import (
     fit_one,
     kept_rows,
     model_data,
+    require_data,
     require_known,
     require_switch,
     response_vector,
@@ -64,7 +65,7 @@ def lmm(
     """
     require_switch("safe", safe)
     frame = model_frame(formula, data, weights=weights, offset=offset, residual=residual, safe=safe)
-    return Model(model_data(frame, backend))
+    return Model(require_data(model_data(frame, backend)))
 
 
 class Model:
@@ -89,7 +90,7 @@ class Model:
         """
         backend = options.pop("backend", None)
         require_known("option of from_arrays", options, [*signature(array_frame).parameters, "backend"])
-        return cls(model_data(array_frame(y, x, groups, z, **options), backend))
+        return cls(require_data(model_data(array_frame(y, x, groups, z, **options), backend)))
 
     @property
     def formula(self) -> str:

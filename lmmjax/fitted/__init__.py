@@ -6,6 +6,7 @@ Everything that needs a model takes `ModelData`, everything that needs a fit `Fi
 from lmmjax.fitted.checks import (
     require_choice,
     require_count,
+    require_data,
     require_estimates,
     require_function,
     require_key,
@@ -76,6 +77,7 @@ __all__ = [
     "reported",
     "require_choice",
     "require_count",
+    "require_data",
     "require_estimates",
     "require_function",
     "require_key",

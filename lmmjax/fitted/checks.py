@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmmjax.design import ResidualDesign
+from lmmjax.fitted.data import ModelData
 from lmmjax.fitted.records import Fitted
 from lmmjax.formula import nearest
 
@@ -71,6 +73,54 @@ def require_function(what: str, value: Any) -> None:
     """ValueError unless `value` can be called."""
     if not callable(value):
         raise ValueError(f"{what} must be a function, not {value!r:.60}")
+
+
+FAR = 1e150
+"""Sizes of responses up to which, and down to whose reciprocal, variances are doubles with their digits."""
+
+
+def beyond(size: Any) -> Any:
+    """Whether responses of a size (...) have squares that overflow, or lose digits."""
+    return (size > FAR) | ((size < 1.0 / FAR) & (size > 0.0))
+
+
+def require_data(data: ModelData) -> ModelData:
+    """The model; ValueError unless it has rows for its parameters, and groups for those of residuals."""
+    design = data.design
+    if design.residual is not None:
+        _require_groups(design.residual)
+    own = design.structure.n_params + (design.known is None)
+    if own + design.p > design.n:
+        raise ValueError(
+            f"{own} covariance parameters and {design.p} fixed effects for {design.n} observations: more "
+            "than these can tell; use a structure with fewer parameters, or fewer visits or coefficients"
+        )
+    return data
+
+
+def _require_groups(own: ResidualDesign) -> None:
+    """Rows that correlate, and of a free matrix as many groups as visits: fewer make it singular."""
+    correlation = own.structure.residual.correlation
+    if correlation is None:
+        return
+    if np.bincount(own.codes).max() == 1:
+        raise ValueError(
+            f"{correlation.name}: every group has one row, and rows of different groups do not correlate: "
+            "give a coarser group=, or leave the structure out"
+        )
+    if not correlation.framed:
+        return
+    level = own.structure.group_level(own.covariates)
+    levels = np.zeros(len(own.codes), int) if level is None else level
+    for k in range(int(levels.max()) + 1):
+        rows = levels == k
+        groups, visits = len(np.unique(own.codes[rows])), len(np.unique(own.place[rows]))
+        if groups < visits:
+            raise ValueError(
+                f"{correlation.name}: {groups} groups cannot tell the covariances of {visits} visits, whose "
+                "matrix would be singular: use a structure with fewer parameters, such as AR1, or fewer "
+                "visits" + ("" if level is None else ", or no by=")
+            )
 
 
 def require_estimates(fitted: Fitted) -> None:

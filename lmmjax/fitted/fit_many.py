@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.batch import Outcome, Starts, estimate_many
-from lmmjax.fitted.checks import require_choice, require_evaluations, require_switch
+from lmmjax.fitted.checks import beyond, require_choice, require_evaluations, require_switch
 from lmmjax.fitted.data import ModelData
 from lmmjax.fitted.kept import kept
 from lmmjax.fitted.mean_variance import by_mean
 from lmmjax.fitted.records import Fitted, FittedMany
 from lmmjax.fitted.responses import beside, response_matrix
+from lmmjax.optimize import Status
 
 DTYPES = ("float64", "float32")
 
@@ -44,7 +45,17 @@ def fit_many(
         values = values - beside(data, offset, names, "offset")
     begin = descent_starts(data, starts)
     found = estimate_many(data.maker, values, reml, require_evaluations(max_iter), own, dtype, begin)
-    return record_of(data, names, values, reml, own, found)
+    return record_of(data, names, values, reml, own, _without_beyond(values, found))
+
+
+def _without_beyond(values: np.ndarray, found: Outcome) -> Outcome:
+    """Responses of which nothing seems to be left because their squares are no doubles are not finite."""
+    perfect = np.asarray(found.estimate.status) == Status.PERFECT_FIT
+    if not perfect.any():
+        return found
+    there = ~np.isnan(values)
+    far = perfect & beyond(np.max(np.abs(values), axis=0, initial=0.0, where=there))
+    return found.without(far, Status.NOT_FINITE, "not finite: its values have squares that are no doubles")
 
 
 def record_of(

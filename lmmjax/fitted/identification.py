@@ -15,6 +15,10 @@ ROUNDING = 1e-6
 """A function is left alone by a direction if its parts along it cancel to this share of them."""
 
 
+DEPENDENT = 1e-9
+"""Share of the length of a column of Z that those before it leave, below which it depends on them."""
+
+
 class FitWarning(UserWarning):
     """A fit that is singular, unidentified or not converged; given once, by `Model.fit`."""
 
@@ -64,10 +68,25 @@ def not_identified(fitted: Fitted) -> str:
     if not names:
         return ""
     shown = names if len(names) <= 12 else [*names[:11], f"{len(names) - 11} others"]
+    remedy = "".join(
+        f"; the columns of ({text}) depend on each other: drop {', '.join(columns)}"
+        for text, columns in dependent_columns(fitted)
+    )
     return (
         f"not identified by these data: {', '.join(shown)} (other values fit equally well; their "
-        "estimates and standard errors are NaN, all else stands): simplify the covariance structure"
+        f"estimates and standard errors are NaN, all else stands): simplify the covariance structure{remedy}"
     )
+
+
+def dependent_columns(fitted: Fitted) -> list[tuple[str, list[str]]]:
+    """Random terms, as text, with the names of columns that depend on those before them."""
+    out = []
+    for term in fitted.data.frame.random:
+        size = np.linalg.norm(term.z, axis=0)
+        r = np.abs(np.diagonal(np.linalg.qr(term.z / np.where(size > 0, size, 1.0), mode="r")))
+        if names := [name for name, left in zip(term.names, r, strict=False) if left < DEPENDENT]:
+            out.append((term.text, names))
+    return out
 
 
 SINGULAR = "boundary (singular) fit: a variance is estimated as 0 or a correlation as ±1"

@@ -12,7 +12,7 @@ from lmmjax.batch import blank
 from lmmjax.core import METHODS, Estimate, Problem, ProblemMaker, best_of, few_groups, further_starts
 from lmmjax.core.descents import SCALES
 from lmmjax.core.exactness import exact_lanes
-from lmmjax.fitted.checks import require_choice, require_evaluations
+from lmmjax.fitted.checks import beyond, require_choice, require_evaluations
 from lmmjax.fitted.data import ModelData
 from lmmjax.fitted.kept import kept
 from lmmjax.fitted.records import Fitted
@@ -36,6 +36,12 @@ def multistart(
     if not np.all(np.isfinite(y)):
         row = data.frame.index[int(np.argmin(np.isfinite(y)))]
         raise ValueError(f"the response is not finite in row {row}: drop the row, or use fit_batch")
+    size = float(np.max(np.abs(y)))
+    if beyond(size):
+        raise ValueError(
+            f"the response is of the size {size:.3g}, whose square is not a double: divide it by a "
+            "power of 10"
+        )
     m = data.design.structure.n_params
     first = np.full(m, np.nan) if start is None else np.asarray(start, float)
     if first.shape != (m,):

@@ -30,7 +30,7 @@ _ADVICE = {
     Status.STALLED: "no step decreases the criterion although its gradient is not zero: rescale extreme "
     "covariates, or compute in float64",
     Status.NOT_FINITE: "the criterion is not finite at the starting point: check the response for missing or "
-    "infinite values",
+    "infinite values, and for values beyond 1e150 or below 1e-150",
     Status.PERFECT_FIT: "the model fits the response perfectly (it is constant, or linear in X and Z): "
     "there is no residual variation to estimate",
     Status.NOT_ESTIMABLE: "too little is left of the response: its values do not determine the fixed "

@@ -110,6 +110,11 @@ class ARMA(Timed):
         return namespace(theta).abs(namespace(theta).cos(theta))
 
     def check(self, space: Space) -> None:
+        if self.p + self.q >= space.size:
+            raise ValueError(
+                f"ARMA(p={self.p}, q={self.q}): rows of a group are at most {space.size - 1} steps apart, "
+                f"which cannot tell {self.p + self.q} coefficients: lower p and q"
+            )
         if space.size > 20_000:
             raise ValueError(
                 f"ARMA: times span {space.size} steps of their common divisor: number the occasions, round "

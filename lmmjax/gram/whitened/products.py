@@ -64,7 +64,18 @@ class WhitenedProducts(CrossProducts):
         numbers = sum(a.size for a in jax.tree.leaves(self.products))
         m = self.structure.n_params
         roles = ("within groups of the residuals",) * len(self.structure.terms)
-        return Cost(2.0 * numbers * (1 + m + m**2), 8.0 * numbers * (1 + m + m**2), roles)
+        # for every pattern R⁻¹, −R⁻¹∂R R⁻¹ in m directions, and four such products for m² pairs
+        patterns = getattr(self.products, "patterns", ())
+        shapes = [p.mask.shape for p in patterns]
+        cubes, squares = sum(k * t**3 for k, t in shapes), sum(k * t**2 for k, t in shapes)
+        rows = sum(
+            w.shape[0] * w.shape[1] ** 2 * (w.shape[2] + 1)
+            for w in getattr(self.products, "w", ())
+            if w.ndim == 3
+        )
+        each = 1 + m + m**2
+        operations = 2.0 * (numbers + rows) * each + 2.0 * cubes * (1 + 2 * m + 4 * m**2)
+        return Cost(operations, 8.0 * (numbers + squares) * each, roles)
 
     def _blocks(self, r: Array, response: WhitenedResponse) -> Blocks:
         assert self.structure.residual is not None
