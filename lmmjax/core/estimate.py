@@ -281,6 +281,10 @@ def finish(
         if bound is not None:
             certified = certified & (decrement <= bound)
         status = jnp.where((status == Status.CONVERGED) & ~certified, Status.ITERATION_LIMIT, status)
+        # along flat directions Newton's steps are rounding: beside them there is nothing left to gain
+        at_rest = jnp.any(there.at.flat) & certified & (decrement <= 4 * float(jnp.finfo(dtype).eps) ** 0.875)
+        stopped = (status == Status.STALLED) | (status == Status.ITERATION_LIMIT)
+        status = jnp.where(stopped & at_rest, Status.CONVERGED, status)
     else:
         cov = spread_of_scale(problem)[None, None]
         moves, grad, decrement = jnp.zeros((1, 0), dtype), 0.0, 0.0
