@@ -46,8 +46,8 @@ def varcorr_table(rows: list[Component], psi: np.ndarray, cov: np.ndarray) -> pd
     with np.errstate(invalid="ignore"):
         for k in np.flatnonzero(visits):
             if (p := rows[k].parameter) is not None:
-                pair = (k,) if p.pair is None else tuple(places[place] for place in p.pair)
-                root = np.prod(np.sqrt(psi[list(pair)]))
+                pair = [int(k)] if p.pair is None else [places[place] for place in p.pair]
+                root = np.prod(np.sqrt(np.asarray(psi)[pair]))
                 values[k] = root if p.pair is None else psi[k] / root
     with np.errstate(invalid="ignore"):
         se = np.sqrt(np.diagonal(cov)) * reported(psi, rows)[1]

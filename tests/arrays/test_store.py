@@ -176,14 +176,21 @@ def _local(x):
     return x
 
 
-@pytest.mark.parametrize(
-    "value",
-    [lambda x: x, _local, Family, Family(2), object(), functools.partial(_local, 1), np.array([object()])],
-    ids=str,
-)
-def test_what_can_change_without_its_name_has_none(value):
+NAMELESS = {
+    "lambda": lambda x: x,
+    "function of a test": _local,
+    "class of a test": Family,
+    "its instance": Family(2),
+    "object": object(),
+    "partial": functools.partial(_local, 1),
+    "array of objects": np.array([object()]),
+}
+
+
+@pytest.mark.parametrize("what", NAMELESS)
+def test_what_can_change_without_its_name_has_none(what):
     with pytest.raises(store.Unnamed):
-        store.canonical(value)
+        store.canonical(NAMELESS[what])
 
 
 def test_equal_values_have_equal_names_and_others_have_others():
