@@ -65,7 +65,7 @@ def test_equal_to_the_jet(q, name, mapped, reml):
 def test_crossed_factors(heavy, width, monkeypatch):
     """Inverses by products, at variances from zero to large; some groups or all have dense rows."""
     monkeypatch.setattr(sys.modules["lmmjax.gram.crossed.prepare"], "HEAVY", heavy)
-    monkeypatch.setattr(sys.modules["lmmjax.gram.crossed.spd"], "SWEPT", 3)
+    monkeypatch.setattr(sys.modules["lmmjax.arrays.linalg"], "UNROLL", 3)
     rng = np.random.default_rng(4)
     many = several(rng, "crossed", (width, width), weights=True)
     lanes = ProblemMaker(many, "crossed")(rng.normal(size=(LANES, many.n)), True)
