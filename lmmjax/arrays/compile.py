@@ -162,12 +162,12 @@ def _splitter(function: Callable, static_argnums: Any = (), static_argnames: Any
     names = list(parameters)
     numbers = (static_argnums,) if isinstance(static_argnums, int) else static_argnums
     texts = (static_argnames,) if isinstance(static_argnames, str) else static_argnames
-    fixed = [n for n in names if n in {*texts, *(names[k] for k in numbers)}]
-    usual = {n: parameters[n].default for n in fixed if parameters[n].default is not inspect.Parameter.empty}
+    fixed = sorted({*texts, *(names[k] for k in numbers)})
+    usual = {n: p.default for n, p in parameters.items() if n in fixed and p.default is not p.empty}
 
     def split(args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, tuple]:
         given = {**usual, **dict(zip(names, args, strict=False)), **kwargs}
-        return tuple([(n, given.pop(n)) for n in fixed]), ((), given)
+        return tuple([(n, given.pop(n)) for n in fixed if n in given]), ((), given)
 
     return split
 

@@ -311,7 +311,7 @@ def test_an_equals_sign_in_a_coefficient_names_no_contrast():
         (["x + z"], "unknown coefficient 'z'"),
         (["a = x", "a = -x"], "two contrasts are called 'a': name the contrast, as 'NAME = -x'"),
         (["x"], "a fixed effect is called 'x'"),
-        (["a = "], "names no coefficient"),
+        (["a = "], "is empty: there are"),
         (np.ones(3), r"contrasts have shape \(3,\)"),
     ],
 )
