@@ -83,7 +83,7 @@ def _batch(terms: str, responses: int, missing: float = 0.0) -> Callable[[Any], 
         design = pd.DataFrame({"g": g, "t": rng.normal(size=len(g))})
         y = rng.normal(size=(len(g), responses)) + rng.normal(size=(30, responses))[g]
         y[rng.random(y.shape) < missing] = np.nan
-        return lambda: lj.lmm(f"~ t + {terms}", design).fit_batch(y).coef_table()
+        return lambda: lj.lmm(f"~ t + {terms}", design).fit_batch(y).params
 
     return prepare
 

@@ -10,6 +10,9 @@ import numpy as np
 from lmmjax.core import ProblemMaker, few_groups, further_points, further_starts
 from lmmjax.gram.grouped.prepare import GroupedPrepared
 
+SCARCE = 12
+"""Groups from which on designs that differ by group, without weights and gaps, had no second optimum."""
+
 MOST = 4
 """Standard starts, unless parameters of structures have more."""
 
@@ -21,7 +24,8 @@ class Starts:
     Attributes
     ----------
     count : how many of the standard starts: moments, near zero, zero, large. None: one, and all of them where
-        that is known to matter: with few groups that differ in size, weights, gaps or columns of Z.
+        that is known to matter: with few groups and weights
+        or gaps, with very few groups that differ.
     given : (k, m) θ in the user's coordinates, in place of the standard ones.
     gaps : whether designs that are shared are so by responses with missing values.
     """
@@ -41,7 +45,7 @@ class Starts:
             return self.count
         prepared = maker.prepared
         odd = own or self.gaps or maker.design.weights is not None
-        if isinstance(prepared, GroupedPrepared):
+        if isinstance(prepared, GroupedPrepared) and few_groups(maker, SCARCE):
             # groups that differ; where all are alike no response had a second optimum
             odd = odd or not prepared.compressed or prepared.k > 1
         return None if odd and few_groups(maker) and not prepared.shared.costly else 1

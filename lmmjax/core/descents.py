@@ -19,9 +19,9 @@ APART, RELATIVE = 1e-5, 1e-9
 """Criteria of optima that differ by more than both are those of different ones."""
 
 
-def few_groups(maker: ProblemMaker) -> bool:
-    """Whether a factor has fewer than `MANY` groups."""
-    return min((term.n_groups for term in maker.design.terms), default=MANY) < MANY
+def few_groups(maker: ProblemMaker, many: int = MANY) -> bool:
+    """Whether a factor has fewer than `many` groups."""
+    return min((term.n_groups for term in maker.design.terms), default=many) < many
 
 
 def further_points(maker: ProblemMaker, scales: tuple[float, ...] = SCALES) -> list[np.ndarray]:
