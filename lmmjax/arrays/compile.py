@@ -138,8 +138,9 @@ def _digest(name: str, tree: Any, fixed: tuple, leaves: list, level: int) -> str
         any(isinstance(leaf, jax.Array) and leaf.committed for leaf in leaves)
         or _setting("default_device") is not None
     )
-    devices = jax.local_devices()
-    if not name or not store.enabled() or elsewhere or len(devices) > 1 or devices[0].platform != "cpu":
+    # of all processes: a program is for the numbers of its devices
+    alone = jax.device_count() == 1 and jax.local_devices()[0].platform == "cpu"
+    if not name or not store.enabled() or elsewhere or not alone:
         return ""
     try:
         return store.digest(name, tree, kinds, fixed, level, _options(level))

@@ -20,7 +20,7 @@ from lmmjax.batch.lane import RENEW, RESUME, START
 from lmmjax.batch.lanes import blocks, cast, in_x64, join_lanes, lane_devices, put, some_lanes, take_lanes
 from lmmjax.batch.programs import call, compile_ahead
 from lmmjax.core import Estimate, Problem
-from lmmjax.core.descents import count_optima
+from lmmjax.core.descents import better, count_optima
 from lmmjax.optimize import NewtonState, Status, at_rest
 
 FIRST, PERIOD = 3, 12
@@ -96,20 +96,14 @@ def fit_lanes(
             state = run.over(total, lambda part, start=start: run.begin(take_lanes(problem, part), start))
             other = run.certified(problem, state)
             ends.append(_optima(other))
-            better = np.flatnonzero(_better(other, result))
-            put(result, better, some_lanes(other, better))
+            won = np.flatnonzero(better(other, result))
+            put(result, won, some_lanes(other, won))
     return jax.tree.map(lambda a: np.moveaxis(a, -1, 0), result), count_optima(np.stack(ends))
 
 
 def _optima(result: Estimate) -> np.ndarray:
     """Criteria (T,) where a descent has ended at an optimum, else NaN."""
     return np.where(result.status == Status.CONVERGED, result.deviance, np.nan)
-
-
-def _better(new: Estimate, old: Estimate) -> np.ndarray:
-    """Whether fits (T,) are better: certified ones before others, then those with the lower criterion."""
-    certified, before = new.status == Status.CONVERGED, old.status == Status.CONVERGED
-    return (certified & ~before) | ((certified == before) & (new.deviance < old.deviance))
 
 
 @dataclasses.dataclass(frozen=True)

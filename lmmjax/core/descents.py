@@ -18,6 +18,9 @@ SCALES = (0.01, 0.0, 10.0)
 APART, RELATIVE = 1e-5, 1e-9
 """Criteria of optima that differ by more than both are those of different ones."""
 
+TIED = 1e-8
+"""Criteria of two descents to one optimum differ by less: the first is kept, whatever the last bits say."""
+
 
 def few_groups(maker: ProblemMaker, many: int = MANY) -> bool:
     """Whether a factor has fewer than `many` groups."""
@@ -68,12 +71,19 @@ def descents(
     with jax.enable_x64(True):
         results = [estimate_jit(problem, start, method=method, max_iter=max_iter) for start in starts]
         ends = np.array([[r.deviance if r.status == Status.CONVERGED else np.nan] for r in results], float)
-        lost = [int(r.status) != Status.CONVERGED for r in results]
-        order = [
-            (l, float(np.nan_to_num(r.deviance, nan=np.inf))) for l, r in zip(lost, results, strict=True)
-        ]
-        best = results[order.index(min(order))]
+        best = results[0]
+        for other in results[1:]:
+            best = other if better(other, best) else best
         return jax.tree.map(np.asarray, best), int(count_optima(ends)[0])
+
+
+def better(new: Estimate, old: Estimate) -> np.ndarray:
+    """Whether fits are better: certified ones before others, then those with the lower criterion."""
+    certified, before = np.asarray(new.status == Status.CONVERGED), np.asarray(old.status == Status.CONVERGED)
+    found, known = (np.nan_to_num(np.asarray(e.deviance, float), nan=np.inf) for e in (new, old))
+    with np.errstate(invalid="ignore"):
+        lower = known - found > TIED + 1e-12 * np.abs(found)
+    return (certified & ~before) | ((certified == before) & lower)
 
 
 def count_optima(ends: np.ndarray) -> np.ndarray:
