@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import threading
+import uuid
 import weakref
 from collections import Counter
 from collections.abc import Callable
@@ -71,7 +72,7 @@ def quick_jit(function: Callable, *, short: float = SHORT, name: str = "", **jit
         if any(isinstance(leaf, Tracer) for leaf in leaves) or _setting("disable_jit"):
             return traced(*args, **kwargs)
         key = (tree, fixed, *map(_setting, SETTINGS), *map(_kind, leaves))
-        program = table.get(key)
+        program, values = table.get(key), None
         if program is None:
             with lock:
                 own = locks.setdefault(key, threading.Lock())
@@ -80,9 +81,10 @@ def quick_jit(function: Callable, *, short: float = SHORT, name: str = "", **jit
                 if program is None:
                     level = int(max((np.size(leaf) for leaf in leaves), default=1) >= short)
                     whole = partial(_flat, function, fixed, tree)
-                    program = table[key] = _program(whole, named, tree, fixed, leaves, level)
+                    program, values = _program(whole, named, tree, fixed, leaves, level)
+                    table[key] = program
         compiled, structure = program
-        return jax.tree.unflatten(structure, compiled(*leaves))
+        return jax.tree.unflatten(structure, compiled(*leaves) if values is None else values)
 
     call.cache_size = lambda: len(table) + traced._cache_size()  # type: ignore[attr-defined]
     return call
@@ -98,22 +100,34 @@ def _flat(function: Callable, fixed: tuple, tree: Any, returned: list, *leaves: 
 
 def _program(
     whole: Callable, name: str, tree: Any, fixed: tuple, leaves: list, level: int
-) -> tuple[Any, Any]:
-    """A program, loaded or compiled, and the structure of what it returns."""
+) -> tuple[tuple[Any, Any], list[Any] | None]:
+    """A program with the structure of what it returns, and its values if it was loaded and has run."""
     digest = _digest(name, tree, fixed, leaves, level)
     found = store.load(digest) if digest else None
     if found is not None:
-        counts["loaded"] += 1
-        return found[0], jax.tree.structure(found[1])
+        compiled, skeleton = found
+        try:
+            values = jax.block_until_ready(compiled(*leaves))
+        except jax.errors.JaxRuntimeError:
+            # a file that was written whole and does not run: code of another process that is not all there
+            store.drop(digest)
+        else:
+            counts["loaded"] += 1
+            return (compiled, jax.tree.structure(skeleton)), values
     returned: list[Any] = []
+    whole = partial(whole, returned)
+    if digest:
+        # a name of its own, so that it never comes from JAX's persistent cache: an executable that was
+        # loaded serialises without its kernels
+        whole.__name__ = f"lmmjax_{uuid.uuid4().hex}"  # type: ignore[attr-defined]
     with announced(kept=bool(digest)):
-        compiled = _compiled(jax.jit(partial(whole, returned)).lower(*leaves), level)
+        compiled = _compiled(jax.jit(whole).lower(*leaves), level)
     counts["compiled"] += 1
     (structure,) = returned
     if digest:
         skeleton = jax.tree.unflatten(structure, [0] * structure.num_leaves)
         threading.Thread(target=store.save, args=(digest, compiled, len(leaves), skeleton)).start()
-    return compiled, structure
+    return (compiled, structure), None
 
 
 def _compiled(lowered: Any, level: int) -> Any:

@@ -99,6 +99,52 @@ def test_a_whole_file_that_does_not_load_is_left_and_does_not_matter(kept, monke
     assert file.read_bytes() == before
 
 
+def test_beside_the_persistent_cache_of_jax(kept, tmp_path):
+    """What JAX loaded from its own cache would serialise without its kernels."""
+    before = {name: getattr(jax.config, name) for name in CACHE}
+    try:
+        for name, value in zip(CACHE, (str(tmp_path / "jax"), 0.0, -1), strict=True):
+            jax.config.update(name, value)
+        first = factor()
+        for _ in range(2):
+            (file,) = files(kept)
+            file.unlink()
+            compiling.forget_programs()
+            np.testing.assert_array_equal(factor(), first)
+        (file,) = files(kept)
+        compiling.forget_programs()
+        np.testing.assert_array_equal(factor(), first)
+        assert compiling.counts == {"compiled": 3, "loaded": 1}
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
+CACHE = (
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
+)
+
+
+def test_a_program_that_loads_and_does_not_run_is_compiled_again(kept):
+    """A file as of a loaded program: the executable is there, its kernels are not."""
+    first = factor()
+    (file,) = files(kept)
+    compiled, skeleton = store.load(file.stem)
+    file.unlink()
+    store.save(file.stem, compiled, 1, skeleton)
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        jax.block_until_ready(store.load(file.stem)[0](MATRIX))
+    compiling.forget_programs()
+    np.testing.assert_array_equal(factor(), first)
+    assert compiling.counts == {"compiled": 2}
+    files(kept)
+    compiling.forget_programs()
+    np.testing.assert_array_equal(factor(), first)
+    assert compiling.counts == {"compiled": 2, "loaded": 1}
+
+
 @pytest.mark.parametrize("what", ["versions", "sources", "processor"])
 def test_what_another_version_or_machine_made_is_not_read(kept, monkeypatch, what):
     factor()

@@ -4,7 +4,7 @@
 and writes them.
 """
 
-from lmmjax.arrays.store.files import load, save
+from lmmjax.arrays.store.files import drop, load, save
 from lmmjax.arrays.store.folder import LARGEST, clear, contents, directory, enabled, place
 from lmmjax.arrays.store.names import SETTINGS, Unnamed, canonical, digest, name_of
 
@@ -17,6 +17,7 @@ __all__ = [
     "contents",
     "digest",
     "directory",
+    "drop",
     "enabled",
     "load",
     "name_of",

@@ -79,6 +79,14 @@ def load(name: str) -> tuple[Any, Any] | None:
     return None
 
 
+def drop(name: str) -> None:
+    """Delete a program of which is known that it does not run."""
+    folder = place.directory()
+    if folder is not None:
+        with contextlib.suppress(OSError):
+            (folder / (name + place.SUFFIX)).unlink()
+
+
 @functools.cache
 def _initialise_lapack() -> None:
     """Set the addresses of LAPACK's routines, which jaxlib does as it lowers: loading does without that."""
