@@ -130,3 +130,13 @@ def assert_near(actual, expected, tol):
         assert np.all(np.isfinite(a))
         if a.size:
             np.testing.assert_allclose(a, b, rtol=0, atol=tol * max(1.0, float(np.abs(b).max())))
+
+
+def equations(jaxpr):
+    """How many a program has, with those of its loops and branches."""
+    inner = [v for e in jaxpr.eqns for v in jax.tree.leaves(list(e.params.values()), is_leaf=_is_jaxpr)]
+    return len(jaxpr.eqns) + sum(equations(getattr(v, "jaxpr", v)) for v in inner if _is_jaxpr(v))
+
+
+def _is_jaxpr(value):
+    return hasattr(value, "eqns") or hasattr(value, "jaxpr")

@@ -7,6 +7,8 @@ LAPACK: batched LAPACK calls inside a mapped loop are slow and can hang on a CPU
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,13 +80,9 @@ def inverse_by_products(a: Array) -> tuple[Array, Array]:
         A ← A − A_·kP⁻¹A_k·,   then   A_k· ← P⁻¹A_k·,   A_·k ← its transpose,   A_kk ← −P⁻¹.
     """
     n = a.shape[0]
-    blocks = -(-n // UNROLL)
-    if blocks <= 1:
+    if n <= UNROLL:
         return sweep(a)
-    b = -(-n // blocks)
-    # what is added to fill the last block is an identity of its own
-    extra = blocks * b - n
-    a = jnp.pad(a, (0, extra)) + jnp.diag(jnp.asarray(np.arange(n + extra) >= n, a.dtype))
+    a, blocks, b = _padded(a)
 
     def eliminate(k: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         a, logdet = carry
@@ -172,9 +170,13 @@ def ldl(a: Array) -> tuple[Array, Array]:
     -------
     l_inv : (m, m) unit lower triangular, d : (m,).
     """
-    m = a.shape[0]
     scale = jnp.max(jnp.abs(diagonal(a)))
     tiny = jnp.maximum(scale * 8 * jnp.finfo(a.dtype).eps, jnp.finfo(a.dtype).tiny * 1e8)
+    return _ldl(a, tiny) if a.shape[0] <= UNROLL else _ldl_by_blocks(a, tiny)
+
+
+def _ldl(a: Array, tiny: Array) -> tuple[Array, Array]:
+    m = a.shape[0]
     l_inv = jnp.eye(m, dtype=a.dtype)
     pivots = []
     for j in range(m):
@@ -187,19 +189,68 @@ def ldl(a: Array) -> tuple[Array, Array]:
     return l_inv, jnp.stack(pivots)
 
 
+def _ldl_by_blocks(a: Array, tiny: Array) -> tuple[Array, Array]:
+    """`_ldl` by blocks: with A_kk = LDLᵀ the rows below lose (A_·kL⁻ᵀD⁻¹)(L⁻¹A_k·), and of L⁻¹ likewise."""
+    m = a.shape[0]
+    a, blocks, b = _padded(a)
+    places = np.arange(len(a))
+
+    def eliminate(k: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        a, l_inv, pivots = carry
+        first = k * b
+        rows = jax.lax.dynamic_slice_in_dim(a, first, b)
+        inner, own = _ldl(jax.lax.dynamic_slice_in_dim(rows, first, b, 1), tiny)
+        half = inner @ rows
+        share = jnp.where((places >= first + b)[None], half / own[:, None], 0.0).T
+        mine = inner @ jax.lax.dynamic_slice_in_dim(l_inv, first, b)
+        l_inv = jax.lax.dynamic_update_slice_in_dim(l_inv, mine, first, 0) - share @ mine
+        return a - share @ half, l_inv, jax.lax.dynamic_update_slice_in_dim(pivots, own, first, 0)
+
+    start = a, jnp.eye(len(a), dtype=a.dtype), jnp.ones(len(a), a.dtype)
+    _, l_inv, pivots = jax.lax.fori_loop(0, blocks, eliminate, start)
+    return l_inv[:m, :m], pivots[:m]
+
+
+def _padded(a: Array) -> tuple[Array, int, int]:
+    """A (n, n) filled up with an identity of its own, to a number of blocks of b ≤ `UNROLL` columns."""
+    n = a.shape[0]
+    blocks = -(-n // UNROLL)
+    b = -(-n // blocks)
+    extra = blocks * b - n
+    return jnp.pad(a, (0, extra)) + jnp.diag(jnp.asarray(np.arange(n + extra) >= n, a.dtype)), blocks, b
+
+
 def psd_cholesky(a: Array, rtol: float) -> Array:
     """Lower factor (q, q) of a positive semi-definite a; pivots not above rtol·a_jj are set to zero."""
     q, xp = a.shape[0], namespace(a)
-    columns = []
-    diagonal = [a[j, j] for j in range(q)]
-    for j in range(q):
-        good = a[j, j] > rtol * diagonal[j]
+    floor = rtol * diagonal(a) if q > UNROLL else [rtol * a[j, j] for j in range(q)]
+
+    def step(j, a):
+        good = a[j, j] > floor[j]
         root = xp.sqrt(xp.where(good, a[j, j], 1.0))
-        keep = xp.asarray(np.arange(q) >= j, dtype=a.dtype)
+        places = np.arange(q) if isinstance(j, int) else jnp.arange(q)
+        keep = xp.asarray(places >= j, dtype=a.dtype)
         column = xp.where(good, keep * a[:, j] / root, 0.0).astype(a.dtype)
+        return column, a - column[:, None] * column[None, :]
+
+    if q > UNROLL and xp is not np:
+        return _columns(step, a)
+    columns = []
+    for j in range(q):
+        column, a = step(j, a)
         columns.append(column)
-        a = a - column[:, None] * column[None, :]
     return xp.stack(columns, axis=1)
+
+
+def _columns(step: Callable[[Array, Array], tuple[Array, Array]], a: Array) -> Array:
+    """The columns (q, q) of a factorisation whose step j gives one and what is left, in a loop."""
+    q = a.shape[0]
+
+    def body(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        column, left = step(j, carry[1])
+        return jax.lax.dynamic_update_slice_in_dim(carry[0], column[None], j, 0), left
+
+    return jax.lax.fori_loop(0, q, body, (jnp.zeros_like(a), a))[0].T
 
 
 def block_diagonal(blocks: list[Array]) -> Array:
@@ -223,14 +274,20 @@ def diagonal(a: Array) -> Array:
 def pivot_order(a: Array) -> Array:
     """Permutation t (q, q) for which tᵀat has its pivots in decreasing order."""
     q = a.shape[0]
-    columns = []
-    done = jnp.zeros(q, a.dtype)
-    for _ in range(q):
+
+    def step(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
+        a, done = carry
         left = jnp.where(done > 0, -jnp.inf, diagonal(a))
         hot = (jnp.arange(q) == jnp.argmax(left)).astype(a.dtype)
-        columns.append(hot)
-        done = done + hot
         column = a @ hot
         pivot = column @ hot
-        a = a - column[:, None] * column[None, :] / jnp.where(pivot > 0, pivot, 1.0)
+        return (a - column[:, None] * column[None, :] / jnp.where(pivot > 0, pivot, 1.0), done + hot), hot
+
+    carry = a, jnp.zeros(q, a.dtype)
+    if q > UNROLL:
+        return jax.lax.scan(step, carry, None, length=q)[1].T
+    columns = []
+    for _ in range(q):
+        carry, hot = step(carry, None)
+        columns.append(hot)
     return jnp.stack(columns, axis=1)

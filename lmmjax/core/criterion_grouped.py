@@ -23,6 +23,7 @@ import numpy as np
 from lmmjax.arrays import Array
 from lmmjax.arrays.unroll import unroll
 from lmmjax.core.criterion import SHORTCUTS, CriterionParts, Jet, parts
+from lmmjax.core.criterion_wide import wide_parts
 from lmmjax.core.likelihood import Profile, profile
 from lmmjax.gram import Gram
 from lmmjax.gram.grouped.products import GroupedProducts
@@ -66,6 +67,8 @@ def _mapped(size: int, batched: list, shared: Any, d: Array, response: Any, reml
 
 
 def _shortcut(shared: GroupedProducts, d: Array, response: Any, reml: Array) -> CriterionParts | None:
+    if shared.wide:
+        return wide_parts(shared, d, response, reml)
     return None if shared.compressed or shared.tied else parts_of_groups(shared, d, response, reml)
 
 

@@ -98,7 +98,7 @@ def directions(second: Array, gradient: Array, jacobian: Array, bend: Array, at:
     """
     tol = _rounding(gradient)
     first = jacobian @ at.null
-    turn = jnp.stack([bend[:, k, k] for k in range(len(gradient))], axis=1)
+    turn = diagonal(jnp.moveaxis(bend, 0, 2)).T
     across = turn - jacobian @ (at.inverse @ (jacobian.T @ (second @ turn)))
     bent = jnp.sum(across * (second @ across), axis=0)
     level = jnp.sum(jnp.abs(across) * (jnp.abs(second) @ jnp.abs(across)), axis=0)

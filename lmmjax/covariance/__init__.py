@@ -10,7 +10,7 @@ from lmmjax.covariance.compound import CompoundSymmetry
 from lmmjax.covariance.diagonal import Diagonal
 from lmmjax.covariance.identity import ScaledIdentity
 from lmmjax.covariance.lowrank import LowRank
-from lmmjax.covariance.parameter import Parameter
+from lmmjax.covariance.parameter import Parameter, each
 from lmmjax.covariance.toeplitz import Toeplitz
 from lmmjax.covariance.unstructured import Unstructured
 
@@ -56,5 +56,6 @@ __all__ = [
     "FactorFamily",
     "Parameter",
     "Unstructured",
+    "each",
     "family",
 ]

@@ -6,11 +6,17 @@ doi:10.2307/1401322.
 
 from __future__ import annotations
 
-from lmmjax.arrays import Array, namespace
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmmjax.arrays import UNROLL, Array, namespace
 
 
 def from_partial(partial: Array) -> tuple[Array, Array]:
     """Autocorrelations at lags 1 … k, and autoregressive coefficients (k,), of partial ones (k,)."""
+    if len(partial) > UNROLL and not isinstance(partial, np.ndarray):
+        return _recursion(partial, False)
     phi: list = []
     rho: list = []
     left = 1.0
@@ -25,6 +31,8 @@ def from_partial(partial: Array) -> tuple[Array, Array]:
 
 def to_partial(rho: Array) -> Array:
     """Partial autocorrelations (k,) of autocorrelations at lags 1 … k."""
+    if len(rho) > UNROLL and not isinstance(rho, np.ndarray):
+        return _recursion(rho, True)[0]
     phi: list = []
     out: list = []
     left = 1.0
@@ -46,3 +54,22 @@ def partial_of_coefficients(phi: Array) -> Array:
         k = len(current) - 1
         current = [(current[j] + p * current[k - 1 - j]) / (1.0 - p * p) for j in range(k)]
     return namespace(phi).stack(out) if out else phi
+
+
+def _recursion(given: Array, inverse: bool) -> tuple[Array, Array]:
+    """`from_partial`, or the partial ones by `to_partial`, with the coefficients: as a loop over lags."""
+    size = given.shape[0]
+
+    def step(k: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        out, phi, left = carry
+        # φ_{k−1−j} and ρ_{k−1−j} by j; φ_j = 0 from j = k on
+        turned = jnp.roll(phi[::-1], k)
+        rho = given if inverse else out
+        known = phi @ jnp.roll(rho[::-1], k)
+        p = (given[k] - known) / left if inverse else given[k]
+        out = out.at[k].set(p if inverse else p * left + known)
+        return out, (phi - p * turned).at[k].set(p), left * (1.0 - p * p)
+
+    start = jnp.zeros_like(given), jnp.zeros_like(given), jnp.ones((), given.dtype)
+    out, phi, _ = jax.lax.fori_loop(0, size, step, start)
+    return out, phi

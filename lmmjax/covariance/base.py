@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from lmmjax.arrays import Array, diagonal, namespace, psd_cholesky
-from lmmjax.covariance.parameter import Parameter, variance
+from lmmjax.covariance.parameter import Parameter, each, variance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,16 +58,15 @@ class CovarianceFamily(abc.ABC):
 
     def decode(self, theta: Array, q: int) -> Array:
         """a (m,) from θ (m,)."""
-        return _stack([p.decode(theta[k]) for k, p in enumerate(self.parameters(q))], theta)
+        return each(self.parameters(q), theta, "decode")
 
     def encode(self, a: Array, q: int) -> Array:
         """θ (m,) from a (m,)."""
-        return _stack([p.encode(a[k]) for k, p in enumerate(self.parameters(q))], a)
+        return each(self.parameters(q), a, "encode")
 
     def margin(self, theta: Array, q: int) -> Array:
         """Distance from the boundary, where a variance is 0 or a correlation at the end of its range."""
-        margins = [p.margin(theta[k]) for k, p in enumerate(self.parameters(q))]
-        return namespace(theta).min(_stack(margins, theta))
+        return namespace(theta).min(each(self.parameters(q), theta, "margin"))
 
     def margins(self, theta: Array, q: int) -> Array:
         """The same a parameter: how far those are that its information depends on."""
@@ -127,7 +126,3 @@ class FactorFamily(CovarianceFamily):
     def margin(self, theta: Array, q: int) -> Array:
         xp = namespace(theta)
         return xp.min(xp.abs(diagonal(self.factor(theta, q))))
-
-
-def _stack(values: list, like: Array) -> Array:
-    return namespace(like).stack(values).astype(like.dtype) if values else like

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 
-from lmmjax.arrays import Array, namespace
+from lmmjax.arrays import UNROLL, Array, namespace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,3 +121,19 @@ class Parameter:
 def variance(place: int | None = None, smooth: bool = False) -> Parameter:
     """A variance, relative to σ²."""
     return Parameter("variance", "variance", (1.0,), power=1.0, place=place, smooth=smooth)
+
+
+def each(parameters: tuple[Parameter, ...], values: Array, what: str) -> Array:
+    """A method of every parameter, applied to its value (k,); many of one kind at once."""
+    xp = namespace(values)
+    if not parameters:
+        return values
+    if len(parameters) <= UNROLL:
+        out = [getattr(p, what)(values[k]) for k, p in enumerate(parameters)]
+        return xp.stack(out).astype(values.dtype)
+    out, first = [], 0
+    for _, alike in itertools.groupby(parameters, key=lambda p: (p.kind, p.lower, p.upper)):
+        group = list(alike)
+        out.append(getattr(group[0], what)(values[first : first + len(group)]))
+        first += len(group)
+    return xp.concatenate(out).astype(values.dtype)

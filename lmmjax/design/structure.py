@@ -266,8 +266,8 @@ class Structure:
         for term, b in zip(self.terms, bases, strict=False):
             if isinstance(term.family, FactorFamily):
                 units = term.family.units(term.q).astype(b.dtype)
-                moved = [term.family.natural(b @ unit @ b.T) for unit in units]
-                blocks.append(xp.stack(moved, axis=1))
+                moved = xp.moveaxis(b @ xp.asarray(units) @ b.T, 0, -1)
+                blocks.append(term.family.natural(moved))
             else:
                 blocks.append(xp.diag(_scaled(term, xp.ones(term.n_params, b.dtype), b[0, 0])))
         dtype = bases[0].dtype if bases else None

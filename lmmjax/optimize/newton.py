@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax.arrays import Array, ldl, namespace, record
+from lmmjax.arrays import UNROLL, Array, ldl, namespace, record
 from lmmjax.optimize.status import Status
 
 Objective = Callable[[Array, Any], tuple[Array, Array, Array, Any]]
@@ -239,6 +240,8 @@ def vanishing(
     ∂²f/∂u² = ¼(vᵀHv − gᵀv) at t = 1; the quadratic in u is convex with its minimum at u ≤ −½`CAUTION` where
     (3 + `CAUTION`) gᵀv > (1 + `CAUTION`) vᵀHv. Newton's method in v itself goes there by thirds.
     """
+    if len(x) > UNROLL:
+        return _many_vanishing(x, gradient, hessian, radius, columns)
     gone = jnp.zeros(x.shape, bool)
     for group in columns:
         behind = jnp.ones((), bool)
@@ -252,6 +255,30 @@ def vanishing(
             gone = gone | (hot & zero)
             behind = behind & (zero | (size == 0))
     return gone
+
+
+def _many_vanishing(
+    x: Array, gradient: Array, hessian: Array, radius: Array, columns: tuple[tuple[np.ndarray, ...], ...]
+) -> Array:
+    """`vanishing` for many columns at once."""
+    hot = np.zeros((sum(map(len, columns)), len(x)), bool)
+    for row, column in zip(hot, itertools.chain(*columns), strict=True):
+        row[column] = True
+    v = jnp.where(hot, x[None], 0.0)
+    slope, size = v @ gradient, jnp.sum(v * v, axis=1)
+    bend = jnp.sum((v @ hessian) * v, axis=1)
+    below = (3.0 + CAUTION) * slope > (1.0 + CAUTION) * bend
+    zero = below & (bend > slope) & (size <= radius**2) & (size > 0)
+    ends = np.cumsum([len(group) for group in columns])
+    # a column goes where those behind it in its group do, or are gone
+    passed = zero | (size == 0)
+    behind = jnp.concatenate(
+        [
+            jnp.append(jnp.cumprod(passed[end - len(group) + 1 : end][::-1])[::-1], 1)
+            for end, group in zip(ends, columns, strict=True)
+        ]
+    )
+    return jnp.any(hot & (zero & (behind > 0))[:, None], axis=0)
 
 
 def recalled(state: NewtonState, f: Array, hessian: Array, not_now: Array) -> Array:

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lmmjax.arrays import Array, namespace
-from lmmjax.covariance import Parameter
+from lmmjax.arrays import Array
+from lmmjax.covariance import Parameter, each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,9 +230,3 @@ def as_residual(part: Any) -> Residual:
     raise ValueError(
         f"{part!r} is not a residual structure: pass one of the families, such as lj.AR1('time', group='id')"
     )
-
-
-def each(parameters: tuple[Parameter, ...], values: Array, what: str) -> Array:
-    """A method of every parameter, applied to its value (k,)."""
-    out = [getattr(p, what)(values[k]) for k, p in enumerate(parameters)]
-    return namespace(values).stack(out).astype(values.dtype) if out else values

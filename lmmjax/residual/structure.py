@@ -10,8 +10,8 @@ from typing import TypeGuard
 import numpy as np
 
 from lmmjax.arrays import Array, namespace
-from lmmjax.covariance import Parameter
-from lmmjax.residual.base import Correlation, Residual, Space, Variance, each
+from lmmjax.covariance import Parameter, each
+from lmmjax.residual.base import Correlation, Residual, Space, Variance
 from lmmjax.residual.unstructured import FreeMatrix, Unstructured
 
 

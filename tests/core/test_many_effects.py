@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+from core_data import equations
 
 import lmmjax as lj
 from lmmjax.arrays import sweep
@@ -32,15 +33,6 @@ def data(p, n=400):
 def model(name, p):
     terms, residual = MODELS[name]
     return lj.lmm("y ~ " + " + ".join(f"x{j}" for j in range(p)) + terms, data(p), residual=residual)
-
-
-def equations(jaxpr):
-    inner = [v for e in jaxpr.eqns for v in jax.tree.leaves(list(e.params.values()), is_leaf=_is_jaxpr)]
-    return len(jaxpr.eqns) + sum(equations(getattr(v, "jaxpr", v)) for v in inner if _is_jaxpr(v))
-
-
-def _is_jaxpr(value):
-    return hasattr(value, "eqns") or hasattr(value, "jaxpr")
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax.arrays import Array, matmul, record, side_by_side, static
+from lmmjax.arrays import UNROLL, Array, matmul, record, side_by_side, static
 
 
 @record
@@ -35,6 +35,8 @@ class Incidence:
 
     def sandwiches(self, weights: list[Array]) -> list[Array]:
         """Σ c_gᵀw_gc_g (N, N) for every one of some symmetric w (q, q, G)."""
+        if len(weights) > UNROLL:
+            return [*jax.lax.map(lambda w: self.sandwiches([w])[0], jnp.stack(weights))]
         if not self.heavy.shape[1]:
             return [self._light_sandwich(w) for w in weights]
         n = self.width

@@ -24,11 +24,12 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from lmmjax.arrays import Array, matmul, record, side_by_side, static, transpose
+from lmmjax.arrays import UNROLL, Array, matmul, record, side_by_side, static, transpose
 from lmmjax.design import Structure
 from lmmjax.gram.base import Cost, CrossProducts, Gram, GramJet, Projection
 from lmmjax.gram.crossed.incidence import Incidence
 from lmmjax.gram.crossed.trailing import Below, Eliminated, Trailing
+from lmmjax.gram.grouped.many_columns import congruences, pair_sums, places
 from lmmjax.gram.grouped.products import GroupedProducts
 from lmmjax.gram.leading import LeadingResponse
 
@@ -109,14 +110,19 @@ class CrossedProducts(CrossProducts):
         e = self._evaluate(d, response)
         units = jnp.asarray(self.leading.units, d.dtype)
         # F_gᵀEF_g = c_gᵀ(JᵀEJ)c_g
-        g = self.incidence.sandwiches(
-            [matmul(transpose(e.j), matmul(unit[..., None], e.j)) for unit in units]
-        )
+        if len(units) > UNROLL:
+            weights = [*congruences(e.j, places(self.leading.units))]
+        else:
+            weights = [matmul(transpose(e.j), matmul(unit[..., None], e.j)) for unit in units]
+        g = self.incidence.sandwiches(weights)
         cg = side_by_side(e.last.c, g)
         logdet = self._logdet_derivatives(e, units, cg)
 
         m, w = len(units), e.t.shape[1]
-        beta = jnp.concatenate([matmul(unit[..., None], e.t) for unit in units], axis=1)
+        if m > UNROLL:
+            beta = jnp.einsum("cab,bkg->ackg", units, e.t).reshape(e.t.shape[0], m * w, -1)
+        else:
+            beta = jnp.concatenate([matmul(unit[..., None], e.t) for unit in units], axis=1)
         # h_E = Fᵀβ_E, side by side
         h = self.incidence.to_columns(matmul(transpose(e.j), beta))
         s_first = -jnp.einsum("ajg,akg->jk", e.t, beta).reshape(w, m, w).transpose(1, 0, 2)
@@ -129,6 +135,13 @@ class CrossedProducts(CrossProducts):
 
     def _logdet_derivatives(self, e: _Evaluation, units: Array, cg: list[Array]) -> tuple[Array, Array]:
         """tr(U₁₁E) (m₁,) and −tr(U₁₁EU₁₁F) (m₁, m₁)."""
+        if len(units) > UNROLL:
+            at = places(self.leading.units)
+            flat = jnp.stack(cg).reshape(len(units), -1)
+            turned = jnp.stack([a.T for a in cg]).reshape(len(units), -1)
+            own = pair_sums(e.u - e.x, e.u - e.x, at) - pair_sums(e.x, e.x, at)
+            first = jnp.tensordot(units, jnp.sum(e.u - e.x, axis=-1), axes=((1, 2), (0, 1)))
+            return first, -(own + flat @ turned.T)
         first = jnp.stack([jnp.sum((e.u - e.x) * unit[..., None]) for unit in units])
         eu = [matmul(unit[..., None], e.u) for unit in units]
         ex = [matmul(unit[..., None], e.x) for unit in units]

@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax.arrays import Array, inverse_by_products, matmul, psd_cholesky, record, side_by_side
+from lmmjax.arrays import UNROLL, Array, inverse_by_products, matmul, psd_cholesky, record, side_by_side
 from lmmjax.design import Structure
 from lmmjax.gram.base import Gram, GramJet, Projection
 from lmmjax.gram.crossed.spd import inverse_from_factor
+from lmmjax.gram.grouped.many_columns import MANY
 
 NEAR_SINGULAR = 1e-4
 """Below this pivot of D₂ its inverse is not used: I − M⁻¹ would have lost too many digits."""
@@ -101,6 +102,9 @@ class Trailing:
         for k, _, columns in self.places:
             a, b = self.blocks(k, left[columns]), self.blocks(k, right[columns])
             q = a.shape[1]
+            if q >= MANY:
+                out[k] = jnp.einsum("gik,gjk->ij", a, b)
+                continue
             out[k] = jnp.stack([jnp.stack([jnp.sum(a[:, i] * b[:, j]) for j in range(q)]) for i in range(q)])
         return out
 
@@ -108,6 +112,9 @@ class Trailing:
         """Blocks (q, q, G) of term k along the diagonal of a (N, N)."""
         columns = next(columns for term, _, columns in self.places if term == k)
         own, q = a[columns, columns], self.structure.terms[k].q
+        if q >= MANY:
+            groups = self.n_groups[k]
+            return jnp.diagonal(own.reshape(groups, q, groups, q), axis1=0, axis2=2)
         return jnp.stack([jnp.stack([jnp.diagonal(own[i::q, j::q]) for j in range(q)]) for i in range(q)])
 
     # --- elimination ---------------------------------------------------------------------------------
@@ -129,15 +136,18 @@ class Trailing:
     def inside(self, e: Eliminated, g: list[Array], cg: list[Array]) -> tuple[Array, list[dict[int, Array]]]:
         """U₂₂ (N, N), and for each symmetric G (N, N) of g, CG in cg, `summed` of (I − BC)G(I − CB)."""
 
+        def product(a: Array, b: Array) -> Array:
+            return a @ b if len(a) >= MANY else matmul(a, b)
+
         def safe(_):
             inverses = {k: _lower_inverse(f) for k, f in e.factors.items()}
-            precisions = {k: matmul(f.T, f) for k, f in inverses.items()}
+            precisions = {k: product(f.T, f) for k, f in inverses.items()}
             u = -self.sandwich(precisions, e.c)
             for k, _, columns in self.places:
                 u = _add_diagonal_blocks(u, precisions[k], columns)
             sums = [self.summed(one, e.c) for one in cg]
             return u, [
-                {k: matmul(matmul(precisions[k], s), precisions[k]) for k, s in one.items()} for one in sums
+                {k: product(product(precisions[k], s), precisions[k]) for k, s in one.items()} for one in sums
             ]
 
         def general(_):
@@ -174,6 +184,11 @@ class Trailing:
         beta = []
         for k, _, columns in self.places:
             around = ((columns.start, e.t.shape[0] - columns.stop), (0, 0))
+            if len(units[k]) > UNROLL:
+                moved = jnp.einsum("cab,gbw->gacw", units[k], self.blocks(k, e.t[columns]))
+                wide = jnp.pad(moved.reshape(columns.stop - columns.start, -1), around)
+                beta += jnp.split(wide, len(units[k]), axis=1)
+                continue
             beta += [jnp.pad(self.scaled(k, unit, e.t[columns]), around) for unit in units[k]]
         m1, m2, flat = below.h.shape[1], len(beta), jnp.concatenate(beta, axis=1)
         h = below.h.reshape(flat.shape[0], -1)
@@ -199,6 +214,14 @@ class Trailing:
             for other, _, over in self.places:
                 one, two = self.structure.terms[k], self.structure.terms[other]
                 block = u[columns, over]
+                if one.q * two.q > UNROLL:
+                    block = block.reshape(self.n_groups[k], one.q, self.n_groups[other], two.q)
+                    flat = jnp.transpose(block, (1, 3, 0, 2)).reshape(one.q * two.q, -1)
+                    product = (flat @ flat.T).reshape(one.q, two.q, one.q, two.q)
+                    # Σ E_ij F_kl (i, k, j, l)
+                    left = jnp.tensordot(jnp.asarray(one.units, u.dtype), product, axes=((1, 2), (0, 2)))
+                    row.append(jnp.tensordot(left, jnp.asarray(two.units, u.dtype), axes=((1, 2), (1, 2))))
+                    continue
                 parts = [block[i :: one.q, j :: two.q] for i in range(one.q) for j in range(two.q)]
                 product = jnp.stack([jnp.stack([jnp.sum(a * b) for b in parts]) for a in parts])
                 product = product.reshape(one.q, two.q, one.q, two.q)
@@ -274,6 +297,9 @@ def _lower_inverse(factor: Array) -> Array:
 def _add_diagonal_blocks(a: Array, block: Array, columns: slice) -> Array:
     """a (N, N) with a block (q, q) added at every level of a term."""
     q = block.shape[0]
+    if q >= MANY:
+        first = np.arange(columns.start, columns.stop, q)[:, None, None]
+        return a.at[first + np.arange(q)[:, None], first + np.arange(q)[None]].add(block[None])
     for i in range(q):
         for j in range(q):
             a = a.at[

@@ -27,6 +27,7 @@ import numpy as np
 from lmmjax.arrays import Array, hold, matmul, namespace, record, static, sweep, transpose
 from lmmjax.design import Structure
 from lmmjax.gram.base import Cost, CrossProducts, Gram, GramJet, Projection, ResponseProducts
+from lmmjax.gram.grouped.many_columns import MANY, first_products, pair_sums, places, second_products
 
 SHORT = 60
 """Size up to which the algebra of one response is written out, scalar by scalar, and no vector is left."""
@@ -85,6 +86,11 @@ class GroupedProducts(CrossProducts):
         """Whether a term has several copies of its columns, which share one D."""
         return any(len(places) > 1 for places in self.first_columns)
 
+    @property
+    def wide(self) -> bool:
+        """Whether a group has many columns, and each entry of D one place or two among them."""
+        return self.r.shape[0] >= MANY and not self.tied
+
     def cost(self) -> Cost:
         q, patterns, m = self.r.shape[0], self.r.shape[-1], self.structure.n_params
         columns = self.within_xx.shape[0] + 1
@@ -125,6 +131,9 @@ class GroupedProducts(CrossProducts):
 
     def gram(self, d: Array, response: GroupedResponse) -> Gram:
         logdet, h, _ = self._blocks(d)
+        return self._gram(logdet, h, response)
+
+    def _gram(self, logdet: Array, h: Array, response: GroupedResponse) -> Gram:
         total = self.logdet_r + jnp.sum(self.count * logdet)
         if self.compressed:
             weights = _pairs(h)[None]
@@ -165,6 +174,8 @@ class GroupedProducts(CrossProducts):
         logdet, h, j = self._blocks(d)
         j = hold(j)
         u = hold(matmul(j, transpose(self.r)))
+        if self.wide and not self.compressed:
+            return self._many_jet(logdet, h, j, u, response)
         units = jnp.asarray(self.units, d.dtype)
         # E, UE: (q, q, m, K)
         e = jnp.moveaxis(units, 0, 2)[..., None]
@@ -227,6 +238,22 @@ class GroupedProducts(CrossProducts):
             [a[..., p, p] for a in parts],
         )
 
+    def _many_jet(self, logdet: Array, h: Array, j: Array, u: Array, response: GroupedResponse) -> GramJet:
+        """`_jet` without compression, for terms of many columns."""
+        units, c = self.units, response.columns(self)
+        at, t = places(units), matmul(j, c)
+        value = jnp.einsum("apg,arg->pr", matmul(h, c), c)
+        half = second_products(u, t, at)
+        sums = jnp.sum(self.count[None, None] * u, axis=-1)
+        first = jnp.tensordot(jnp.asarray(units, u.dtype), sums, axes=((1, 2), (0, 1)))
+        total = self.logdet_r + jnp.sum(self.count * logdet)
+        inside = Gram(total, self.within_xx, response.within_xy, response.within_yy)
+        return GramJet(
+            Gram.of(total, inside.s + value),
+            Gram.of(first, -first_products(t, at)),
+            Gram.of(-pair_sums(self.count[None, None] * u, u, at), half + jnp.swapaxes(half, -1, -2)),
+        )
+
     def solved(self, d: Array, response: GroupedResponse) -> tuple[Array, Array]:
         """U = ZᵀH⁻¹Z (q, q, G) and T = ZᵀH⁻¹[X y] (q, p + 1, G) of every group, without compression."""
         _, _, j = self._blocks(d)
@@ -240,10 +267,10 @@ class GroupedProducts(CrossProducts):
         u, t = self.solved(d, response)
         tx, ty = t[:, :-1], t[:, -1]
         out = []
-        for k, (term, places) in enumerate(zip(self.structure.terms, self._first_columns(), strict=True)):
-            blocks = [slice(place, place + term.q) for place in places]
-            copies = [Projection(u[block, block], tx[block], ty[block]) for block in blocks]
-            out.append(_gather(copies, *self.members[k]) if self.members else copies[0])
+        for k, (term, copies) in enumerate(zip(self.structure.terms, self._first_columns(), strict=True)):
+            blocks = [slice(place, place + term.q) for place in copies]
+            found = [Projection(u[block, block], tx[block], ty[block]) for block in blocks]
+            out.append(_gather(found, *self.members[k]) if self.members else found[0])
         return tuple(out)
 
 
