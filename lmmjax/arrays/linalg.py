@@ -47,8 +47,10 @@ def sweep(a: Array, rtol: float = 0.0) -> tuple[Array, Array]:
     Source: Goodnight (1979), doi:10.1080/00031305.1979.10482685.
     """
     q, xp = a.shape[0], namespace(a)
-    if q > UNROLL and a.ndim == 2 and rtol == 0.0 and xp is not np:
-        return inverse_by_products(a)
+    if q > UNROLL and a.ndim == 2 and rtol == 0.0:
+        found = _inverse_np(a) if isinstance(a, np.ndarray) else inverse_by_products(a)
+        if found is not None:
+            return found
     floor = rtol * diagonal(a)
 
     def step(j, a):
@@ -70,6 +72,16 @@ def sweep(a: Array, rtol: float = 0.0) -> tuple[Array, Array]:
 
     a, logdet = jax.lax.fori_loop(0, q, body, (a, jnp.zeros_like(a[0, 0])))
     return logdet, -a
+
+
+def _inverse_np(a: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """log|A| and A⁻¹; None if A is not positive definite."""
+    try:
+        factor = np.linalg.cholesky(a)
+    except np.linalg.LinAlgError:
+        return None
+    half = np.linalg.inv(factor)
+    return 2.0 * np.log(np.diagonal(factor)).sum(), half.T @ half
 
 
 def inverse_by_products(a: Array) -> tuple[Array, Array]:

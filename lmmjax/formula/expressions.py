@@ -273,8 +273,9 @@ def _check_levels(part: Part, evaluated: dict[str, Any], *, known: bool) -> None
             what = "levels that the model was not fitted with" if known else "values outside its levels"
             listed = ", ".join(unseen[:8]) + (", ..." if len(unseen) > 8 else "")
             raise ValueError(f"{part.label}: {expr!r} has {what}: {listed}; drop those rows")
+    factors = part.term_factors
     for term, columns in part.terms.items():
-        single = [expr for expr in part.term_factors[term] if len(levels.get(expr, "two")) < 2]
+        single = [expr for expr in factors[term] if len(levels.get(expr, "two")) < 2]
         if not columns.size and single:
             raise ValueError(f"{part.label}: factor {single[0]!r} has one level: take it out of the formula")
 

@@ -84,22 +84,25 @@ def kenward_roger(at: Natural, cov_psi: Array | None = None) -> Adjusted:
     return Adjusted(phi + 2.0 * (phi @ middle @ phi), w)
 
 
-def single_df(at: Natural, cov_psi: Array, rows: Array) -> Array:
+def single_df(at: Natural, cov_psi: Array, rows: Array, phi: Array | None = None) -> Array:
     """Degrees of freedom (k,) of single contrasts, the rows (k, p) of L.
 
     Parameters
     ----------
     cov_psi : A, the inverse observed information for Satterthwaite's, W for Kenward & Roger's.
+    phi : Φ (p, p), if it is known.
     """
     xp = namespace(at.xx, rows)
-    moved = rows @ sweep(at.xx)[1]
+    moved = rows @ (sweep(at.xx)[1] if phi is None else phi)
     v = xp.sum(moved * rows, axis=1)
     # lᵀΦP_iΦl / v, (m + 1, k)
     slope = xp.sum((moved[None] @ at.first) * moved[None], axis=2) / v[None]
     return 2.0 / xp.sum(slope * (cov_psi @ slope), axis=0)
 
 
-def satterthwaite_f(at: Natural, cov_psi: Array, rows: Array, difference: Array) -> FTest:
+def satterthwaite_f(
+    at: Natural, cov_psi: Array, rows: Array, difference: Array, phi: Array | None = None
+) -> FTest:
     """F test of a contrast of several independent rows (k, p), by the eigenvectors of LΦLᵀ.
 
     With the degrees of freedom ν_j of the k uncorrelated contrasts, E = Σ ν_j/(ν_j − 2) and df = 2E/(E − k).
@@ -109,13 +112,14 @@ def satterthwaite_f(at: Natural, cov_psi: Array, rows: Array, difference: Array)
     Parameters
     ----------
     difference : (k,) Lβ̂ − rhs in the units in which Φ is covariance.
+    phi : Φ (p, p), if it is known.
     """
     xp = namespace(at.xx, rows)
     k = rows.shape[0]
-    _, phi = sweep(at.xx)
+    phi = sweep(at.xx)[1] if phi is None else phi
     values, vectors = xp.linalg.eigh(rows @ phi @ rows.T)
     f = xp.sum((vectors.T @ difference) ** 2 / values) / k
-    nu = single_df(at, cov_psi, vectors.T @ rows)
+    nu = single_df(at, cov_psi, vectors.T @ rows, phi)
     above = xp.where(nu > 2.0, nu, 4.0)
     expected = xp.sum(xp.where(xp.isinf(above), 1.0, above / (above - 2.0)))
     pooled = xp.where(xp.any(nu <= 2.0), 2.0, 2.0 * expected / (expected - k))
@@ -124,18 +128,21 @@ def satterthwaite_f(at: Natural, cov_psi: Array, rows: Array, difference: Array)
     return FTest(f, k, xp.where(alike, xp.mean(nu), pooled), f)
 
 
-def kenward_roger_f(at: Natural, adjusted: Adjusted, rows: Array, difference: Array) -> FTest:
+def kenward_roger_f(
+    at: Natural, adjusted: Adjusted, rows: Array, difference: Array, phi: Array | None = None
+) -> FTest:
     """F test of a contrast of k independent rows (k, p) with Kenward & Roger's df and scaling λ.
 
     With Θ = Lᵀ(LΦLᵀ)⁻¹L, A₁ = ΣΣ W_ij tr(ΘΦP_iΦ) tr(ΘΦP_jΦ) and A₂ = ΣΣ W_ij tr(ΘΦP_iΦ ΘΦP_jΦ), the
-    moments of the Wald statistic with Φ_A are matched as in their section 3.
+    moments of the Wald statistic with Φ_A are matched as in their section 3. These are the traces of
+    (LΦLᵀ)⁻¹LΦP_iΦLᵀ (k, k) and of their products.
     """
     xp = namespace(at.xx, rows)
     k = rows.shape[0]
-    _, phi = sweep(at.xx)
-    _, inverse = sweep(rows @ phi @ rows.T)
-    projected = (rows.T @ inverse @ rows @ phi)[None] @ at.first @ phi[None]
-    trace = xp.sum(projected * xp.eye(len(phi), dtype=phi.dtype)[None], axis=(-2, -1))
+    moved = rows @ (sweep(at.xx)[1] if phi is None else phi)
+    _, inverse = sweep(moved @ rows.T)
+    projected = inverse[None] @ (moved[None] @ at.first @ moved.T[None])
+    trace = xp.sum(projected * xp.eye(k, dtype=moved.dtype)[None], axis=(-2, -1))
     pairs = xp.sum(projected[:, None] * xp.swapaxes(projected, -1, -2)[None], axis=(-2, -1))
     a1, a2 = trace @ adjusted.cov_psi @ trace, xp.sum(adjusted.cov_psi * pairs)
     _, inverse = sweep(rows @ adjusted.cov_beta @ rows.T)

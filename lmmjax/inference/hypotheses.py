@@ -13,6 +13,7 @@ Source: Kuznetsova, Brockhoff & Christensen (2017, doi:10.18637/jss.v082.i13).
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -57,10 +58,11 @@ def contrasts(
     if kind == 2:
         pairs = zip(terms, containing, strict=True)
         return [_given_others(x, term, above) for term, above in pairs]
-    q, r = np.linalg.qr(x)
+    factors = functools.cache(lambda: np.linalg.qr(x))
 
     def generators(term: Term) -> np.ndarray:
         """G = XM for all level indicators of a term times its numbers: M (p, P)."""
+        q, r = factors()
         return np.linalg.solve(r, q.T @ _indicators(term, values, levels))
 
     pairs = zip(terms, containing, strict=True)

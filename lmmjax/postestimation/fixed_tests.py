@@ -139,6 +139,12 @@ def natural_at(fitted: Fitted) -> tuple[Natural, np.ndarray]:
 
 
 @kept
+def _inverse_at(fitted: Fitted) -> np.ndarray:
+    """Φ (p, p) at the estimate, in internal coordinates."""
+    return sweep(natural_at(fitted)[0].xx)[1]
+
+
+@kept
 def adjusted_at(fitted: Fitted, ddf: str) -> Adjusted:
     """Kenward & Roger's covariance of β̂ and what its degrees of freedom need."""
     sas = ddf == "kenward-roger-sas"
@@ -183,7 +189,7 @@ def t_table(fitted: Fitted, rows: np.ndarray, rhs: np.ndarray, ddf: str) -> dict
         if ddf in ADJUSTED:
             adjusted = adjusted_at(made_from, ddf)
             cov_psi, cov = adjusted.cov_psi, at.outward @ adjusted.cov_beta @ at.outward.T
-        df = single_df(at, cov_psi, inner)
+        df = single_df(at, cov_psi, inner, _inverse_at(made_from))
     se = np.sqrt(np.einsum("kp,pr,kr->k", rows, cov, rows))
     if not missing:
         lost = np.diagonal(open_covariances(made_from, rows))
@@ -211,8 +217,8 @@ def f_test(fitted: Fitted, rows: np.ndarray, rhs: np.ndarray, ddf: str) -> FTest
     at, cov_psi = natural_at(made_from)
     inner = rows @ at.outward
     if ddf in ADJUSTED:
-        return kenward_roger_f(at, adjusted_at(made_from, ddf), inner, difference)
-    return satterthwaite_f(at, cov_psi, inner, difference)
+        return kenward_roger_f(at, adjusted_at(made_from, ddf), inner, difference, _inverse_at(made_from))
+    return satterthwaite_f(at, cov_psi, inner, difference, _inverse_at(made_from))
 
 
 def f_tail(f: np.ndarray, num_df: np.ndarray, den_df: np.ndarray) -> np.ndarray:
