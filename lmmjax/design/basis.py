@@ -158,7 +158,7 @@ def _solve_upper_np(r: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 def _solve_upper_loop(r: Array, v: Array) -> Array:
     """As a loop, since LAPACK's batched calls are slow inside mapped ones."""
-    p = r.shape[0]
+    p, r, v = r.shape[0], jnp.asarray(r), jnp.asarray(v)
 
     def body(k: Array, solution: Array) -> Array:
         j = p - 1 - k

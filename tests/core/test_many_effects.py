@@ -7,8 +7,8 @@ import pytest
 from core_data import equations
 
 import lmmjax as lj
-from lmmjax.arrays import sweep
-from lmmjax.core import estimate
+from lmmjax.arrays import quick_jit, sweep
+from lmmjax.core import estimate, profiled_deviance
 from lmmjax.design import independent_columns, solve_upper
 from lmmjax.inference.natural import at_estimate
 
@@ -80,12 +80,39 @@ def test_the_criterion_of_sixty_effects(name):
     np.testing.assert_allclose(fit.bse, np.sqrt(np.diag(np.linalg.inv(xx))), rtol=1e-8)
 
 
-@pytest.mark.parametrize("q", [12, 13, 24, 31, 100])
+def test_gradients_of_sixty_effects(x64):
+    frame, fitted = data(60), model("grouped", 60)
+    y, maker = frame["y"].to_numpy(), fitted.data.maker
+    theta = np.array([0.7, 0.1, 0.4])
+    first = quick_jit(jax.grad(lambda t, y: profiled_deviance(t, maker(y)), argnums=(0, 1)))
+    by_theta, by_y = first(theta, y)
+    assert equations(jax.make_jaxpr(first)(theta, y).jaxpr) < 2000
+
+    def value(theta):
+        x = np.column_stack([np.ones(len(y)), frame.filter(like="x")])
+        z = x[:, :2] @ np.array([[theta[0], 0.0], [theta[1], theta[2]]])
+        h = np.eye(len(y)) + z @ z.T * (frame["g"].to_numpy()[:, None] == frame["g"].to_numpy())
+        half = np.linalg.solve(h, np.column_stack([x, y]))
+        xx = x.T @ half[:, :-1]
+        left = half[:, -1] - half[:, :-1] @ np.linalg.solve(xx, x.T @ half[:, -1])
+        logdets = np.linalg.slogdet(h)[1] + np.linalg.slogdet(xx)[1]
+        nu, r2 = len(y) - x.shape[1], y @ left
+        return logdets + nu * np.log(r2), 2 * nu * left / r2
+
+    steps = 1e-5 * np.eye(3)
+    slopes = [(value(theta + step)[0] - value(theta - step)[0]) / 2e-5 for step in steps]
+    np.testing.assert_allclose(by_theta, slopes, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(by_y, value(theta)[1], rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("q", [12, 13, 31, 100])
 def test_inverses_by_blocks(q, x64):
     rng = np.random.default_rng(q)
     a = rng.normal(size=(q, 2 * q))
     a = a @ a.T
     logdet, inverse = jax.jit(sweep)(a)
+    np.testing.assert_allclose(sweep(a)[0], logdet, rtol=1e-13)
+    np.testing.assert_allclose(sweep(a)[1], inverse, rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(logdet, np.linalg.slogdet(a)[1], rtol=1e-13)
     np.testing.assert_allclose(inverse @ a, np.eye(q), atol=1e-11)
     mapped = jax.vmap(sweep)(np.stack([a, 2.0 * a]))
