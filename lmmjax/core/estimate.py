@@ -12,7 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmmjax.arrays import Array, ldl, quick_jit, record
-from lmmjax.core import criterion_crossed, criterion_grouped  # noqa: F401  register shortcuts
+from lmmjax.core import (  # noqa: F401  register shortcuts
+    criterion_crossed,
+    criterion_grouped,
+    criterion_schedule,
+)
 from lmmjax.core.criterion import (
     CriterionParts,
     Jet,

@@ -118,35 +118,6 @@ class StepRows(Products):
 
 
 @record
-class PatternProducts(Products):
-    """Products by pattern, one group in all: per size xx (K, t, t, w, w), count (K,) groups."""
-
-    patterns: tuple[Patterns, ...]
-    count: tuple[Array, ...]
-    xx: tuple[Array, ...]
-
-    @property
-    def direct(self) -> bool:
-        return all(p.direct for p in self.patterns)
-
-    def blocks(self, structure: ResidualStructure | Tangent, r: Array, response: WhitenedResponse) -> Blocks:
-        parts = []
-        pairs = zip(self.patterns, self.count, self.xx, response.xy, response.yy, strict=True)
-        for patterns, count, xx, xy, yy in pairs:
-            logdet, c = inverse(_covariance(patterns, structure, r))
-            flat = c.reshape(-1)
-            parts.append(
-                Blocks(
-                    jnp.sum(count * logdet),
-                    (flat @ xx.reshape(len(flat), -1)).reshape(*xx.shape[-2:], 1),
-                    (flat @ xy.reshape(len(flat), -1))[:, None],
-                    (flat @ yy.reshape(-1))[None],
-                )
-            )
-        return jax.tree.map(lambda *a: sum(a[1:], a[0]), *parts)
-
-
-@record
 class PatternRows(Products):
     """Rows per size: w (g, t, w), the pattern (g,) and the group of the random effects (g,) of each."""
 
@@ -163,7 +134,7 @@ class PatternRows(Products):
     def blocks(self, structure: ResidualStructure | Tangent, r: Array, response: WhitenedResponse) -> Blocks:
         parts = []
         for k, patterns in enumerate(self.patterns):
-            logdet, c = inverse(_covariance(patterns, structure, r))
+            logdet, c = inverse(covariance_of(patterns, structure, r))
             w, y = self.w[k], response.yy[k]
             both = jnp.concatenate([w, y[..., None]], axis=-1)
             solved = c[self.pattern[k]] @ both
@@ -176,7 +147,8 @@ class PatternRows(Products):
         return jax.tree.map(lambda *a: sum(a[1:], a[0]), *parts)
 
 
-def _covariance(patterns: Patterns, structure: ResidualStructure | Tangent, r: Array) -> Array:
+def covariance_of(patterns: Patterns, structure: ResidualStructure | Tangent, r: Array) -> Array:
+    """R (K, t, t) of patterns, along the tangent where a tangent is given."""
     if isinstance(structure, Tangent):
         return structure.covariance(patterns, r)
     return patterns.covariance(structure, r)

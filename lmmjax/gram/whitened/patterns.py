@@ -9,6 +9,9 @@ import numpy as np
 from lmmjax.arrays import Array, record, sweep
 from lmmjax.residual import ResidualStructure
 
+DIGITS = 12
+"""Distances and covariates that agree to so many digits are one."""
+
 SWEPT = 64
 """Largest group whose matrix is inverted by sweeps, over all patterns at once; larger ones by LAPACK."""
 
@@ -111,3 +114,16 @@ def earlier(first: np.ndarray) -> np.ndarray:
     """Position (n,) of the row before each row; its own, of the first of a group."""
     here = np.arange(len(first))
     return np.where(first, here, here - 1)
+
+
+def stationary(structure: ResidualStructure) -> bool:
+    """Whether covariances depend on the differences of places only."""
+    correlation = structure.residual.correlation
+    return correlation is not None and correlation.reads in ("time", "coordinates")
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    """Values to `DIGITS` digits of the largest."""
+    values = np.asarray(values, dtype=float)
+    scale = np.abs(values).max(initial=0.0) or 1.0
+    return np.round(values / scale, DIGITS)

@@ -1,4 +1,4 @@
-"""From rows sorted by group and place to the products of `blocks`: by pattern if these are few, else rows."""
+"""From rows sorted by group and place to the products of `blocks`: by step or on a schedule, else rows."""
 
 from __future__ import annotations
 
@@ -12,20 +12,17 @@ from lmmjax.gram.base import Prepared
 from lmmjax.gram.grouped.expansion import expand_nested
 from lmmjax.gram.grouped.prepare import bucket
 from lmmjax.gram.whitened.blocks import (
-    PatternProducts,
     PatternRows,
     StepProducts,
     StepRows,
     WhitenedResponse,
 )
-from lmmjax.gram.whitened.patterns import Patterns, earlier, steps
+from lmmjax.gram.whitened.compress import PreparedSchedule, schedule_of
+from lmmjax.gram.whitened.patterns import Patterns, earlier, rounded, stationary, steps
 from lmmjax.gram.whitened.products import WhitenedProducts
 
 FEW = 8
 """Sizes of groups up to which each is a stack of matrices of its own; more are padded to common sizes."""
-
-DIGITS = 12
-"""Distances and covariates that agree to so many digits are one."""
 
 
 class PreparedSteps:
@@ -41,8 +38,8 @@ class PreparedSteps:
         made = steps(own.codes, own.place, own.covariates)
         self.before, self.groups = earlier(made.first), groups
         self.w, self.w_before = w, namespace(w).take(w, self.before, axis=1)
-        gap = np.where(made.first, -1.0, _rounded(made.place - made.before))
-        levels = [_rounded(v) for v in (*made.covariates, *made.covariates_before)]
+        gap = np.where(made.first, -1.0, rounded(made.place - made.before))
+        levels = [rounded(v) for v in (*made.covariates, *made.covariates_before)]
         _, index, kind = np.unique(
             np.column_stack([gap, *levels]), axis=0, return_index=True, return_inverse=True
         )
@@ -92,7 +89,7 @@ class PreparedSteps:
 
 
 class PreparedPatterns:
-    """Groups by padded size and pattern: products by pattern if they are few and no term is random.
+    """Groups by padded size and pattern of covariances, with their rows.
 
     Parameters
     ----------
@@ -105,40 +102,26 @@ class PreparedPatterns:
         size = np.diff(np.concatenate([begin, [n]]))
         # as they are if they are of few sizes
         padded = size if len(np.unique(size)) <= FEW else np.array([bucket(int(s)) for s in size])
-        correlation = own.structure.residual.correlation
-        stationary = correlation is not None and correlation.reads in ("time", "coordinates")
-        self.rows, self.kind, owners, patterns, cells = [], [], [], [], 0
+        shifts = stationary(own.structure)
+        self.rows, kinds, owners, patterns = [], [], [], []
         for t in np.unique(padded):
             chosen = np.flatnonzero(padded == t)
             mask = np.arange(t)[None] < size[chosen][:, None]
             rows = np.where(mask, begin[chosen][:, None] + np.arange(t)[None], n)
             inside = np.minimum(rows, n - 1)
             place = own.place[inside]
-            key = place - place[:, :1] if stationary else place
-            key = _rounded(np.where(mask.reshape(*mask.shape, *(1,) * (place.ndim - 2)), key, 0))
-            levels = [_rounded(np.where(mask, v[inside], 0)) for v in own.covariates]
+            key = place - place[:, :1] if shifts else place
+            key = rounded(np.where(mask.reshape(*mask.shape, *(1,) * (place.ndim - 2)), key, 0))
+            levels = [rounded(np.where(mask, v[inside], 0)) for v in own.covariates]
             table = np.concatenate([a.reshape(len(chosen), -1) for a in (mask, key, *levels)], axis=1)
             _, index, kind = np.unique(table, axis=0, return_index=True, return_inverse=True)
             covariates = tuple(v[inside][index] for v in own.covariates)
             patterns.append(Patterns(place[index], covariates, mask[index]))
             self.rows.append(rows)
-            self.kind.append(kind.ravel())
+            kinds.append(kind.ravel())
             owners.append(owner[begin[chosen]])
-            cells += len(index) * int(t) ** 2
-        taken = [self._take(w.T, rows) for rows in self.rows]
-        self.w, self.few = taken, groups == 1 and cells <= 2 * n
-        if not self.few:
-            self.products: PatternProducts | PatternRows = PatternRows(
-                tuple(patterns), tuple(taken), tuple(self.kind), tuple(owners), groups
-            )
-            return
-        self.counts = [len(p.mask) for p in patterns]
-        count = tuple(np.bincount(kind).astype(float) for kind in self.kind)
-        xx = tuple(
-            self._by_pattern("gaw,gbv->abwv", rows, rows, kind, k)
-            for rows, kind, k in zip(taken, self.kind, self.counts, strict=True)
-        )
-        self.products = PatternProducts(tuple(patterns), count, xx)
+        taken = tuple(self._take(w.T, rows) for rows in self.rows)
+        self.products = PatternRows(tuple(patterns), taken, tuple(kinds), tuple(owners), groups)
 
     @staticmethod
     def _take(values: Array, rows: np.ndarray) -> Array:
@@ -147,23 +130,10 @@ class PreparedPatterns:
         zero = xp.zeros((1, *values.shape[1:]), values.dtype)
         return xp.take(xp.concatenate([values, zero]), rows, axis=0)
 
-    @staticmethod
-    def _by_pattern(what: str, one: Array, two: Array, kind: np.ndarray, count: int) -> Array:
-        xp = namespace(one, two)
-        members = [np.flatnonzero(kind == k) for k in range(count)]
-        return xp.stack([xp.einsum(what, one[m], two[m]) for m in members])
-
     def respond(self, y: Array) -> WhitenedResponse:
-        """Products with responses y (n, ...), or their rows by size."""
-        xp = namespace(y)
-        total, taken = xp.sum(y * y, axis=0), [self._take(y, rows) for rows in self.rows]
-        if not self.few:
-            return WhitenedResponse((), tuple(taken), total)
-        xy, yy = [], []
-        for w, v, kind, k in zip(self.w, taken, self.kind, self.counts, strict=True):
-            xy.append(self._by_pattern("gaw,gb...->abw...", w, v, kind, k))
-            yy.append(self._by_pattern("ga...,gb...->ab...", v, v, kind, k))
-        return WhitenedResponse(tuple(xy), tuple(yy), total)
+        """The rows, by size, of responses y (n, ...)."""
+        taken = tuple(self._take(y, rows) for rows in self.rows)
+        return WhitenedResponse((), taken, namespace(y).sum(y * y, axis=0))
 
 
 class WhitenedPrepared(Prepared):
@@ -186,8 +156,13 @@ class WhitenedPrepared(Prepared):
         xp = namespace(rows.x, *rows.z)
         z = rows.x[:0] if plan is None else plan.expand(rows.z)
         w = xp.take(xp.concatenate([z, rows.x]), self.order, axis=1)
-        kind = PreparedSteps if own.structure.markov and markov else PreparedPatterns
-        self.blocks = kind(own.take(self.order), w, top[self.order], groups)
+        own, steps = own.take(self.order), own.structure.markov and markov
+        schedule = schedule_of(own) if plan is None and not steps else None
+        if schedule is not None and schedule.pays(own.structure.n_params, len(w)):
+            self.blocks = PreparedSchedule(schedule, w)
+        else:
+            kind = PreparedSteps if steps else PreparedPatterns
+            self.blocks = kind(own, w, top[self.order], groups)
         self.shared = WhitenedProducts(
             self.blocks.products,
             rows.logdet_r,
@@ -211,10 +186,3 @@ def sum_by(values: Array, codes: np.ndarray, size: int) -> Array:
     out = np.zeros((size, flat.shape[1]), values.dtype)
     out[codes[order][starts]] = np.add.reduceat(flat[order], starts, axis=0)
     return out.reshape(size, *values.shape[1:])
-
-
-def _rounded(values: np.ndarray) -> np.ndarray:
-    """Values to `DIGITS` digits of the largest."""
-    values = np.asarray(values, dtype=float)
-    scale = np.abs(values).max(initial=0.0) or 1.0
-    return np.round(values / scale, DIGITS)

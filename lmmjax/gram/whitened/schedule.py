@@ -1,0 +1,124 @@
+"""Groups that keep to a schedule: products by pattern of occasions, and the algebra of their derivatives.
+
+The distinct rows of the residual structure are its occasions (visits of a trial), R is their covariance
+(U, U), and a group of rows sees some of them: its pattern p, with c_p = R_p⁻¹ in the places of p, else zero. An
+orthogonal transformation among the groups of a pattern leaves the likelihood as it is; it gathers X in few
+of them (`compress`). With z = c_pw for the rows w (U, p + 1) of those, Y_p = Σ yyᵀ of the others, and a
+direction E of R,
+
+    S = Σ wᵀz + Σ c_p·Y_p,     ∂S = −Σ zᵀEz − Σ c_pEc_p·Y_p,     ∂log|R| = Σ n_p tr(c_pE),
+    uᵀ∂²S u = 2Σ tr(E c_p E′F_p),   ∂²log|R| = −Σ n_p tr(E c_p E′c_p),   F_p = Σ zu(zu)ᵀ + u_y² c_pY_pc_p.
+
+Nothing here sees the groups. Levels of factors that are constant within groups are sheets, with an R each.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from lmmjax.arrays import Array, record
+from lmmjax.gram.whitened.blocks import Blocks, Products, Tangent, WhitenedResponse, covariance_of
+from lmmjax.gram.whitened.patterns import SWEPT, Patterns, inverse
+from lmmjax.residual import ResidualStructure
+
+LARGEST = 4_000_000
+"""Most numbers of U⁴ a sheet."""
+
+
+@record
+class Solved:
+    """At one R: log|R|, c (L, K, U, U), z (L, N, U, p + 1) = cw, and S = WᵀR⁻¹W (p + 1, p + 1)."""
+
+    logdet: Array
+    c: Array
+    z: Array
+    s: Array
+
+
+@record
+class ScheduleProducts(Products):
+    """L sheets of K patterns of U occasions, and N rows of X; what is padded counts nothing.
+
+    Attributes
+    ----------
+    occasions : of every sheet: place (L, U) and so on.
+    mask : (L, K, U) which occasions are seen; count : (L, K) groups.
+    x : (L, N, U, p) rows of X; pattern : (L, N) of each.
+    """
+
+    occasions: Patterns
+    mask: Array
+    count: Array
+    x: Array
+    pattern: Array
+
+    @property
+    def direct(self) -> bool:
+        return self.mask.shape[-1] <= SWEPT
+
+    def covariance(self, structure: ResidualStructure | Tangent, r: Array) -> Array:
+        """R (L, U, U)."""
+        return covariance_of(self.occasions, structure, r)
+
+    def slopes(self, structure: ResidualStructure | Tangent, r: Array) -> Array:
+        """∂R (k, L, U, U) in r (k,)."""
+        return jnp.moveaxis(jax.jacfwd(lambda r: self.covariance(structure, r))(r), -1, 0)
+
+    def solve(self, matrix: Array, response: WhitenedResponse) -> Solved:
+        """Everything at R (L, U, U)."""
+        both = jnp.asarray(self.mask[..., :, None] & self.mask[..., None, :])
+        size = matrix.shape[-1]
+        own = jnp.where(both, matrix[:, None], jnp.eye(size, dtype=matrix.dtype)[None, None])
+        logdet, c = inverse(own.reshape(-1, size, size))
+        c = jnp.where(both, c.reshape(both.shape), 0.0)
+        w = jnp.concatenate([jnp.asarray(self.x), response.xy[..., None]], axis=-1)
+        z = self.of_rows(c) @ w
+        s = w.reshape(-1, w.shape[-1]).T @ z.reshape(-1, z.shape[-1])
+        total = jnp.sum(self.count * logdet.reshape(self.count.shape))
+        return Solved(total, c, z, s.at[-1, -1].add(jnp.sum(c * response.yy)))
+
+    def of_rows(self, by_pattern: Array) -> Array:
+        """(L, N, ...) from (L, K, ...)."""
+        return jax.vmap(lambda a, k: a[k])(by_pattern, jnp.asarray(self.pattern))
+
+    def by_pattern(self, left: Array, right: Array) -> Array:
+        """Σ left rightᵀ (L, K, U, U) over the rows (L, N, U, a) of a pattern."""
+        rows, count = left @ jnp.swapaxes(right, -1, -2), self.mask.shape[1]
+        return jax.vmap(lambda a, k: jax.ops.segment_sum(a, k, count))(rows, jnp.asarray(self.pattern))
+
+    def blocks(
+        self, structure: ResidualStructure | Tangent, r: Array, response: WhitenedResponse
+    ) -> Blocks:
+        there = self.solve(self.covariance(structure, r), response)
+        s = there.s[..., None]
+        return Blocks(there.logdet, s[:-1, :-1], s[:-1, -1], s[-1, -1])
+
+
+def between(e: Array, z: Array) -> Array:
+    """Σ zᵀEz (k, a, a) over rows z (L, N, U, a), for directions E (k, L, U, U)."""
+    k, sheets, size, _ = e.shape
+    width = z.shape[-1]
+    if k <= width:
+        flat = z.reshape(-1, width)
+        return jax.lax.map(lambda one: flat.T @ (one[:, None] @ z).reshape(-1, width), e)
+    rows = z.reshape(sheets, -1, size * width)
+    pairs = (jnp.swapaxes(rows, 1, 2) @ rows).reshape(sheets, size, width, size, width)
+    pairs = jnp.swapaxes(pairs, 2, 3).reshape(-1, width * width)
+    return (e.reshape(k, -1) @ pairs).reshape(k, width, width)
+
+
+def twice(e: Array, c: Array, f: Array) -> Array:
+    """Σ tr(E c E′F) (k, k) over patterns c, F (L, K, U, U), for directions E, E′ (k, L, U, U)."""
+    k, sheets, size, _ = e.shape
+    count = c.shape[1]
+    by_entries, by_directions = (count + k) * size**4, 2 * k * count * size**3 + k * k * count * size**2
+    if by_directions < by_entries or size**4 > LARGEST:
+        left, right = e[:, :, None] @ c[None], e[:, :, None] @ f[None]
+        return left.reshape(k, -1) @ jnp.swapaxes(right, -1, -2).reshape(k, -1).T
+    # Σ c_kl F_mj by (kl, mj), then by (jk, lm)
+    table = jnp.swapaxes(c.reshape(sheets, count, -1), 1, 2) @ f.reshape(sheets, count, -1)
+    table = jnp.transpose(table.reshape(sheets, size, size, size, size), (0, 4, 1, 2, 3))
+    flat = jnp.swapaxes(e.reshape(k, sheets, -1), 0, 1)
+    half = flat @ table.reshape(sheets, size * size, -1)
+    return jnp.sum(half @ jnp.swapaxes(flat, 1, 2), axis=0)
