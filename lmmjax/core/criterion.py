@@ -47,12 +47,24 @@ def no_parts(m: int, p: int, dtype: Any) -> CriterionParts:
 SHORTCUTS: dict[type, Callable] = {}
 """Per type of cross-products, a shorter way to the parts than by its jet; None where it does not apply."""
 
+SMOOTH: dict[type, Callable] = {}
+"""The same, where it can be differentiated."""
+
 
 def evaluate(shared: CrossProducts, d: Array, response: ResponseProducts, reml: Array) -> CriterionParts:
     """The parts of the criterion at d (m,), by a registered shortcut or from the backend's jet."""
     shortcut = SHORTCUTS.get(type(shared))
     own = shortcut(shared, d, response, reml) if shortcut else None
-    return parts(shared.jet(d, response), reml) if own is None else own
+    return smooth(shared, d, response, reml) if own is None else own
+
+
+def smooth(
+    shared: CrossProducts, d: Array, response: ResponseProducts, reml: Array, *, keep_all: bool = True
+) -> CriterionParts:
+    """`evaluate` by what can be differentiated."""
+    shortcut = SMOOTH.get(type(shared))
+    own = shortcut(shared, d, response, reml) if shortcut else None
+    return parts(shared.jet(d, response), reml, keep_all=keep_all) if own is None else own
 
 
 def parts(jet: GramJet, reml: Array, *, keep_all: bool = True) -> CriterionParts:

@@ -16,12 +16,12 @@ import jax
 import jax.numpy as jnp
 
 from lmmjax.arrays import Array
-from lmmjax.core.criterion import SHORTCUTS, CriterionParts, Jet
+from lmmjax.core.criterion import SMOOTH, CriterionParts, Jet
 from lmmjax.core.likelihood import profile
 from lmmjax.gram import Gram
 from lmmjax.gram.whitened.blocks import WhitenedResponse
 from lmmjax.gram.whitened.products import WhitenedProducts
-from lmmjax.gram.whitened.schedule import ScheduleProducts, between, twice
+from lmmjax.gram.whitened.schedule import ScheduleProducts, between, by_pattern, twice
 
 
 def scheduled_parts(
@@ -35,11 +35,11 @@ def scheduled_parts(
     there = products.solve(products.covariance(structure, d), response)
     fit = profile(Gram.of(shared.logdet_r + there.logdet, there.s))
     phi, kappa, c = fit.xx_inv, jnp.asarray(reml, d.dtype), there.c
-    z_x = there.z[..., :-1]
+    z_x, pattern, count = there.z[..., :-1], products.pattern, products.mask.shape[1]
     residual = there.z[..., -1:] - z_x @ fit.beta[:, None]
-    f = products.by_pattern(residual, residual) + c @ response.yy @ c
+    f = by_pattern(residual, residual, pattern, count) + c @ response.yy @ c
     nc = jnp.asarray(products.count)[..., None, None] * c
-    g = nc - kappa * products.by_pattern(z_x, z_x @ phi)
+    g = nc - kappa * by_pattern(z_x, z_x @ phi, pattern, count)
 
     def along(weights: Array) -> tuple[Array, Array]:
         """The derivatives (k,) and (k, k) of Σ weights · R, weights (L, K, U, U), in d."""
@@ -61,4 +61,4 @@ def scheduled_parts(
     return CriterionParts(logdet, r2, fit)
 
 
-SHORTCUTS[WhitenedProducts] = scheduled_parts
+SMOOTH[WhitenedProducts] = scheduled_parts

@@ -24,7 +24,7 @@ from lmmjax.core.criterion import (
     criterion,
     evaluate,
     no_parts,
-    parts,
+    smooth,
 )
 from lmmjax.core.information import freely, information, outside, settled, slopes, spread_of_scale
 from lmmjax.core.likelihood import profiled_deviance
@@ -200,8 +200,8 @@ def _optimum_jvp(method: str, max_iter: int, primals: tuple, tangents: tuple) ->
 
 
 def plain_parts(problem: Problem, d: Array) -> CriterionParts:
-    """The parts of the criterion from the jet of the backend, whatever shortcut there is."""
-    return parts(problem.shared.jet(d, problem.response), problem.reml, keep_all=False)
+    """The parts of the criterion by what can be differentiated."""
+    return smooth(problem.shared, d, problem.response, problem.reml, keep_all=False)
 
 
 def plain_criterion(problem: Problem, d: Array) -> Jet:

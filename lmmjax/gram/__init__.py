@@ -4,7 +4,18 @@ A backend is a folder: `prepare` goes from rows to products, `products` from the
 derivatives.
 """
 
-from lmmjax.gram.base import Cost, CrossProducts, Gram, GramJet, Prepared, Projection, ResponseProducts
+from lmmjax.gram.base import (
+    Cost,
+    CrossProducts,
+    Curve,
+    FullCurve,
+    Gram,
+    GramCurve,
+    GramJet,
+    Prepared,
+    Projection,
+    ResponseProducts,
+)
 from lmmjax.gram.choose import BACKENDS, choose, prepare
 from lmmjax.gram.factors import Factor, grouping_factors, nested_chain
 
@@ -12,8 +23,11 @@ __all__ = [
     "BACKENDS",
     "Cost",
     "CrossProducts",
+    "Curve",
     "Factor",
+    "FullCurve",
     "Gram",
+    "GramCurve",
     "GramJet",
     "Prepared",
     "Projection",

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax.arrays import Array, record
+from lmmjax.arrays import Array, namespace, record
 from lmmjax.design import Basis, Origin, Rows
 
 
@@ -53,6 +53,41 @@ class GramJet:
     value: Gram
     first: Gram
     second: Gram
+
+
+class Curve(abc.ABC):
+    """Second derivatives ∂_ab of a matrix (p, p) in m directions: a record, of NumPy or traced arrays."""
+
+    @abc.abstractmethod
+    def traced(self, phi: Array) -> Array:
+        """tr(Φ∂_ab) (m, m) for a symmetric Φ (p, p)."""
+
+    @abc.abstractmethod
+    def weighted(self, w: Array) -> Array:
+        """Σ w_ab ∂_ab (p, p) for a symmetric w (m, m)."""
+
+
+@record
+class FullCurve(Curve):
+    """All of them: (m, m, p, p)."""
+
+    array: Array
+
+    def traced(self, phi: Array) -> Array:
+        return namespace(phi, self.array).sum(phi[None, None] * self.array, axis=(-2, -1))
+
+    def weighted(self, w: Array) -> Array:
+        return namespace(w, self.array).sum(w[:, :, None, None] * self.array, axis=(0, 1))
+
+
+@record
+class GramCurve:
+    """A Gram, its first derivatives (m, ...), and along the tangent of H the second of log|H| and of Sxx."""
+
+    value: Gram
+    first: Gram
+    logdet: Array
+    xx: Curve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +179,11 @@ class CrossProducts(abc.ABC):
     def linear_jet(self, d: Array, response: ResponseProducts) -> GramJet:
         """`jet` with the second derivatives along the tangent of H at d: the same where H is linear in d."""
         return self.jet(d, response)
+
+    def curve(self, d: Array, response: ResponseProducts) -> GramCurve:
+        """`linear_jet` without the second derivatives that tests of fixed effects do not need."""
+        jet = self.linear_jet(d, response)
+        return GramCurve(jet.value, jet.first, jet.second.logdet, FullCurve(jet.second.xx))
 
 
 class ResponseProducts:

@@ -65,23 +65,25 @@ def kenward_roger(at: Natural, cov_psi: Array | None = None) -> Adjusted:
     xp = namespace(at.xx)
     assert at.second is not None
     assert at.logdet_second is not None
-    first, curve = at.first, 0.5 * at.second
+    first = at.first
     phi = sweep(at.xx)[1]
     half = phi[None] @ first
     if cov_psi is None:
-        # tr(ΦP_iΦP_j)
-        crossed = xp.sum(half[:, None] * xp.swapaxes(half, -1, -2)[None], axis=(-2, -1))
-        traced = xp.sum(phi[None, None] * curve, axis=(-2, -1))
         # the inverse of I; pivots that vanish belong to components that cannot be told apart
-        w = sweep(0.5 * (-at.logdet_second - 2.0 * traced + crossed), 1e-10)[1]
+        w = sweep(0.5 * (-at.logdet_second - at.second.traced(phi) + _traces(half)), 1e-10)[1]
     else:
         w = cov_psi
+    weighted, bent = xp.tensordot(w, first, axes=1), 0.5 * at.second.weighted(w)
     if at.bend is not None:
-        curve = curve - 0.25 * at.bend
-    weighted = xp.tensordot(w, first, axes=1)
-    bent = xp.sum(w[:, :, None, None] * curve, axis=(0, 1))
+        bent = bent - 0.25 * xp.sum(w[:, :, None, None] * at.bend, axis=(0, 1))
     middle = bent - xp.sum(xp.swapaxes(half, -1, -2) @ weighted, axis=0)
     return Adjusted(phi + 2.0 * (phi @ middle @ phi), w)
+
+
+def _traces(a: Array) -> Array:
+    """tr(A_iA_j) (k, k) of matrices (k, p, p)."""
+    turned = namespace(a).swapaxes(a, -1, -2)
+    return a.reshape(len(a), -1) @ turned.reshape(len(a), -1).T
 
 
 def single_df(at: Natural, cov_psi: Array, rows: Array, phi: Array | None = None) -> Array:
@@ -143,8 +145,7 @@ def kenward_roger_f(
     _, inverse = sweep(moved @ rows.T)
     projected = inverse[None] @ (moved[None] @ at.first @ moved.T[None])
     trace = xp.sum(projected * xp.eye(k, dtype=moved.dtype)[None], axis=(-2, -1))
-    pairs = xp.sum(projected[:, None] * xp.swapaxes(projected, -1, -2)[None], axis=(-2, -1))
-    a1, a2 = trace @ adjusted.cov_psi @ trace, xp.sum(adjusted.cov_psi * pairs)
+    a1, a2 = trace @ adjusted.cov_psi @ trace, xp.sum(adjusted.cov_psi * _traces(projected))
     _, inverse = sweep(rows @ adjusted.cov_beta @ rows.T)
     unscaled = difference @ inverse @ difference / k
     den_df, scaling = _moments(xp, a1, a2, k)

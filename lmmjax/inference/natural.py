@@ -26,10 +26,11 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax.arrays import Array, quick_jit, record
+from lmmjax.arrays import Array, namespace, quick_jit, record
 from lmmjax.core import Problem
 from lmmjax.core.problem import internal_parameters
 from lmmjax.design import solve_upper
+from lmmjax.gram import Curve, GramCurve
 from lmmjax.inference.sas_parameters import sas_curvature
 
 
@@ -39,7 +40,7 @@ class Natural:
 
     Attributes
     ----------
-    xx : (p, p) F; first : (m + 1, p, p); second : (m + 1, m + 1, p, p) along the tangent of V.
+    xx : (p, p) F; first : (m + 1, p, p); second : those in m + 1 directions along the tangent of V.
     logdet_second : (m + 1, m + 1) second derivatives of log|V| along it, −tr(V⁻¹V_iV⁻¹V_j).
     bend : (m + 1, m + 1, p, p) R in the parameters of PROC MIXED; None where V is linear in ψ.
         Second derivatives are for Kenward & Roger, and None if not asked for.
@@ -49,10 +50,37 @@ class Natural:
 
     xx: Array
     first: Array
-    second: Array | None
+    second: Curve | None
     logdet_second: Array | None
     bend: Array | None
     outward: Array
+
+
+@record
+class MovedCurve(Curve):
+    """Second derivatives of F in ψ, from those of Sxx in d: its directions, Sxx and its first derivatives.
+
+    `to` (m + 1, m + 1) is the map from τ to (t, u), `scale` is s.
+    """
+
+    inner: Curve
+    value: Array
+    first: Array
+    to: Array
+    scale: Array
+
+    def traced(self, phi: Array) -> Array:
+        xp = namespace(phi)
+        edge = -2.0 * xp.sum(phi[None] * self.first, axis=(-2, -1))
+        bordered = _bordered(self.inner.traced(phi), edge, 2.0 * xp.sum(phi * self.value))
+        return self.to.T @ bordered @ self.to / self.scale
+
+    def weighted(self, w: Array) -> Array:
+        moved = self.to @ w @ self.to.T
+        edge = namespace(w).tensordot(moved[:-1, -1], self.first, axes=1)
+        return (
+            self.inner.weighted(moved[:-1, :-1]) - 4.0 * edge + 2.0 * moved[-1, -1] * self.value
+        ) / self.scale
 
 
 def internal_point(problem: Problem, psi: Array) -> tuple[Array, Array]:
@@ -65,9 +93,9 @@ def natural(problem: Problem, psi: Array, tangent: bool = True, bend: bool = Fal
     d, s = internal_point(problem, psi)
     structure = problem.structure
     powers = structure.powers.astype(d.dtype)
-    pick = problem.shared.linear_jet if tangent else problem.shared.jet
-    jet = pick(d, problem.response)
-    value, first, second = jet.value, jet.first, jet.second
+    pick = problem.shared.curve if tangent else problem.shared.jet
+    found = pick(d, problem.response)
+    value, first = found.value, found.first
     # rows (t, u), columns τ
     to = jnp.concatenate([jnp.diag(s**-powers), (-powers * d / s)[:, None]], axis=1)
     to = (
@@ -76,15 +104,15 @@ def natural(problem: Problem, psi: Array, tangent: bool = True, bend: bool = Fal
         else 1.0 / s[None, None]
     )
 
-    twice = partial(_congruence, to)
     xx_first = jnp.concatenate([first.xx, -value.xx[None]])
     p, f_first = problem.basis.x_factor.shape[0], jnp.tensordot(to.T, xx_first, axes=1) / s
     outward = problem.origin.scale * solve_upper(problem.basis.x_factor, jnp.eye(p, dtype=d.dtype))
-    if not tangent:
+    if not isinstance(found, GramCurve):
         return Natural(value.xx / s, f_first, None, None, None, outward)
-    straight = twice(_bordered(second.xx, -2.0 * first.xx, 2.0 * value.xx)) / s
-    curvature = None
+    twice, curvature = partial(_congruence, to), None
     if bend and not structure.linear:
+        second = problem.shared.linear_jet(d, problem.response).second
+        straight = twice(_bordered(second.xx, -2.0 * first.xx, 2.0 * value.xx)) / s
         # the second derivatives of F = S(d)/s itself, with the curvature of d in ψ
         own = problem.shared.jet(d, problem.response)
         true = twice(_bordered(own.second.xx, -own.first.xx, 2.0 * value.xx))
@@ -97,8 +125,8 @@ def natural(problem: Problem, psi: Array, tangent: bool = True, bend: bool = Fal
     return Natural(
         xx=value.xx / s,
         first=f_first,
-        second=straight,
-        logdet_second=twice(_bordered(second.logdet, -first.logdet, -problem.n)),
+        second=MovedCurve(found.xx, value.xx, first.xx, to, s),
+        logdet_second=twice(_bordered(found.logdet, -first.logdet, -problem.n)),
         bend=curvature,
         outward=outward,
     )
@@ -112,8 +140,9 @@ def _congruence(to: Array, a: Array) -> Array:
 
 def _bordered(block: Array, edge: Array, corner: Array) -> Array:
     """(m + 1, m + 1, ...) from the block (m, m, ...), its edge (m, ...) and corner (...)."""
-    top = jnp.concatenate([block, edge[:, None]], axis=1)
-    return jnp.concatenate([top, jnp.concatenate([edge, corner[None]])[None]])
+    xp = namespace(block, corner)
+    top = xp.concatenate([block, edge[:, None]], axis=1)
+    return xp.concatenate([top, xp.concatenate([edge, corner[None]])[None]])
 
 
 def inward_covariance(problem: Problem, psi: Array, cov: Array) -> Array:

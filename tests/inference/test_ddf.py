@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 import lmmjax as lj
+from lmmjax.gram import FullCurve
 from lmmjax.inference import ddf
 from lmmjax.inference.natural import Natural, natural
 from lmmjax.postestimation.fixed_tests import natural_at
@@ -78,6 +79,13 @@ def dense(fit):
     return xx, np.array(p), np.array(q), np.array(k), np.array(traces), np.array(forms)
 
 
+def whole(curve, k):
+    """All second derivatives (k, k, p, p) of a curve."""
+    units = np.eye(k * k).reshape(k, k, k, k)
+    units = 0.5 * (units + units.swapaxes(2, 3))
+    return np.array([[curve.weighted(w) for w in row] for row in units])
+
+
 def test_derivatives_equal_the_dense_formulas(any_fit):
     """In the internal coordinates; ψ is mapped to the user's by its own definition, from V."""
     at, _ = natural_at(any_fit.fitted)
@@ -92,7 +100,7 @@ def test_derivatives_equal_the_dense_formulas(any_fit):
         t[:m, :m] = problem.structure.entry_map(problem.basis.inward)
         t /= problem.origin.scale**2
     first = np.einsum("ji,jab->iab", t, at.first)
-    second = np.einsum("ki,lj,klab->ijab", t, t, at.second)
+    second = np.einsum("ki,lj,klab->ijab", t, t, whole(at.second, m + 1))
     assert_allclose(back.T @ first @ back, p, rtol=1e-8, atol=1e-10 * np.abs(p).max())
     assert_allclose(back.T @ second @ back, q + q.swapaxes(0, 1), rtol=1e-8, atol=1e-9 * np.abs(q).max())
     assert_allclose(t.T @ at.logdet_second @ t, -k, rtol=1e-8, atol=1e-10 * k.max())
@@ -138,15 +146,16 @@ def test_one_covariance_has_one_answer_but_for_the_second_derivative_term(data):
     at, _ = natural_at(fit.fitted)
     with jax.enable_x64(True):
         psi = np.asarray(inner_psi(fit))
+    second = whole(at.second, len(psi))
     scaled = Natural(
         at.xx,
         psi[:, None, None] * at.first,
-        psi[:, None, None, None] * psi[None, :, None, None] * at.second,
+        FullCurve(psi[:, None, None, None] * psi[None, :, None, None] * second),
         psi[:, None] * at.logdet_second * psi[None, :],
         None,
         at.outward,
     )
-    bend = np.zeros_like(at.second)
+    bend = np.zeros_like(second)
     for i in range(len(psi)):
         bend[i, i] = -scaled.first[i]
     straight, bent = ddf.kenward_roger(at), ddf.kenward_roger(dataclasses.replace(scaled, bend=bend))

@@ -1,8 +1,8 @@
 """Groups on a schedule, gathered by pattern: from rows to the few that hold all of X, and sums of squares.
 
-In a pattern of g groups the columns of X at U occasions are vectors (g,), often few different ones: of a factor
-between groups and a covariate, at every occasion the same. With an orthonormal basis Q of them, QᵀX has as
-many rows of occasions as Q has columns, and what Q leaves of y enters by its sums of squares.
+In a pattern of g groups the columns of X at U occasions are vectors (g,), often few different ones: of a
+factor between groups and a covariate, at every occasion the same. With an orthonormal basis Q of them, QᵀX
+has as many rows of occasions as Q has columns, and what Q leaves of y enters by its sums of squares.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lmmjax.design import ResidualDesign
 from lmmjax.gram.grouped.prepare import bucket
 from lmmjax.gram.whitened.blocks import WhitenedResponse
 from lmmjax.gram.whitened.patterns import Patterns, rounded, stationary
-from lmmjax.gram.whitened.schedule import LARGEST, ScheduleProducts
+from lmmjax.gram.whitened.schedule import ScheduleProducts, operations
 
 MOST = 256
 """Most occasions of a schedule."""
@@ -57,19 +57,11 @@ class Schedule:
     def pays(self, k: int, p: int) -> bool:
         """Whether an evaluation for k parameters takes fewer operations than with a matrix for each group."""
         sheets, count, size = self.mask.shape
-        w, total = p + 1, sheets * count
-        kept = np.bincount(self.sheet * count + self.pattern, minlength=total)
-        rows = np.minimum(kept, size * p).sum()
-        inverses = 2.0 * total * size**3 + 2.0 * rows * w * size**2
-        if k <= w:
-            first = 2.0 * k * rows * (size**2 * w + size * w**2)
-        else:
-            first = 2.0 * (rows + k * sheets) * (size * w) ** 2
-        by_directions = 4.0 * k * total * size**3
-        second = by_directions if size**4 > LARGEST else min(by_directions, 2.0 * (total + k) * size**4)
+        members = np.bincount(self.sheet * count + self.pattern, minlength=sheets * count)
+        rows = int(np.minimum(members, size * p).sum())
+        own = operations(k, p + 1, sheets, int((members > 0).sum()), size, rows)
         seen = self.mask.sum(axis=-1)[self.sheet, self.pattern].astype(float)
-        matrices = (1 + k + k**2) * np.sum(2.0 * w * seen**2 + 2.0 * w**2 * seen)
-        return bool(inverses + first + second <= matrices)
+        return own <= (1 + k + k**2) * 2.0 * (p + 1) * float(np.sum(seen**2 + (p + 1) * seen))
 
 
 def schedule_of(own: ResidualDesign) -> Schedule | None:

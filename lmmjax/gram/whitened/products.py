@@ -15,14 +15,16 @@ and mixed with direction V in D: −Σ(TᵀVMG_a + G_aᵀMᵀVT) and Σtr(V MA_a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from lmmjax.arrays import Array, hold, matmul, record, static, transpose
 from lmmjax.design import Structure
-from lmmjax.gram.base import Cost, CrossProducts, Gram, GramJet, Projection, lead
+from lmmjax.gram.base import Cost, CrossProducts, Gram, GramCurve, GramJet, Projection, lead
 from lmmjax.gram.grouped.products import GroupedProducts, GroupedResponse
 from lmmjax.gram.whitened.blocks import (
     Blocks,
@@ -30,6 +32,8 @@ from lmmjax.gram.whitened.blocks import (
     Tangent,
     WhitenedResponse,
 )
+from lmmjax.gram.whitened.schedule import ScheduleProducts
+from lmmjax.gram.whitened.schedule_jet import schedule_curve, schedule_jet
 
 RANK_TOL = 1e-12
 """A pivot of A_i below this, relative to its diagonal, belongs to a column that depends on earlier ones."""
@@ -64,6 +68,8 @@ class WhitenedProducts(CrossProducts):
         numbers = sum(a.size for a in jax.tree.leaves(self.products))
         m = self.structure.n_params
         roles = ("within groups of the residuals",) * len(self.structure.terms)
+        if isinstance(self.products, ScheduleProducts):
+            return Cost(self.products.operations(m), 8.0 * numbers, roles)
         # for every pattern R⁻¹, −R⁻¹∂R R⁻¹ in m directions, and four such products for m² pairs
         patterns = getattr(self.products, "patterns", ())
         shapes = [p.mask.shape for p in patterns]
@@ -120,13 +126,30 @@ class WhitenedProducts(CrossProducts):
         return shared.project(d[: self.structure.tail.start], own)
 
     def jet(self, d: Array, response: WhitenedResponse) -> GramJet:
+        if isinstance(self.products, ScheduleProducts):
+            assert self.structure.residual is not None
+            return self._whole(schedule_jet(self.products, self.structure.residual, d, response))
         return self._jet(d, lambda r: self._blocks(r, response))
 
     def linear_jet(self, d: Array, response: WhitenedResponse) -> GramJet:
         """Derivatives along the tangent of H at d: for patterns of rows, whose R can leave the family."""
         assert self.structure.residual is not None
         tangent = Tangent(self.structure.residual, d[self.structure.tail])
+        if isinstance(self.products, ScheduleProducts):
+            return self._whole(schedule_jet(self.products, tangent, d, response))
         return self._jet(d, lambda r: self.products.blocks(tangent, r, response))
+
+    def curve(self, d: Array, response: WhitenedResponse) -> GramCurve:
+        if not isinstance(self.products, ScheduleProducts):
+            return super().curve(d, response)
+        assert self.structure.residual is not None
+        return self._whole(schedule_curve(self.products, self.structure.residual, d, response))
+
+    def _whole(self, derivatives: Any) -> Any:
+        """With log|R| of the prior weights."""
+        value = derivatives.value
+        value = dataclasses.replace(value, logdet=value.logdet + self.logdet_r)
+        return dataclasses.replace(derivatives, value=value)
 
     def _jet(self, d: Array, blocks: Callable[[Array], Blocks]) -> GramJet:
         r = d[self.structure.tail]
