@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import jax
 import numpy as np
 
 from lmmjax.arrays import Array
+from lmmjax.arrays.compile import compiled_at_once, plays_now
 from lmmjax.core import Problem
 
 LANES, FEWEST = 2048, 16
@@ -98,10 +100,10 @@ def in_x64(function: Callable) -> Callable:
 
     A response that overflows gets a status; it needs no warning of its own.
     """
-    device = _chosen()
+    device, settled = _chosen(), nullcontext if plays_now() else compiled_at_once
 
     def inside(*args: Any) -> Any:
-        with jax.enable_x64(True), jax.default_device(device), np.errstate(all="ignore"):
+        with jax.enable_x64(True), jax.default_device(device), np.errstate(all="ignore"), settled():
             return function(*args)
 
     return inside

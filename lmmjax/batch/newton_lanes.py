@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from lmmjax.arrays.compile import plays_now
 from lmmjax.batch.lane import RENEW, RESUME, START
 from lmmjax.batch.lanes import blocks, cast, in_x64, join_lanes, lane_devices, put, some_lanes, take_lanes
 from lmmjax.batch.programs import call, compile_ahead
@@ -64,7 +65,8 @@ def fit_lanes(
     pool = _pool(threads)
     # with a block for every thread nothing is gained by gathering lanes
     first = FIRST if total > threads * size else PERIOD
-    run = _Run(pool, size, max_iter, first, np.dtype(dtype), total <= UNOPTIMISED)
+    plays = {} if total <= UNOPTIMISED and devices == 1 and plays_now() else None
+    run = _Run(pool, size, max_iter, first, np.dtype(dtype), total <= UNOPTIMISED, plays)
 
     def begin(part: slice) -> tuple:
         problem = block(part)
@@ -79,6 +81,7 @@ def fit_lanes(
                 cast(state, problem.n.dtype),
                 shared=(run.bound(problem),),
                 few=run.few,
+                plays=run.plays,
             )
         return problem, run.begin(problem, starts[0], state)
 
@@ -86,7 +89,15 @@ def fit_lanes(
     if not begun:
         rest = (np.zeros((0, total), problem.n.dtype), ())
         result = run.over(
-            total, lambda part: call("finish", size, take_lanes(problem, part), *some_lanes(rest, part))
+            total,
+            lambda part: call(
+                "finish",
+                size,
+                take_lanes(problem, part),
+                *some_lanes(rest, part),
+                few=run.few,
+                plays=run.plays,
+            ),
         )
         ends = [result.deviance]
     else:
@@ -120,6 +131,7 @@ class _Run:
     first: int
     dtype: np.dtype
     few: bool
+    plays: dict[tuple, bool] | None
 
     def standing(self, problem: Problem, start: np.ndarray | None) -> NewtonState:
         """The states of lanes before their first evaluation, at `start` (m,) or where it does not matter."""
@@ -146,7 +158,15 @@ class _Run:
     ) -> NewtonState:
         """Up to `limit` evaluations in all for lanes of one block."""
         shared = np.int32(begin), np.int32(min(limit, self.max_iter)), self.dtype.type(early)
-        return call("newton_steps", self.size, cast(problem, self.dtype), state, shared=shared, few=self.few)
+        return call(
+            "newton_steps",
+            self.size,
+            cast(problem, self.dtype),
+            state,
+            shared=shared,
+            few=self.few,
+            plays=self.plays,
+        )
 
     def later(self, problem: Problem, state: NewtonState, early: float) -> NewtonState:
         """The later stages, each for the lanes that are left; all of these have used as many evaluations."""
@@ -194,7 +214,9 @@ class _Run:
 
         def end(part: slice) -> Estimate:
             problems, states = take_lanes(problem, part), some_lanes(state, part)
-            return call("conclude", self.size, problems, states, shared=(bound,), few=self.few)
+            return call(
+                "conclude", self.size, problems, states, shared=(bound,), few=self.few, plays=self.plays
+            )
 
         return self.over(state.n_iter.shape[-1], end)
 

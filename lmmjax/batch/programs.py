@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -23,22 +24,41 @@ from lmmjax.gram.grouped.products import SHORT
 FUNCTIONS: dict[str, Callable] = {"newton_steps": newton_steps, "conclude": conclude, "finish": finish}
 
 
-def call(name: str, size: int, problem: Problem, *lanes: Any, shared: tuple = (), few: bool = False) -> Any:
+PLAYED_LANES = 100_000
+"""Lanes of one kind of program, over all batches, up to which they are played rather than compiled."""
+
+_played: Counter[tuple] = Counter()
+
+
+def call(
+    name: str,
+    size: int,
+    problem: Problem,
+    *lanes: Any,
+    shared: tuple = (),
+    few: bool = False,
+    plays: dict[tuple, bool] | None = None,
+) -> Any:
     """One of `FUNCTIONS` over lanes, padded to `size` so that all blocks share a program; NumPy out.
 
-    For `few` lanes in all the compiler does not optimise, if the program is written out.
+    For `few` lanes in all the compiler does not optimise, if the program is written out. With `plays`, of one
+    batch, it is played by NumPy until `PLAYED_LANES` have been: what is chosen for a batch is kept there.
     """
     count = jax.tree.leaves(problem.origin)[0].shape[-1]
     problem, lanes = padded(problem, size - count), jax.tree.map(lambda a: pad(a, size - count), lanes)
     devices = lane_devices()
-    function = _compiled(name, unrollable(take_lanes(problem, 0).shared), few, devices[0].platform)
     arguments = np.ones((), problem.n.dtype), problem, lanes, shared
     key = few, *_signature(name, arguments)
+    playing = plays is not None and plays.setdefault(key, _played[key] < PLAYED_LANES)
+    if playing:
+        _played[key] += count
+    unrolled = unrollable(take_lanes(problem, 0).shared)
+    function = _compiled(name, unrolled, few, playing, devices[0].platform)
     if len(devices) > 1:
         problem = each(problem, lambda _, field: _sharded(field, devices))
         lanes = _sharded(lanes, devices)
         arguments = arguments[0], problem, lanes, shared
-    with _compiling(key):
+    with _compiling((playing, *key)):
         result = function(*arguments)
     return jax.tree.map(
         lambda leaf: _joined(leaf, count), result, is_leaf=lambda leaf: isinstance(leaf, Elements)
@@ -46,12 +66,21 @@ def call(name: str, size: int, problem: Problem, *lanes: Any, shared: tuple = ()
 
 
 def compile_ahead(
-    name: str, size: int, problem: Problem, *lanes: Any, shared: tuple = (), few: bool = False
+    name: str,
+    size: int,
+    problem: Problem,
+    *lanes: Any,
+    shared: tuple = (),
+    few: bool = False,
+    plays: dict[tuple, bool] | None = None,
 ) -> None:
     """Compile in the background what a `call` will need: tracing one program overlaps compiling another."""
     full = padded(problem, size - jax.tree.leaves(problem.origin)[0].shape[-1])
     wide = jax.tree.map(lambda a: pad(a, size - a.shape[-1]), lanes)
-    if (few, *_signature(name, (np.ones((), problem.n.dtype), full, wide, shared))) not in _ready:
+    key = few, *_signature(name, (np.ones((), problem.n.dtype), full, wide, shared))
+    if plays is not None and plays.setdefault(key, _played[key] < PLAYED_LANES):
+        return
+    if (False, *key) not in _ready:
         task = in_x64(lambda: call(name, size, problem, *lanes, shared=shared, few=few))
         threading.Thread(target=task).start()
 
@@ -105,17 +134,24 @@ _lock, _locks, _ready = threading.Lock(), {}, set()
 
 
 @cache
-def _compiled(name: str, unrolled: bool, few: bool, platform: str) -> Callable:
-    inner = unroll(FUNCTIONS[name], apart=True) if unrolled else lambda _, *args: FUNCTIONS[name](*args)
+def _compiled(name: str, unrolled: bool, few: bool, playing: bool, platform: str) -> Callable:
+    inner = unroll(FUNCTIONS[name], apart=True)
 
-    def mapped(one: Array, problem: Problem, rest: tuple, shared: tuple) -> Any:
-        axes = (None, axes_of(problem), *(-1 for _ in rest), *(None for _ in shared))
-        return jax.vmap(inner, in_axes=axes, out_axes=-1)(one, problem, *rest, *shared)
+    def over(function: Callable) -> Callable:
+        def mapped(one: Array, problem: Problem, rest: tuple, shared: tuple) -> Any:
+            axes = (None, axes_of(problem), *(-1 for _ in rest), *(None for _ in shared))
+            return jax.vmap(function, in_axes=axes, out_axes=-1)(one, problem, *rest, *shared)
 
+        return mapped
+
+    whole = over(lambda _, *args: FUNCTIONS[name](*args))
+    mapped = over(inner) if unrolled else whole
     if platform != "cpu":
         return jax.jit(mapped)
     return quick_jit(
         mapped,
         short=np.inf if few and unrolled else 0,
         name=f"lanes of {name}{', unrolled' if unrolled else ''}",
+        plays=whole if playing else False,
+        enough=np.inf,
     )

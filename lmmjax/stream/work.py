@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lmmjax.arrays.compile import compiled_at_once
 from lmmjax.fitted import FittedMany, ModelData, fit_many
 from lmmjax.stream.columns import result_columns
 from lmmjax.stream.digests import digest, digest_columns
@@ -74,7 +75,9 @@ def _fit(
 ) -> FittedMany:
     if weights is not None:
         values, weights = _excused(values, weights)
-    return fit_many(data, values, reml, weights=weights, offset=offset)
+    # a part has the same bytes whatever was fitted before it
+    with compiled_at_once():
+        return fit_many(data, values, reml, weights=weights, offset=offset)
 
 
 def _excused(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

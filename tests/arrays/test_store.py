@@ -22,6 +22,12 @@ from lmmjax.core import estimate, problem_from_arrays
 MATRIX = np.array([[4.0, 1.0], [1.0, 3.0]], np.float32)
 
 
+@pytest.fixture(params=["compiled", "traced"])
+def made(request):
+    """The programs of a test are compiled, or traced to be played."""
+    return request.param
+
+
 @pytest.fixture
 def kept(monkeypatch, tmp_path):
     """A store of its own; programs of the process are forgotten before and after."""
@@ -39,21 +45,25 @@ def files(folder):
     return sorted(folder.glob("*.program")) if folder.exists() else []
 
 
-def factor():
-    return np.asarray(compiling.quick_jit(jax.numpy.linalg.cholesky)(MATRIX))
+def factor(made="compiled"):
+    return np.asarray(compiling.quick_jit(jax.numpy.linalg.cholesky, plays=made == "traced")(MATRIX))
 
 
-def test_a_program_is_compiled_once_and_loaded_after(kept):
-    first = factor()
+FOUND = {"compiled": "loaded", "traced": "read"}
+"""What a program is called that another process has made."""
+
+
+def test_a_program_is_compiled_once_and_loaded_after(made, kept):
+    first = factor(made)
     assert len(files(kept)) == 1
     compiling.forget_programs()
-    np.testing.assert_array_equal(factor(), first)
-    assert compiling.counts == {"compiled": 1, "loaded": 1}
+    np.testing.assert_array_equal(factor(made), first)
+    assert compiling.counts == {made: 1, FOUND[made]: 1}
     np.testing.assert_allclose(first @ first.T, MATRIX, rtol=1e-6)
 
 
-def test_the_folder_is_private(kept):
-    factor()
+def test_the_folder_is_private(made, kept):
+    factor(made)
     (file,) = files(kept)
     assert stat.S_IMODE(kept.stat().st_mode) == 0o700
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -64,24 +74,24 @@ DAMAGES = {
     "cut": lambda content: content[: len(content) // 2],
     "a bit turned": lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
     "of another kind": lambda content: b"PK\x03\x04" + content,
-    "of another form": lambda content: content.replace(b"program 1", b"program 9", 1),
+    "of another form": lambda content: content.replace(b"program 2", b"program 1", 1),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_is_replaced(kept, damage):
-    first = factor()
+def test_a_damaged_file_is_replaced(made, kept, damage):
+    first = factor(made)
     (file,) = files(kept)
     whole = file.read_bytes()
     file.write_bytes(DAMAGES[damage](whole))
     compiling.forget_programs()
-    np.testing.assert_array_equal(factor(), first)
-    assert compiling.counts == {"compiled": 2}
+    np.testing.assert_array_equal(factor(made), first)
+    assert compiling.counts == {made: 2}
     (again,) = files(kept)
     assert again == file
     compiling.forget_programs()
-    np.testing.assert_array_equal(factor(), first)
-    assert compiling.counts["loaded"] == 1
+    np.testing.assert_array_equal(factor(made), first)
+    assert compiling.counts[FOUND[made]] == 1
 
 
 def test_a_whole_file_that_does_not_load_is_left_and_does_not_matter(kept, monkeypatch):
@@ -146,21 +156,21 @@ def test_a_program_that_loads_and_does_not_run_is_compiled_again(kept):
 
 
 @pytest.mark.parametrize("what", ["versions", "sources", "processor"])
-def test_what_another_version_or_machine_made_is_not_read(kept, monkeypatch, what):
-    factor()
+def test_what_another_version_or_machine_made_is_not_read(made, kept, monkeypatch, what):
+    factor(made)
     monkeypatch.setattr(names, what, lambda: "another")
     names.environment.cache_clear()
     compiling.forget_programs()
-    factor()
+    factor(made)
     names.environment.cache_clear()
-    assert compiling.counts == {"compiled": 2}
+    assert compiling.counts == {made: 2}
     assert len(files(kept)) == 2
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no owner here")
 @pytest.mark.parametrize("who", ["a folder that others can write", "a file that others can write", "a link"])
-def test_files_that_others_may_have_written_are_not_loaded(kept, who):
-    factor()
+def test_files_that_others_may_have_written_are_not_loaded(made, kept, who):
+    factor(made)
     (file,) = files(kept)
     if who == "a link":
         file.rename(file.with_suffix(".moved"))
@@ -168,17 +178,17 @@ def test_files_that_others_may_have_written_are_not_loaded(kept, who):
     else:
         (kept if "folder" in who else file).chmod(0o777)
     compiling.forget_programs()
-    factor()
-    assert compiling.counts == {"compiled": 2}
+    factor(made)
+    assert compiling.counts == {made: 2}
 
 
-def test_another_owner_is_not_trusted(kept, monkeypatch):
-    factor()
+def test_another_owner_is_not_trusted(made, kept, monkeypatch):
+    factor(made)
     assert len(files(kept)) == 1
     monkeypatch.setattr(os, "geteuid", lambda: 12345, raising=False)
     compiling.forget_programs()
-    factor()
-    assert compiling.counts == {"compiled": 2}
+    factor(made)
+    assert compiling.counts == {made: 2}
 
 
 @pytest.mark.parametrize("said", ["0", "off", "FALSE"])
@@ -272,12 +282,13 @@ def test_programs_of_closures_are_not_kept(kept):
     assert len(files(kept)) == 1
 
 
-def test_settings_of_jax_make_other_programs(kept):
-    factor()
+def test_settings_of_jax_make_other_programs(made, kept):
+    factor(made)
     with jax.default_matmul_precision("highest"):
-        factor()
+        factor(made)
     with jax.enable_x64(True):
-        assert compiling.quick_jit(jax.numpy.linalg.cholesky)(MATRIX.astype(float)).dtype == np.float64
+        double = compiling.quick_jit(jax.numpy.linalg.cholesky, plays=made == "traced")
+        assert double(MATRIX.astype(float)).dtype == np.float64
     assert len(files(kept)) == 3
 
 
@@ -305,10 +316,11 @@ print(dict(counts), file=sys.stderr)
 """
 
 
-def begin(folder):
+def begin(folder, played=True):
     environment = os.environ | {"LMMJAX_CACHE": str(folder)}
+    now = "" if played else "import lmmjax.arrays.program as p; p.ENOUGH = 0\n"
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", now + PROGRAM],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -322,15 +334,18 @@ def end(process):
     return out, err.strip().splitlines()[-1]
 
 
-def test_two_processes_at_once_and_a_later_one_say_the_same(tmp_path):
-    (first, _), (second, _) = map(end, [begin(tmp_path), begin(tmp_path)])
+@pytest.mark.parametrize("played", [True, False])
+def test_two_processes_at_once_and_a_later_one_say_the_same(tmp_path, played):
+    (first, _), (second, _) = map(end, [begin(tmp_path, played), begin(tmp_path, played)])
     assert first == second
-    later, counts = end(begin(tmp_path))
+    later, counts = end(begin(tmp_path, played))
     assert later == first
     assert "compiled" not in counts
-    alone, counts = end(begin("0"))
+    assert "traced" not in counts
+    alone, counts = end(begin("0", played))
     assert alone == first
     assert "loaded" not in counts
+    assert "read" not in counts
 
 
 # --- people who wait ---------------------------------------------------------------------------------------

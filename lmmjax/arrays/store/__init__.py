@@ -4,7 +4,7 @@
 and writes them.
 """
 
-from lmmjax.arrays.store.files import drop, load, save
+from lmmjax.arrays.store.files import drop, load, read, save, write
 from lmmjax.arrays.store.folder import LARGEST, clear, contents, directory, enabled, place
 from lmmjax.arrays.store.names import SETTINGS, Unnamed, canonical, digest, name_of
 
@@ -22,5 +22,7 @@ __all__ = [
     "load",
     "name_of",
     "place",
+    "read",
     "save",
+    "write",
 ]

@@ -15,42 +15,67 @@ from jax.experimental import serialize_executable
 
 from lmmjax.arrays.store import folder as place
 
-MAGIC = b"lmmjax program 1\n"
+MAGIC = b"lmmjax program 2\n"
 
 
 def save(name: str, compiled: Any, arguments: int, skeleton: Any) -> None:
-    """Write a program of so many arrays under its digest: to another name first, which then takes its place.
+    """Write a compiled program of so many arrays under its digest.
 
     It returns a list of arrays. `skeleton` is what they make up, with zeros for arrays: the structure of
-    records does not pickle, they do. A program that cannot be written (a full disk, another user's folder, a
-    kind that does not serialise) is not kept, without a word.
+    records does not pickle, they do. A kind that does not serialise is not kept, without a word.
+    """
+    with contextlib.suppress(Exception):
+        if not _kept(name):
+            payload, _, _ = serialize_executable.serialize(compiled)
+            write(name, (arguments, skeleton, payload))
+
+
+def load(name: str) -> tuple[Any, Any] | None:
+    """A compiled program and what it returns, or None where there is none that can be used.
+
+    A file that is whole and does not load (compiled for a processor that this jaxlib does not trust, say) is
+    left, and not written again.
+    """
+    content = read(name)
+    if content is None:
+        return None
+    with contextlib.suppress(Exception):
+        arguments, skeleton, payload = content
+        _initialise_lapack()
+        taken = jax.tree.structure(((0,) * arguments, {}))
+        returned = jax.tree.structure([0] * len(jax.tree.leaves(skeleton)))
+        return serialize_executable.deserialize_and_load(payload, taken, returned), skeleton
+    return None
+
+
+def _kept(name: str) -> bool:
+    folder = place.directory()
+    return folder is not None and (folder / (name + place.SUFFIX)).exists()
+
+
+def write(name: str, content: Any) -> None:
+    """Pickle plain data under a digest: to another name first, which then takes its place.
+
+    What cannot be written (a full disk, another user's folder) is not kept, without a word.
     """
     with contextlib.suppress(Exception):
         folder = place.directory(make=True)
-        if folder is None:
+        if folder is None or _kept(name):
             return
-        path = folder / (name + place.SUFFIX)
-        if path.exists():
-            return
-        payload, _, _ = serialize_executable.serialize(compiled)
-        body = pickle.dumps((arguments, skeleton, payload), protocol=5)
+        body = pickle.dumps(content, protocol=5)
         handle, temporary = tempfile.mkstemp(dir=folder, suffix=".writing")
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(MAGIC + hashlib.sha256(body).digest() + body)
-            os.replace(temporary, path)
+            os.replace(temporary, folder / (name + place.SUFFIX))
         except BaseException:
             os.unlink(temporary)
             raise
         place.trim(place.LARGEST)
 
 
-def load(name: str) -> tuple[Any, Any] | None:
-    """A program and what it returns, or None where there is none that can be used.
-
-    A damaged file is deleted. One that is whole and does not load (compiled for a processor that this
-    jaxlib does not trust, say) is left, and not written again.
-    """
+def read(name: str) -> Any:
+    """What was written under a digest, or None. A damaged file is deleted."""
     folder = place.directory()
     if folder is None:
         return None
@@ -69,13 +94,10 @@ def load(name: str) -> tuple[Any, Any] | None:
             path.unlink()
         return None
     with contextlib.suppress(Exception):
-        arguments, skeleton, payload = pickle.loads(body)
-        _initialise_lapack()
+        found = pickle.loads(body)
         with contextlib.suppress(OSError):
             os.utime(path)
-        taken = jax.tree.structure(((0,) * arguments, {}))
-        returned = jax.tree.structure([0] * len(jax.tree.leaves(skeleton)))
-        return serialize_executable.deserialize_and_load(payload, taken, returned), skeleton
+        return found
     return None
 
 

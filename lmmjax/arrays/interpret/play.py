@@ -1,0 +1,146 @@
+"""Playing a tape: steps one after the other, loops by playing their tapes again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lmmjax.arrays.interpret import indexing, linear  # noqa: F401  register rules
+from lmmjax.arrays.interpret.rules import make
+from lmmjax.arrays.interpret.tape import Step, Tape
+
+
+class TooLong(Exception):
+    """More steps were played than allowed: compiling is faster."""
+
+
+class Meter:
+    """Steps played so far, and how many may be."""
+
+    def __init__(self, most: float) -> None:
+        self.steps, self.most = 0, most
+
+    def count(self, steps: int) -> None:
+        self.steps += steps
+        if self.steps > self.most:
+            raise TooLong
+
+
+def player(tape: Tape) -> Callable[[list[Any], float], tuple[list[np.ndarray], int]]:
+    """A function (arrays, most steps) → arrays, steps played.
+
+    It raises `TooLong` beyond the most steps; a step of thousands of elements counts as so many.
+    """
+    run = _runner(tape)
+    kinds = list(zip(tape.dtypes, tape.shapes, strict=True))
+
+    def play(leaves: list[Any], most: float) -> tuple[list[np.ndarray], int]:
+        meter = Meter(most)
+        with np.errstate(all="ignore"):
+            out = run([np.asarray(leaf)[()] for leaf in leaves], meter)
+        return [
+            np.array(o, dtype).reshape(shape) for o, (dtype, shape) in zip(out, kinds, strict=True)
+        ], meter.steps
+
+    return play
+
+
+def _runner(tape: Tape) -> Callable[[list[Any], Meter], list[Any]]:
+    # scalars of NumPy, not arrays without axes, which are slow
+    slots = [tape.known[k][()] if k in tape.known else None for k in range(tape.slots)]
+    ends = _last_reads(tape)
+    steps = [(*_prepared(step, tape), ends.get(k)) for k, step in enumerate(tape.steps)]
+    inputs, outputs, weight = tape.inputs, tape.outputs, sum(step.weight for step in tape.steps)
+
+    def run(given: list[Any], meter: Meter) -> list[Any]:
+        meter.count(weight)
+        values = slots.copy()
+        for slot, value in zip(inputs, given, strict=True):
+            values[slot] = value
+        for function, reads, write, writes, done in steps:
+            if writes is None:
+                values[write] = function(*[values[k] for k in reads])
+            else:
+                found = function(meter, *[values[k] for k in reads])
+                for slot, value in zip(writes, found, strict=True):
+                    values[slot] = value
+            if done:
+                for slot in done:
+                    values[slot] = None
+        return [values[k] for k in outputs]
+
+    return run
+
+
+def _last_reads(tape: Tape) -> dict[int, list[int]]:
+    """Slots of large arrays by the step after which nobody reads them."""
+    large = {slot for step in tape.steps if step.weight > 1 for slot in step.writes} - set(tape.outputs)
+    last = {slot: k for k, step in enumerate(tape.steps) for slot in step.reads if slot in large}
+    ends: dict[int, list[int]] = {}
+    for slot, k in last.items():
+        ends.setdefault(k, []).append(slot)
+    return ends
+
+
+def _prepared(step: Step, tape: Tape) -> tuple[Callable, tuple[int, ...], int, tuple[int, ...] | None]:
+    if step.name in LOOPS:
+        return LOOPS[step.name](step.params), step.reads, -1, step.writes
+    function = make(step.name, step.params, [tape.known.get(k) for k in step.reads])
+    if len(step.writes) == 1:
+        return function, step.reads, step.writes[0], None
+    return (lambda meter, *arrays: function(*arrays)), step.reads, -1, step.writes
+
+
+def _while(p: dict[str, Any]) -> Callable:
+    ask, body = _runner(p["ask"]), _runner(p["body"])
+    a, b = p["n_ask"], p["n_ask"] + p["n_body"]
+
+    def loop(meter: Meter, *reads: Any) -> list[Any]:
+        asking, fixed, carried = list(reads[:a]), list(reads[a:b]), list(reads[b:])
+        while True:
+            more = np.asarray(ask([*asking, *carried], meter)[0])
+            if not more.any():
+                return carried
+            new = body([*fixed, *carried], meter)
+            # of a mapped loop those that have ended stay as they are
+            carried = new if more.all() else [_where(more, x, y) for x, y in zip(new, carried, strict=True)]
+
+    return loop
+
+
+def _where(which: np.ndarray, x: Any, y: Any) -> np.ndarray:
+    """x or y by their first axes."""
+    return np.where(which.reshape(which.shape + (1,) * (np.ndim(x) - which.ndim)), x, y)
+
+
+def _scan(p: dict[str, Any]) -> Callable:
+    body, n, c, length = _runner(p["body"]), p["n_body"], p["n_carry"], p["length"]
+    order = range(length - 1, -1, -1) if p["reverse"] else range(length)
+    kinds = list(zip(p["body"].dtypes[c:], p["body"].shapes[c:], strict=True))
+
+    def loop(meter: Meter, *reads: Any) -> list[Any]:
+        fixed, carried, rows = list(reads[:n]), list(reads[n : n + c]), reads[n + c :]
+        stacked = [np.empty((length, *shape), dtype) for dtype, shape in kinds]
+        for k in order:
+            found = body([*fixed, *carried, *[a[k] for a in rows]], meter)
+            carried = found[:c]
+            for array, value in zip(stacked, found[c:], strict=True):
+                array[k] = value
+        return [*carried, *stacked]
+
+    return loop
+
+
+def _cond(p: dict[str, Any]) -> Callable:
+    branches = [_runner(tape) for tape in p["branches"]]
+
+    def choose(meter: Meter, which: Any, *reads: Any) -> list[Any]:
+        k = min(max(int(which), 0), len(branches) - 1)
+        return branches[k](list(reads), meter)
+
+    return choose
+
+
+LOOPS: dict[str, Callable[[dict[str, Any]], Callable]] = {"while": _while, "scan": _scan, "cond": _cond}

@@ -1,0 +1,227 @@
+"""A program: played while it is new and small, compiled when it has been played for long, kept on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmmjax.arrays import store
+from lmmjax.arrays.announce import announced
+from lmmjax.arrays.interpret import TooLong, Unsupported, player, record_tape
+
+ENOUGH = 300_000
+"""Steps of NumPy, of a thousand elements each, after which a program is compiled: they take about the time
+that compiling does."""
+
+counts: Counter[str] = Counter()
+"""Programs that this process has "compiled" and "loaded", and "traced" and "read" to be played; not those
+that JAX compiles by itself."""
+
+
+_always_compiles: ContextVar[bool] = ContextVar("always_compiles", default=False)
+
+
+@contextlib.contextmanager
+def compiled_at_once() -> Iterator[None]:
+    """Within it nothing is played: results do not depend, to the last bit, on what was called before."""
+    token = _always_compiles.set(True)
+    try:
+        yield
+    finally:
+        _always_compiles.reset(token)
+
+
+def plays_now() -> bool:
+    """Whether programs are played while they are new: not within `compiled_at_once`."""
+    return not _always_compiles.get()
+
+
+class Program:
+    """A function of arrays: played until it has been played for long, then compiled or loaded."""
+
+    def __init__(
+        self,
+        whole: Callable,
+        name: str,
+        tree: Any,
+        fixed: tuple,
+        leaves: list,
+        level: int,
+        enough: float | None,
+    ) -> None:
+        self.whole, self.level, self.enough = whole, level, enough
+        self.elsewhere = _elsewhere(leaves)
+        self.digests = {
+            kind: _digest(name, tree, fixed, leaves, more) if not self.elsewhere else ""
+            for kind, more in (("compiled", (level, _options(level))), ("tape", ("tape",)))
+        }
+        self.play: Callable | None = None
+        self.compiled: Any = None
+        self.structure: Any = None
+        self.traced: tuple[Any, list] | None = None
+        self.played = 0
+        self.lock = threading.Lock()
+
+    def __call__(self, leaves: list) -> Any:
+        if self.compiled is None and self.play is not None and plays_now():
+            try:
+                enough = ENOUGH if self.enough is None else self.enough
+                values, steps = self.play(leaves, enough - self.played)
+            except TooLong:
+                self.play = None
+            else:
+                self.played += steps
+                return jax.tree.unflatten(self.structure, [jnp.asarray(value) for value in values])
+        if self.compiled is None:
+            with self.lock:
+                if self.compiled is None:
+                    values = self.compile(leaves)
+                    if values is not None:
+                        return jax.tree.unflatten(self.structure, values)
+        return jax.tree.unflatten(self.structure, self.compiled(*leaves))
+
+    def prepare(self, whole: Callable, leaves: list) -> None:
+        """Have a function played, where it can be: from the store, or traced."""
+        if self.elsewhere:
+            return
+        digest = self.digests["tape"]
+        found = store.read(digest) if digest else None
+        if found is not None:
+            tape, skeleton = found
+            counts["read"] += 1
+            self.play, self.structure = player(tape), jax.tree.structure(skeleton)
+            return
+        returned: list[Any] = []
+        traced = self.trace(whole, returned, leaves)
+        try:
+            tape = record_tape(traced.jaxpr)
+        except Unsupported:
+            self.traced = (traced, returned) if whole is self.whole else None
+            return
+        counts["traced"] += 1
+        (self.structure,) = returned
+        self.play = player(tape)
+        if digest:
+            store.write(digest, (tape, _skeleton(self.structure)))
+
+    def trace(self, whole: Callable, returned: list, leaves: list) -> Any:
+        """A function as JAX traces it."""
+        named = partial(whole, returned)
+        if self.digests["compiled"]:
+            # a name of its own, so that it never comes from JAX's persistent cache: an executable that was
+            # loaded serialises without its kernels
+            named.__name__ = f"lmmjax_{uuid.uuid4().hex}"  # type: ignore[attr-defined]
+        return jax.jit(named).trace(*leaves)
+
+    def compile(self, leaves: list) -> list[Any] | None:
+        """Set the compiled program; its values if it was loaded and has run."""
+        digest = self.digests["compiled"]
+        found = store.load(digest) if digest else None
+        if found is not None:
+            compiled, skeleton = found
+            try:
+                values = jax.block_until_ready(compiled(*leaves))
+            except jax.errors.JaxRuntimeError:
+                # a file that was written whole, of code that is not all there
+                store.drop(digest)
+            else:
+                counts["loaded"] += 1
+                self.structure, self.compiled = jax.tree.structure(skeleton), compiled
+                return values
+        with announced(kept=bool(digest)):
+            if self.traced is None:
+                returned: list[Any] = []
+                self.traced = self.trace(self.whole, returned, leaves), returned
+            traced, returned = self.traced
+            compiled = _compiled(traced.lower(), self.level)
+            self.traced = None
+        counts["compiled"] += 1
+        (self.structure,) = returned
+        self.compiled = compiled
+        if digest:
+            arguments = (digest, compiled, len(leaves), _skeleton(self.structure))
+            threading.Thread(target=store.save, args=arguments).start()
+        return None
+
+
+def _skeleton(structure: Any) -> Any:
+    """What a structure describes, with zeros for arrays: structures of records do not pickle, they do."""
+    return jax.tree.unflatten(structure, [0] * structure.num_leaves)
+
+
+def _options(level: int) -> list[dict[str, Any] | None]:
+    """Options of XLA that compile a small program several times faster, from the best to none."""
+    baseline = {"xla_backend_optimization_level": level}
+    return [{"xla_cpu_use_fusion_emitters": False, **baseline}, baseline, None]
+
+
+_refused: set[int] = set()
+"""Places in `_options` that this jaxlib does not know, found by the first program that asked."""
+
+
+def _compiled(lowered: Any, level: int) -> Any:
+    *tries, _ = enumerate(_options(level))
+    # threads may be here at the same time: what one learns, the others may learn again
+    for k, options in tries:
+        if k in _refused:
+            continue
+        try:
+            return lowered.compile(compiler_options=options)
+        except jax.errors.JaxRuntimeError as error:
+            if "compile option" not in str(error):
+                raise
+            _refused.add(k)
+    return lowered.compile()
+
+
+def _elsewhere(leaves: list) -> bool:
+    """Whether a program is not for the first CPU of the process."""
+    return (
+        any(isinstance(leaf, jax.Array) and leaf.committed for leaf in leaves)
+        or setting("default_device") is not None
+        or jax.local_devices()[0].platform != "cpu"
+    )
+
+
+def _digest(name: str, tree: Any, fixed: tuple, leaves: list, more: tuple) -> str:
+    """The name in the store; empty for what is not kept there: functions without a name, many devices."""
+    kinds = tuple((shape, str(dtype), weak) for shape, dtype, weak, _ in map(kind, leaves))
+    # of all processes: a program is for the numbers of its devices
+    if not name or not store.enabled() or jax.device_count() != 1:
+        return ""
+    try:
+        return store.digest(name, tree, kinds, fixed, *more)
+    except store.Unnamed:
+        return ""
+
+
+def kind(leaf: Any) -> tuple:
+    """What a program is compiled for: shape, dtype, and where an array lies that was put there."""
+    if type(leaf) is np.ndarray or isinstance(leaf, np.generic):
+        return leaf.shape, leaf.dtype, False, None
+    if isinstance(leaf, jax.Array):
+        return (
+            leaf.shape,
+            leaf.dtype,
+            getattr(leaf, "weak_type", False),
+            leaf.sharding if leaf.committed else None,
+        )
+    return (), type(leaf).__name__, True, None
+
+
+def setting(name: str) -> Any:
+    """One of JAX's settings, as this thread has it."""
+    return getattr(jax.config, f"jax_{name}", None)
+
+
+SETTINGS = (*store.SETTINGS, "default_device")
