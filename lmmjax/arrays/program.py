@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lmmjax.arrays import store
@@ -81,7 +80,7 @@ class Program:
                 self.play = None
             else:
                 self.played += steps
-                return jax.tree.unflatten(self.structure, [jnp.asarray(value) for value in values])
+                return jax.tree.unflatten(self.structure, jax.device_put(values))
         if self.compiled is None:
             with self.lock:
                 if self.compiled is None:
