@@ -16,11 +16,11 @@ import numpy as np
 
 from lmmjax.arrays import store
 from lmmjax.arrays.announce import announced
-from lmmjax.arrays.interpret import TooLong, Unsupported, player, record_tape
+from lmmjax.arrays.interpret import Tape, TooLong, Unsupported, player, record_tape
 
-ENOUGH = 300_000
-"""Steps of NumPy, of a thousand elements each, after which a program is compiled: they take about the time
-that compiling does."""
+ENOUGH = 400
+"""Steps played, in units of those on the tape, after which a program is compiled: one takes NumPy about two
+microseconds (a thousand elements each), and the compiler about a millisecond."""
 
 counts: Counter[str] = Counter()
 """Programs that this process has "compiled" and "loaded", and "traced" and "read" to be played; not those
@@ -56,9 +56,9 @@ class Program:
         fixed: tuple,
         leaves: list,
         level: int,
-        enough: float | None,
+        often: float,
     ) -> None:
-        self.whole, self.level, self.enough = whole, level, enough
+        self.whole, self.level, self.often = whole, level, often
         self.elsewhere = _elsewhere(leaves)
         self.digests = {
             kind: _digest(name, tree, fixed, leaves, more) if not self.elsewhere else ""
@@ -68,14 +68,13 @@ class Program:
         self.compiled: Any = None
         self.structure: Any = None
         self.traced: tuple[Any, list] | None = None
-        self.played = 0
+        self.played, self.enough = 0, 0.0
         self.lock = threading.Lock()
 
     def __call__(self, leaves: list) -> Any:
         if self.compiled is None and self.play is not None and plays_now():
             try:
-                enough = ENOUGH if self.enough is None else self.enough
-                values, steps = self.play(leaves, enough - self.played)
+                values, steps = self.play(leaves, self.enough - self.played)
             except TooLong:
                 self.play = None
             else:
@@ -98,7 +97,8 @@ class Program:
         if found is not None:
             tape, skeleton = found
             counts["read"] += 1
-            self.play, self.structure = player(tape), jax.tree.structure(skeleton)
+            self.structure = jax.tree.structure(skeleton)
+            self.use(tape)
             return
         returned: list[Any] = []
         traced = self.trace(whole, returned, leaves)
@@ -109,9 +109,13 @@ class Program:
             return
         counts["traced"] += 1
         (self.structure,) = returned
-        self.play = player(tape)
+        self.use(tape)
         if digest:
             store.write(digest, (tape, _skeleton(self.structure)))
+
+    def use(self, tape: Tape) -> None:
+        self.play = player(tape)
+        self.enough = self.often * ENOUGH * tape.length
 
     def trace(self, whole: Callable, returned: list, leaves: list) -> Any:
         """A function as JAX traces it."""

@@ -153,5 +153,5 @@ def _compiled(name: str, unrolled: bool, few: bool, playing: bool, platform: str
         short=np.inf if few and unrolled else 0,
         name=f"lanes of {name}{', unrolled' if unrolled else ''}",
         plays=whole if playing else False,
-        enough=np.inf,
+        often=np.inf,
     )

@@ -261,7 +261,7 @@ def test_where_results_must_not_depend_on_what_was_called_nothing_is_played(monk
 
 def test_a_program_is_compiled_when_it_has_been_played_long_enough(monkeypatch):
     monkeypatch.setenv("LMMJAX_CACHE", "0")
-    monkeypatch.setattr(program, "ENOUGH", 100)
+    monkeypatch.setattr(program, "ENOUGH", 20)
     compiling.counts.clear()
     function = compiling.quick_jit(lambda a: lax.fori_loop(0, 20, lambda k, c: c * 1.5, a))
     values = [float(function(np.float32(1))) for _ in range(5)]

@@ -5,15 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.linalg import get_lapack_funcs
 
 from lmmjax.arrays.interpret.rules import PARAMETERS, WITH_KNOWN, Rule
 
 
+def _lapack(name: str, *arrays: np.ndarray) -> Any:
+    # takes a while to import, for programs that need none of it
+    from scipy.linalg import get_lapack_funcs
+
+    return get_lapack_funcs((name,), arrays)[0]
+
+
 def _cholesky(p: dict[str, Any], known: list[np.ndarray | None]) -> Rule:
     def one(a: np.ndarray) -> np.ndarray:
-        (factor,) = get_lapack_funcs(("potrf",), (a,))
-        lower, info = factor(a, lower=True, clean=True)
+        lower, info = _lapack("potrf", a)(a, lower=True, clean=True)
         return lower if info == 0 else np.full_like(a, np.nan)
 
     return lambda a: one(a) if a.ndim == 2 and a.size else _mapped(one, a)
@@ -25,8 +30,7 @@ def _triangular_solve(p: dict[str, Any], known: list[np.ndarray | None]) -> Rule
     transposed = bool(p["transpose_a"]) == left
 
     def one(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        (solve,) = get_lapack_funcs(("trtrs",), (a, b))
-        found, info = solve(
+        found, info = _lapack("trtrs", a, b)(
             a, b if left else b.T, lower=lower, trans=int(transposed), unitdiag=bool(p["unit_diagonal"])
         )
         found = found if info == 0 else np.full_like(found, np.nan)

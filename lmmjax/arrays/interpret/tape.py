@@ -64,6 +64,13 @@ class Tape:
     dtypes: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
 
+    @property
+    def length(self) -> int:
+        """How many steps are written down, those of loops and branches once."""
+        inner = [p for step in self.steps for p in step.params.values()]
+        branches = [tape for p in inner for tape in (p if isinstance(p, tuple) else (p,))]
+        return len(self.steps) + sum(tape.length for tape in branches if isinstance(tape, Tape))
+
 
 def record_tape(traced: Any) -> Tape:
     """The tape of a program.
