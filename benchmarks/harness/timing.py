@@ -1,8 +1,10 @@
-"""Calls timed in this process: the first, which compiles, apart from later ones."""
+"""Calls timed in this process: the first, of a newcomer, apart from later ones, of somebody who goes on."""
 
 from __future__ import annotations
 
+import contextlib
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -39,18 +41,26 @@ def timed(call: Callable[[], Any], repeats: int, budget: float = float("inf")) -
 
 
 def in_turns(calls: list[Callable[[], Any]], repeats: int, budget: float = float("inf")) -> list[Timed]:
-    """Several calls, each `repeats` times after its first, one after the other in every round."""
+    """Several calls, each `repeats` times after its first, one after the other in every round.
+
+    What lmmjax would play for a while is compiled before the later calls.
+    """
     found = [Timed() for _ in calls]
     spent = 0.0
+    own = sys.modules.get("lmmjax.arrays.compile")
+    steady = own.compiled_at_once if own else contextlib.nullcontext
     for round_ in range(repeats + 1):
         if round_ > 1 and spent >= budget:
             break
         for call, one in zip(calls, found, strict=True):
-            begin, used = time.perf_counter(), time.process_time()
-            one.result = call()
-            seconds, processor = time.perf_counter() - begin, time.process_time() - used
+            with steady() if round_ else contextlib.nullcontext():
+                begin, used = time.perf_counter(), time.process_time()
+                one.result = call()
+                seconds, processor = time.perf_counter() - begin, time.process_time() - used
             if round_ == 0:
                 one.first = seconds
+                with steady():
+                    call()
             else:
                 spent += seconds
                 one.later.append(seconds)
