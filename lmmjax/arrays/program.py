@@ -18,9 +18,9 @@ from lmmjax.arrays import store
 from lmmjax.arrays.announce import announced
 from lmmjax.arrays.interpret import Tape, TooLong, Unsupported, player, record_tape
 
-ENOUGH = 400
+ENOUGH = 200
 """Steps played, in units of those on the tape, after which a program is compiled: one takes NumPy about two
-microseconds (a thousand elements each), and the compiler about a millisecond."""
+microseconds (some hundred elements each), and the compiler half a millisecond."""
 
 counts: Counter[str] = Counter()
 """Programs that this process has "compiled" and "loaded", and "traced" and "read" to be played; not those

@@ -31,7 +31,7 @@ class Meter:
 def player(tape: Tape) -> Callable[[list[Any], float], tuple[list[np.ndarray], int]]:
     """A function (arrays, most steps) → arrays, steps played.
 
-    It raises `TooLong` beyond the most steps; a step of thousands of elements counts as so many.
+    It raises `TooLong` beyond the most steps; one of many elements counts as several.
     """
     run = _runner(tape)
     kinds = list(zip(tape.dtypes, tape.shapes, strict=True))

@@ -36,7 +36,7 @@ LARGEST_KNOWN = 4096
 class Step:
     """One operation: a primitive with parameters (plain data or tapes), and the slots it reads and writes.
 
-    Its weight is one, and one more for every thousand elements that it writes.
+    Its weight is one, and one more for every 250 elements that it writes.
     """
 
     name: str
@@ -179,7 +179,7 @@ class _Writer:
         if name == "broadcast_in_dim" and values[0] is None and outvars[0].aval.shape:
             self.thin[writes[0]] = self.narrow(params, reads[0])
         self.shapes.update({s: tuple(v.aval.shape) for s, v in zip(writes, outvars, strict=True)})
-        self.steps.append(Step(name, params, tuple(reads), tuple(writes), 1 + size // 1000))
+        self.steps.append(Step(name, params, tuple(reads), tuple(writes), 1 + size // 250))
         return writes
 
     def narrow(self, params: dict[str, Any], source: int) -> int:
@@ -242,7 +242,7 @@ class _Writer:
         writes = [self.slot() for _ in outvars]
         self.shapes.update({s: tuple(v.aval.shape) for s, v in zip(writes, outvars, strict=True)})
         size = sum(int(np.prod(v.aval.shape)) for v in outvars)
-        self.steps.append(Step(name, params, tuple(reads), tuple(writes), 1 + size // 1000))
+        self.steps.append(Step(name, params, tuple(reads), tuple(writes), 1 + size // 250))
         return writes
 
 
