@@ -68,17 +68,17 @@ class Program:
         self.compiled: Any = None
         self.structure: Any = None
         self.traced: tuple[Any, list] | None = None
-        self.played, self.enough = 0, 0.0
+        self.played, self.longest, self.enough = 0, 0, 0.0
         self.lock = threading.Lock()
 
     def __call__(self, leaves: list) -> Any:
-        if self.compiled is None and self.play is not None and plays_now():
+        if self.compiled is None and self.play is not None and self.lasts() and plays_now():
             try:
                 values, steps = self.play(leaves, self.enough - self.played)
             except TooLong:
                 self.play = None
             else:
-                self.played += steps
+                self.played, self.longest = self.played + steps, max(self.longest, steps)
                 return jax.tree.unflatten(self.structure, jax.device_put(values))
         if self.compiled is None:
             with self.lock:
@@ -87,6 +87,10 @@ class Program:
                     if values is not None:
                         return jax.tree.unflatten(self.structure, values)
         return jax.tree.unflatten(self.structure, self.compiled(*leaves))
+
+    def lasts(self) -> bool:
+        """Whether a call as long as the longest one may still be played."""
+        return self.played + self.longest <= self.enough
 
     def prepare(self, whole: Callable, leaves: list) -> None:
         """Have a function played, where it can be: from the store, or traced."""
