@@ -23,8 +23,8 @@ ENOUGH = 200
 microseconds (some hundred elements each), and the compiler half a millisecond."""
 
 counts: Counter[str] = Counter()
-"""Programs that this process has "compiled" and "loaded", and "traced" and "read" to be played; not those
-that JAX compiles by itself."""
+"""Programs that this process has "compiled" and "loaded", and "traced" and "read" to be played (of which some
+"failed"); not those that JAX compiles by itself."""
 
 
 _always_compiles: ContextVar[bool] = ContextVar("always_compiles", default=False)
@@ -77,6 +77,10 @@ class Program:
                 values, steps = self.play(leaves, self.enough - self.played)
             except TooLong:
                 self.play = None
+            except Exception:
+                # a rule that fails must not fail a fit: the compiler has its own
+                self.play = None
+                counts["failed"] += 1
             else:
                 self.played, self.longest = self.played + steps, max(self.longest, steps)
                 return jax.tree.unflatten(self.structure, jax.device_put(values))

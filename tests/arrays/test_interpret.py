@@ -106,6 +106,7 @@ SHAPES = {
     "types": lambda a: (a.astype(jnp.float32), a.astype(jnp.int32), a > 0),
     "counted": lambda a: jnp.arange(5.0)[None, :] + a,
     "nothing": lambda a: (a[:0], jnp.sum(a[:0]), a[:, :0] @ a[:0, :]),
+    "extremes of nothing": lambda a: (lax.reduce_max(a[:0], (0,)), lax.reduce_min(jnp.int32(a[:0]), (0,))),
 }
 
 
@@ -230,6 +231,26 @@ def test_what_has_no_rule_is_refused():
         record_tape(jax.make_jaxpr(lambda k: jax.random.normal(k, (3,)))(key))
     with pytest.raises(Unsupported):
         record_tape(jax.make_jaxpr(lambda a: jax.pure_callback(np.sin, a, a))(np.float32(1)))
+
+
+@pytest.mark.parametrize("function", [lambda k: k, lambda k: jax.random.key_data(k)])
+def test_keys_are_refused(function):
+    with pytest.raises(Unsupported):
+        record_tape(jax.make_jaxpr(function)(jax.random.key(0)))
+
+
+def test_types_that_numpy_lacks_are_refused():
+    with pytest.raises(Unsupported, match="bfloat16"):
+        record_tape(jax.make_jaxpr(lambda a: a.astype(jnp.bfloat16) + a.astype(jnp.bfloat16))(np.float32(1)))
+
+
+def test_a_rule_that_fails_leaves_the_program_to_the_compiler(monkeypatch):
+    monkeypatch.setenv("LMMJAX_CACHE", "0")
+    monkeypatch.setitem(ELEMENTS, "sin", lambda x: x.no_such_attribute)
+    compiling.counts.clear()
+    assert float(compiling.quick_jit(lambda a: jnp.sin(a))(np.float32(0.5))) == pytest.approx(np.sin(0.5))
+    assert compiling.counts == {"traced": 1, "failed": 1, "compiled": 1}
+    compiling.counts.clear()
 
 
 def test_a_long_program_stops():

@@ -28,8 +28,19 @@ def _data(value: Any) -> Any:
     return int(value) if isinstance(value, (int, np.integer)) and not isinstance(value, bool) else value
 
 
+def dtype_of(atom: Any) -> np.dtype:
+    """The type of a value in a program; `Unsupported` where NumPy has none of its own (keys, bfloat16)."""
+    try:
+        dtype = np.dtype(atom.aval.dtype)
+    except TypeError:
+        raise Unsupported(f"NumPy has no {atom.aval.dtype}") from None
+    if dtype.kind == "V":
+        raise Unsupported(f"NumPy has no {dtype}")
+    return dtype
+
+
 def _out(eqn: Any) -> str:
-    return np.dtype(eqn.outvars[0].aval.dtype).str
+    return dtype_of(eqn.outvars[0]).str
 
 
 def _power(x: np.ndarray, n: int) -> Any:
@@ -238,7 +249,21 @@ def _reduce(name: str, p: dict[str, Any]) -> Rule:
     function, axes = REDUCTIONS[name], p["axes"]
     if name in ("reduce_sum", "reduce_prod"):
         return lambda x: function.reduce(x, axes, x.dtype)
-    return lambda x: function.reduce(x, axes)
+    if name not in ("reduce_max", "reduce_min"):
+        return lambda x: function.reduce(x, axes)
+
+    def extreme(x: Any) -> Any:
+        if x.size:
+            return function.reduce(x, axes)
+        # of nothing: what every number is beyond
+        lowest, highest = (-np.inf, np.inf) if x.dtype.kind == "f" else _range(x.dtype)
+        return function.reduce(x, axes, initial=lowest if name == "reduce_max" else highest)
+
+    return extreme
+
+
+def _range(dtype: np.dtype) -> tuple[int, int]:
+    return (0, 1) if dtype.kind == "b" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
 
 
 def _running(name: str, p: dict[str, Any]) -> Rule:

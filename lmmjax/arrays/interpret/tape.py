@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from lmmjax.arrays.interpret.rules import PARAMETERS, SCALARWISE, Unsupported, make
+from lmmjax.arrays.interpret.rules import PARAMETERS, SCALARWISE, Unsupported, dtype_of, make
 
-SAME = frozenset({"optimization_barrier", "stop_gradient", "copy", "copy_p", "reshard", "reduce_precision"})
+SAME = frozenset({"optimization_barrier", "stop_gradient", "copy", "copy_p", "reshard"})
 """Primitives that return what they are given."""
 
 INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
@@ -78,8 +78,10 @@ def record_tape(traced: Any) -> Tape:
     Raises
     ------
     Unsupported
-        for a primitive that NumPy has no rule for here.
+        for a primitive that NumPy has no rule for here, or a type that NumPy does not have.
     """
+    for atom in (*traced.jaxpr.invars, *traced.jaxpr.outvars):
+        dtype_of(atom)
     return _sub(traced, [None] * len(traced.jaxpr.invars))
 
 
@@ -145,7 +147,7 @@ class _Writer:
     def equation(self, eqn: Any, reads: list[int]) -> list[int]:
         name, params = eqn.primitive.name, eqn.params
         if name in SAME or (
-            name == "convert_element_type" and _dtype(eqn.invars[0]) == _dtype(eqn.outvars[0])
+            name == "convert_element_type" and dtype_of(eqn.invars[0]) == dtype_of(eqn.outvars[0])
         ):
             return reads
         if name in CALLS:
@@ -170,7 +172,7 @@ class _Writer:
                 out = make(name, params, values)(*values)
             out = out if len(outvars) != 1 else (out,)
             return [
-                self.constant(np.asarray(o, _dtype(v)).reshape(v.aval.shape))
+                self.constant(np.asarray(o, dtype_of(v)).reshape(v.aval.shape))
                 for o, v in zip(out, outvars, strict=True)
             ]
         if name in SCALARWISE:
@@ -244,10 +246,6 @@ class _Writer:
         size = sum(int(np.prod(v.aval.shape)) for v in outvars)
         self.steps.append(Step(name, params, tuple(reads), tuple(writes), 1 + size // 250))
         return writes
-
-
-def _dtype(atom: Any) -> np.dtype:
-    return np.dtype(atom.aval.dtype)
 
 
 def _unsupported(name: str) -> Any:
