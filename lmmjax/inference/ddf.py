@@ -163,7 +163,8 @@ def _moments(xp, a1: Array, a2: Array, k: int) -> tuple[Array, Array]:
     left = 1.0 - a2 / k
     vanish = (xp.abs(left) < 1e-14) & (xp.abs(v1) < 1e-14)
     ratio = xp.where(vanish, 1.0, left / xp.where(v1 == 0.0, 1.0, v1))
-    rho = ratio**2 * v0 / v2 / k
+    # ν → 4 as v2 → 0 from either side
+    rho = ratio**2 * v0 / xp.where(v2 == 0.0, 1e-200, v2) / k
     den_df = 4.0 + (k + 2.0) / (k * rho - 1.0)
     scaling = xp.where(xp.abs(den_df - 2.0) < 0.01, 1.0, den_df * left / (den_df - 2.0))
     return den_df, scaling
