@@ -72,9 +72,10 @@ class Program:
         self.lock = threading.Lock()
 
     def __call__(self, leaves: list) -> Any:
-        if self.compiled is None and self.play is not None and self.lasts() and plays_now():
+        play = self.play
+        if self.compiled is None and play is not None and self.lasts() and plays_now():
             try:
-                values, steps = self.play(leaves, self.enough - self.played)
+                values, steps = play(leaves, self.enough - self.played)
             except TooLong:
                 self.play = None
             except Exception:

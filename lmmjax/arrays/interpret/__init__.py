@@ -1,6 +1,7 @@
 """Small programs without a compiler: what JAX traced, written down as a tape and played by NumPy.
 
-`tape` writes down, `play` plays; `rules`, `indexing` and `linear` say what NumPy does for a primitive.
+`tape` writes down, `play` plays; `rules`, `moves`, `indexing` and `linear` say what NumPy does for which
+primitive.
 """
 
 from lmmjax.arrays.interpret.play import TooLong, player

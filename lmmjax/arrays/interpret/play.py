@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lmmjax.arrays.interpret import indexing, linear  # noqa: F401  register rules
+from lmmjax.arrays.interpret import indexing, linear, moves  # noqa: F401  register rules
 from lmmjax.arrays.interpret.rules import make
 from lmmjax.arrays.interpret.tape import Step, Tape
 

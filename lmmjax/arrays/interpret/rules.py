@@ -17,7 +17,7 @@ class Unsupported(Exception):
     """A program has an operation that cannot be played."""
 
 
-def _plain(*names: str) -> Callable[[Any], dict[str, Any]]:
+def plain(*names: str) -> Callable[[Any], dict[str, Any]]:
     """Parameters of an equation by name, as they are: numbers and tuples of them."""
     return lambda eqn: {name: _data(eqn.params[name]) for name in names}
 
@@ -39,7 +39,7 @@ def dtype_of(atom: Any) -> np.dtype:
     return dtype
 
 
-def _out(eqn: Any) -> str:
+def out_type(eqn: Any) -> str:
     return dtype_of(eqn.outvars[0]).str
 
 
@@ -149,100 +149,22 @@ RUNNING: dict[str, Any] = {
 }
 
 PARAMETERS: dict[str, Callable[[Any], dict[str, Any]]] = {
-    **dict.fromkeys(ELEMENTS, _plain()),
-    **dict.fromkeys(REDUCTIONS, _plain("axes")),
-    **dict.fromkeys(RUNNING, _plain("axis", "reverse")),
-    "select_n": _plain(),
-    "integer_pow": _plain("y"),
-    "convert_element_type": lambda eqn: {"dtype": _out(eqn)},
-    "iota": lambda eqn: {"dtype": _out(eqn)} | _plain("shape", "dimension")(eqn),
-    "broadcast_in_dim": lambda eqn: (
-        _plain("shape", "broadcast_dimensions")(eqn) | {"sizes": tuple(eqn.invars[0].aval.shape)}
-    ),
-    "reshape": _plain("new_sizes"),
-    "squeeze": lambda eqn: {"new_sizes": tuple(eqn.outvars[0].aval.shape)},
-    "expand_dims": lambda eqn: {"new_sizes": tuple(eqn.outvars[0].aval.shape)},
-    "transpose": _plain("permutation"),
-    "rev": _plain("dimensions"),
-    "slice": _plain("start_indices", "limit_indices", "strides"),
-    "split": _plain("sizes", "axis"),
-    "stack": lambda eqn: _plain("axis")(eqn) | {"shape": tuple(eqn.outvars[0].aval.shape)},
-    "concatenate": _plain("dimension"),
-    "pad": _plain("padding_config"),
+    **dict.fromkeys(ELEMENTS, plain()),
+    **dict.fromkeys(REDUCTIONS, plain("axes")),
+    **dict.fromkeys(RUNNING, plain("axis", "reverse")),
+    "select_n": plain(),
+    "integer_pow": plain("y"),
+    "convert_element_type": lambda eqn: {"dtype": out_type(eqn)},
+    "iota": lambda eqn: {"dtype": out_type(eqn)} | plain("shape", "dimension")(eqn),
     "dot_general": lambda eqn: (
-        _plain("dimension_numbers")(eqn)
-        | {"dtype": _out(eqn), "shapes": tuple(tuple(v.aval.shape) for v in eqn.invars)}
+        plain("dimension_numbers")(eqn)
+        | {"dtype": out_type(eqn), "shapes": tuple(tuple(v.aval.shape) for v in eqn.invars)}
     ),
-    "argmax": lambda eqn: _plain("axes")(eqn) | {"dtype": _out(eqn)},
-    "argmin": lambda eqn: _plain("axes")(eqn) | {"dtype": _out(eqn)},
-    "sort": _plain("dimension", "num_keys"),
+    "argmax": lambda eqn: plain("axes")(eqn) | {"dtype": out_type(eqn)},
+    "argmin": lambda eqn: plain("axes")(eqn) | {"dtype": out_type(eqn)},
+    "sort": plain("dimension", "num_keys"),
 }
 """What is plain data of an equation, by primitive: those that have rules."""
-
-
-def _slice(p: dict[str, Any]) -> Rule:
-    strides = p["strides"] or (None,) * len(p["start_indices"])
-    where = tuple(map(slice, p["start_indices"], p["limit_indices"], strides))
-    return lambda x: x[where]
-
-
-def _reshape(p: dict[str, Any]) -> Rule:
-    shape = p["new_sizes"]
-    return (lambda x: x.reshape(shape)) if shape else (lambda x: x.reshape(-1)[0])
-
-
-def _broadcast(p: dict[str, Any]) -> Rule:
-    shape, narrow = p["shape"], [1] * len(p["shape"])
-    for place, size in zip(p["broadcast_dimensions"], p["sizes"], strict=True):
-        narrow[place] = size
-    narrow = tuple(narrow)
-    if narrow == shape:
-        return lambda x: x.reshape(shape)
-
-    def rule(x: Any) -> np.ndarray:
-        out = np.empty(shape, x.dtype)
-        out[...] = x.reshape(narrow)
-        return out
-
-    return rule
-
-
-def _split(p: dict[str, Any]) -> Rule:
-    ends, before = np.cumsum(p["sizes"]), (slice(None),) * p["axis"]
-    parts = [(*before, slice(int(e - n), int(e))) for e, n in zip(ends, p["sizes"], strict=True)]
-    return (lambda x: x[parts[0]]) if len(parts) == 1 else lambda x: [x[part] for part in parts]
-
-
-def _stack(p: dict[str, Any]) -> Rule:
-    shape, axis = p["shape"], p["axis"]
-    places = [(*[slice(None)] * axis, k) for k in range(shape[axis])]
-
-    def rule(*arrays: Any) -> np.ndarray:
-        out = np.empty(shape, arrays[0].dtype)
-        for place, array in zip(places, arrays, strict=True):
-            out[place] = array
-        return out
-
-    return rule
-
-
-def _pad(p: dict[str, Any]) -> Rule:
-    config = p["padding_config"]
-
-    def rule(x: Any, fill: Any) -> np.ndarray:
-        sizes = [max(n - 1, 0) * k + n for n, (_, _, k) in zip(x.shape, config, strict=True)]
-        total = [n + low + high for n, (low, high, _) in zip(sizes, config, strict=True)]
-        inner = np.full(sizes, fill, x.dtype)
-        inner[tuple(slice(None, None, k + 1) for _, _, k in config)] = x
-        out = np.full(total, fill, x.dtype)
-        into, of = [], []
-        for size, (low, high, _) in zip(sizes, config, strict=True):
-            into.append(slice(max(low, 0), size + low + min(high, 0)))
-            of.append(slice(max(-low, 0), size + min(high, 0)))
-        out[tuple(into)] = inner[tuple(of)]
-        return out
-
-    return rule
 
 
 def _reduce(name: str, p: dict[str, Any]) -> Rule:
@@ -335,17 +257,6 @@ MAKERS: dict[str, Callable[[dict[str, Any]], Rule]] = {
             p["shape"],
         )
     ),
-    "broadcast_in_dim": _broadcast,
-    "reshape": _reshape,
-    "squeeze": _reshape,
-    "expand_dims": _reshape,
-    "transpose": lambda p: lambda x: x.transpose(p["permutation"]),
-    "rev": lambda p: lambda x: np.flip(x, p["dimensions"]),
-    "slice": _slice,
-    "split": _split,
-    "stack": _stack,
-    "concatenate": lambda p: lambda *arrays: np.concatenate(arrays, p["dimension"]),
-    "pad": _pad,
     "dot_general": _dot,
     "argmax": lambda p: _arg(np.argmax, p),
     "argmin": lambda p: _arg(np.argmin, p),

@@ -160,8 +160,10 @@ class _Writer:
             chosen = [k for k, p in enumerate(params["platforms"]) if p is None or "cpu" in p]
             return [self.constant(np.int32(chosen[0]))]
         if name in ("while", "scan", "cond"):
-            return getattr(self, f"_{name}")(eqn, reads)
-        return self.step(name, PARAMETERS.get(name, _unsupported(name))(eqn), reads, eqn.outvars)
+            return {"while": self._while, "scan": self._scan, "cond": self._cond}[name](eqn, reads)
+        if name not in PARAMETERS:
+            raise Unsupported(f"no rule for {name}")
+        return self.step(name, PARAMETERS[name](eqn), reads, eqn.outvars)
 
     def step(self, name: str, params: dict[str, Any], reads: list[int], outvars: Any) -> list[int]:
         """Write a step, unless all it reads is known and what it returns is small."""
@@ -246,10 +248,3 @@ class _Writer:
         size = sum(int(np.prod(v.aval.shape)) for v in outvars)
         self.steps.append(Step(name, params, tuple(reads), tuple(writes), 1 + size // 250))
         return writes
-
-
-def _unsupported(name: str) -> Any:
-    def refuse(eqn: Any) -> dict[str, Any]:
-        raise Unsupported(f"no rule for {name}")
-
-    return refuse
