@@ -72,7 +72,7 @@ class Program:
         self.lock = threading.Lock()
 
     def __call__(self, leaves: list) -> Any:
-        play = self.play
+        play: Any = self.play
         if self.compiled is None and play is not None and self.lasts() and plays_now():
             try:
                 values, steps = play(leaves, self.enough - self.played)
