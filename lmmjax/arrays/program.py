@@ -91,7 +91,8 @@ class Program:
                     values = self.compile(leaves)
                     if values is not None:
                         return jax.tree.unflatten(self.structure, values)
-        return jax.tree.unflatten(self.structure, self.compiled(*leaves))
+        compiled: Any = self.compiled
+        return jax.tree.unflatten(self.structure, compiled(*leaves))
 
     def lasts(self) -> bool:
         """Whether a call as long as the longest one may still be played."""
