@@ -124,8 +124,8 @@ class Program:
             store.write(digest, (tape, _skeleton(self.structure)))
 
     def use(self, tape: Tape) -> None:
-        self.play = player(tape)
         self.enough = self.often * ENOUGH * tape.length
+        self.play = player(tape) if tape.least <= self.enough else None
 
     def trace(self, whole: Callable, returned: list, leaves: list) -> Any:
         """A function as JAX traces it."""

@@ -261,6 +261,16 @@ def test_a_long_program_stops():
         player(tape)([np.float32(1)], 1000)
 
 
+def test_what_is_sure_to_be_long_is_not_begun(monkeypatch):
+    monkeypatch.setenv("LMMJAX_CACHE", "0")
+    compiling.counts.clear()
+    function = compiling.quick_jit(
+        lambda a: lax.scan(lambda c, _: (c * 1.5, None), a, None, length=10_000)[0]
+    )
+    assert float(function(np.float32(0))) == 0.0
+    assert compiling.counts == {"traced": 1, "compiled": 1}
+
+
 def test_what_is_known_is_worked_out_once():
     tape = record_tape(
         jax.make_jaxpr(lambda a: a + jnp.arange(3.0) * 2.0 + jnp.eye(3)[1])(np.ones(3, np.float32))

@@ -71,6 +71,13 @@ class Tape:
         branches = [tape for p in inner for tape in (p if isinstance(p, tuple) else (p,))]
         return len(self.steps) + sum(tape.length for tape in branches if isinstance(tape, Tape))
 
+    @property
+    def least(self) -> int:
+        """By how much a run is sure to weigh: loops whose length is known as often as they run, others not."""
+        total = sum(step.weight for step in self.steps)
+        scans = (step.params for step in self.steps if step.name == "scan")
+        return total + sum(p["length"] * p["body"].least for p in scans)
+
 
 def record_tape(traced: Any) -> Tape:
     """The tape of a program.
