@@ -73,7 +73,7 @@ class Tape:
 
     @property
     def least(self) -> int:
-        """By how much a run is sure to weigh: loops whose length is known as often as they run, others not."""
+        """What a run is sure to weigh: loops of known length as often as they run, others not at all."""
         total = sum(step.weight for step in self.steps)
         scans = (step.params for step in self.steps if step.name == "scan")
         return total + sum(p["length"] * p["body"].least for p in scans)
