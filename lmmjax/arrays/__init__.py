@@ -5,6 +5,7 @@ What is listed here is for everyone; `unroll` and `memory` are for the few that 
 
 from lmmjax.arrays.compile import enable_compilation_cache, quick_jit
 from lmmjax.arrays.linalg import (
+    BRIEF,
     UNROLL,
     block_diagonal,
     diagonal,
@@ -22,6 +23,7 @@ from lmmjax.arrays.linalg import (
 from lmmjax.arrays.types import Array, namespace, record, static
 
 __all__ = [
+    "BRIEF",
     "UNROLL",
     "Array",
     "block_diagonal",

@@ -8,6 +8,7 @@ LAPACK: batched LAPACK calls inside a mapped loop are slow and can hang on a CPU
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,9 @@ from lmmjax.arrays.types import Array, namespace
 
 UNROLL = 12
 """Largest block whose elimination is written out; larger ones loop over columns or such blocks."""
+
+BRIEF = 4
+"""The same where a loop is as fast as what is written out: in programs that are not mapped over responses."""
 
 
 def _pivot_step(a: Array, j: Array | int, good: Array, pivot: Array) -> Array:
@@ -31,7 +35,7 @@ def _pivot_step(a: Array, j: Array | int, good: Array, pivot: Array) -> Array:
     return xp.where(hot[:, None], edge[None, :], xp.where(hot[None, :], edge[:, None], cleared))
 
 
-def sweep(a: Array, rtol: float = 0.0) -> tuple[Array, Array]:
+def sweep(a: Array, rtol: float = 0.0, unroll: int = UNROLL) -> tuple[Array, Array]:
     """log|A| and A⁻¹ of symmetric positive definite blocks by Gauss–Jordan sweeps.
 
     Parameters
@@ -39,6 +43,7 @@ def sweep(a: Array, rtol: float = 0.0) -> tuple[Array, Array]:
     a : (q, q, ...) blocks.
     rtol : pivots not above `rtol` times their diagonal entry are skipped, which gives a
         generalised inverse and the log of the product of the other pivots.
+    unroll : largest q that is written out.
 
     Returns
     -------
@@ -48,7 +53,7 @@ def sweep(a: Array, rtol: float = 0.0) -> tuple[Array, Array]:
     """
     q, xp = a.shape[0], namespace(a)
     if q > UNROLL and a.ndim == 2 and rtol == 0.0:
-        found = _inverse_np(a) if isinstance(a, np.ndarray) else inverse_by_products(a)
+        found = _inverse_np(a) if isinstance(a, np.ndarray) else inverse_by_products(a, BRIEF)
         if found is not None:
             return found
     floor = rtol * diagonal(a)
@@ -58,7 +63,7 @@ def sweep(a: Array, rtol: float = 0.0) -> tuple[Array, Array]:
         good = pivot > floor[j]
         return _pivot_step(a, j, good, pivot), xp.where(good, pivot, 1.0)
 
-    if q <= UNROLL or xp is np:
+    if q <= unroll or xp is np:
         logdet = xp.zeros_like(a[0, 0])
         for j in range(q):
             a, pivot = step(j, a)
@@ -84,24 +89,26 @@ def _inverse_np(a: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     return 2.0 * np.log(np.diagonal(factor)).sum(), half.T @ half
 
 
-@jax.custom_jvp
-def inverse_by_products(a: Array) -> tuple[Array, Array]:
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def inverse_by_products(a: Array, unroll: int = UNROLL) -> tuple[Array, Array]:
     """log|A| and A⁻¹ for a positive definite A (n, n), without LAPACK, which is not for mapped loops.
 
     The sweep of `sweep` by blocks of at most `UNROLL` columns: with the pivot block P = A_kk,
 
         A ← A − A_·kP⁻¹A_k·,   then   A_k· ← P⁻¹A_k·,   A_·k ← its transpose,   A_kk ← −P⁻¹.
+
+    Blocks above `unroll` loop over their columns.
     """
     n = a.shape[0]
     if n <= UNROLL:
-        return sweep(a)
+        return sweep(a, 0.0, unroll)
     a, blocks, b = _padded(a)
 
     def eliminate(k: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         a, logdet = carry
         first, zero = k * b, jnp.zeros_like(k)
         rows = jax.lax.dynamic_slice_in_dim(a, first, b)
-        own, inverse = sweep(jax.lax.dynamic_slice_in_dim(rows, first, b, 1))
+        own, inverse = sweep(jax.lax.dynamic_slice_in_dim(rows, first, b, 1), 0.0, unroll)
         scaled = inverse @ rows
         a = a - rows.T @ scaled
         for part, at in ((scaled, (first, zero)), (scaled.T, (zero, first)), (-inverse, (first, first))):
@@ -113,9 +120,9 @@ def inverse_by_products(a: Array) -> tuple[Array, Array]:
 
 
 @inverse_by_products.defjvp
-def _inverse_jvp(primals: tuple, tangents: tuple) -> tuple:
+def _inverse_jvp(unroll: int, primals: tuple, tangents: tuple) -> tuple:
     """∂log|A| = tr(A⁻¹∂A), ∂A⁻¹ = −A⁻¹∂A A⁻¹, whose programs are short, forward and backward."""
-    logdet, inverse = inverse_by_products(*primals)
+    logdet, inverse = inverse_by_products(*primals, unroll)
     moved = inverse @ tangents[0]
     return (logdet, inverse), (jnp.trace(moved), -(moved @ inverse))
 
@@ -241,10 +248,10 @@ def _padded(a: Array) -> tuple[Array, int, int]:
     return jnp.pad(a, (0, extra)) + jnp.diag(jnp.asarray(np.arange(n + extra) >= n, a.dtype)), blocks, b
 
 
-def psd_cholesky(a: Array, rtol: float) -> Array:
+def psd_cholesky(a: Array, rtol: float, unroll: int = UNROLL) -> Array:
     """Lower factor (q, q) of a positive semi-definite a; pivots not above rtol·a_jj are set to zero."""
     q, xp = a.shape[0], namespace(a)
-    floor = rtol * diagonal(a) if q > UNROLL else [rtol * a[j, j] for j in range(q)]
+    floor = rtol * diagonal(a) if q > unroll else [rtol * a[j, j] for j in range(q)]
 
     def step(j, a):
         good = a[j, j] > floor[j]
@@ -254,7 +261,7 @@ def psd_cholesky(a: Array, rtol: float) -> Array:
         column = xp.where(good, keep * a[:, j] / root, 0.0).astype(a.dtype)
         return column, a - column[:, None] * column[None, :]
 
-    if q > UNROLL and xp is not np:
+    if q > unroll and xp is not np:
         return _columns(step, a)
     columns = []
     for j in range(q):

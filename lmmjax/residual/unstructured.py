@@ -8,7 +8,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax.arrays import Array, diagonal, psd_cholesky
+from lmmjax.arrays import BRIEF, Array, diagonal, psd_cholesky
 from lmmjax.covariance import Parameter
 from lmmjax.residual.base import Space, Timed
 
@@ -98,7 +98,7 @@ class Unstructured(FreeMatrix):
         return self._entries(factor @ factor.T, len(theta))
 
     def encode(self, r: Array, space: Space, frame: Array | None = None) -> Array:
-        return self._entries(psd_cholesky(self._matrix(r, space.size), 1e-13), len(r))
+        return self._entries(psd_cholesky(self._matrix(r, space.size), 1e-13, BRIEF), len(r))
 
     def centre(self, r: Array, space: Space) -> tuple[Array, Array]:
         return _frame(self._matrix(r, space.size)), self._entries(jnp.eye(space.size, dtype=r.dtype), len(r))
@@ -152,7 +152,7 @@ class Symmetric(FreeMatrix):
         return (factor @ factor.T)[_below(space.size)]
 
     def encode(self, r: Array, space: Space, frame: Array | None = None) -> Array:
-        factor = psd_cholesky(self._matrix(jnp.asarray(r), space.size), 1e-13)
+        factor = psd_cholesky(self._matrix(jnp.asarray(r), space.size), 1e-13, BRIEF)
         return (factor / diagonal(factor)[:, None])[_below(space.size)]
 
     def centre(self, r: Array, space: Space) -> tuple[Array, Array]:
@@ -180,7 +180,7 @@ def _with_first(values: Array, size: int) -> Array:
 
 def _frame(matrix: Array) -> Array:
     """A Cholesky factor (q, q) without zeros on its diagonal: a matrix that is singular can be left again."""
-    factor, root = psd_cholesky(matrix, 1e-13), jnp.sqrt(diagonal(matrix))
+    factor, root = psd_cholesky(matrix, 1e-13, BRIEF), jnp.sqrt(diagonal(matrix))
     return factor + jnp.diag(jnp.where(diagonal(factor) > 0, 0.0, 1e-6 * root))
 
 
@@ -191,6 +191,6 @@ def _definite(correlations: Array) -> Array:
     reach = jnp.max(jnp.sum(jnp.abs(off), axis=1))
     out = off * jnp.minimum(1.0, 0.9 / jnp.maximum(reach, 0.1))
     for share in (0.8, 0.95, 1.0):
-        definite = jnp.min(diagonal(psd_cholesky(share * off + eye, 1e-3))) > 0
+        definite = jnp.min(diagonal(psd_cholesky(share * off + eye, 1e-3, BRIEF))) > 0
         out = jnp.where(definite, share * off, out)
     return out + eye

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax.arrays import Array, record, sweep
+from lmmjax.arrays import BRIEF, Array, record, sweep
 from lmmjax.residual import ResidualStructure
 
 DIGITS = 12
@@ -53,7 +53,7 @@ class Patterns:
 def inverse(a: Array) -> tuple[Array, Array]:
     """log|A| (K,) and A⁻¹ (K, t, t) of positive definite matrices."""
     if a.shape[-1] <= SWEPT:
-        logdet, out = sweep(jnp.moveaxis(a, 0, -1))
+        logdet, out = sweep(jnp.moveaxis(a, 0, -1), 0.0, BRIEF)
         return logdet, jnp.moveaxis(out, -1, 0)
     return jax.lax.map(_inverse, a)
 
