@@ -15,11 +15,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from lmmjax.arrays import UNROLL
 from lmmjax.batch.determined import determined
 from lmmjax.batch.lanes import lane_count, take_lanes
 from lmmjax.batch.newton_lanes import fit_lanes
 from lmmjax.batch.outcome import Outcome, failed, outcome
-from lmmjax.batch.sources import FEW, own_problem, own_products
+from lmmjax.batch.sources import FEW, few, few_apart, own_problem, own_products
 from lmmjax.batch.starts import MOST, Starts
 from lmmjax.core import Problem, ProblemMaker, descents
 from lmmjax.core.exactness import exact_lanes
@@ -84,7 +85,7 @@ def _shared_design(maker: ProblemMaker, y: np.ndarray, how: How) -> tuple[Outcom
     """Fits of the complete columns of y (n, T), and which they are (T,)."""
     total = y.shape[1]
     shared = maker.prepared.shared
-    if total <= FEW or not shared.together:
+    if total <= few(maker) or not shared.together:
         found, usable = _one_by_one(maker, y, how)
     else:
         usable = np.ones(total, bool)
@@ -134,7 +135,7 @@ def _one_by_one(maker: ProblemMaker, y: np.ndarray, how: How) -> tuple[Outcome, 
 
 def _own_weights(maker: ProblemMaker, y: np.ndarray, weights: np.ndarray, how: How) -> Outcome:
     """Fits of responses with weights of their own."""
-    if not maker.prepared.shared.individual:
+    if not maker.prepared.shared.individual or y.shape[1] <= few_apart(maker):
         return _by_pattern(maker, y, weights, how)
     products, total = own_products(maker), y.shape[1]
     finite, estimable = np.ones(total, bool), np.ones(total, bool)
@@ -143,8 +144,10 @@ def _own_weights(maker: ProblemMaker, y: np.ndarray, weights: np.ndarray, how: H
         problem, finite[part], estimable[part] = own_problem(products, y[:, part], weights[:, part], how.reml)
         return problem
 
-    q, groups = products.z.shape[0], products.groups
-    size = lane_count(groups * q**2 * 4, total)
+    q, groups, p = products.z.shape[0], products.groups, maker.design.p
+    # products of all pairs of columns of X, of which each response has its own
+    pairs = p * (p + 1) * q * (q + 1) // 4 if p > UNROLL else 0
+    size = lane_count(groups * max(q**2 * 4, pairs), total)
     starts = how.starts.inside(maker, own=True)
     found = outcome(*fit_lanes(total, size, block, how.max_iter, starts, how.dtype))
     found = found.without(~finite, Status.NOT_FINITE, INFINITE)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from lmmjax.arrays import UNROLL
 from lmmjax.core import Problem, ProblemMaker, response_axes
 from lmmjax.design import take_rows
 
@@ -18,13 +19,34 @@ FEW = 512
 """Up to so many responses are fitted one after the other, by the program of a single fit."""
 
 
+MANY_EFFECTS = 48
+"""Fixed effects beyond which lanes are slower than single fits: with 100 by 125 to 5 ms, in gigabytes."""
+
+
+def few(maker: ProblemMaker) -> float:
+    """`FEW`, twice as many with many fixed effects, whose mapped programs take longer to compile, or all."""
+    p = maker.design.p
+    return float("inf") if p > MANY_EFFECTS else 2 * FEW if p > UNROLL else FEW
+
+
+def few_apart(maker: ProblemMaker) -> float:
+    """Up to how many responses with designs of their own are, of models with many fixed effects or slopes.
+
+    With 40 effects a program for lanes takes 22 CPU seconds longer to compile and 9 ms less for a response.
+    """
+    return few(maker) if maker.design.p > UNROLL or getattr(maker.prepared.shared, "wide", False) else 0
+
+
 @dataclasses.dataclass(frozen=True)
 class SharedDesign:
     """The design without a response: the same problem for all."""
 
     maker: ProblemMaker
     reml: bool
-    few = FEW
+
+    @property
+    def few(self) -> float:
+        return few(self.maker)
 
     def one(self, _: int) -> Problem:
         return self.lanes(np.zeros(1, int))
@@ -36,8 +58,6 @@ class SharedDesign:
 class OwnDesigns:
     """Responses y (n, T) with designs of their own: missing values, and weights (n, T) or None."""
 
-    few = FEW // 8
-
     def __init__(
         self, maker: ProblemMaker, y: np.ndarray, weights: np.ndarray | None, reml: bool, tangents: bool
     ):
@@ -45,6 +65,10 @@ class OwnDesigns:
         self.maker, self.y, self.weights, self.reml = maker, y, weights, reml
         self.made: tuple[bytes, ProblemMaker | None] = (b"", None)
         self.products: Any = None
+
+    @property
+    def few(self) -> float:
+        return max(FEW // 8, few_apart(self.maker))
 
     def _weights(self, which: Any) -> np.ndarray:
         y = self.y[:, which]

@@ -20,7 +20,7 @@ import jax.custom_batching
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax.arrays import Array
+from lmmjax.arrays import UNROLL, Array
 from lmmjax.arrays.unroll import unroll
 from lmmjax.core.criterion import SHORTCUTS, CriterionParts, Jet, parts
 from lmmjax.core.criterion_wide import wide_parts
@@ -250,6 +250,8 @@ def _profiles(xx: Array, xy: Array, yy: Array, one: Array) -> Profile:
     def solve(xx: Array, xy: Array, yy: Array) -> Profile:
         return profile(Gram(jnp.zeros_like(yy), xx, xy, yy))
 
+    if xx.shape[-1] > UNROLL:
+        return jax.vmap(solve)(xx, xy, yy)
     return jax.vmap(unroll(solve), in_axes=(None, 0, 0, 0))(one, xx, xy, yy)
 
 

@@ -137,11 +137,11 @@ def _sum_squares(xp, a: Array) -> Array:
 
 
 def solve_upper(r: Array, v: Array) -> Array:
-    """R⁻¹v for v (p, ...), by back substitution, in a loop where p is large."""
+    """R⁻¹v for R (p, p, ...) and v (p, ..., ...), by back substitution, in a loop where p is large."""
     p = r.shape[0]
     xp = namespace(r, v)
     if p > UNROLL:
-        return _solve_upper_np(r, v) if xp is np else _solve_upper_loop(r, v)
+        return _solve_upper_np(r, v) if xp is np else _solve_upper_loop(jnp.asarray(r), jnp.asarray(v))
     solution: list = [None] * p
     for j in reversed(range(p)):
         rest = v[j]
@@ -152,13 +152,21 @@ def solve_upper(r: Array, v: Array) -> Array:
 
 
 def _solve_upper_np(r: np.ndarray, v: np.ndarray) -> np.ndarray:
-    flat = solve_triangular(r, v.reshape(len(v), -1), check_finite=False)
-    return flat.reshape(v.shape).astype(np.result_type(r, v), copy=False)
+    dtype = np.result_type(r, v)
+    if r.ndim == 2:
+        flat = solve_triangular(r, v.reshape(len(v), -1), check_finite=False)
+        return flat.reshape(v.shape).astype(dtype, copy=False)
+    # a matrix for every response: axes of v that R lacks lie between
+    r = r.reshape(*r.shape[:2], *(1,) * (v.ndim - r.ndim + 1), *r.shape[2:])
+    out = np.empty(np.broadcast_shapes(r.shape[1:], v.shape), dtype)
+    for j in reversed(range(len(r))):
+        out[j] = (v[j] - np.sum(r[j, j + 1 :] * out[j + 1 :], axis=0)) / r[j, j]
+    return out
 
 
 def _solve_upper_loop(r: Array, v: Array) -> Array:
-    """As a loop, since LAPACK's batched calls are slow inside mapped ones."""
-    p, r, v = r.shape[0], jnp.asarray(r), jnp.asarray(v)
+    """As a loop, since LAPACK's batched calls are slow inside mapped ones; one R."""
+    p = r.shape[0]
 
     def body(k: Array, solution: Array) -> Array:
         j = p - 1 - k

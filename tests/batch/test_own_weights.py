@@ -129,3 +129,16 @@ def test_bad_weights_and_offsets(change, message):
     _, design, y = data(8)
     with pytest.raises(ValueError, match=message):
         lj.lmm("~ t + (1 | g)", design).fit_batch(y, **change)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_many_fixed_effects_with_gaps(weighted):
+    rng, design, y = data(7)
+    names = [f"x{k}" for k in range(14)]
+    design[names] = rng.normal(size=(N, 14))
+    y = y[:, :4]
+    y[rng.random(size=y.shape) < 0.04] = np.nan
+    weights = rng.uniform(0.5, 2.0, size=y.shape) if weighted else None
+    formula = "~ " + " + ".join(names) + " + (1 | g)"
+    fits = lj.lmm(formula, design).fit_batch(y, weights=weights)
+    assert all(assert_like_its_own_model(fits, k, formula, design, y, weights) for k in range(4))

@@ -10,7 +10,7 @@ from core_data import several
 
 from lmmjax.arrays import quick_jit
 from lmmjax.core import ProblemMaker, response_axes
-from lmmjax.core.criterion import parts
+from lmmjax.core.criterion import evaluate, parts
 from lmmjax.core.criterion_crossed import parts_of_crossed
 from lmmjax.core.criterion_grouped import parts_of_groups
 from lmmjax.covariance import FAMILIES, family
@@ -27,14 +27,30 @@ def assert_same(got, want):
         np.testing.assert_allclose(g, w, rtol=1e-10, atol=1e-10)
 
 
-def problem(q, family, reml):
+def problem(q, family, reml, p=3):
     rng = np.random.default_rng(q)
     codes = np.repeat(np.arange(7), [1, 2, 3, 4, 6, 7, 9])
     z = np.column_stack([np.ones(len(codes)), rng.normal(size=(len(codes), q - 1))])
-    x = np.column_stack([np.ones(len(codes)), rng.normal(size=(len(codes), 2))])
+    x = np.column_stack([np.ones(len(codes)), rng.normal(size=(len(codes), p - 1))])
     y = rng.normal(size=(LANES, len(codes)))
     maker = ProblemMaker(Design(x, (RandomTerm(z, codes, 7, family),), weights=1 + codes % 2), compress=False)
     return maker(y, reml)
+
+
+@pytest.mark.parametrize(("q", "p"), [(1, 14), (5, 2)])
+def test_many_columns(q, p):
+    many = problem(q, family("us"), True, p)
+    d = many.structure.prior(float)
+    axes = response_axes(many).response
+
+    def lanes(shared, response):
+        return jax.vmap(lambda y: evaluate(shared, d, y, 1.0), in_axes=(axes,))(response)
+
+    got = quick_jit(lanes)(many.shared, many.response)
+    want = quick_jit(lambda s, y: parts(s.jet(d, y), 1.0))
+    for k in range(LANES):
+        own = jax.tree.map(lambda a, k=k: a[k], many.response)
+        assert_same(jax.tree.map(lambda a, k=k: a[k], got), want(many.shared, own))
 
 
 @pytest.mark.parametrize("reml", [True, False])

@@ -119,6 +119,17 @@ def test_inverses_by_blocks(q, x64):
     np.testing.assert_allclose(mapped[1][1], inverse / 2.0, rtol=1e-10)
 
 
+def test_back_substitution_with_a_matrix_each():
+    rng = np.random.default_rng(0)
+    r = np.triu(rng.normal(size=(5, 14, 14))) + 4 * np.eye(14)
+    v = rng.normal(size=(14, 2, 5))
+    right = np.stack([np.linalg.solve(r[k], v[..., k]) for k in range(5)], axis=-1)
+    lanes = np.moveaxis(r, 0, -1)
+    np.testing.assert_allclose(solve_upper(lanes, v), right, rtol=1e-10)
+    np.testing.assert_allclose(solve_upper(lanes, v[:, 0]), right[:, 0], rtol=1e-10)
+    np.testing.assert_allclose(solve_upper(lanes[..., 0], v)[..., 0], right[..., 0], rtol=1e-10)
+
+
 @pytest.mark.parametrize("p", [3, 12, 13, 50])
 def test_back_substitution(p, x64):
     rng = np.random.default_rng(p)
