@@ -51,6 +51,10 @@ SMOOTH: dict[type, Callable] = {}
 """The same, where it can be differentiated."""
 
 
+CUBE = 128
+"""Parameters up to which the second derivatives (m, m, m) of d in θ are formed."""
+
+
 def evaluate(shared: CrossProducts, d: Array, response: ResponseProducts, reml: Array) -> CriterionParts:
     """The parts of the criterion at d (m,), by a registered shortcut or from the backend's jet."""
     shortcut = SHORTCUTS.get(type(shared))
@@ -114,5 +118,13 @@ def chain(jet: Jet, entries: Callable[[Array], Array], theta: Array) -> Jet:
     jet = jax.lax.optimization_barrier(jet)
     slope = jax.jacfwd(entries)
     jacobian = hold(slope(theta))
-    bend = jnp.tensordot(jet.first, jax.jacfwd(slope)(theta), axes=1)
+    if len(theta) > CUBE:
+        bend = weighted_bend(entries, theta, jet.first)
+    else:
+        bend = jnp.tensordot(jet.first, jax.jacfwd(slope)(theta), axes=1)
     return Jet(jet.value, jet.first @ jacobian, jacobian.T @ jet.second @ jacobian + bend)
+
+
+def weighted_bend(entries: Callable[[Array], Array], theta: Array, weights: Array) -> Array:
+    """Σ w_c ∂²d_c (m, m) in θ without the second derivatives of every d."""
+    return jax.jacfwd(jax.grad(lambda t: weights @ entries(t)))(theta)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from lmmjax.arrays import Array, diagonal, eliminate, hold, record
-from lmmjax.core.criterion import CriterionParts, Jet
+from lmmjax.core.criterion import CUBE, CriterionParts, Jet, weighted_bend
 from lmmjax.core.problem import Problem
 
 
@@ -79,26 +79,39 @@ def settled(jet: Jet, entries: Callable[[Array], Array], theta: Array) -> Settle
     in d would pass for curvature, f′·∂²d: it is taken where Newton's step leads, f′ + f″J δθ.
     """
     slope = jax.jacfwd(entries)
-    jacobian, bend = hold(slope(theta)), hold(jax.jacfwd(slope)(theta))
+    jacobian = hold(slope(theta))
+    along, turn = _bends(entries, theta)
     gradient, straight = jet.first @ jacobian, jacobian.T @ jet.second @ jacobian
-    first = curvature(theta, straight + jnp.tensordot(jet.first, bend, axes=1))
+    first = curvature(theta, straight + along(jet.first))
     step = -first.inverse @ gradient
     moved = jet.first + jet.second @ (jacobian @ step)
-    at = curvature(theta, straight + jnp.tensordot(moved, bend, axes=1))
-    moves = directions(jet.second, moved, jacobian, bend, at)
+    at = curvature(theta, straight + along(moved))
+    moves = directions(jet.second, moved, jacobian, turn, at)
     return Settled(gradient, jacobian, -0.5 * (gradient @ step), at, moves)
 
 
-def directions(second: Array, gradient: Array, jacobian: Array, bend: Array, at: Curvature) -> Array:
+def _bends(entries: Callable[[Array], Array], theta: Array) -> tuple[Callable[[Array], Array], Array]:
+    """Σ w_c ∂²d_c (m, m) as a function of w (m,), and ∂²d/∂θ_k² as columns (m, m)."""
+    if len(theta) <= CUBE:
+        bend = hold(jax.jacfwd(jax.jacfwd(entries))(theta))
+        return lambda w: jnp.tensordot(w, bend, axes=1), diagonal(jnp.moveaxis(bend, 0, 2)).T
+
+    def twice(unit: Array) -> Array:
+        return jax.jvp(lambda t: jax.jvp(entries, (t,), (unit,))[1], (theta,), (unit,))[1]
+
+    turn = jax.vmap(twice, out_axes=1)(jnp.eye(len(theta), dtype=theta.dtype))
+    return lambda w: weighted_bend(entries, theta, w), turn
+
+
+def directions(second: Array, gradient: Array, jacobian: Array, turn: Array, at: Curvature) -> Array:
     """The directions of d (m, m) that belong to null directions ν_k of θ: Jν_k.
 
     At a boundary Jν_k can vanish: where a column of Λ is zero d is quadratic in its first entry, θ_k. Then d
-    moves along t = ∂²d/∂θ_k², the other parameters adjusted, t − JH⁻Jᵀf″t, if the criterion has neither slope
-    nor curvature that way: the covariance is singular by chance of the start.
+    moves along t = ∂²d/∂θ_k², column k of `turn`, the other parameters adjusted, t − JH⁻Jᵀf″t, if the
+    criterion has neither slope nor curvature that way: the covariance is singular by chance of the start.
     """
     tol = _rounding(gradient)
     first = jacobian @ at.null
-    turn = diagonal(jnp.moveaxis(bend, 0, 2)).T
     across = turn - jacobian @ (at.inverse @ (jacobian.T @ (second @ turn)))
     bent = jnp.sum(across * (second @ across), axis=0)
     level = jnp.sum(jnp.abs(across) * (jnp.abs(second) @ jnp.abs(across)), axis=0)

@@ -1,11 +1,12 @@
 """Observed information of variance components against finite differences of the explicit likelihood."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from core_data import arrays, design, problem, response
 
-from lmmjax.core import estimate_jit
+from lmmjax.core import estimate_jit, information
 from lmmjax.fitted import Component, sd_scale
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -100,3 +101,15 @@ def test_delta_method():
     np.testing.assert_allclose(
         jacobian, jax.jacobian(natural)(jax.numpy.asarray(psi)), rtol=1e-12, atol=1e-14
     )
+
+
+def test_bends_of_many_parameters_equal_those_that_are_formed(monkeypatch):
+    def entries(t):
+        return jnp.stack([t[0] ** 2, t[0] * t[1] ** 3, jnp.sin(t[2]) * t[0]])
+
+    theta, w = jnp.array([0.3, -0.7, 1.1]), jnp.array([1.0, -2.0, 0.5])
+    formed, turn = information._bends(entries, theta)
+    monkeypatch.setattr(information, "CUBE", 0)
+    contracted, same = information._bends(entries, theta)
+    np.testing.assert_allclose(contracted(w), formed(w), atol=1e-15)
+    np.testing.assert_allclose(same, turn, atol=1e-15)
