@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lmmjax.arrays.interpret.rules import PARAMETERS, WITH_KNOWN, Rule
+from lmmjax.arrays.interpret.rules import PARAMETERS, WITH_KNOWN, Rule, Unsupported
 
 
 def _lapack(name: str, *arrays: np.ndarray) -> Any:
@@ -49,6 +49,17 @@ def _eigh(p: dict[str, Any], known: list[np.ndarray | None]) -> Rule:
     return rule
 
 
+def _qr(p: dict[str, Any], known: list[np.ndarray | None]) -> Rule:
+    mode = "complete" if p["full_matrices"] else "reduced"
+    return lambda a: tuple(np.linalg.qr(a, mode))
+
+
+def _qr_parameters(eqn: Any) -> dict[str, Any]:
+    if eqn.params.get("pivoting"):
+        raise Unsupported("no rule for a pivoted QR factorisation")
+    return {"full_matrices": bool(eqn.params["full_matrices"])}
+
+
 def _mapped(one: Rule, *arrays: np.ndarray) -> np.ndarray:
     last = arrays[-1]
     if not last.size:
@@ -65,5 +76,7 @@ PARAMETERS["cholesky"] = _parameters()
 WITH_KNOWN["cholesky"] = _cholesky
 PARAMETERS["triangular_solve"] = _parameters("left_side", "lower", "transpose_a", "unit_diagonal")
 WITH_KNOWN["triangular_solve"] = _triangular_solve
+PARAMETERS["qr"] = _qr_parameters
+WITH_KNOWN["qr"] = _qr
 PARAMETERS["eigh"] = _parameters("lower")
 WITH_KNOWN["eigh"] = _eigh
