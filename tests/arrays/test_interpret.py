@@ -93,6 +93,8 @@ SHAPES = {
     "turned round": lambda a: a[::-1, ::2],
     "stacked": lambda a: jnp.stack([a, 2.0 * a], axis=1),
     "side by side": lambda a: jnp.concatenate([a, a[:, :2]], axis=1),
+    "unstacked": lambda a: jnp.unstack(a, axis=1),
+    "iterated": lambda a: [row * 2.0 for row in a[:1]],
     "split": lambda a: jnp.split(a, [1, 3], axis=1),
     "padded": lambda a: lax.pad(a, 7.0, ((1, -1, 2), (-1, 2, 0))),
     "chosen": lambda a: jnp.where(a > 0, a, -1.0),

@@ -55,6 +55,11 @@ def _stack(p: dict[str, Any]) -> Rule:
     return rule
 
 
+def _unstack(p: dict[str, Any]) -> Rule:
+    places = [(*[slice(None)] * p["axis"], k) for k in range(p["count"])]
+    return (lambda x: x[places[0]]) if len(places) == 1 else lambda x: [x[place] for place in places]
+
+
 def _pad(p: dict[str, Any]) -> Rule:
     config = p["padding_config"]
 
@@ -86,6 +91,7 @@ PARAMETERS |= {
     "slice": plain("start_indices", "limit_indices", "strides"),
     "split": plain("sizes", "axis"),
     "stack": lambda eqn: plain("axis")(eqn) | {"shape": tuple(eqn.outvars[0].aval.shape)},
+    "unstack": lambda eqn: plain("axis")(eqn) | {"count": len(eqn.outvars)},
     "concatenate": plain("dimension"),
     "pad": plain("padding_config"),
 }
@@ -100,6 +106,7 @@ MAKERS |= {
     "slice": _slice,
     "split": _split,
     "stack": _stack,
+    "unstack": _unstack,
     "concatenate": lambda p: lambda *arrays: np.concatenate(arrays, p["dimension"]),
     "pad": _pad,
 }

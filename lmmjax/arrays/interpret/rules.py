@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from jax.dtypes import float0
 from scipy import special
 
 Rule = Callable[..., Any]
@@ -34,6 +35,9 @@ def dtype_of(atom: Any) -> np.dtype:
         dtype = np.dtype(atom.aval.dtype)
     except TypeError:
         raise Unsupported(f"NumPy has no {atom.aval.dtype}") from None
+    if dtype == float0:
+        # tangents of integers, which nothing reads
+        return np.dtype(bool)
     if dtype.kind == "V":
         raise Unsupported(f"NumPy has no {dtype}")
     return dtype

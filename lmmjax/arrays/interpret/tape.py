@@ -88,7 +88,8 @@ def record_tape(traced: Any) -> Tape:
         for a primitive that NumPy has no rule for here, or a type that NumPy does not have.
     """
     for atom in (*traced.jaxpr.invars, *traced.jaxpr.outvars):
-        dtype_of(atom)
+        if dtype_of(atom) != atom.aval.dtype:
+            raise Unsupported(f"NumPy has no {atom.aval.dtype}")
     return _sub(traced, [None] * len(traced.jaxpr.invars))
 
 
@@ -141,7 +142,7 @@ class _Writer:
 
         def read(atom: Any) -> int:
             if hasattr(atom, "val"):
-                return self.constant(np.asarray(atom.val, atom.aval.dtype))
+                return self.constant(np.asarray(atom.val, dtype_of(atom)))
             return where[atom]
 
         for eqn in jaxpr.eqns:
