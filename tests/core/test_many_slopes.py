@@ -159,3 +159,24 @@ def test_columns_that_vanish_together(x64, monkeypatch):
         np.testing.assert_array_equal(few, many)
         seen.add(int(np.sum(few)))
     assert len(seen) > 2
+
+
+@pytest.mark.parametrize("family", [lj.Unstructured, lj.Symmetric])
+def test_free_matrices_have_a_largest_size(family):
+    frame = pd.DataFrame({"t": np.tile(np.arange(31), 40), "g": np.repeat(np.arange(40), 31)})
+    frame["y"] = np.random.default_rng(0).normal(size=len(frame))
+    with pytest.raises(ValueError, match=r"31 visits are too many .* 496 entries .* at most 30"):
+        lj.lmm("y ~ 1", frame, residual=family("t", group="g"))
+    lj.lmm("y ~ 1", frame[frame["t"] < 30], residual=family("t", group="g"))
+
+
+@pytest.mark.parametrize("residual", ["toeplitz", "exchangeable"])
+def test_forty_visits_take_no_more_equations_than_fifteen(residual, x64):
+    def count(visits):
+        frame = pd.DataFrame({"t": np.tile(np.arange(visits), 12), "g": np.repeat(np.arange(12), visits)})
+        frame["y"] = np.random.default_rng(0).normal(size=len(frame))
+        one = lj.Toeplitz("t", group="g") if residual == "toeplitz" else lj.CompoundSymmetry(group="g")
+        problem = lj.lmm("y ~ 1", frame, residual=one).problem(frame["y"].to_numpy())
+        return equations(jax.make_jaxpr(lambda p: estimate(p, None, method="newton"))(problem).jaxpr)
+
+    assert count(40) <= 1.05 * count(15)
