@@ -27,8 +27,8 @@ class Visits(Timed):
             count = space.size * (space.size + 1) // 2
             raise ValueError(
                 f"{self.name}: {space.size} visits are too many for a free covariance matrix: the "
-                f"derivatives of its {count} entries take very long; have at most {MOST}, or use Toeplitz, AR1 "
-                "or CompoundSymmetry"
+                f"derivatives of its {count} entries take very long; have at most {MOST}, or use "
+                "Toeplitz, AR1 or CompoundSymmetry"
             )
         if space.size < 2:
             raise ValueError(f"{self.name}: there is one visit only, nothing to correlate")

@@ -55,8 +55,12 @@ class Work:
         start, stop = self.span(k)
         responses, weights, offset = values
         assert responses is not None
-        fits = _fit(self.data, self.reml, responses, weights, offset)
-        return result_columns(fits, self.inputs.responses.names[start:stop], self.contrasts)
+        names = self.inputs.responses.names[start:stop]
+        # a part has the same bytes whatever was fitted before it
+        with compiled_at_once():
+            return result_columns(
+                _fit(self.data, self.reml, responses, weights, offset), names, self.contrasts
+            )
 
 
 def ranges(total: int, chunk: int) -> list[tuple[int, int]]:
@@ -75,9 +79,7 @@ def _fit(
 ) -> FittedMany:
     if weights is not None:
         values, weights = _excused(values, weights)
-    # a part has the same bytes whatever was fitted before it
-    with compiled_at_once():
-        return fit_many(data, values, reml, weights=weights, offset=offset)
+    return fit_many(data, values, reml, weights=weights, offset=offset)
 
 
 def _excused(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
