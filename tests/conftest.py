@@ -49,16 +49,18 @@ def _kept(tmp_path_factory):
 
 @pytest.fixture(autouse=True, scope="module")
 def _programs(_kept):
-    """Compiled programs go before the process holds as many memory mappings as Linux allows (65,530)."""
+    """Compiled programs go before the process holds as many memory mappings as Linux allows (65,530), or 1.6 GB."""
     yield
     assert not counts["failed"], "a program could not be played"
-    maps = Path("/proc/self/maps")
-    if not maps.exists() or maps.read_bytes().count(b"\n") > MAPPINGS:
+    maps, used = Path("/proc/self/maps"), Path("/proc/self/statm")
+    if not maps.exists() or (
+        maps.read_bytes().count(b"\n") > MAPPINGS or int(used.read_text().split()[1]) > PAGES
+    ):
         jax.clear_caches()
         forget_programs()
 
 
-MAPPINGS = 25000
+MAPPINGS, PAGES = 25_000, 400_000
 
 
 @pytest.fixture

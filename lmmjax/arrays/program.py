@@ -163,7 +163,7 @@ class Program:
         self.compiled = compiled
         if digest:
             arguments = (digest, compiled, len(leaves), _skeleton(self.structure))
-            threading.Thread(target=store.save, args=arguments).start()
+            threading.Thread(target=store.save, name="lmmjax store", args=arguments).start()
         return None
 
 
