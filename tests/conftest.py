@@ -49,7 +49,7 @@ def _kept(tmp_path_factory):
 
 @pytest.fixture(autouse=True, scope="module")
 def _programs(_kept):
-    """Compiled programs go before the process holds as many memory mappings as Linux allows (65,530), or 1.6 GB."""
+    """Compiled programs go before the process holds all the memory mappings that Linux allows, or 1.6 GB."""
     yield
     assert not counts["failed"], "a program could not be played"
     maps, used = Path("/proc/self/maps"), Path("/proc/self/statm")
