@@ -140,3 +140,15 @@ def equations(jaxpr):
 
 def _is_jaxpr(value):
     return hasattr(value, "eqns") or hasattr(value, "jaxpr")
+
+
+def assert_dense(fit, v, x, y):
+    """A fit by REML is generalised least squares with V (n, n); its criterion is the dense formula's."""
+    half = np.linalg.solve(v, np.column_stack([x, y]))
+    xx, xy = x.T @ half[:, :-1], x.T @ half[:, -1]
+    beta = np.linalg.solve(xx, xy)
+    right = np.linalg.slogdet(v)[1] + np.linalg.slogdet(xx)[1] + y @ half[:, -1] - xy @ beta
+    right += (len(y) - x.shape[1]) * np.log(2 * np.pi)
+    assert np.isclose(fit.deviance, right, rtol=1e-10)
+    np.testing.assert_allclose(fit.params, beta, atol=1e-8)
+    np.testing.assert_allclose(fit.bse, np.sqrt(np.diag(np.linalg.inv(xx))), rtol=1e-8)

@@ -63,7 +63,6 @@ def quick_jit(
     short: float = SHORT,
     name: str = "",
     plays: bool | Callable = True,
-    often: float = 1.0,
     **jit_arguments: Any,
 ) -> Callable:
     """`jax.jit` for programs that are used a few times: the first results come without a compiler.
@@ -76,8 +75,7 @@ def quick_jit(
 
     On one CPU the programs of functions of the package are kept on disk (`arrays.store`); of a closure too,
     if `name` says all that it depends on. `plays` is False for functions that are called often, or another
-    function of the same arguments with the same results, which is shorter to write down. It is played `often`
-    times as long as others before it is compiled.
+    function of the same arguments with the same results, which is shorter to write down and played always.
     """
     traced = jax.jit(function, **jit_arguments)
     split = _splitter(function, **jit_arguments)
@@ -101,10 +99,10 @@ def quick_jit(
                 if program is None:
                     largest = int(max((np.size(leaf) for leaf in leaves), default=1))
                     whole = partial(_flat, function, fixed, tree)
-                    program = Program(whole, named, tree, fixed, leaves, int(largest >= short), often)
+                    program = Program(whole, named, tree, fixed, leaves, int(largest >= short))
                     if plays and largest < PLAYED and plays_now():
-                        shorter = whole if plays is True else partial(_flat, plays, fixed, tree)
-                        program.prepare(shorter, leaves)
+                        shorter = None if plays is True else partial(_flat, plays, fixed, tree)
+                        program.prepare(leaves, shorter)
                     table[key] = program
         return program(leaves)
 

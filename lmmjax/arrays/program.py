@@ -16,7 +16,7 @@ import numpy as np
 
 from lmmjax.arrays import store
 from lmmjax.arrays.announce import announced
-from lmmjax.arrays.interpret import Tape, TooLong, Unsupported, player, record_tape
+from lmmjax.arrays.interpret import TooLong, Unsupported, player, record_tape
 
 ENOUGH = 200
 """Steps played, in units of those on the tape, after which a program is compiled: one takes NumPy about two
@@ -56,24 +56,24 @@ class Program:
         fixed: tuple,
         leaves: list,
         level: int,
-        often: float,
     ) -> None:
-        self.whole, self.level, self.often = whole, level, often
+        self.whole, self.level = whole, level
         self.elsewhere = _elsewhere(leaves)
         self.digests = {
             kind: _digest(name, tree, fixed, leaves, more) if not self.elsewhere else ""
             for kind, more in (("compiled", (level, _options(level))), ("tape", ("tape",)))
         }
-        self.play: Callable | None = None
-        self.compiled: Any = None
-        self.structure: Any = None
+        # a function of arrays beside the structure of what it returns
+        self.play: tuple[Callable, Any] | None = None
+        self.compiled: tuple[Callable, Any] | None = None
         self.traced: tuple[Any, list] | None = None
         self.played, self.longest, self.enough = 0, 0, 0.0
         self.lock = threading.Lock()
 
     def __call__(self, leaves: list) -> Any:
-        play: Any = self.play
-        if self.compiled is None and play is not None and self.lasts() and plays_now():
+        playing = self.play
+        if self.compiled is None and playing is not None and self.lasts() and plays_now():
+            play, structure = playing
             try:
                 values, steps = play(leaves, self.enough - self.played)
             except TooLong:
@@ -84,22 +84,20 @@ class Program:
                 counts["failed"] += 1
             else:
                 self.played, self.longest = self.played + steps, max(self.longest, steps)
-                return jax.tree.unflatten(self.structure, jax.device_put(values))
-        if self.compiled is None:
-            with self.lock:
-                if self.compiled is None:
-                    values = self.compile(leaves)
-                    if values is not None:
-                        return jax.tree.unflatten(self.structure, values)
-        compiled: Any = self.compiled
-        return jax.tree.unflatten(self.structure, compiled(*leaves))
+                return jax.tree.unflatten(structure, jax.device_put(values))
+        with self.lock if self.compiled is None else contextlib.nullcontext():
+            values = None
+            if self.compiled is None:
+                self.compiled, values = self.compile(leaves)
+            compiled, structure = self.compiled
+        return jax.tree.unflatten(structure, compiled(*leaves) if values is None else values)
 
     def lasts(self) -> bool:
         """Whether a call as long as the longest one may still be played."""
         return self.played + self.longest <= self.enough
 
-    def prepare(self, whole: Callable, leaves: list) -> None:
-        """Have a function played, where it can be: from the store, or traced."""
+    def prepare(self, leaves: list, shorter: Callable | None = None) -> None:
+        """Have it played, or always a shorter function, where it can be: from the store, or traced."""
         if self.elsewhere:
             return
         digest = self.digests["tape"]
@@ -107,25 +105,21 @@ class Program:
         if found is not None:
             tape, skeleton = found
             counts["read"] += 1
-            self.structure = jax.tree.structure(skeleton)
-            self.use(tape)
-            return
-        returned: list[Any] = []
-        traced = self.trace(whole, returned, leaves)
-        try:
-            tape = record_tape(traced.jaxpr)
-        except Unsupported:
-            self.traced = (traced, returned) if whole is self.whole else None
-            return
-        counts["traced"] += 1
-        (self.structure,) = returned
-        self.use(tape)
-        if digest:
-            store.write(digest, (tape, _skeleton(self.structure)))
-
-    def use(self, tape: Tape) -> None:
-        self.enough = self.often * ENOUGH * tape.length
-        self.play = player(tape) if tape.least <= self.enough else None
+        else:
+            returned: list[Any] = []
+            traced = self.trace(shorter or self.whole, returned, leaves)
+            try:
+                tape = record_tape(traced.jaxpr)
+            except Unsupported:
+                self.traced = None if shorter else (traced, returned)
+                return
+            counts["traced"] += 1
+            skeleton = _skeleton(returned[0])
+            if digest:
+                store.write(digest, (tape, skeleton))
+        self.enough = float("inf") if shorter else ENOUGH * tape.length
+        if tape.least <= self.enough:
+            self.play = player(tape), jax.tree.structure(skeleton)
 
     def trace(self, whole: Callable, returned: list, leaves: list) -> Any:
         """A function as JAX traces it."""
@@ -136,8 +130,8 @@ class Program:
             named.__name__ = f"lmmjax_{uuid.uuid4().hex}"  # type: ignore[attr-defined]
         return jax.jit(named).trace(*leaves)
 
-    def compile(self, leaves: list) -> list[Any] | None:
-        """Set the compiled program; its values if it was loaded and has run."""
+    def compile(self, leaves: list) -> tuple[tuple[Callable, Any], list[Any] | None]:
+        """The compiled program with the structure of what it returns; its values if it was loaded and ran."""
         digest = self.digests["compiled"]
         found = store.load(digest) if digest else None
         if found is not None:
@@ -149,8 +143,7 @@ class Program:
                 store.drop(digest)
             else:
                 counts["loaded"] += 1
-                self.structure, self.compiled = jax.tree.structure(skeleton), compiled
-                return values
+                return (compiled, jax.tree.structure(skeleton)), values
         with announced(kept=bool(digest)):
             if self.traced is None:
                 returned: list[Any] = []
@@ -159,12 +152,10 @@ class Program:
             compiled = _compiled(traced.lower(), self.level)
             self.traced = None
         counts["compiled"] += 1
-        (self.structure,) = returned
-        self.compiled = compiled
         if digest:
-            arguments = (digest, compiled, len(leaves), _skeleton(self.structure))
+            arguments = (digest, compiled, len(leaves), _skeleton(returned[0]))
             threading.Thread(target=store.save, name="lmmjax store", args=arguments).start()
-        return None
+        return (compiled, returned[0]), None
 
 
 def _skeleton(structure: Any) -> Any:

@@ -19,7 +19,7 @@ import numpy as np
 from lmmjax.arrays.compile import plays_now
 from lmmjax.batch.lane import RENEW, RESUME, START
 from lmmjax.batch.lanes import blocks, cast, in_x64, join_lanes, lane_devices, put, some_lanes, take_lanes
-from lmmjax.batch.programs import call, compile_ahead
+from lmmjax.batch.programs import Way, call, compile_ahead
 from lmmjax.core import Estimate, Problem
 from lmmjax.core.descents import better, count_optima
 from lmmjax.optimize import NewtonState, Status, at_rest
@@ -65,8 +65,9 @@ def fit_lanes(
     pool = _pool(threads)
     # with a block for every thread nothing is gained by gathering lanes
     first = FIRST if total > threads * size else PERIOD
-    plays = {} if total <= UNOPTIMISED and devices == 1 and plays_now() else None
-    run = _Run(pool, size, max_iter, first, np.dtype(dtype), total <= UNOPTIMISED, plays)
+    few = total <= UNOPTIMISED
+    way = Way(few, {} if few and devices == 1 and plays_now() else None)
+    run = _Run(pool, size, max_iter, first, np.dtype(dtype), way)
 
     def begin(part: slice) -> tuple:
         problem = block(part)
@@ -80,25 +81,18 @@ def fit_lanes(
                 problem,
                 cast(state, problem.n.dtype),
                 shared=(run.bound(problem),),
-                few=run.few,
-                plays=run.plays,
+                way=run.way,
             )
         return problem, run.begin(problem, starts[0], state)
 
     problem, *begun = join_lanes(list(pool.map(in_x64(begin), list(blocks(total, size)))))
     if not begun:
         rest = (np.zeros((0, total), problem.n.dtype), ())
-        result = run.over(
-            total,
-            lambda part: call(
-                "finish",
-                size,
-                take_lanes(problem, part),
-                *some_lanes(rest, part),
-                few=run.few,
-                plays=run.plays,
-            ),
-        )
+
+        def only(part: slice) -> Estimate:
+            return call("finish", size, take_lanes(problem, part), *some_lanes(rest, part), way=run.way)
+
+        result = run.over(total, only)
         ends = [result.deviance]
     else:
         result = run.certified(problem, begun[0])
@@ -121,8 +115,7 @@ def _optima(result: Estimate) -> np.ndarray:
 class _Run:
     """How the lanes of one batch are advanced: by which threads, how many a call, how far, in which dtype.
 
-    `first` evaluations come before lanes are gathered. `few` lanes in all are sooner done by programs that
-    are not optimised.
+    `first` evaluations come before lanes are gathered.
     """
 
     pool: ThreadPoolExecutor
@@ -130,8 +123,7 @@ class _Run:
     max_iter: int
     first: int
     dtype: np.dtype
-    few: bool
-    plays: dict[tuple, bool] | None
+    way: Way
 
     def standing(self, problem: Problem, start: np.ndarray | None) -> NewtonState:
         """The states of lanes before their first evaluation, at `start` (m,) or where it does not matter."""
@@ -164,8 +156,7 @@ class _Run:
             cast(problem, self.dtype),
             state,
             shared=shared,
-            few=self.few,
-            plays=self.plays,
+            way=self.way,
         )
 
     def later(self, problem: Problem, state: NewtonState, early: float) -> NewtonState:
@@ -214,9 +205,7 @@ class _Run:
 
         def end(part: slice) -> Estimate:
             problems, states = take_lanes(problem, part), some_lanes(state, part)
-            return call(
-                "conclude", self.size, problems, states, shared=(bound,), few=self.few, plays=self.plays
-            )
+            return call("conclude", self.size, problems, states, shared=(bound,), way=self.way)
 
         return self.over(state.n_iter.shape[-1], end)
 

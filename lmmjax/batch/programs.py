@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,37 +24,42 @@ from lmmjax.gram.grouped.products import SHORT
 
 FUNCTIONS: dict[str, Callable] = {"newton_steps": newton_steps, "conclude": conclude, "finish": finish}
 
-
 PLAYED_LANES = 100_000
 """Lanes of one kind of program, over all batches, up to which they are played rather than compiled."""
 
 _played: Counter[tuple] = Counter()
 
 
-def call(
-    name: str,
-    size: int,
-    problem: Problem,
-    *lanes: Any,
-    shared: tuple = (),
-    few: bool = False,
-    plays: dict[tuple, bool] | None = None,
-) -> Any:
-    """One of `FUNCTIONS` over lanes, padded to `size` so that all blocks share a program; NumPy out.
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """How the programs of one batch run.
 
-    For `few` lanes in all the compiler does not optimise, if the program is written out. With `plays`, of one
-    batch, it is played by NumPy until `PLAYED_LANES` have been: what is chosen for a batch is kept there.
+    Attributes
+    ----------
+    few : whether lanes are so few in all that the compiler does not optimise what is written out.
+    plays : which programs NumPy plays, settled for the batch where one is needed first; None: none is played.
     """
+
+    few: bool
+    plays: dict[tuple, bool] | None
+
+    def played(self, key: tuple) -> bool:
+        """Whether this batch plays a program: until `PLAYED_LANES` of its kind have been, in earlier ones."""
+        return self.plays is not None and self.plays.setdefault(key, _played[key] < PLAYED_LANES)
+
+
+def call(name: str, size: int, problem: Problem, *lanes: Any, way: Way, shared: tuple = ()) -> Any:
+    """One of `FUNCTIONS` over lanes, padded to `size` so that all blocks share a program; NumPy out."""
     count = jax.tree.leaves(problem.origin)[0].shape[-1]
     problem, lanes = padded(problem, size - count), jax.tree.map(lambda a: pad(a, size - count), lanes)
     devices = lane_devices()
     arguments = np.ones((), problem.n.dtype), problem, lanes, shared
-    key = few, *_signature(name, arguments)
-    playing = plays is not None and plays.setdefault(key, _played[key] < PLAYED_LANES)
+    key = way.few, *_signature(name, arguments)
+    playing = way.played(key)
     if playing:
         _played[key] += count
     unrolled = unrollable(take_lanes(problem, 0).shared)
-    function = _compiled(name, unrolled, few, playing, devices[0].platform)
+    function = _compiled(name, unrolled, way.few, playing, devices[0].platform)
     if len(devices) > 1:
         problem = each(problem, lambda _, field: _sharded(field, devices))
         lanes = _sharded(lanes, devices)
@@ -65,23 +71,13 @@ def call(
     )
 
 
-def compile_ahead(
-    name: str,
-    size: int,
-    problem: Problem,
-    *lanes: Any,
-    shared: tuple = (),
-    few: bool = False,
-    plays: dict[tuple, bool] | None = None,
-) -> None:
+def compile_ahead(name: str, size: int, problem: Problem, *lanes: Any, way: Way, shared: tuple = ()) -> None:
     """Compile in the background what a `call` will need: tracing one program overlaps compiling another."""
     full = padded(problem, size - jax.tree.leaves(problem.origin)[0].shape[-1])
     wide = jax.tree.map(lambda a: pad(a, size - a.shape[-1]), lanes)
-    key = few, *_signature(name, (np.ones((), problem.n.dtype), full, wide, shared))
-    if plays is not None and plays.setdefault(key, _played[key] < PLAYED_LANES):
-        return
-    if (False, *key) not in _ready:
-        task = in_x64(lambda: call(name, size, problem, *lanes, shared=shared, few=few))
+    key = way.few, *_signature(name, (np.ones((), problem.n.dtype), full, wide, shared))
+    if not way.played(key) and (False, *key) not in _ready:
+        task = in_x64(lambda: call(name, size, problem, *lanes, way=way, shared=shared))
         threading.Thread(target=task).start()
 
 
@@ -153,5 +149,4 @@ def _compiled(name: str, unrolled: bool, few: bool, playing: bool, platform: str
         short=np.inf if few and unrolled else 0,
         name=f"lanes of {name}{', unrolled' if unrolled else ''}",
         plays=whole if playing else False,
-        often=np.inf,
     )

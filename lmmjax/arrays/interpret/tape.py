@@ -187,11 +187,9 @@ class _Writer:
             ]
         if name in SCALARWISE:
             reads = self.thinned(reads, outvars[0].aval.shape)
-        writes = [self.slot() for _ in outvars]
+        writes = self._write(name, params, reads, outvars)
         if name == "broadcast_in_dim" and values[0] is None and outvars[0].aval.shape:
             self.thin[writes[0]] = self.narrow(params, reads[0])
-        self.shapes.update({s: tuple(v.aval.shape) for s, v in zip(writes, outvars, strict=True)})
-        self.steps.append(Step(name, params, tuple(reads), tuple(writes), 1 + size // 250))
         return writes
 
     def narrow(self, params: dict[str, Any], source: int) -> int:
