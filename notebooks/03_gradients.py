@@ -184,7 +184,7 @@ def compared(trainers, y, t, g, folds=5, few=8):
     weights = start(jax.random.key(0), t.shape[1])
     errors, densities = {}, {}
     for name, train in trainers.items():
-        error, density = train(weights, *(jnp.asarray(a, float) for a in (keep, known)), y, t)
+        error, density = train(weights, jnp.asarray(keep), jnp.asarray(known), y, t)
         squares = np.asarray(error) ** 2
         held_out = [squares[:folds, 0][~keep[:folds]], squares[folds:, 0][~keep[folds:]]]
         held_out.append(squares[folds:, 1][~known[folds:]])

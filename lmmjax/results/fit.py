@@ -11,23 +11,18 @@ import pandas as pd
 from lmmjax.fitted import (
     Fitted,
     ModelView,
-    fitted_values,
     identified_psi,
-    normalized_residuals,
     refitted,
-    residuals,
-    scaled_residuals,
     status,
     unidentified_names,
 )
-from lmmjax.postestimation import modes
-from lmmjax.postestimation.predict import predict_new
-from lmmjax.postestimation.varcorr import varcorr
 from lmmjax.reports import frames
 from lmmjax.reports.summary import Summary, summarise
 from lmmjax.reports.table import prints_whole
 from lmmjax.results.fixed_tests import FixedTests
 from lmmjax.results.intervals import Intervals
+from lmmjax.results.predictions import Predictions
+from lmmjax.results.random_effects import RandomEffects
 from lmmjax.results.random_tests import RandomTests
 
 # what few fits are asked for is imported when it is
@@ -39,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @prints_whole
-class Fit(FixedTests, Intervals, RandomTests):
+class Fit(FixedTests, Intervals, RandomTests, RandomEffects, Predictions):
     """A linear mixed model fitted to one response.
 
     Attributes
@@ -166,103 +161,6 @@ class Fit(FixedTests, Intervals, RandomTests):
     def n_iter(self) -> int:
         """Evaluations of the criterion with its derivatives."""
         return int(self.estimate.n_iter)
-
-    # --- random effects ------------------------------------------------------------------------------
-
-    def varcorr(self) -> pd.DataFrame:
-        """Variance components: group, term1, term2, vcov, sdcor, se (of vcov); the last row is Residual.
-
-        What the data do not identify is missing, and listed in `unidentified`. `attrs["note"]` says what
-        parameters in time belong to, where occasions are not one unit apart.
-        """
-        return varcorr(self.fitted)
-
-    def residual_cov(self, group: Any = None, cor: bool = False) -> pd.DataFrame:
-        """Covariance matrix of the residuals of one group, rows and columns by visit, time or order.
-
-        Parameters
-        ----------
-        group : a level of the structure's `group`; None for all visits of a structure of visits, else for
-            the first of the groups with most rows. With `by` None gives the matrices of all its levels, one
-            below the other.
-        cor : correlations in place of covariances.
-
-        Raises
-        ------
-        ValueError : an unknown group, or residuals that are independent.
-        """
-        from lmmjax.postestimation.residual_cov import residual_cov
-
-        return residual_cov(self.fitted, group, cor)
-
-    @property
-    def random_effects(self) -> dict[str, pd.DataFrame]:
-        """Conditional modes (BLUPs): for each grouping factor a frame of levels × terms."""
-        return modes.random_effects(self.fitted)
-
-    def ranef(self, cond_var: bool = True) -> pd.DataFrame:
-        """Conditional modes in long form: group, level, term, value, and with cond_var also
-
-        cond_sd (given y, parameters known) and pred_se (√MSPE: with the uncertainty of β̂).
-        """
-        return modes.ranef(self.fitted, cond_var)
-
-    def cond_var(self, mspe: bool = False) -> dict[str, np.ndarray]:
-        """Per random term, as written, (G, q, q) conditional or prediction error covariance matrices."""
-        return modes.cond_var(self.fitted, mspe)
-
-    def coef(self) -> dict[str, pd.DataFrame]:
-        """Fixed plus random coefficients of every level: for each grouping factor levels × coefficients."""
-        return modes.coef(self.fitted)
-
-    # --- fitted values -------------------------------------------------------------------------------
-
-    def _on_rows(self, values: np.ndarray, name: str) -> pd.Series:
-        return pd.Series(values, index=self.fitted.data.frame.index, name=name)
-
-    @property
-    def fittedvalues(self) -> pd.Series:
-        """Xβ̂ + Zb̂ + offset."""
-        return self._on_rows(fitted_values(self.fitted), "fitted")
-
-    @property
-    def resid(self) -> pd.Series:
-        """Response less fitted values."""
-        return self._on_rows(residuals(self.fitted), "resid")
-
-    @property
-    def scaled_resid(self) -> pd.Series:
-        """Pearson residuals: (y − ŷ) over the standard deviation of the residual."""
-        return self._on_rows(scaled_residuals(self.fitted), "scaled_resid")
-
-    @property
-    def normalized_resid(self) -> pd.Series:
-        """Residuals y − ŷ decorrelated by the Cholesky factor of their covariance, of unit variance."""
-        return self._on_rows(normalized_residuals(self.fitted), "normalized_resid")
-
-    def predict(
-        self,
-        newdata: Any = None,
-        *,
-        re: Any = "all",
-        new_levels: str = "error",
-        offset: Any = None,
-        kriging: bool = False,
-    ) -> pd.Series:
-        """Predictions for new rows, or for those of the fit if newdata is None.
-
-        Parameters
-        ----------
-        re : "all", "none" (population level), or a list of grouping factors or terms to include.
-        new_levels : "error", or "population" for b = 0 at unseen levels of a grouping factor.
-        offset : of the new rows, in place of the model's `offset=`; `offset(...)` in the formula is kept.
-        kriging : add the residual that a correlated residual structure expects at the new times or places,
-            given the residuals of the same group. Prior weights are a column that the new rows have, too.
-
-        Rows that are not estimable (a combination of levels that does not occur, aliased covariates
-        apart) are NaN, and an `EstimabilityWarning` names them.
-        """
-        return predict_new(self.fitted, newdata, re, new_levels, offset, kriging)
 
     # --- refitting -----------------------------------------------------------------------------------
 
