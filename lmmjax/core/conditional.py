@@ -49,13 +49,24 @@ def modes_at(
 ) -> tuple[Modes, ...]:
     """Modes in the user's coordinates, from projections at D in internal ones."""
     basis, scale = problem.basis, problem.origin.scale
-    square = scale**2
     beta = basis.x_factor @ (fit.beta - problem.origin.beta) / scale
-    cov_beta = basis.x_factor @ fit.cov_beta @ basis.x_factor.T / square
-    out = []
-    for projection, matrix, back in zip(projections, relative, basis.outward, strict=False):
-        modes = _term_modes(projection, matrix, beta, fit.sigma2 / square, cov_beta)
-        cond_var, mspe = (square * (back @ a @ back.T) for a in (modes.cond_var, modes.mspe))
+    cov_beta = basis.x_factor @ fit.cov_beta @ basis.x_factor.T / scale**2
+    return inner_modes(problem, projections, relative, beta, fit.sigma2 / scale**2, cov_beta)
+
+
+def inner_modes(
+    problem: Problem,
+    projections: tuple[Projection, ...],
+    relative: tuple[Array, ...],
+    beta: Array,
+    sigma2: Array,
+    cov_beta: Array,
+) -> tuple[Modes, ...]:
+    """Modes in the user's coordinates, from β (p,), σ² and Φ (p, p) in internal ones too."""
+    scale, out = problem.origin.scale, []
+    for projection, matrix, back in zip(projections, relative, problem.basis.outward, strict=False):
+        modes = _term_modes(projection, matrix, beta, sigma2, cov_beta)
+        cond_var, mspe = (scale**2 * (back @ a @ back.T) for a in (modes.cond_var, modes.mspe))
         out.append(Modes(scale * (modes.b @ back.T), cond_var, mspe))
     return tuple(out)
 

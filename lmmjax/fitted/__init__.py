@@ -43,6 +43,7 @@ from lmmjax.fitted.values import (
     fitted_modes,
     fitted_values,
     normalized_residuals,
+    random_part,
     residuals,
     scaled_residuals,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "model_data",
     "normalized_residuals",
     "one_of_many",
+    "random_part",
     "refitted",
     "remarks",
     "reported",

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 
-from lmmjax.arrays import Array, quick_jit
+from lmmjax.arrays import Array, quick_jit, sweep
 from lmmjax.core import Modes, Problem
-from lmmjax.core.conditional import modes_at
+from lmmjax.core.conditional import inner_modes, modes_at
 from lmmjax.core.problem import internal_parameters
 from lmmjax.core.residuals import variances, whitened
 from lmmjax.fitted.kept import kept
 from lmmjax.fitted.records import Fitted
 from lmmjax.gram import Projection
 from lmmjax.gram.grouped.products import GroupedProducts
+from lmmjax.inference.nearby import nearby, settled
 
 
 def projected(problem: Problem, psi: Array) -> tuple[tuple[Array, ...], tuple[Projection, ...]]:
@@ -25,28 +28,102 @@ def projected(problem: Problem, psi: Array) -> tuple[tuple[Array, ...], tuple[Pr
 _projected_jit = quick_jit(projected)
 
 
+@quick_jit
+def _nearby(problem: Problem, psi: Array) -> tuple[Modes, ...]:
+    """Modes with the variances that go with them at any ψ (m + 1,), β̂ and Φ being those of this ψ."""
+    relative, projections = projected(problem, psi)
+    products = problem.shared.gram(internal_parameters(problem, psi), problem.response)
+    inverse = sweep(products.xx)[1]
+    sigma2 = psi[-1] / problem.origin.scale**2
+    return inner_modes(problem, projections, relative, inverse @ products.xy, sigma2, sigma2 * inverse)
+
+
+def _numbers(fitted: Fitted, modes: tuple[Modes, ...]) -> tuple[Modes, ...]:
+    """Modes of the groups that there are, as NumPy."""
+    terms = zip(fitted.data.design.terms, modes, strict=True)
+    return tuple(jax.tree.map(lambda a, n=term.n_groups: np.asarray(a)[:n], own) for term, own in terms)
+
+
 @kept
-def fitted_modes(fitted: Fitted) -> tuple[Modes, ...]:
-    """Modes, conditional and prediction error variances of every random term, in the user's coordinates."""
-    problem = fitted.data.expanded(fitted.y, fitted.reml)
+def _modes(fitted: Fitted) -> tuple[Modes, ...]:
+    """Modes at ψ̂, whether or not the data determine them."""
+    problem, estimate = fitted.data.expanded(fitted.y, fitted.reml), fitted.estimate
+    if estimate.moves.any():
+        with jax.enable_x64(True):
+            return _numbers(fitted, _nearby(problem, np.asarray(estimate.psi)))
     # a plain grouped model takes a few operations of NumPy, others would be a program an operation
     grouped = isinstance(problem.shared, GroupedProducts)
     with jax.enable_x64(True):
-        parts = (projected if grouped else _projected_jit)(problem, np.asarray(fitted.estimate.psi))
+        parts = (projected if grouped else _projected_jit)(problem, np.asarray(estimate.psi))
         relative, projections = jax.tree.map(np.asarray, parts)
-    modes = modes_at(problem, projections, relative, fitted.estimate)
-    return tuple(
-        jax.tree.map(lambda a, groups=term.n_groups: np.asarray(a)[:groups], own)
-        for term, own in zip(fitted.data.design.terms, modes, strict=True)
-    )
+    return _numbers(fitted, modes_at(problem, projections, relative, estimate))
+
+
+@kept
+def _comparisons(fitted: Fitted) -> list[tuple[tuple[Modes, ...], list[tuple[Modes, ...]]]]:
+    """Modes at ψ̂ and at points beside it that fit equally well, of y and of noise; [] if ψ is identified.
+
+    Modes of noise tell those that are determined from those that are near zero.
+    """
+    if not fitted.estimate.moves.any():
+        return []
+    psi, out = np.asarray(fitted.estimate.psi), []
+    points = nearby(fitted.data.design.structure, psi, np.asarray(fitted.estimate.moves))
+    noise = np.sqrt(psi[-1]) * np.random.default_rng(0).normal(size=len(fitted.y))
+    for y in (fitted.y, noise):
+        problem = fitted.data.expanded(y, fitted.reml)
+        with jax.enable_x64(True):
+            at, *near = (_numbers(fitted, _nearby(problem, point)) for point in (psi, *points))
+        out.append((at, near))
+    return out
+
+
+@kept
+def fitted_modes(fitted: Fitted) -> tuple[Modes, ...]:
+    """Modes, conditional and prediction error variances of every random term, in the user's coordinates.
+
+    What moves along a direction that the data leave open is NaN.
+    """
+    modes = list(_modes(fitted))
+    for at, near in _comparisons(fitted):
+        for k, own in enumerate(modes):
+            modes[k] = _where_settled(own, at[k], [other[k] for other in near])
+    return tuple(modes)
+
+
+def _where_settled(values: Modes, at: Modes, near: list[Modes]) -> Modes:
+    spread = np.sqrt(np.maximum(np.diagonal(at.mspe, axis1=1, axis2=2), 0.0))
+    size = np.max(np.maximum(np.abs(at.b), spread), axis=0, initial=0.0)
+    units = {"b": size, "cond_var": size[:, None] * size, "mspe": size[:, None] * size}
+    steady = {k: settled(getattr(at, k), [getattr(m, k) for m in near], unit) for k, unit in units.items()}
+    return Modes(**{k: np.where(steady[k], getattr(values, k), np.nan) for k in units})
+
+
+Rows = Sequence[tuple[int, np.ndarray, np.ndarray]]
+"""Of random terms: the number of each in the model, z (rows, q), and codes (rows,), −1 for b = 0."""
+
+
+def random_part(fitted: Fitted, terms: Rows, n: int) -> np.ndarray:
+    """Zb̂ (n,) of any rows, NaN where it moves along a direction that the data leave open."""
+
+    def total(modes: tuple[Modes, ...]) -> np.ndarray:
+        out = np.zeros(n)
+        for k, z, codes in terms:
+            out += np.where(codes < 0, 0.0, np.sum(z * modes[k].b[codes], axis=1))
+        return out
+
+    values = total(_modes(fitted)) if terms else np.zeros(n)
+    for at, near in _comparisons(fitted) if terms else []:
+        size = np.std(fitted.y - fitted.population)
+        steady = settled(total(at), [total(modes) for modes in near], size)
+        values = np.where(steady, values, np.nan)
+    return values
 
 
 def fitted_values(fitted: Fitted) -> np.ndarray:
-    """Xβ̂ + Zb̂ + offset (n,)."""
-    values = fitted.population
-    for term, modes in zip(fitted.data.frame.random, fitted_modes(fitted), strict=True):
-        values = values + np.sum(term.z * modes.b[term.codes], axis=1)
-    return values
+    """Xβ̂ + Zb̂ + offset (n,), NaN where Zb̂ moves along a direction that the data leave open."""
+    rows = [(k, term.z, term.codes) for k, term in enumerate(fitted.data.frame.random)]
+    return fitted.population + random_part(fitted, rows, len(fitted.y))
 
 
 def residuals(fitted: Fitted) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from lmmjax.core import conditional_means, response_axes
 from lmmjax.fitted import FittedMany
+from lmmjax.inference.nearby import nearby, settled
 
 CHUNK = 4_000_000
 """Numbers that a chunk of responses may hold while their modes are computed."""
@@ -56,12 +57,39 @@ def _chunks(
     for first in range(0, len(lanes), size):
         part = lanes[first : first + size]
         padded = np.resize(part, size)
-        with jax.enable_x64(True):
-            y = np.asarray(fits.y[:, padded].T, dtype=float)
-            problem = make(y if keep.all() else y[:, keep], fits.reml)
-            modes = _lane_means(problem, estimate.psi[padded], estimate.beta[padded][:, columns])
-            arrays = [np.asarray(b)[: len(part)] for b in modes]
-        yield part, [b[:, : t.n_groups] for b, t in zip(arrays, design.terms, strict=True)]
+        psi, beta = estimate.psi[padded], estimate.beta[padded][:, columns]
+        points = nearby(design.structure, psi, estimate.moves[padded])
+        y = np.asarray(fits.y[:, padded].T, dtype=float)
+
+        def modes(y: np.ndarray, psi: np.ndarray, beta: np.ndarray = beta) -> list[np.ndarray]:
+            with jax.enable_x64(True):
+                problem = make(y if keep.all() else y[:, keep], fits.reml)
+                return [np.asarray(b) for b in _lane_means(problem, psi, beta)]
+
+        values = modes(y, psi)
+        if len(points):
+            steady = _steady(modes, y, psi, points)
+            values = [np.where(own, b, np.nan) for own, b in zip(steady, values, strict=True)]
+        yield part, [b[: len(part), : t.n_groups] for b, t in zip(values, design.terms, strict=True)]
+
+
+def _steady(
+    modes: Callable[[np.ndarray, np.ndarray], list[np.ndarray]],
+    y: np.ndarray,
+    psi: np.ndarray,
+    points: np.ndarray,
+) -> list[np.ndarray]:
+    """Per term which modes (T, G, q) are the same at all `points`: those of y, and those of noise."""
+    sd = np.sqrt(psi[:, -1])[:, None, None]
+    noise = sd[..., 0] * np.random.default_rng(0).normal(size=y.shape)
+    out = None
+    for response in (y, noise):
+        at, near = modes(response, psi), [modes(response, point) for point in points]
+        sizes = [np.maximum(np.max(np.abs(b), axis=1, keepdims=True), sd) for b in at]
+        pairs = zip(at, zip(*near, strict=True), sizes, strict=True)
+        own = [settled(b, list(others), size) for b, others, size in pairs]
+        out = own if out is None else [one & two for one, two in zip(out, own, strict=True)]
+    return out
 
 
 @jax.jit

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.core.residuals import extrapolated
-from lmmjax.fitted import Fitted, fitted_modes, require_choice, require_switch, residuals
+from lmmjax.fitted import Fitted, random_part, require_choice, require_switch, residuals
 from lmmjax.formula import new_frame, wanted_terms
 from lmmjax.postestimation.estimability import warn_of_rows
 
@@ -45,12 +45,9 @@ def predict_new(
         rows = [(term.z, term.codes, term.text) for term in new.random]
     if known is not None:
         values = values + known
-    modes = (
-        {term.text: m.b for term, m in zip(frame.random, fitted_modes(fitted), strict=True)} if rows else {}
-    )
-    for z, codes, text in rows:
-        contribution = np.sum(z * modes[text][codes], axis=1)
-        values = values + np.where(codes < 0, 0.0, contribution)
+    number = {term.text: k for k, term in enumerate(frame.random)}
+    terms = [(number[text], z, codes) for z, codes, text in rows]
+    values = values + random_part(fitted, terms, len(values))
     if places is not None and design.residual is not None:
         # a variance that is a function of the mean is one of the predicted mean
         at = places.design

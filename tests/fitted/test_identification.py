@@ -107,6 +107,39 @@ def test_codings_of_one_model(visits, case, reml):
         assert_allclose(fit.sigma, other.sigma, rtol=1e-6)
 
 
+@pytest.mark.parametrize("case", CODINGS)
+def test_modes_of_what_is_not_identified(visits, case):
+    """Missing, where the variances that are open enter; slopes, and sums in the fitted values, are not."""
+    formula, plain, names = CODINGS[case]
+    fit, other = fitted(formula, visits), lmm(plain, visits).fit()
+    table = fit.ranef()
+    steady = table["term"] == "x"
+    # a visit that a person did not make has b = 0 whatever the variance is
+    assert (table.loc[~steady, "value"].isna() | (table.loc[~steady, "value"] == 0)).all()
+    assert table.loc[~steady, "value"].isna().mean() >= 0.75
+    assert table.loc[~steady, ["cond_sd", "pred_se"]].isna().all(axis=None)
+    if steady.any():
+        right = other.ranef().query("term == 'x'")
+        # modes are as exact as the two optima, variances of 1e-6 relative
+        assert_allclose(table[steady].iloc[:, 3:], right.iloc[:, 3:], rtol=1e-4, atol=1e-6)
+    if "sigma" in names:
+        assert fit.fittedvalues.isna().all()
+        assert fit.resid.isna().all()
+    else:
+        assert_allclose(fit.fittedvalues, other.fittedvalues, rtol=1e-5, atol=1e-6)
+        assert_allclose(fit.predict(), other.predict(), rtol=1e-5, atol=1e-6)
+    assert np.isfinite(fit.predict(visits, re="none")).all()
+
+
+def test_modes_of_a_fixed_factor(visits):
+    """b̂ = 0 whatever the variance is; how exact that is depends on it."""
+    fit = fitted("y ~ C(v) + x + (1 | v)", visits)
+    table = fit.ranef()
+    assert_allclose(table["value"], 0.0, atol=1e-9)
+    assert table[["cond_sd", "pred_se"]].isna().all(axis=None)
+    assert_allclose(fit.fittedvalues, lmm("y ~ C(v) + x", visits).fit().fittedvalues, rtol=1e-9)
+
+
 def test_residual_covariance_and_a_random_intercept(visits):
     """A free covariance matrix takes in the variance between people."""
     fit = fitted("y ~ C(v) + (1 | id)", visits, lj.Unstructured("v", group="id"))
@@ -150,6 +183,9 @@ def test_a_batch_says_which(visits):
     assert_allclose(fits.df(), other.df(), rtol=1e-3)
     assert fits.varcorr[("id", "(Intercept)", "")].isna().all(axis=None)
     assert fits[0].unidentified == CODINGS["intercept twice"][2]
+    modes, right = (f.random_effects().xs("x", axis=1, level="term") for f in (fits, other))
+    assert_allclose(modes, right, rtol=1e-4, atol=1e-5)
+    assert fits.random_effects().xs("(Intercept)", axis=1, level="term").isna().all(axis=None)
 
 
 def test_one_warning_at_fit_time_and_none_elsewhere(sleepstudy):
