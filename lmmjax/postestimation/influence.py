@@ -8,7 +8,15 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.batch.leave_out import without_each
-from lmmjax.fitted import Fitted, component_names, require_estimates, sd_scale
+from lmmjax.fitted import (
+    Fitted,
+    component_names,
+    kept,
+    require_estimates,
+    require_switch,
+    sd_scale,
+)
+from lmmjax.inference.deletion import Deleted, Held, change, held, without_groups, without_rows
 from lmmjax.optimize import Status
 from lmmjax.postestimation.modes import only_group
 
@@ -26,10 +34,13 @@ class Influence:
     sdcor : levels × standard deviations and correlations of that fit.
     cooks_distance : Dᵢ = (β̂ − β̂₍ᵢ₎)ᵀ Φ⁻¹ (β̂ − β̂₍ᵢ₎)/p with Φ of the whole fit.
     dfbetas : (β̂ − β̂₍ᵢ₎)/se(β̂₍ᵢ₎), levels × fixed effects.
+    mdffits : Cook's distance with Φ₍ᵢ₎ for Φ.
+    covtrace : |tr(Φ⁻¹Φ₍ᵢ₎) − p|; covratio : |Φ₍ᵢ₎|/|Φ|, below 1 where the level costs precision.
     status : how each fit ended, or why the model has no fit without the level; its numbers are missing.
 
     Source: Belsley, Kuh & Welsch (1980), doi:10.1002/0471725153; for mixed models Nieuwenhuis,
-    te Grotenhuis & Pelzer (2012), doi:10.32614/RJ-2012-011.
+    te Grotenhuis & Pelzer (2012), doi:10.32614/RJ-2012-011, and Loy & Hofmann (2014),
+    doi:10.18637/jss.v056.i05.
     """
 
     params: pd.DataFrame
@@ -37,6 +48,9 @@ class Influence:
     sdcor: pd.DataFrame
     cooks_distance: pd.Series
     dfbetas: pd.DataFrame
+    mdffits: pd.Series
+    covtrace: pd.Series
+    covratio: pd.Series
     status: pd.Series
 
     def __repr__(self) -> str:
@@ -44,42 +58,75 @@ class Influence:
         return f"Influence({len(self.params)} levels of {self.params.index.name!r}, largest: {worst})"
 
 
-def influence(fitted: Fitted, group: str | None = None) -> Influence:
+def influence(fitted: Fitted, group: str | None = None, refit: bool = True) -> Influence:
     """Refit without each level of a grouping factor, or each row: exact deletion, no one-step approximation.
 
     Parameters
     ----------
-    group : the grouping factor, which may be left out if there is one, or "observation" to leave out the
-        rows one at a time.
+    group : the grouping factor, of random effects or of the residual structure, which may be left out if
+        there is one, or "observation" to leave out the rows one at a time.
+    refit : with False the variance parameters keep their values, σ² too, and β̂ and its covariance are those
+        of generalised least squares without the level: one step, without a fit.
 
     Every refit is the better of the descents from its moment start and from θ̂ of the whole fit.
     """
     require_estimates(fitted)
+    require_switch("refit", refit)
     data, whole = fitted.data, fitted.estimate
-    factors = list(dict.fromkeys(term.group for term in data.frame.random))
-    if group == OBSERVATION and group not in factors:
-        codes, index = np.arange(data.design.n), pd.Index(data.frame.index, name=OBSERVATION)
+    codes, index = units(fitted, group)
+    if refit:
+        one, reasons = without_each(data.maker, fitted.y, fitted.reml, whole.theta, codes, len(index))
+        status = [
+            reason or Status(int(end)).name.lower() for reason, end in zip(reasons, one.status, strict=True)
+        ]
+        found, psi = Deleted(one.beta, one.cov_beta), one.psi
     else:
-        group = only_group(factors, group)
-        term = next(term for term in data.frame.random if term.group == group)
-        codes, index = term.codes, pd.Index(term.levels, name=group)
-    one, reasons = without_each(data.maker, fitted.y, fitted.reml, whole.theta, np.asarray(codes), len(index))
-    status = [
-        reason or Status(int(end)).name.lower() for reason, end in zip(reasons, one.status, strict=True)
-    ]
-    change = whole.beta - one.beta
-    bse = np.sqrt(np.diagonal(one.cov_beta, axis1=1, axis2=2))
-    cooks = np.sum(change * np.linalg.solve(whole.cov_beta, change.T).T, axis=1) / max(data.design.p, 1)
+        fit = held_at(fitted)
+        found = without_rows(fit) if index.name == OBSERVATION else without_groups(fit, codes, len(index))
+        lost = np.asarray(np.isnan(found.beta).any(axis=1))
+        status = ["not estimable: the other rows do not determine β" if one else "one step" for one in lost]
+        psi = np.where(lost[:, None], np.nan, whole.psi)
+    moved = change(whole.beta, whole.cov_beta, found)
+    bse = np.sqrt(np.diagonal(found.cov_beta, axis1=1, axis2=2))
     x_names = data.x_names
-    sdcor, _ = sd_scale(one.psi, data.components)
+    sdcor, _ = sd_scale(psi, data.components)
+    measures = {
+        name: pd.Series(getattr(moved, name), index, name=name)
+        for name in ("cooks_distance", "mdffits", "covtrace", "covratio")
+    }
     return Influence(
-        pd.DataFrame(one.beta, index, x_names),
-        pd.DataFrame(bse, index, x_names),
-        pd.DataFrame(sdcor, index, component_names(data.components)),
-        pd.Series(cooks, index, name="cooks_distance"),
-        pd.DataFrame(change / bse, index, x_names),
-        pd.Series(status, index, name="status"),
+        params=pd.DataFrame(found.beta, index, x_names),
+        bse=pd.DataFrame(bse, index, x_names),
+        sdcor=pd.DataFrame(sdcor, index, component_names(data.components)),
+        dfbetas=pd.DataFrame(moved.dfbetas, index, x_names),
+        status=pd.Series(status, index, name="status"),
+        **measures,
     )
+
+
+influence_kept = kept(influence)
+"""`influence`, computed once for a fit: several measures are read from it."""
+
+
+def units(fitted: Fitted, group: str | None) -> tuple[np.ndarray, pd.Index]:
+    """Codes (n,) and levels of the grouping factor that is meant, or of the rows."""
+    frame = fitted.data.frame
+    levels = {term.group: (term.codes, term.levels) for term in reversed(frame.random)}
+    levels = dict(reversed(levels.items()))
+    own = frame.residual
+    if own is not None and own.design is not None and own.groups is not None:
+        levels.setdefault(":".join(own.groups.names), (own.design.codes, own.groups.labels))
+    if group == OBSERVATION and group not in levels:
+        return np.arange(fitted.nobs), pd.Index(frame.index, name=OBSERVATION)
+    group = only_group(list(levels), group)
+    codes, labels = levels[group]
+    return np.asarray(codes), pd.Index(labels, name=group)
+
+
+@kept
+def held_at(fitted: Fitted) -> Held:
+    """The fit with its variance parameters held, for leverages and deletion in one step."""
+    return held(fitted.data.design, fitted.y, fitted.estimate.psi)
 
 
 def leave_out(fitted: Fitted, names: list[str]) -> np.ndarray | None:

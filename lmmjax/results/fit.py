@@ -19,6 +19,7 @@ from lmmjax.fitted import (
 from lmmjax.reports import frames
 from lmmjax.reports.summary import Summary, summarise
 from lmmjax.reports.table import prints_whole
+from lmmjax.results.diagnostics import Diagnostics
 from lmmjax.results.fixed_tests import FixedTests
 from lmmjax.results.intervals import Intervals
 from lmmjax.results.predictions import Predictions
@@ -27,14 +28,13 @@ from lmmjax.results.random_tests import RandomTests
 
 # what few fits are asked for is imported when it is
 if TYPE_CHECKING:
-    from lmmjax.postestimation.influence import Influence
     from lmmjax.postestimation.sensitivity import Sensitivity
     from lmmjax.results.posterior import Posterior
     from lmmjax.results.resample import Permutation
 
 
 @prints_whole
-class Fit(FixedTests, Intervals, RandomTests, RandomEffects, Predictions):
+class Fit(FixedTests, Intervals, RandomTests, RandomEffects, Predictions, Diagnostics):
     """A linear mixed model fitted to one response.
 
     Attributes
@@ -179,12 +179,6 @@ class Fit(FixedTests, Intervals, RandomTests, RandomEffects, Predictions):
 
         draws = simulate(self.fitted.data, key, self.fitted.population, self.estimate.psi, n)
         return pd.DataFrame(draws, index=self.fitted.data.frame.index)
-
-    def influence(self, group: str | None = None) -> Influence:
-        """Refits without each level of a grouping factor: estimates, Cook's distance, DFBETAS."""
-        from lmmjax.postestimation.influence import influence
-
-        return influence(self.fitted, group)
 
     def sensitivity(self, fun: Callable | None = None) -> Sensitivity:
         """Derivatives of the estimates in every response, weight and group; infinitesimal-jackknife errors.
