@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -14,17 +15,37 @@ from lmmjax.design import Design, ResidualDesign
 from lmmjax.gram.whitened.patterns import Steps, earlier, steps
 from lmmjax.residual import ResidualStructure
 
+# adds a warning filter when it is imported, and few fits need it
+if TYPE_CHECKING:
+    import scipy.sparse as sps
+
+
+PAIRS = 1 << 16
+"""Pairs of rows whose covariances are formed at once, unless they are of one set."""
+
 
 def covariance(design: Design, psi: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Cov(ε) (k, k) of some rows at ψ (m + 1,)."""
+    return covariances(design, psi, rows[None])[0]
+
+
+def covariances(design: Design, psi: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Cov(ε) (g, k, k) of g sets of k rows (g, k) at ψ (m + 1,)."""
     own, weights = design.residual, design.weights
-    root = np.sqrt(psi[-1]) / (np.ones(len(rows)) if weights is None else np.sqrt(weights[rows]))
+    root = np.sqrt(psi[-1]) / (np.ones(rows.shape) if weights is None else np.sqrt(weights[rows]))
+    scale = root[:, :, None] * root[:, None, :]
+    g, k = rows.shape
     if own is None:
-        return np.diag(root**2)
-    some = own.take(rows)
-    same = np.eye(len(rows), dtype=bool)
-    value = between(design, psi, some, some, same)
-    return np.where(some.codes[:, None] == some.codes[None], value, 0.0) * root[:, None] * root[None, :]
+        return scale * np.eye(k)
+    out, step = np.empty((g, k, k)), max(PAIRS // k**2, 1)
+    for first in range(0, g, step):
+        some = rows[first : first + step]
+        left, right = (np.broadcast_to(a, (len(some), k, k)) for a in (some[:, :, None], some[:, None, :]))
+        same = (left == right).ravel()
+        value = _of_pairs(design, psi, own.at(left.ravel()), own.at(right.ravel()), same)
+        alike = own.codes[left] == own.codes[right]
+        out[first : first + step] = np.where(alike, value.reshape(left.shape), 0.0)
+    return out * scale
 
 
 def between(
@@ -109,12 +130,39 @@ def whitened(design: Design, psi: np.ndarray, residuals: np.ndarray) -> np.ndarr
     out = np.empty_like(residuals)
     if not own.structure.markov:
         for rows, factor in _factors(design, psi):
-            out[rows] = sl.solve_triangular(factor, residuals[rows], lower=True)
+            out[rows] = np.linalg.solve(factor, residuals[rows])
         return out
     order, first, alpha, beta = _recursion(design, psi)
     ordered = residuals[order]
     out[order] = alpha[:, None] * ordered - beta[:, None] * ordered[earlier(first)]
     return out
+
+
+def decorrelating(design: Design, psi: np.ndarray) -> sps.csr_array:
+    """The sparse matrix L⁻¹ (n, n) of `whitened`, L⁻¹Cov(ε)L⁻ᵀ = I."""
+    import scipy.sparse as sps
+
+    own, n = design.residual, design.n
+    if own is None:
+        return sps.diags_array(1.0 / np.sqrt(variances(design, psi)), format="csr")
+    if not own.structure.markov:
+        entries, at, columns = [], [], []
+        for rows, factor in _factors(design, psi):
+            k = rows.shape[1]
+            lower = np.tril_indices(k)
+            inverse = np.linalg.solve(factor, np.broadcast_to(np.eye(k), factor.shape))
+            entries.append(inverse[:, *lower].ravel())
+            at.append(rows[:, lower[0]].ravel())
+            columns.append(rows[:, lower[1]].ravel())
+        parts = (np.concatenate(a) for a in (entries, at, columns))
+    else:
+        order, first, alpha, beta = _recursion(design, psi)
+        later = ~first
+        before = order[earlier(first)][later]
+        pairs = ((alpha, -beta[later]), (order, order[later]), (order, before))
+        parts = (np.concatenate(pair) for pair in pairs)
+    values, at, columns = parts
+    return sps.csr_array((values, (at, columns)), shape=(n, n))
 
 
 def extrapolated(design: Design, psi: np.ndarray, residuals: np.ndarray, new: ResidualDesign) -> np.ndarray:
@@ -131,13 +179,15 @@ def extrapolated(design: Design, psi: np.ndarray, residuals: np.ndarray, new: Re
 
 
 def _factors(design: Design, psi: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows and lower Cholesky factor of Cov(ε) of every group, rows by place."""
+    """Rows (g, k) and lower Cholesky factors (g, k, k) of Cov(ε) of all groups of k rows, rows by place."""
     own = design.residual
     assert own is not None
     order = _order(own)
-    starts = np.flatnonzero(np.diff(own.codes[order])) + 1
-    for rows in np.split(order, starts):
-        yield rows, np.linalg.cholesky(covariance(design, psi, rows))
+    starts = np.append(0, np.flatnonzero(np.diff(own.codes[order])) + 1)
+    sizes = np.diff(np.append(starts, len(order)))
+    for k in np.unique(sizes):
+        rows = order[starts[sizes == k][:, None] + np.arange(k)]
+        yield rows, np.linalg.cholesky(covariances(design, psi, rows))
 
 
 def _recursion(design: Design, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import pandas as pd
 from scipy.special import chdtrc, fdtrc, stdtr
 
 from lmmjax.arrays import sweep
+from lmmjax.design import EstimabilityWarning
 from lmmjax.fitted import Fitted, by_criterion, kept, require_choice
 from lmmjax.formula import ModelFrame
 from lmmjax.inference import hypotheses
@@ -29,8 +31,17 @@ from lmmjax.inference.natural import (
     natural_bent_jit,
     natural_jit,
 )
+from lmmjax.inference.robust import hotelling_f
 from lmmjax.postestimation.contrasts import hypothesis, written
 from lmmjax.postestimation.estimability import lost_contrasts
+from lmmjax.postestimation.robust import (
+    Robust,
+    lost_to_clusters,
+    robust_choice,
+    robust_covariance,
+    robust_joint,
+    robust_single,
+)
 
 METHODS = {
     "satterthwaite": "Satterthwaite",
@@ -57,18 +68,35 @@ def ddf_method(ddf: str) -> str:
     return named
 
 
-def coef_table(fitted: Fitted, ddf: str) -> pd.DataFrame:
+def coef_table(fitted: Fitted, ddf: str, robust: str | None = None, cluster: Any = None) -> pd.DataFrame:
     """See `Fit.coef_table`."""
     ddf = ddf_method(ddf)
+    chosen = robust_choice(fitted.data, robust, cluster, ddf)
     p = fitted.data.design.p
-    out = pd.DataFrame(t_table(fitted, np.eye(p), np.zeros(p), ddf), index=fitted.data.x_names)
-    out.attrs.update(_notes(fitted, ddf))
+    out = pd.DataFrame(t_table(fitted, np.eye(p), np.zeros(p), ddf, chosen), index=fitted.data.x_names)
+    out.attrs.update(_notes(fitted, ddf, chosen))
     return out
 
 
-def anova(fitted: Fitted, type: int | str, ddf: str) -> pd.DataFrame:
+def cov_params(fitted: Fitted, robust: str | None, cluster: Any) -> pd.DataFrame:
+    """See `Fit.cov_params`."""
+    names, cov = fitted.data.x_names, fitted.estimate.cov_beta
+    if chosen := robust_choice(fitted.data, robust, cluster):
+        cov = np.full(cov.shape, np.nan)
+        if np.all(np.isfinite(fitted.estimate.psi)):
+            lost = open_covariances(fitted, np.eye(len(names)))
+            alone = lost_to_clusters(fitted, chosen, np.eye(len(names)))
+            lost |= alone[:, None] | alone[None]
+            cov = np.where(lost, np.nan, robust_covariance(fitted, chosen))
+    return pd.DataFrame(cov, index=names, columns=names)
+
+
+def anova(
+    fitted: Fitted, type: int | str, ddf: str, robust: str | None = None, cluster: Any = None
+) -> pd.DataFrame:
     """See `Fit.anova`."""
     ddf = ddf_method(ddf)
+    chosen = robust_choice(fitted.data, robust, cluster, ddf)
     kind = TYPES.get(str(type).upper())
     if kind is None:
         raise ValueError(f"unknown type {type!r}; choose one of: 1, 2, 3")
@@ -78,7 +106,7 @@ def anova(fitted: Fitted, type: int | str, ddf: str) -> pd.DataFrame:
     rows = hypotheses.contrasts(kind, frame.x, terms, frame.factor_values, levels)
     gone = [term.name for term, l in zip(terms, rows, strict=True) if not len(l)]
     terms = [term for term in terms if term.name not in gone]
-    tests = [f_test(fitted, l, np.zeros(len(l)), ddf) for l in rows if len(l)]
+    tests = [f_test(fitted, l, np.zeros(len(l)), ddf, chosen) for l in rows if len(l)]
     scale = float(source(fitted, ddf).estimate.sigma2)
     mean_sq = np.array([float(test.unscaled) for test in tests]) * scale
     num_df = np.array([test.num_df for test in tests], int)
@@ -91,30 +119,35 @@ def anova(fitted: Fitted, type: int | str, ddf: str) -> pd.DataFrame:
     }
     table["p"] = f_tail(table["F"], num_df, table["den_df"])
     out = pd.DataFrame(table, index=[term.name for term in terms])
-    out.attrs.update(_notes(fitted, ddf) | {"type": kind})
+    # a robust F is no ratio of sums of squares
+    out = out if chosen is None else out.drop(columns=["sum_sq", "mean_sq"])
+    out.attrs.update(_notes(fitted, ddf, chosen) | {"type": kind})
     if gone:
         out.attrs["dropped"] = gone
     return out
 
 
-def hypothesis_test(fitted: Fitted, l: Any, ddf: str, rhs: Any) -> pd.DataFrame:
+def hypothesis_test(
+    fitted: Fitted, l: Any, ddf: str, rhs: Any, robust: str | None = None, cluster: Any = None
+) -> pd.DataFrame:
     """See `Fit.test`."""
     ddf = ddf_method(ddf)
+    chosen = robust_choice(fitted.data, robust, cluster, ddf)
     rows, right, label = hypothesis(l, fitted.data.x_names, rhs, fitted.data.frame.aliased)
-    test = f_test(fitted, rows, right, ddf)
+    test = f_test(fitted, rows, right, ddf, chosen)
     texts = [written(row, fitted.data.x_names) for row in rows]
     if lost_contrasts(fitted.data, rows, texts).any():
         names = (("estimate", "se", "t") if len(rows) == 1 else ()) + ("F", "num_df", "den_df", "p")
         return pd.DataFrame(dict.fromkeys(names, np.nan), index=[label])
     columns: dict[str, Any] = {}
     if len(rows) == 1:
-        table = t_table(fitted, rows, right, ddf)
+        table = t_table(fitted, rows, right, ddf, chosen)
         columns = {name: table[name] for name in ("estimate", "se", "t")}
     f, den_df = float(test.f), float(test.den_df)
     p = f_tail(np.array([f]), np.array([test.num_df]), np.array([den_df]))
     columns |= {"F": f, "num_df": test.num_df, "den_df": den_df, "p": p}
     out = pd.DataFrame(columns, index=[label])
-    out.attrs.update(_notes(fitted, ddf))
+    out.attrs.update(_notes(fitted, ddf, chosen))
     return out
 
 
@@ -123,9 +156,11 @@ def source(fitted: Fitted, ddf: str) -> Fitted:
     return by_criterion(fitted, True) if ddf in ADJUSTED else fitted
 
 
-def _notes(fitted: Fitted, ddf: str) -> dict[str, str]:
+def _notes(fitted: Fitted, ddf: str, robust: Robust | None = None) -> dict[str, str]:
     """What the tables say in their `attrs`."""
     notes = {"ddf": METHODS[ddf]}
+    if robust is not None:
+        return notes | {"robust": robust.kind, "cluster": robust.cluster, "note": robust.note(ddf)}
     return notes | {"note": REFITTED} if source(fitted, ddf) is not fitted else notes
 
 
@@ -174,7 +209,9 @@ def open_covariances(fitted: Fitted, rows: np.ndarray) -> np.ndarray:
     return unsteady(at, moves, rows @ at.outward)
 
 
-def t_table(fitted: Fitted, rows: np.ndarray, rhs: np.ndarray, ddf: str) -> dict[str, np.ndarray]:
+def t_table(
+    fitted: Fitted, rows: np.ndarray, rhs: np.ndarray, ddf: str, robust: Robust | None = None
+) -> dict[str, np.ndarray]:
     """Columns estimate, se, df, t, p for the rows (k, p) of L, each by itself."""
     made_from = source(fitted, ddf)
     beta = made_from.estimate.beta
@@ -183,6 +220,11 @@ def t_table(fitted: Fitted, rows: np.ndarray, rhs: np.ndarray, ddf: str) -> dict
     cov = made_from.estimate.cov_beta if missing else covariance_at(made_from)
     if missing:
         df = np.full(len(rows), np.nan)
+    elif robust is not None:
+        if ddf == "normal" or not len(rows):
+            cov = robust_covariance(fitted, robust)
+        else:
+            cov, df = robust_single(fitted, robust, rows)
     elif ddf != "normal" and len(rows):
         at, cov_psi = natural_at(made_from)
         inner = rows @ at.outward
@@ -193,13 +235,17 @@ def t_table(fitted: Fitted, rows: np.ndarray, rhs: np.ndarray, ddf: str) -> dict
     se = np.sqrt(np.einsum("kp,pr,kr->k", rows, cov, rows))
     if not missing:
         lost = np.diagonal(open_covariances(made_from, rows))
+        if robust is not None and len(rows):
+            lost = lost | lost_to_clusters(fitted, robust, rows)
         se, df = np.where(lost, np.nan, se), np.where(lost, np.nan, df)
     t = (rows @ beta - rhs) / se
     p = 2.0 * stdtr(df, -np.abs(t))
     return {"estimate": rows @ beta, "se": se, "df": df, "t": t, "p": p}
 
 
-def f_test(fitted: Fitted, rows: np.ndarray, rhs: np.ndarray, ddf: str) -> FTest:
+def f_test(
+    fitted: Fitted, rows: np.ndarray, rhs: np.ndarray, ddf: str, robust: Robust | None = None
+) -> FTest:
     """F test of Lβ = rhs, rows (k, p) of L that may depend on each other; k = 0 gives missing values."""
     made_from = source(fitted, ddf)
     missing = FTest(np.array(np.nan), 0, np.array(np.nan), np.array(np.nan))
@@ -210,6 +256,8 @@ def f_test(fitted: Fitted, rows: np.ndarray, rhs: np.ndarray, ddf: str) -> FTest
     if open_covariances(made_from, rows).any():
         return missing
     difference = rows @ made_from.estimate.beta - rhs
+    if robust is not None:
+        return _robust_f(fitted, rows, difference, ddf, robust)
     if ddf == "normal":
         solved = np.linalg.solve(rows @ phi @ rows.T, difference)
         f = difference @ solved / len(rows)
@@ -219,6 +267,21 @@ def f_test(fitted: Fitted, rows: np.ndarray, rhs: np.ndarray, ddf: str) -> FTest
     if ddf in ADJUSTED:
         return kenward_roger_f(at, adjusted_at(made_from, ddf), inner, difference, _inverse_at(made_from))
     return satterthwaite_f(at, cov_psi, inner, difference, _inverse_at(made_from))
+
+
+def _robust_f(fitted: Fitted, rows: np.ndarray, difference: np.ndarray, ddf: str, robust: Robust) -> FTest:
+    """F test with a robust covariance of independent contrasts, rows (k, p); `difference` (k,) = Lβ̂ − rhs."""
+    if lost_to_clusters(fitted, robust, rows).any():
+        return FTest(np.array(np.nan), len(rows), np.array(np.nan), np.array(np.nan))
+    test = hotelling_f(*robust_joint(fitted, robust, rows), difference, ddf)
+    if np.isnan(test.f):
+        warnings.warn(
+            f"{robust.n_clusters} clusters of {robust.cluster!r} are too few to test {len(rows)} contrasts "
+            "together: test fewer, or without robust=",
+            EstimabilityWarning,
+            stacklevel=4,
+        )
+    return test
 
 
 def f_tail(f: np.ndarray, num_df: np.ndarray, den_df: np.ndarray) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri, stdtrit
@@ -18,9 +20,11 @@ def t_quantile(df: np.ndarray, level: float) -> np.ndarray:
     return np.where(infinite, ndtri(0.5 + level / 2), t)
 
 
-def wald_limits(fitted: Fitted, level: float, which: str, ddf: str) -> pd.DataFrame:
+def wald_limits(
+    fitted: Fitted, level: float, which: str, ddf: str, robust: str | None = None, cluster: Any = None
+) -> pd.DataFrame:
     """Columns lower and upper, of sds and correlations first if `which` is "all"; see `Fit.conf_int`."""
-    table, estimate = coef_table(fitted, ddf), fitted.estimate
+    table, estimate = coef_table(fitted, ddf, robust, cluster), fitted.estimate
     half = t_quantile(table["df"].to_numpy(), level) * table["se"]
     fixed = pd.DataFrame({"lower": table["estimate"] - half, "upper": table["estimate"] + half})
     fixed.attrs.update(table.attrs)

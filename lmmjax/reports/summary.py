@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,11 +46,11 @@ class Summary:
         return "".join(parts) + "</div>"
 
 
-def summarise(fitted: Fitted, ddf: str) -> Summary:
-    """Build the summary of a fit, tests with the degrees of freedom `ddf`."""
+def summarise(fitted: Fitted, ddf: str, robust: str | None = None, cluster: Any = None) -> Summary:
+    """Build the summary of a fit, tests with the degrees of freedom `ddf`; arguments as of `coef_table`."""
     kind = "REML" if fitted.reml else "maximum likelihood"
     label = "REML criterion at convergence" if fitted.reml else "-2 log-likelihood"
-    coefficients = coef_table(fitted, ddf)
+    coefficients = coef_table(fitted, ddf, robust, cluster)
     tests = "" if ddf == "normal" else f"; t-tests use {coefficients.attrs['ddf']}'s method"
     head = [
         f"Linear mixed model fit by {kind}{tests}",

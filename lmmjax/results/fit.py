@@ -71,11 +71,6 @@ class Fit(FixedTests, Intervals, RandomTests, RandomEffects, Predictions, Diagno
         """Estimate over standard error."""
         return self._series(self.params / self.bse, "t")
 
-    def cov_params(self) -> pd.DataFrame:
-        """Covariance matrix Φ = (XᵀV⁻¹X)⁻¹ of the fixed effects."""
-        names = self.fitted.data.x_names
-        return pd.DataFrame(self.estimate.cov_beta, index=names, columns=names)
-
     # --- criterion -----------------------------------------------------------------------------------
 
     @property
@@ -221,9 +216,9 @@ class Fit(FixedTests, Intervals, RandomTests, RandomEffects, Predictions, Diagno
 
     # --- reports -------------------------------------------------------------------------------------
 
-    def summary(self, ddf: str = "satterthwaite") -> Summary:
-        """What lmerTest prints; shown as a table in a notebook. `ddf` as in `coef_table`."""
-        return summarise(self.fitted, ddf)
+    def summary(self, ddf: str = "satterthwaite", robust: str | None = None, cluster: Any = None) -> Summary:
+        """What lmerTest prints; shown as a table in a notebook. Arguments as of `coef_table`."""
+        return summarise(self.fitted, ddf, robust, cluster)
 
     def tidy(self) -> pd.DataFrame:
         """One row a coefficient or variance component (sds and correlations), with estimate and se."""

@@ -23,7 +23,34 @@ class FixedTests:
         table = self.coef_table()
         return pd.Series(table["p"], name="p")
 
-    def coef_table(self, ddf: str = "satterthwaite") -> pd.DataFrame:
+    def cov_params(self, robust: str | None = None, cluster: Any = None) -> pd.DataFrame:
+        """Covariance matrix of the fixed effects: the model's Φ = (XᵀV⁻¹X)⁻¹, or a robust one.
+
+        A robust covariance needs no more than that clusters are independent; the model serves as a guess of
+        what happens within them, and for estimates. Contrasts whose covariance the data leave open are NaN.
+
+        Parameters
+        ----------
+        robust : "CR0", the sandwich of Liang & Zeger, MMRM's and PROC MIXED's "empirical"; "CR1", the same
+            times G/(G − 1) for G clusters; "CR2", bias-reduced: unbiased where the model holds; "CR3", the
+            jackknife over clusters at fixed variance components; None, the model's.
+        cluster : name of a factor of the model, or a label for each row of the data (a column, matched by the
+            labels of its rows). By default the coarsest grouping factor, in which all others must be nested.
+
+        Raises
+        ------
+        ValueError : clusters that cut a random factor or a group of correlated residuals, whose rows are
+            then not independent, or a single cluster; it names the factor and the remedy.
+
+        Sources: Liang & Zeger (1986, doi:10.1093/biomet/73.1.13); Bell & McCaffrey (2002, Survey Methodology
+        28(2), 169–181); Pustejovsky & Tipton (2018, doi:10.1080/07350015.2016.1247004). See
+        `lmmjax.inference.robust`.
+        """
+        return fixed_tests.cov_params(self.fitted, robust, cluster)
+
+    def coef_table(
+        self, ddf: str = "satterthwaite", robust: str | None = None, cluster: Any = None
+    ) -> pd.DataFrame:
         """Columns estimate, se, df, t, p, a row a coefficient.
 
         Parameters
@@ -33,10 +60,18 @@ class FixedTests:
             likelihood those of the same model refitted by REML, with its estimates; "kenward-roger-sas", the
             same with the observed information and the second derivatives of PROC MIXED, which depend on how
             a covariance is written; "normal", infinite.
+        robust, cluster : standard errors of `cov_params`, "satterthwaite" then being Bell & McCaffrey's
+            degrees of freedom for them.
         """
-        return fixed_tests.coef_table(self.fitted, ddf)
+        return fixed_tests.coef_table(self.fitted, ddf, robust, cluster)
 
-    def anova(self, type: int | str = 3, ddf: str = "satterthwaite") -> pd.DataFrame:
+    def anova(
+        self,
+        type: int | str = 3,
+        ddf: str = "satterthwaite",
+        robust: str | None = None,
+        cluster: Any = None,
+    ) -> pd.DataFrame:
         """F tests of the fixed terms: columns sum_sq, mean_sq, num_df, den_df, F, p, a row a term.
 
         Parameters
@@ -45,12 +80,20 @@ class FixedTests:
             3 or "III", averaged over the levels of the terms that contain it, however factors are coded.
             The hypotheses are those of lmerTest (and SAS); see `lmmjax.inference.hypotheses`.
         ddf : as in `coef_table`. With Kenward & Roger's, F is scaled; sums of squares are not.
+        robust, cluster : as in `test`; without sums of squares.
 
         A term whose columns were all dropped for linear dependence has no row; `attrs["dropped"]` names it.
         """
-        return fixed_tests.anova(self.fitted, type, ddf)
+        return fixed_tests.anova(self.fitted, type, ddf, robust, cluster)
 
-    def test(self, l: Any, ddf: str = "satterthwaite", rhs: Any = None) -> pd.DataFrame:
+    def test(
+        self,
+        l: Any,
+        ddf: str = "satterthwaite",
+        rhs: Any = None,
+        robust: str | None = None,
+        cluster: Any = None,
+    ) -> pd.DataFrame:
         """Test of Lβ = rhs: one row with F, num_df, den_df, p; for one contrast estimate, se and t as well.
 
         Parameters
@@ -60,6 +103,9 @@ class FixedTests:
         ddf : as in `coef_table`. For several rows F is scaled as Kenward & Roger propose, or has the
             degrees of freedom of Fai & Cornelius.
         rhs : number or (k,), 0 by default; part of the text where l is an equation.
+        robust, cluster : the covariance, as in `cov_params`. With "satterthwaite" F and den_df are those of
+            Hotelling's T² approximation (Pustejovsky & Tipton 2018, AHT; clubSandwich's "HTZ"), NaN where
+            there are too few clusters for so many contrasts.
 
         Rows that depend on others are left out, num_df counts the rest. What is not estimable, because it
         depends on columns that were dropped for linear dependence, is NaN; an `EstimabilityWarning` names it.
@@ -68,4 +114,4 @@ class FixedTests:
         ------
         ValueError : an unknown coefficient, a wrong shape, or equations that contradict each other.
         """
-        return fixed_tests.hypothesis_test(self.fitted, l, ddf, rhs)
+        return fixed_tests.hypothesis_test(self.fitted, l, ddf, rhs, robust, cluster)

@@ -43,6 +43,8 @@ class Intervals:
         key: Any = None,
         n: int = 1000,
         kind: str = "percentile",
+        robust: str | None = None,
+        cluster: Any = None,
     ) -> pd.DataFrame:
         """Confidence intervals, columns lower and upper.
 
@@ -59,12 +61,15 @@ class Intervals:
             effects are profiled by maximum likelihood all the same.
         key, n, kind : of the bootstrap: `jax.random` key (key 0 if None), replicates, and "percentile",
             "basic", "normal" or "bca" (see `Bootstrap.conf_int`).
+        robust, cluster : of Wald intervals of fixed effects: their covariance, as in `cov_params`.
         """
         require_choice("method", method, METHODS)
         require_choice("which", which, ("fixed", "all"))
         require_level(level)
         if method == "wald":
-            return wald_limits(self.fitted, level, which, ddf)
+            return wald_limits(self.fitted, level, which, ddf, robust, cluster)
+        if robust is not None or cluster is not None:
+            raise ValueError(f"robust= and cluster= are for Wald intervals, not method={method!r}")
         names = list(profiles.targets(self.fitted)) if which == "all" else self.fitted.data.x_names
         if method == "profile":
             return profiles.profile_limits(self.fitted, names, level, criterion)

@@ -12,7 +12,8 @@ from numpy.testing import assert_allclose
 import lmmjax as lj
 
 HERE = pathlib.Path(__file__).parent / "mmrm"
-SAS = {v["structure"]: v for v in json.loads((HERE / "sas.json").read_text())["kenward_roger"]["values"]}
+PRINTED = json.loads((HERE / "sas.json").read_text())
+SAS, EMPIRICAL = ({v["structure"]: v for v in PRINTED[k]["values"]} for k in ("kenward_roger", "empirical"))
 VISITS = {"group": "USUBJID"}
 HETEROGENEOUS = lj.CompoundSymmetry(**VISITS) * lj.VarIdent("AVISIT")
 STRUCTURES = {
@@ -25,9 +26,9 @@ OTHER = {"ar1": (0.960421, 220.51), "us": (0.653623, 170.92)}
 
 
 @functools.cache
-def fitted(structure):
+def fitted(structure, weights=None):
     data = pd.read_csv(HERE / "fev.csv")
-    return lj.lmm("FEV1 ~ ARMCD", data, residual=STRUCTURES[structure]).fit()
+    return lj.lmm("FEV1 ~ ARMCD", data, residual=STRUCTURES[structure], weights=weights).fit()
 
 
 @pytest.mark.parametrize("structure", ["ar1", "us"])
@@ -99,3 +100,14 @@ def test_batches_have_the_same(method):
         assert_allclose(table["se"][k], single["se"], rtol=1e-7)
         assert_allclose(table["df"][k], single["df"], rtol=1e-6)
     assert_allclose(fits.df({"kenward-roger": "kr"}.get(method, method)), table["df"], rtol=0)
+
+
+@pytest.mark.parametrize(
+    "structure, weights", [("ar1", None), ("csh", None), ("us", None), ("ar1", "WEIGHT"), ("us", "WEIGHT")]
+)
+def test_empirical_variances_of_proc_mixed(structure, weights):
+    """EMPIRICAL is CR0; digits as above."""
+    sas, suffix = EMPIRICAL[structure], "_weighted" if weights else ""
+    cov = fitted(structure, weights).cov_params("CR0").to_numpy()
+    assert_allclose(np.diagonal(cov), [sas["intercept" + suffix], sas["armcd" + suffix]], rtol=4e-4)
+    assert_allclose(cov[0, 1], -cov[0, 0], rtol=1e-9)
