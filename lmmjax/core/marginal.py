@@ -10,17 +10,13 @@ B and the factors of I + BᵀB are sparse: cost and memory follow the random coe
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lmmjax.arrays import psd_cholesky
 from lmmjax.core.residuals import covariances, decorrelating
 from lmmjax.design import Design
-
-# adds a warning filter when it is imported, and few fits need it
-if TYPE_CHECKING:
-    import scipy.sparse as sps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +28,8 @@ class Marginal:
     root : L⁻¹ (n, n), sparse; effects : B (n, ΣqG), sparse; solver : LU factors of I + BᵀB, or None.
     """
 
-    root: sps.csr_array
-    effects: sps.csr_array
+    root: Any
+    effects: Any
     solver: Any
 
     def whitened(self, a: np.ndarray) -> np.ndarray:
@@ -49,23 +45,32 @@ class Marginal:
 
 def marginal(design: Design, psi: np.ndarray) -> Marginal:
     """The record of V at ψ (m + 1,); nothing of size n × n is formed."""
+    # imported here: scipy.sparse adds a warning filter, and few fits need it
     import scipy.sparse as sps
     from scipy.sparse.linalg import splu
 
-    root, n = decorrelating(design, psi), design.n
-    blocks = []
-    for term, covariance in zip(design.terms, design.structure.absolute(psi), strict=True):
-        moved = np.asarray(term.z) @ psd_cholesky(np.asarray(covariance), 1e-13)
-        columns = term.codes[:, None] * term.q + np.arange(term.q)
-        at = np.repeat(np.arange(n), term.q)
-        shape = (n, term.n_groups * term.q)
-        blocks.append(sps.csr_array((moved.ravel(), (at, columns.ravel())), shape=shape))
-    if not blocks:
-        return Marginal(root, sps.csr_array((n, 0)), None)
-    effects = (root @ sps.hstack(blocks)).tocsr()
+    root, columns = decorrelating(design, psi), scaled_columns(design, psi)
+    if not columns.shape[1]:
+        return Marginal(root, columns, None)
+    effects = root @ columns
     inner = sps.eye_array(effects.shape[1], format="csc") + (effects.T @ effects).tocsc()
-    solver = splu(inner, "MMD_AT_PLUS_A", 0.0, options={"SymmetricMode": True})
-    return Marginal(root, effects, solver)
+    return Marginal(root, effects, splu(inner, "MMD_AT_PLUS_A", 0.0, options={"SymmetricMode": True}))
+
+
+def scaled_columns(design: Design, psi: np.ndarray) -> Any:
+    """ZΛ (n, ΣqG), sparse, with ΛΛᵀ = Cov(b): columns of a term group after group."""
+    import scipy.sparse as sps
+
+    parts = []
+    for term, matrix in zip(design.terms, design.structure.absolute(psi), strict=True):
+        values = np.asarray(term.z) @ psd_cholesky(np.asarray(matrix), 1e-13)
+        at = term.codes[:, None] * term.q + np.arange(term.q)
+        pointer = np.arange(design.n + 1) * term.q
+        shape = (design.n, term.n_groups * term.q)
+        part = sps.csr_array((values.ravel(), at.ravel(), pointer), shape=shape)
+        part.eliminate_zeros()
+        parts.append(part)
+    return sps.hstack(parts, format="csr") if parts else sps.csr_array((design.n, 0))
 
 
 def blocks(design: Design, psi: np.ndarray, rows: np.ndarray) -> np.ndarray:

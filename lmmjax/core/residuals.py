@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,11 +14,6 @@ from lmmjax.arrays import Array, quick_jit
 from lmmjax.design import Design, ResidualDesign
 from lmmjax.gram.whitened.patterns import Steps, earlier, steps
 from lmmjax.residual import ResidualStructure
-
-# adds a warning filter when it is imported, and few fits need it
-if TYPE_CHECKING:
-    import scipy.sparse as sps
-
 
 PAIRS = 1 << 16
 """Pairs of rows whose covariances are formed at once, unless they are of one set."""
@@ -138,8 +133,9 @@ def whitened(design: Design, psi: np.ndarray, residuals: np.ndarray) -> np.ndarr
     return out
 
 
-def decorrelating(design: Design, psi: np.ndarray) -> sps.csr_array:
+def decorrelating(design: Design, psi: np.ndarray) -> Any:
     """The sparse matrix L⁻¹ (n, n) of `whitened`, L⁻¹Cov(ε)L⁻ᵀ = I."""
+    # imported here: scipy.sparse adds a warning filter, and few fits need it
     import scipy.sparse as sps
 
     own, n = design.residual, design.n

@@ -21,9 +21,9 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
-from lmmjax.arrays import psd_cholesky
 from lmmjax.arrays.memory import require_memory
-from lmmjax.core.residuals import variances, whitened
+from lmmjax.core.marginal import scaled_columns
+from lmmjax.core.residuals import decorrelating, variances
 from lmmjax.design import Design
 
 Sparse = Any
@@ -119,8 +119,8 @@ def precision(design: Design, psi: np.ndarray) -> Precision:
     ------
     ValueError : the blocks of M would take more memory than there is.
     """
-    white = _whitener(design, psi)
-    a = _scaled_columns(design, psi)
+    white = decorrelating(design, psi)
+    a = scaled_columns(design, psi)
     residual = (white.T @ white).tocsr()
     f = (residual @ a).tocsr()
     m = (a.T @ f + sp.eye_array(a.shape[1])).tocoo()
@@ -150,39 +150,6 @@ def _components(m: Sparse) -> tuple[int, np.ndarray]:
     """How many blocks a symmetric matrix (q, q) has, and of which every column is."""
     found: Any = connected_components(m, directed=False) if m.shape[0] else (0, np.zeros(0, int))
     return found
-
-
-def _whitener(design: Design, psi: np.ndarray) -> Sparse:
-    """T (n, n) with TRTᵀ = I."""
-    own, n = design.residual, design.n
-    if own is None:
-        return sp.diags_array(1.0 / np.sqrt(variances(design, psi))).tocsr()
-    # one column for every place in a group, all groups at once
-    order = np.argsort(own.codes, kind="stable")
-    sizes = np.bincount(own.codes, minlength=own.n_groups)
-    place = np.empty(n, int)
-    place[order] = np.arange(n) - (np.cumsum(sizes) - sizes)[own.codes[order]]
-    require_memory("the residual covariances of the groups", 2, n, sizes.max())
-    unit = np.zeros((n, sizes.max()))
-    unit[np.arange(n), place] = 1.0
-    dense = whitened(design, psi, unit)
-    row, column = np.nonzero(dense)
-    at = np.empty((own.n_groups, sizes.max()), int)
-    at[own.codes, place] = np.arange(n)
-    return sp.csr_array((dense[row, column], (row, at[own.codes[row], column])), shape=(n, n))
-
-
-def _scaled_columns(design: Design, psi: np.ndarray) -> Sparse:
-    """A (n, q) with AAᵀ = σ²ZDZᵀ, columns of a term group after group."""
-    parts = []
-    for term, matrix in zip(design.terms, design.structure.absolute(psi), strict=True):
-        values = np.asarray(term.z) @ psd_cholesky(np.asarray(matrix), 1e-13)
-        at = term.codes[:, None] * term.q + np.arange(term.q)
-        pointer = np.arange(design.n + 1) * term.q
-        part = sp.csr_array((values.ravel(), at.ravel(), pointer), shape=(design.n, term.n_groups * term.q))
-        part.eliminate_zeros()
-        parts.append(part)
-    return sp.hstack(parts, format="csr") if parts else sp.csr_array((design.n, 0))
 
 
 def _entries(m: Sparse, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -103,7 +103,8 @@ def test_batches_have_the_same(method):
 
 
 @pytest.mark.parametrize(
-    "structure, weights", [("ar1", None), ("csh", None), ("us", None), ("ar1", "WEIGHT"), ("us", "WEIGHT")]
+    ("structure", "weights"),
+    [("ar1", None), ("csh", None), ("us", None), ("ar1", "WEIGHT"), ("us", "WEIGHT")],
 )
 def test_empirical_variances_of_proc_mixed(structure, weights):
     """EMPIRICAL is CR0; digits as above."""
