@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
-import scipy.linalg as sl
 
 from lmmjax.arrays import Array, quick_jit
 from lmmjax.design import Design, ResidualDesign
 from lmmjax.gram.whitened.patterns import Steps, earlier, steps
 from lmmjax.residual import ResidualStructure
 
-PAIRS = 1 << 16
-"""Pairs of rows whose covariances are formed at once, unless they are of one set."""
+PAIRS = 1 << 20
+"""Pairs of rows that are taken at a time."""
 
 
 def covariance(design: Design, psi: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -26,67 +26,84 @@ def covariance(design: Design, psi: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def covariances(design: Design, psi: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Cov(ε) (g, k, k) of g sets of k rows (g, k) at ψ (m + 1,)."""
-    own, weights = design.residual, design.weights
-    root = np.sqrt(psi[-1]) / (np.ones(rows.shape) if weights is None else np.sqrt(weights[rows]))
+    own, root = design.residual, residual_root(design, psi)[rows]
     scale = root[:, :, None] * root[:, None, :]
     g, k = rows.shape
     if own is None:
         return scale * np.eye(k)
-    out, step = np.empty((g, k, k)), max(PAIRS // k**2, 1)
-    for first in range(0, g, step):
-        some = rows[first : first + step]
-        left, right = (np.broadcast_to(a, (len(some), k, k)) for a in (some[:, :, None], some[:, None, :]))
-        same = (left == right).ravel()
-        value = _of_pairs(design, psi, own.at(left.ravel()), own.at(right.ravel()), same)
-        alike = own.codes[left] == own.codes[right]
-        out[first : first + step] = np.where(alike, value.reshape(left.shape), 0.0)
-    return out * scale
-
-
-def between(
-    design: Design, psi: np.ndarray, left: ResidualDesign, right: ResidualDesign, same: np.ndarray
-) -> np.ndarray:
-    """s s′ c (k, l) between places of one group, relative to σ² and weights of 1."""
-    one, two = (a.ravel() for a in np.indices(same.shape))
-    return _of_pairs(design, psi, left.at(one), right.at(two), same.ravel()).reshape(same.shape)
+    left, right = (np.broadcast_to(a, (g, k, k)) for a in (rows[:, :, None], rows[:, None, :]))
+    one, two = left.ravel(), right.ravel()
+    value = of_pairs(design, psi, own, own, one, two, one == two).reshape(g, k, k)
+    return np.where(own.codes[left] == own.codes[right], value, 0.0) * scale
 
 
 def variances(design: Design, psi: np.ndarray) -> np.ndarray:
     """Var(ε) (n,) of every row at ψ (m + 1,)."""
-    own, n = design.residual, design.n
-    value = psi[-1] / (np.ones(n) if design.weights is None else design.weights)
-    return value if own is None else value * _of_pairs(design, psi, own, own, np.ones(n, bool))
+    value = psi[-1] / (np.ones(design.n) if design.weights is None else design.weights)
+    return value if design.residual is None else value * relative_variances(design, psi, design.residual)
 
 
-def _of_pairs(
-    design: Design, psi: np.ndarray, left: ResidualDesign, right: ResidualDesign, same: np.ndarray
+def relative_variances(design: Design, psi: np.ndarray, own: ResidualDesign) -> np.ndarray:
+    """s² (k,) of rows, those of the fit or new ones, relative to σ² and weights of 1."""
+    each = np.arange(len(own.codes))
+    return of_pairs(design, psi, own, own, each, each, True)
+
+
+def of_pairs(
+    design: Design,
+    psi: np.ndarray,
+    left: ResidualDesign,
+    right: ResidualDesign,
+    one: np.ndarray,
+    two: np.ndarray,
+    same: np.ndarray | bool,
+    slopes: bool = False,
 ) -> np.ndarray:
-    """s s′ c (k,) of pairs of rows, their number rounded up: few programs serve all groups."""
-    k = len(same)
-    padded = np.minimum(np.arange(1 << max(k - 1, 7).bit_length()), k - 1)
-    left, right = left.at(padded), right.at(padded)
-    r = design.structure.relative(psi)[design.structure.tail]
+    """s s′ c (k,) of the rows `one` (k,) of `left` with `two` of `right`, of one group, or its derivatives.
+
+    Parameters
+    ----------
+    same : (k,) which pairs are a row with itself.
+    slopes : the derivatives (k, m) in the parameters of the structure, as they are relative to σ².
+    """
+    r, made = design.structure.relative(psi)[design.structure.tail], []
+    same = np.broadcast_to(np.asarray(same), one.shape)
     # new rows may lie between the integer occasions of the fit
     kind = np.result_type(left.place, right.place)
-    places = left.place.astype(kind), right.place.astype(kind)
-    pairs = places[0], left.covariates, places[1], right.covariates, same[padded]
-    with jax.enable_x64(True):
-        return np.asarray(_products(left.structure, r, *pairs))[:k]
+    program = _slopes if slopes else _products
+    for start in range(0, max(len(one), 1), PAIRS):
+        k = len(one[start : start + PAIRS])
+        # their number rounded up: few programs serve all groups
+        some = start + np.minimum(np.arange(1 << max(k - 1, 7).bit_length()), max(k - 1, 0))
+        if not k:
+            return np.zeros((0, len(r)) if slopes else 0)
+        here, there = left.at(one[some]), right.at(two[some])
+        places = here.place.astype(kind), there.place.astype(kind)
+        pair = places[0], here.covariates, places[1], there.covariates, same[some]
+        with jax.enable_x64(True):
+            made.append(np.asarray(program(left.structure, r, pair))[:k])
+    return np.concatenate(made)
 
 
-@partial(quick_jit, static_argnums=0)
-def _products(
-    structure: ResidualStructure,
-    r: Array,
-    left: Array,
-    left_covariates: tuple[Array, ...],
-    right: Array,
-    right_covariates: tuple[Array, ...],
-    same: Array,
-) -> Array:
+Pair = tuple[Array, tuple[Array, ...], Array, tuple[Array, ...], Array]
+"""Place and covariates of a row, those of another, and whether they are one; arrays of them."""
+
+
+def _pair(structure: ResidualStructure, r: Array, pair: Pair) -> Array:
+    left, left_covariates, right, right_covariates, same = pair
     value = structure.correlation(r, left, right, same, structure.group_level(left_covariates))
     one, two = structure.sd(r, left_covariates), structure.sd(r, right_covariates)
     return value if one is None or two is None else value * one * two
+
+
+@partial(quick_jit, static_argnums=0)
+def _products(structure: ResidualStructure, r: Array, pair: Pair) -> Array:
+    return _pair(structure, r, pair)
+
+
+@partial(quick_jit, static_argnums=0)
+def _slopes(structure: ResidualStructure, r: Array, pair: Pair) -> Array:
+    return jax.jacfwd(lambda r: _pair(structure, r, pair))(r)
 
 
 @partial(quick_jit, static_argnums=0)
@@ -133,70 +150,118 @@ def whitened(design: Design, psi: np.ndarray, residuals: np.ndarray) -> np.ndarr
     return out
 
 
-def decorrelating(design: Design, psi: np.ndarray) -> Any:
-    """The sparse matrix L⁻¹ (n, n) of `whitened`, L⁻¹Cov(ε)L⁻ᵀ = I."""
-    # imported here: scipy.sparse adds a warning filter, and few fits need it
-    import scipy.sparse as sps
+@dataclasses.dataclass(frozen=True)
+class GroupPairs:
+    """Pairs of rows of one group, groups of equal size together.
 
-    own, n = design.residual, design.n
-    if own is None:
-        return sps.diags_array(1.0 / np.sqrt(variances(design, psi)), format="csr")
-    if not own.structure.markov:
-        entries, at, columns = [], [], []
-        for rows, factor in _factors(design, psi):
-            k = rows.shape[1]
-            lower = np.tril_indices(k)
-            inverse = np.linalg.solve(factor, np.broadcast_to(np.eye(k), factor.shape))
-            entries.append(inverse[:, *lower].ravel())
-            at.append(rows[:, lower[0]].ravel())
-            columns.append(rows[:, lower[1]].ravel())
-        parts = (np.concatenate(a) for a in (entries, at, columns))
-    else:
-        order, first, alpha, beta = _recursion(design, psi)
-        later = ~first
-        before = order[earlier(first)][later]
-        pairs = ((alpha, -beta[later]), (order, order[later]), (order, before))
-        parts = (np.concatenate(pair) for pair in pairs)
-    values, at, columns = parts
-    return sps.csr_array((values, (at, columns)), shape=(n, n))
+    Attributes
+    ----------
+    rows : per size k (K, k), by place.
+    at : per size (K, k, k) which of the distinct pairs.
+    one, two, same : (U,) the rows of the distinct pairs, and whether they are one.
+    """
+
+    rows: list[np.ndarray]
+    at: list[np.ndarray]
+    one: np.ndarray
+    two: np.ndarray
+    same: np.ndarray
 
 
-def extrapolated(design: Design, psi: np.ndarray, residuals: np.ndarray, new: ResidualDesign) -> np.ndarray:
-    """E(ε_new | ε) (m,) by kriging from residuals (n,), at weights of 1; 0 in new groups (codes −1)."""
-    own, out = design.residual, np.zeros(len(new.codes))
-    assert own is not None
-    for code in np.unique(new.codes[new.codes >= 0]):
-        here, rows = np.flatnonzero(new.codes == code), np.flatnonzero(own.codes == code)
-        matrix = covariance(design, psi, rows)
-        cross = between(design, psi, new.take(here), own.take(rows), np.zeros((len(here), len(rows)), bool))
-        root = psi[-1] / (np.ones(len(rows)) if design.weights is None else np.sqrt(design.weights[rows]))
-        out[here] = (cross * root[None]) @ sl.cho_solve(sl.cho_factor(matrix, lower=True), residuals[rows])
-    return out
-
-
-def _factors(design: Design, psi: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows (g, k) and lower Cholesky factors (g, k, k) of Cov(ε) of all groups of k rows, rows by place."""
-    own = design.residual
-    assert own is not None
+def group_pairs(own: ResidualDesign) -> GroupPairs:
+    """All pairs of rows of one group; where few places occur, few of them are distinct."""
     order = _order(own)
     starts = np.append(0, np.flatnonzero(np.diff(own.codes[order])) + 1)
     sizes = np.diff(np.append(starts, len(order)))
-    for k in np.unique(sizes):
-        rows = order[starts[sizes == k][:, None] + np.arange(k)]
-        yield rows, np.linalg.cholesky(covariances(design, psi, rows))
+    rows = [order[starts[sizes == k][:, None] + np.arange(k)] for k in np.unique(sizes)]
+    places = own.place if own.place.ndim > 1 else own.place[:, None]
+    _, first, kind = np.unique(
+        np.column_stack([places, *own.covariates]), axis=0, return_index=True, return_inverse=True
+    )
+    kind, k = kind.ravel(), len(first)
+    if k * (k + 1) <= sum(r.size * r.shape[1] for r in rows):
+        at = [kind[r][:, :, None] * k + kind[r][:, None, :] for r in rows]
+        for r, own_at in zip(rows, at, strict=True):
+            each = np.arange(r.shape[1])
+            own_at[:, each, each] = k * k + kind[r]
+        one, two = np.repeat(first, k), np.tile(first, k)
+        same = np.arange(k * (k + 1)) >= k * k
+        return GroupPairs(rows, at, np.append(one, first), np.append(two, first), same)
+    at, one, two, same, start = [], [], [], [], 0
+    for r in rows:
+        groups, k = r.shape
+        at.append(start + np.arange(groups * k * k).reshape(groups, k, k))
+        one.append(np.repeat(r, k, axis=1).ravel())
+        two.append(np.tile(r, (1, k)).ravel())
+        same.append(np.tile(np.eye(k, dtype=bool).ravel(), groups))
+        start += groups * k * k
+    return GroupPairs(rows, at, *(np.concatenate(a) for a in (one, two, same)))
 
 
-def _recursion(design: Design, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Rows by group and place, which are first, and α, β (n,) with αε_t − βε_{t−1} standard."""
+def _factors(design: Design, psi: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows (K, k), by place, and lower Cholesky factors (K, k, k) of Cov(ε) of groups of equal size."""
+    own = design.residual
+    assert own is not None
+    pairs, root = group_pairs(own), residual_root(design, psi)
+    table = of_pairs(design, psi, own, own, pairs.one, pairs.two, pairs.same)
+    for rows, at in zip(pairs.rows, pairs.at, strict=True):
+        yield rows, np.linalg.cholesky(table[at] * root[rows][:, :, None] * root[rows][:, None, :])
+
+
+def residual_root(design: Design, psi: np.ndarray) -> np.ndarray:
+    """σ/√w (n,) of every row."""
+    return np.sqrt(psi[-1] / (np.ones(design.n) if design.weights is None else design.weights))
+
+
+def decorrelating(design: Design, psi: np.ndarray) -> Any:
+    """The sparse matrix (n, n) that takes residuals to uncorrelated ones of unit variance: `whitened`."""
+    # imported here: scipy.sparse adds a warning filter, and few fits need it
+    import scipy.sparse as sp
+
+    own, n = design.residual, design.n
+    if own is None:
+        return sp.diags_array(1.0 / residual_root(design, psi)).tocsr()
+    if own.structure.markov:
+        order, first, alpha, beta = _recursion(design, psi)
+        return bidiagonal(order, first, alpha, beta)
+    entries, left, right = [], [], []
+    for rows, factor in _factors(design, psi):
+        i, j = np.tril_indices(rows.shape[1])
+        entries.append(np.linalg.inv(factor)[:, i, j].ravel())
+        left.append(rows[:, i].ravel())
+        right.append(rows[:, j].ravel())
+    where = np.concatenate(left), np.concatenate(right)
+    return sp.coo_array((np.concatenate(entries), where), shape=(n, n)).tocsr()
+
+
+def bidiagonal(order: np.ndarray, first: np.ndarray, alpha: np.ndarray, beta: np.ndarray) -> Any:
+    """The sparse matrix (n, n) with rows αε_t − βε_{t−1}, at the rows `order` of t."""
+    import scipy.sparse as sp
+
+    here, later, n = np.arange(len(order)), np.flatnonzero(~first), len(order)
+    values = np.concatenate([alpha, -beta[later]])
+    at = np.concatenate([order, order[later]]), np.concatenate([order[here], order[later - 1]])
+    return sp.coo_array((values, at), shape=(n, n)).tocsr()
+
+
+def stepwise(design: Design, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray, Steps, np.ndarray, np.ndarray]:
+    """Rows (n,) by group and place, which are first, their steps, and √w/σ of each and of the one before."""
     own = design.residual
     assert own is not None
     order = _order(own)
     made = steps(own.codes[order], own.place[order], tuple(v[order] for v in own.covariates))
+    root = 1.0 / residual_root(design, psi)[order]
+    return order, made.first, made, root, root[earlier(made.first)]
+
+
+def _recursion(design: Design, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rows by group and place, which are first, and α, β (n,) with αε_t − βε_{t−1} standard."""
+    assert design.residual is not None
+    order, first, made, root, before = stepwise(design, psi)
     with jax.enable_x64(True):
         r = design.structure.relative(psi)[design.structure.tail]
-        alpha, beta, _ = (np.asarray(a) for a in _weights(own.structure, r, made))
-    root = np.sqrt(np.ones(design.n) if design.weights is None else design.weights)[order] / np.sqrt(psi[-1])
-    return order, made.first, alpha * root, beta * root[earlier(made.first)]
+        alpha, beta, _ = (np.asarray(a) for a in _weights(design.residual.structure, r, made))
+    return order, first, alpha * root, beta * before
 
 
 def _order(own: ResidualDesign) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from lmmjax.formula.arrays import array_frame
 from lmmjax.formula.bars import Bar, SplitFormula, split_bars
-from lmmjax.formula.build import model_frame, new_frame, wanted_terms
+from lmmjax.formula.build import fitted_rows, model_frame, new_frame
 from lmmjax.formula.columns import Table, nearest
 from lmmjax.formula.frame import ModelFrame, NewFrame, NewRandom, RandomColumns, take_columns, take_rows
 from lmmjax.formula.residuals import ResidualColumns
@@ -17,11 +17,11 @@ __all__ = [
     "SplitFormula",
     "Table",
     "array_frame",
+    "fitted_rows",
     "model_frame",
     "nearest",
     "new_frame",
     "split_bars",
     "take_columns",
     "take_rows",
-    "wanted_terms",
 ]

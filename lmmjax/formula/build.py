@@ -6,7 +6,7 @@ dropped here, once, over all parts of the formula.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from lmmjax.covariance import family
 from lmmjax.formula.bars import SplitFormula, split_bars
+from lmmjax.formula.chosen import wanted_terms
 from lmmjax.formula.columns import (
     Table,
     group_levels,
@@ -36,7 +37,7 @@ from lmmjax.formula.frame import (
 )
 from lmmjax.formula.occasions import column_places, require_columns
 from lmmjax.formula.parts import Part, require_known
-from lmmjax.formula.residuals import new_residuals, residual_columns, used_columns
+from lmmjax.formula.residuals import new_places, own_places, residual_columns, used_columns
 from lmmjax.residual import as_residual
 
 
@@ -143,15 +144,19 @@ def new_frame(
     newdata: Any,
     *,
     groups: Collection[str] | None = None,
+    rest: bool = False,
     offset: Any = None,
+    weights: Any = None,
     require_response: bool = False,
-    residual: bool = False,
+    residual: str = "",
 ) -> NewFrame:
     """Matrices of new rows, with the transformations, levels and contrasts of the fitted frame.
 
-    `groups` picks random terms by group ("Subject") or text ("Days | Subject"): all of them if None,
-    none if empty; only columns that are needed have to be there. A term in the formula's `offset(...)`
-    is evaluated, and so is an expression given as `offset` to the fit unless replaced by `offset` here.
+    `groups` picks random terms by group ("Subject"), text ("Days | Subject") or some of their columns
+    ("1 | Subject"): all of them if None, none if empty; only columns of the data that are needed have to be
+    there. `rest` gives the columns of the other terms too, without their levels. With `residual`, "variance"
+    or "kriging", there are `places`; `weights` replace those of the model. A term in the formula's
+    `offset(...)` is evaluated, and so is an expression given as `offset` to the fit unless replaced here.
     A row with a missing value keeps its place and is NaN, and so is one that is not estimable: outside the
     row space of X, in a cell that does not occur or with aliased covariates apart.
 
@@ -163,18 +168,26 @@ def new_frame(
     if recipe is None:
         raise ValueError("this model was built from matrices: it has no formula to evaluate on new data")
     table = Table(newdata)
-    wanted = wanted_terms(frame.random, groups)
-    parts = {"fixed": recipe.parts["fixed"]} | {term.text: recipe.parts[term.text] for term in wanted}
+    chosen = wanted_terms(frame, groups)
+    wanted = [term for term, columns in chosen if columns.any()]
+    read = [term for term, columns in chosen if rest or columns.any()]
+    parts = {"fixed": recipe.parts["fixed"]} | {term.text: recipe.parts[term.text] for term in read}
     if require_response:
         if frame.response is None:
             raise ValueError(f"the formula {frame.formula!r} has no response")
         parts["response"] = recipe.parts["response"]
     parts |= {name: part for name, part in recipe.parts.items() if name.startswith("offset")}
-    if residual and frame.weights is not None:
+    own_weights = None
+    if isinstance(weights, str):
+        parts["weights"] = parse_vector("weights", weights, table, safe=recipe.safe)
+        require_known([parts["weights"]], {}, table)
+    elif weights is not None:
+        own_weights = row_vector(weights, "weights", table.n, table.index)
+    elif residual and frame.weights is not None:
         if "weights" not in recipe.parts:
             raise ValueError(
-                "residuals of new rows depend on their weights, and the model's are an array: give lmm the "
-                "name of a column of weights, and new rows that column"
+                "residuals of new rows depend on their weights, and the model's are an array: pass weights= "
+                "for the new rows"
             )
         parts["weights"] = recipe.parts["weights"]
     fixed_offset = None
@@ -188,33 +201,35 @@ def new_frame(
         raise ValueError("the model was fitted with an offset array: pass offset= for the new rows")
 
     for name, part in parts.items():
-        if recipe.faults.get(name) and part is recipe.parts[name]:
+        if recipe.faults.get(name) and part is recipe.parts.get(name):
             raise ValueError(recipe.faults[name])
     evaluated = dict.fromkeys(name for part in parts.values() for name in part.columns)
     grouping = dict.fromkeys(name for term in wanted for name in term._levels.names)
     own = frame.residual if residual else None
-    placing = dict.fromkeys(used_columns(own.residual, table) if own is not None else [])
+    placing = dict.fromkeys([] if own is None else used_columns(own.residual, table, residual == "kriging"))
     wanted_names = list(evaluated | grouping | placing)
     _require_new(wanted_names, table)
     absent = np.logical_or.reduce([np.zeros(table.n, bool), *map(table.missing, wanted_names)])
     rows = np.flatnonzero(~absent)
     matrices = {name: apply_part(part, table, rows, recipe.kinds) for name, part in parts.items()}
     random = []
-    for term in wanted:
-        columns = [table.take(name, rows) for name in term._levels.names]
-        codes = np.full(table.n, -1, np.int32)
-        codes[rows] = term._levels.codes(columns) if rows.size else -1
-        unseen = row_labels(columns, np.flatnonzero(codes[rows] < 0))
-        random.append(NewRandom(matrices[term.text], codes, unseen, term.group, term.text))
+    for k, (term, some) in enumerate(chosen):
+        if not rest and not some.any():
+            continue
+        codes, unseen = np.full(table.n, -1, np.int32), ()
+        if some.any():
+            columns = [table.take(name, rows) for name in term._levels.names]
+            codes[rows] = term._levels.codes(columns) if rows.size else -1
+            unseen = row_labels(columns, np.flatnonzero(codes[rows] < 0))
+        random.append(NewRandom(matrices[term.text], codes, unseen, term.group, term.text, k, some))
     offsets = [matrix[:, 0] for name, matrix in matrices.items() if name.startswith("offset")]
     offsets += [fixed_offset] if fixed_offset is not None else []
     places = None
-    if own is not None and own.design is not None:
-        places = new_residuals(own, table, rows)
-        if "weights" in matrices:
-            weights = matrices["weights"][rows, 0]
-            require_weights(weights, table.index[rows])
-            places = replace(places, weights=weights)
+    if residual:
+        given = own_weights if "weights" not in matrices else matrices["weights"][:, 0]
+        if given is not None:
+            require_weights(given[rows], table.index[rows])
+        places = new_places(own, table, rows, None if given is None else given[rows], residual == "kriging")
     x, lost = matrices["fixed"][:, recipe.kept], np.zeros(table.n, bool)
     if frame.dependence is not None:
         lost[rows] = ~frame.dependence.estimable(matrices["fixed"][rows])
@@ -240,16 +255,21 @@ def _require_new(names: list[str], table: Table) -> None:
         )
 
 
-def wanted_terms(terms: tuple[RandomColumns, ...], groups: Collection[str] | None) -> list[RandomColumns]:
-    """The terms that `groups` picks, by group or text; ValueError names one that is not there."""
-    if groups is None:
-        return list(terms)
-    groups = [groups] if isinstance(groups, str) else groups
-    known = dict.fromkeys(name for term in terms for name in (term.group, term.text))
-    for group in groups:
-        if group not in known:
-            raise ValueError(f"no random term {group!r}: {nearest(str(group), known)}")
-    return [term for term in terms if term.group in groups or term.text in groups]
+def fitted_rows(frame: ModelFrame, *, groups: Collection[str] | None = None) -> NewFrame:
+    """The rows of the fit as new rows, with all columns of their random terms and their residuals' places."""
+    random = []
+    for k, (term, columns) in enumerate(wanted_terms(frame, groups)):
+        codes = term.codes if columns.any() else np.full_like(term.codes, -1)
+        random.append(NewRandom(term.z, codes, (), term.group, term.text, k, columns))
+    return NewFrame(
+        x=frame.x,
+        offset=frame.offset,
+        random=tuple(random),
+        y=frame.y,
+        index=frame.index,
+        lost=np.zeros(len(frame.x), bool),
+        places=own_places(frame.residual, len(frame.x), frame.weights),
+    )
 
 
 def _parts(split: SplitFormula, table: Table, safe: bool, **vectors: Any) -> dict[str, Part]:

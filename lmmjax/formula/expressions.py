@@ -75,6 +75,15 @@ def parse(label: str, text: str, table: Table, *, safe: bool = False, is_vector:
     return Part(label, columns, frozenset(bare), is_vector, formula, unproven=unproven, unknown=unknown)
 
 
+def term_factors(label: str, text: str) -> list[frozenset[str]]:
+    """The factors of every summand of a right-hand side, none of the intercept; ValueError for syntax."""
+    try:
+        terms = list(_formulaic().Formula(text))
+    except Exception as error:
+        raise ValueError(f"{label}: cannot read {text!r}: {_reason(error)}") from error
+    return [frozenset(str(f.expr) for f in term.factors if str(f.expr) != "1") for term in terms]
+
+
 def parse_vector(name: str, text: str, table: Table, *, safe: bool = False) -> Part:
     """Read an expression with one numeric value a row (arithmetic, not formula operators)."""
     label = name if name.startswith("offset(") else f"{name} {text!r}"

@@ -128,8 +128,9 @@ def take_columns(frame: ModelFrame, kept: np.ndarray) -> ModelFrame:
 class NewRandom:
     """One random-effect term on m new rows.
 
-    z (m, q); `codes` (m,) into the levels of the fit, −1 where the level is not among them (`unseen`
-    has those labels) or a value is missing.
+    z (m, q); `columns` (q,) those that are wanted; `codes` (m,) into the levels of the fit, −1 where the
+    level is not among them (`unseen` has those labels), where a value is missing, and in a term of which no
+    column is wanted. `term` is its number in the formula.
     """
 
     z: np.ndarray
@@ -137,13 +138,15 @@ class NewRandom:
     unseen: tuple[str, ...]
     group: str
     text: str
+    term: int
+    columns: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
 class NewFrame:
     """m new rows of a model: x (m, p), offset (m,) or None, y if required; NaN where a value is missing.
 
-    `lost` (m,) are rows that are not estimable from the fit, where x is NaN.
+    `lost` (m,) are rows that are not estimable from the fit, where x is NaN; `places` are those of residuals.
     """
 
     x: np.ndarray

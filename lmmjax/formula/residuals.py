@@ -57,20 +57,25 @@ class ResidualColumns:
 
 @dataclass(frozen=True, eq=False)
 class NewPlaces:
-    """Complete new rows `rows` in the residual structure, with weights; codes are −1 in new groups."""
+    """Complete new rows `rows` in the residual structure, if there is one; codes are −1 in new groups.
+
+    `weights` of Var(ε) = σ²s²/w, those of known variances among them, or None.
+    """
 
     rows: np.ndarray
-    design: ResidualDesign
+    design: ResidualDesign | None = None
     weights: np.ndarray | None = None
 
 
-def used_columns(residual: Residual | None, table: Table) -> list[str]:
-    """Names of the columns that a structure reads."""
+def used_columns(residual: Residual | None, table: Table, correlated: bool = True) -> list[str]:
+    """Names of the columns that a structure reads; of those that variances need unless `correlated`."""
     if residual is None:
         return []
-    names = [residual.known] if residual.known else []
-    if residual.correlation is not None:
-        names += [*_group_names(residual.correlation, table), *residual.correlation.columns]
+    names, correlation = [residual.known] if residual.known else [], residual.correlation
+    if correlation is not None and correlated:
+        names += [*_group_names(correlation, table), *correlation.columns]
+    elif correlation is not None and correlation.variances:
+        names += correlation.columns
     return [*names, *(v.source for v in residual.variances if v.source is not None), *residual.by]
 
 
@@ -138,7 +143,29 @@ def residual_columns(residual: Residual, table: Table, rows: np.ndarray) -> Resi
     return ResidualColumns(residual, design, known, groups, visits, tuple(levels), scale, tuple(by))
 
 
-def new_residuals(own: ResidualColumns, table: Table, rows: np.ndarray) -> NewPlaces:
+def new_places(
+    own: ResidualColumns | None, table: Table, rows: np.ndarray, weights: np.ndarray | None, correlated: bool
+) -> NewPlaces:
+    """Complete new rows with the variances of their residuals and, if `correlated`, in their groups."""
+    if own is not None and own.residual.known:
+        known = _numbers(table.take(own.residual.known, rows), own.residual.known, table.index[rows])
+        if np.any(known <= 0):
+            row = table.index[rows][int(np.argmax(known <= 0))]
+            raise ValueError(f"{own.residual.known!r} must be positive, and is not in row {row}")
+        weights = (1.0 if weights is None else weights) / known
+    if own is None or own.design is None:
+        return NewPlaces(rows, None, weights)
+    return NewPlaces(rows, _new_residuals(own, table, rows, correlated), weights)
+
+
+def own_places(own: ResidualColumns | None, n: int, weights: np.ndarray | None) -> NewPlaces:
+    """The rows of the fit as `new_places`."""
+    if own is not None and own.known is not None:
+        weights = (1.0 if weights is None else weights) / own.known
+    return NewPlaces(np.arange(n), None if own is None else own.design, weights)
+
+
+def _new_residuals(own: ResidualColumns, table: Table, rows: np.ndarray, correlated: bool) -> ResidualDesign:
     """Complete new rows in the structure of the fit: its origins, steps and levels.
 
     Raises ValueError for visits and levels that the fit has not seen, and for times without a column.
@@ -148,7 +175,10 @@ def new_residuals(own: ResidualColumns, table: Table, rows: np.ndarray) -> NewPl
     m, structure = len(rows), design.structure
     codes = np.full(m, -1)
     place = np.zeros((m, *design.place.shape[1:]), design.place.dtype)
-    if correlation is not None:
+    if correlation is not None and not correlated:
+        if correlation.variances and own.visits is not None:
+            place = _seen(own.visits, table.take(correlation.columns[0], rows), correlation.name)
+    elif correlation is not None:
         codes = np.zeros(m, int)
         if own.groups is not None:
             codes = own.groups.codes([table.take(name, rows) for name in own.groups.names])
@@ -177,9 +207,9 @@ def new_residuals(own: ResidualColumns, table: Table, rows: np.ndarray) -> NewPl
             covariates.append(_numbers(column, variance.source, table.index[rows]))
     for name, found in zip(own.residual.by, own.by, strict=True):
         covariates.append(_seen(found, table.take(name, rows), f"by={name!r}"))
-        if correlation is not None and correlation.by == name:
+        if correlation is not None and correlation.by == name and correlated:
             require_same(correlation, design, own.groups, codes, covariates[-1])
-    return NewPlaces(rows, ResidualDesign(structure, codes, design.n_groups, place, tuple(covariates)))
+    return ResidualDesign(structure, codes, design.n_groups, place, tuple(covariates))
 
 
 def _group_names(correlation: Correlation, table: Table) -> list[str]:

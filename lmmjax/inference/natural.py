@@ -154,6 +154,17 @@ def inward_covariance(problem: Problem, psi: Array, cov: Array) -> Array:
     return (inward @ cov @ inward.T) * unit[:, None] * unit[None, :]
 
 
+def outward_covariance(problem: Problem, psi: np.ndarray, cov: np.ndarray) -> np.ndarray:
+    """Covariance (m + 1, m + 1) of ψ̂ in the user's coordinates from one in internal ones."""
+    structure, outward = problem.structure, np.eye(len(psi))
+    outward[:-1, :-1] = np.asarray(structure.entry_map(problem.basis.outward))
+    powers = np.append(structure.powers, 1.0)
+    unit = (psi[-1] / np.asarray(problem.origin.scale) ** 2) ** -powers
+    relative = outward @ (cov * unit[:, None] * unit[None, :]) @ outward.T
+    unit = psi[-1] ** powers
+    return relative * unit[:, None] * unit[None, :]
+
+
 def at_estimate(problem: Problem, psi: Array, cov: Array) -> tuple[Natural, Array]:
     """`natural` without second derivatives where V is not linear, and `inward_covariance`."""
     return natural(problem, psi, problem.structure.linear), inward_covariance(problem, psi, cov)

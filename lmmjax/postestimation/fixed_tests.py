@@ -74,7 +74,7 @@ def coef_table(fitted: Fitted, ddf: str, robust: str | None = None, cluster: Any
     chosen = robust_choice(fitted.data, robust, cluster, ddf)
     p = fitted.data.design.p
     out = pd.DataFrame(t_table(fitted, np.eye(p), np.zeros(p), ddf, chosen), index=fitted.data.x_names)
-    out.attrs.update(_notes(fitted, ddf, chosen))
+    out.attrs.update(notes(fitted, ddf, chosen))
     return out
 
 
@@ -121,7 +121,7 @@ def anova(
     out = pd.DataFrame(table, index=[term.name for term in terms])
     # a robust F is no ratio of sums of squares
     out = out if chosen is None else out.drop(columns=["sum_sq", "mean_sq"])
-    out.attrs.update(_notes(fitted, ddf, chosen) | {"type": kind})
+    out.attrs.update(notes(fitted, ddf, chosen) | {"type": kind})
     if gone:
         out.attrs["dropped"] = gone
     return out
@@ -147,7 +147,7 @@ def hypothesis_test(
     p = f_tail(np.array([f]), np.array([test.num_df]), np.array([den_df]))
     columns |= {"F": f, "num_df": test.num_df, "den_df": den_df, "p": p}
     out = pd.DataFrame(columns, index=[label])
-    out.attrs.update(_notes(fitted, ddf, chosen))
+    out.attrs.update(notes(fitted, ddf, chosen))
     return out
 
 
@@ -156,12 +156,12 @@ def source(fitted: Fitted, ddf: str) -> Fitted:
     return by_criterion(fitted, True) if ddf in ADJUSTED else fitted
 
 
-def _notes(fitted: Fitted, ddf: str, robust: Robust | None = None) -> dict[str, str]:
+def notes(fitted: Fitted, ddf: str, robust: Robust | None = None) -> dict[str, str]:
     """What the tables say in their `attrs`."""
-    notes = {"ddf": METHODS[ddf]}
+    said = {"ddf": METHODS[ddf]}
     if robust is not None:
-        return notes | {"robust": robust.kind, "cluster": robust.cluster, "note": robust.note(ddf)}
-    return notes | {"note": REFITTED} if source(fitted, ddf) is not fitted else notes
+        return said | {"robust": robust.kind, "cluster": robust.cluster, "note": robust.note(ddf)}
+    return said | {"note": REFITTED} if source(fitted, ddf) is not fitted else said
 
 
 @kept

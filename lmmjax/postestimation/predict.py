@@ -1,64 +1,161 @@
-"""Predictions for new rows: fixed part, offset and the random terms that are asked for."""
+"""Predictions for new rows: fixed part, offset and the random terms that are asked for, with their limits."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lmmjax.core.residuals import extrapolated
-from lmmjax.fitted import Fitted, random_part, require_choice, require_switch, residuals
-from lmmjax.formula import new_frame, wanted_terms
+from lmmjax.core.kriging import NewResiduals, n_pairs, new_residuals
+from lmmjax.fitted import Fitted, random_part, require_choice, require_level, require_switch, residuals
+from lmmjax.formula import NewFrame, fitted_rows, new_frame
 from lmmjax.postestimation.estimability import warn_of_rows
+from lmmjax.postestimation.fixed_tests import ddf_method, notes, source
+from lmmjax.postestimation.prediction_limits import Wanted, equations_at, standard_errors, t_quantile
+
+INTERVALS = ("confidence", "prediction")
+
+PAIRS = 1 << 22
+"""Pairs of a new row and a row of its group whose covariances are held at a time."""
 
 
-def predict_new(
-    fitted: Fitted, newdata: Any, re: Any, new_levels: str, offset: Any, kriging: bool
-) -> pd.Series:
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The arguments of `Fit.predict`."""
+
+    re: Any = "all"
+    new_levels: str = "error"
+    offset: Any = None
+    weights: Any = None
+    kriging: bool = False
+    se: bool = False
+    interval: str | None = None
+    level: float = 0.95
+    ddf: str = "satterthwaite"
+
+    @property
+    def errors(self) -> bool:
+        """Whether standard errors are asked for."""
+        return self.se or self.interval is not None
+
+    @property
+    def residual(self) -> str:
+        """What is to be known of the residuals of new rows."""
+        if self.kriging:
+            return "kriging"
+        return "variance" if self.interval == "prediction" else ""
+
+
+def predict_new(fitted: Fitted, newdata: Any, request: Request) -> pd.Series | pd.DataFrame:
     """See `Fit.predict`."""
-    require_choice("new_levels", new_levels, ("error", "population"))
-    require_switch("kriging", kriging)
-    wanted = _wanted(re)
-    frame, design, places = fitted.data.frame, fitted.data.design, None
-    if kriging and (design.residual is None or newdata is None):
+    _check(fitted, newdata, request)
+    ddf = ddf_method(request.ddf)
+    made_from = source(fitted, ddf) if request.errors else fitted
+    new = _rows(made_from, newdata, request)
+    values = new.x @ made_from.estimate.beta + (0.0 if new.offset is None else new.offset)
+    terms = [(term.term, term.z * term.columns, term.codes) for term in new.random]
+    values = values + random_part(made_from, [t for t in terms if np.any(t[2] >= 0)], len(values))
+    if request.residual:
+        new = _with_variances(made_from, new, values)
+    se, half = np.full(len(values), np.nan), np.full(len(values), np.nan)
+    known = np.isfinite(values)
+    for term in new.random:
+        known &= np.isfinite(term.z).all(axis=1)
+    for rows, own in _pieces(made_from, new, np.flatnonzero(known), request):
+        if own is not None and own.cross is not None:
+            e = equations_at(made_from)
+            values[rows] += (own.cross @ e.root.T) @ (e.root @ residuals(made_from))
+        if request.errors:
+            wanted = Wanted(new, rows, own, request.kriging, request.interval == "prediction")
+            se[rows], total, df = standard_errors(made_from, wanted, ddf)
+            half[rows] = t_quantile(df, request.level) * total
+    if not request.errors:
+        return pd.Series(values, index=new.index, name="predicted")
+    out = pd.DataFrame(
+        {"fit": values, "se": se, "lower": values - half, "upper": values + half}, index=new.index
+    )
+    own = {"interval": request.interval or "confidence", "level": request.level}
+    out.attrs.update(notes(fitted, ddf) | own)
+    return out
+
+
+def _check(fitted: Fitted, newdata: Any, request: Request) -> None:
+    require_choice("new_levels", request.new_levels, ("error", "population"))
+    require_switch("kriging", request.kriging)
+    require_switch("se", request.se)
+    require_level(request.level)
+    if request.interval is not None:
+        require_choice("interval", request.interval, INTERVALS)
+    if request.kriging and (fitted.data.design.residual is None or newdata is None):
         raise ValueError("kriging is for new rows of a model with a residual structure: pass newdata")
+    for name in ("offset", "weights"):
+        if newdata is None and getattr(request, name) is not None:
+            raise ValueError(f"{name} is for new rows: pass newdata with it")
+    if request.weights is not None and not request.residual:
+        raise ValueError(
+            "weights of new rows enter with interval='prediction' and kriging=True only: ask for one of them"
+        )
+
+
+def _rows(fitted: Fitted, newdata: Any, request: Request) -> NewFrame:
+    frame, wanted, rest = fitted.data.frame, _wanted(request.re), request.interval == "prediction"
     if newdata is None:
-        if offset is not None:
-            raise ValueError("offset is for new rows: pass newdata with it")
-        values, known = frame.x @ fitted.estimate.beta, frame.offset
-        rows = [(term.z, term.codes, term.text) for term in wanted_terms(frame.random, wanted)]
-        index = frame.index
-    else:
-        new = new_frame(frame, newdata, groups=wanted, offset=offset, residual=kriging)
-        places = new.places
-        warn_of_rows(fitted.data, new)
-        for term in new.random:
-            if term.unseen and new_levels == "error":
-                shown = ", ".join(map(str, term.unseen[:5])) + (", …" if len(term.unseen) > 5 else "")
-                raise ValueError(
-                    f"new levels of {term.group!r}: {shown}; pass new_levels='population' to predict "
-                    "them with b = 0"
-                )
-        values, known, index = new.x @ fitted.estimate.beta, new.offset, new.index
-        rows = [(term.z, term.codes, term.text) for term in new.random]
-    if known is not None:
-        values = values + known
-    number = {term.text: k for k, term in enumerate(frame.random)}
-    terms = [(number[text], z, codes) for z, codes, text in rows]
-    values = values + random_part(fitted, terms, len(values))
-    if places is not None and design.residual is not None:
-        # a variance that is a function of the mean is one of the predicted mean
-        at = places.design
-        variances = design.residual.structure.residual.variances
-        pairs = zip(variances, at.covariates, strict=False)
-        of_variances = tuple(values[places.rows] if v.source is None else c for v, c in pairs)
-        covariates = of_variances + at.covariates[len(variances) :]
-        at = dataclasses.replace(at, covariates=covariates)
-        expected = extrapolated(design, fitted.estimate.psi, residuals(fitted), at)
-        values[places.rows] += expected if places.weights is None else expected / np.sqrt(places.weights)
-    return pd.Series(values, index=index, name="predicted")
+        return fitted_rows(frame, groups=wanted)
+    new = new_frame(
+        frame,
+        newdata,
+        groups=wanted,
+        rest=rest,
+        offset=request.offset,
+        weights=request.weights,
+        residual=request.residual,
+    )
+    warn_of_rows(fitted.data, new)
+    for term in new.random:
+        if term.unseen and request.new_levels == "error":
+            shown = ", ".join(map(str, term.unseen[:5])) + (", …" if len(term.unseen) > 5 else "")
+            raise ValueError(
+                f"new levels of {term.group!r}: {shown}; pass new_levels='population' to predict "
+                "them with b = 0"
+            )
+    return new
+
+
+def _with_variances(fitted: Fitted, new: NewFrame, values: np.ndarray) -> NewFrame:
+    """The rows, where a variance that is a function of the mean is one of the predicted mean."""
+    places, own = new.places, fitted.data.design.residual
+    if places is None or places.design is None or own is None:
+        return new
+    at, variances = places.design, own.structure.residual.variances
+    pairs = zip(variances, at.covariates, strict=False)
+    of_variances = tuple(values[places.rows] if v.source is None else c for v, c in pairs)
+    covariates = of_variances + at.covariates[len(variances) :]
+    at = dataclasses.replace(at, covariates=covariates)
+    return dataclasses.replace(new, places=dataclasses.replace(places, design=at))
+
+
+def _pieces(
+    fitted: Fitted, new: NewFrame, known: np.ndarray, request: Request
+) -> Iterator[tuple[np.ndarray, NewResiduals | None]]:
+    """The rows `known`, some at a time, with their residuals."""
+    places, design = new.places, fitted.data.design
+    if not request.residual or places is None:
+        yield known, None
+        return
+    psi = np.asarray(fitted.estimate.psi)
+    at = np.searchsorted(places.rows, known)
+    weights = np.ones(len(places.rows)) if places.weights is None else places.weights
+    steps = np.zeros(len(known), int)
+    if request.kriging and places.design is not None and design.residual is not None:
+        counts = n_pairs(places.design.codes[at], design.residual.codes, design.residual.n_groups)
+        steps = np.cumsum(counts) // PAIRS
+    for step in np.unique(steps):
+        some = steps == step
+        own = None if places.design is None else places.design.at(at[some])
+        yield known[some], new_residuals(design, psi, own, weights[at[some]], request.kriging)
 
 
 def _wanted(re: Any) -> list[str] | None:

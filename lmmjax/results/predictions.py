@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.fitted import Fitted, fitted_values, normalized_residuals, residuals, scaled_residuals
-from lmmjax.postestimation.predict import predict_new
+from lmmjax.postestimation.predict import Request, predict_new
 
 
 class Predictions:
@@ -43,22 +43,49 @@ class Predictions:
         self,
         newdata: Any = None,
         *,
+        se: bool = False,
+        interval: str | None = None,
+        level: float = 0.95,
+        ddf: str = "satterthwaite",
         re: Any = "all",
         new_levels: str = "error",
         offset: Any = None,
+        weights: Any = None,
         kriging: bool = False,
-    ) -> pd.Series:
-        """Predictions for new rows, or for those of the fit if newdata is None.
+    ) -> pd.Series | pd.DataFrame:
+        """Predictions for new rows, or for those of the fit if newdata is None, with limits if asked for.
+
+        A series of x'β̂ + z'b̂ without `se` and `interval`, else a frame with the columns `fit`, `se`, `lower`
+        and `upper`, all on the scale of the response.
 
         Parameters
         ----------
-        re : "all", "none" (population level), or a list of grouping factors or terms to include.
+        se : standard errors √Var(x'β̂ + z'b̂ − x'β − z'b), from the inverse of Henderson's mixed-model
+            equations: with the part of β̂ and all covariances between the random terms and levels of a row.
+            A new level adds z'Dz. They go with confidence limits.
+        interval : "confidence", limits for x'β + z'b, or "prediction", for a new response at the row, whose
+            residual variance (by the variance function and prior weights of the row) is added; so is z'Dz
+            of what `re` leaves out, as of a level drawn anew, which is in `se`, too.
+        level : of the limits.
+        ddf : their degrees of freedom: "satterthwaite", by the derivatives of the variance in the covariance
+            parameters; "kenward-roger", which adds to the variance what the estimation of these costs
+            (Kackar & Harville; Prasad & Rao; a fit by ML is refitted by REML); "normal".
+        re : "all", "none" (population level), or grouping factors ("g"), terms ("x | g") or columns of terms
+            ("1 | g" of (x | g)) to include, one or a list.
         new_levels : "error", or "population" for b = 0 at unseen levels of a grouping factor.
         offset : of the new rows, in place of the model's `offset=`; `offset(...)` in the formula is kept.
+        weights : prior weights of the new rows, in place of the column of the model's: a column or one value
+            a row, for the variance of new residuals.
         kriging : add the residual that a correlated residual structure expects at the new times or places,
-            given the residuals of the same group. Prior weights are a column that the new rows have, too.
+            given those of the same group. What is predicted is then the new response itself, and `se`
+            its prediction error under both intervals.
 
         Rows that are not estimable (a combination of levels that does not occur, aliased covariates
-        apart) are NaN, and an `EstimabilityWarning` names them.
+        apart) are NaN, and an `EstimabilityWarning` names them; standard errors and limits that depend on
+        what the data do not identify are NaN, too.
+
+        Sources: Henderson (1975), doi:10.2307/2529430; Kackar & Harville (1984),
+        doi:10.1080/01621459.1984.10477102.
         """
-        return predict_new(self.fitted, newdata, re, new_levels, offset, kriging)
+        request = Request(re, new_levels, offset, weights, kriging, se, interval, level, ddf)
+        return predict_new(self.fitted, newdata, request)

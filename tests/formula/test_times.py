@@ -91,7 +91,7 @@ def test_new_rows_are_placed_from_the_origin_of_the_fit(name):
     column = pd.Series(WRITTEN[name]) if not isinstance(WRITTEN[name], pl.Series) else WRITTEN[name]
     fitted = frame(column)
     some = column[[2, 10]] if isinstance(column, pl.Series) else column.iloc[[2, 10]]
-    new = new_frame(fitted, {"t": some, "g": [0, 1]}, residual=True).places
+    new = new_frame(fitted, {"t": some, "g": [0, 1]}, residual="kriging").places
     assert_array_equal(new.design.place, fitted.residual.design.place[[2, 10]])
     assert_array_equal(new.design.codes, [0, 1])
 
@@ -168,7 +168,7 @@ def test_two_occasions_need_no_order():
 )
 def test_new_rows_that_the_structure_knows_nothing_of(residual, times, new, message):
     with pytest.raises(ValueError, match=message):
-        new_frame(frame(times, residual), {"g": [0], **new}, residual=True)
+        new_frame(frame(times, residual), {"g": [0], **new}, residual="kriging")
 
 
 # --- fits --------------------------------------------------------------------------------------------------
