@@ -36,7 +36,7 @@ from lmmjax.formula.frame import (
     row_vector,
 )
 from lmmjax.formula.occasions import column_places, require_columns
-from lmmjax.formula.parts import Part, require_known
+from lmmjax.formula.parts import Part, kind_of, require_known
 from lmmjax.formula.residuals import new_places, own_places, residual_columns, used_columns
 from lmmjax.residual import as_residual
 
@@ -109,7 +109,9 @@ def model_frame(
         require_factor(table.raw(name), column, name, table.index[rows])
         if column.dtype.kind == "f":
             require_finite(column.to_numpy(), f"column {name!r}", table.index[rows])
-    parts, matrices, rows, kinds = fit_parts(parts, table, rows, counts)
+    parts, matrices, rows, columns = fit_parts(parts, table, rows, counts)
+    kinds = {str(name): kind_of(column) for name, column in columns.items()}
+    of_means = [part for name, part in parts.items() if name == "fixed" or name.startswith("offset")]
     random = _random_columns(split, parts, matrices, table, rows, kinds)
 
     fixed = parts["fixed"]
@@ -135,6 +137,7 @@ def model_frame(
         factor_levels=fixed.levels,
         factor_values=fixed.values,
         residual=None if structure is None else residual_columns(structure, table, rows),
+        columns=columns[list(dict.fromkeys(name for part in of_means for name in part.columns))],
         recipe=lambda kept: _Recipe(parts, kept, kinds, "offset" in arrays, safe),
     )
 
@@ -241,6 +244,7 @@ def new_frame(
         y=matrices["response"][:, 0] if require_response else None,
         index=table.index,
         lost=lost,
+        whole=matrices["fixed"],
         places=places,
     )
 

@@ -97,11 +97,11 @@ def parse_vector(name: str, text: str, table: Table, *, safe: bool = False) -> P
 
 def fit_parts(
     parts: dict[str, Part], table: Table, rows: np.ndarray, counts: dict[str, int]
-) -> tuple[dict[str, Part], dict[str, np.ndarray], np.ndarray, dict[str, str]]:
+) -> tuple[dict[str, Part], dict[str, np.ndarray], np.ndarray, pd.DataFrame]:
     """Evaluate parts on the complete rows `rows` of a table.
 
     Returns the fitted parts, their matrices, the rows left after those were dropped in which an
-    expression gives NaN (counted in `counts`), and the kind of each column: number, bool, category, time.
+    expression gives NaN (counted in `counts`), and the columns that were evaluated on them.
     Expressions are evaluated again on the rows left, unless that gives NaN again (as `lag` does).
     """
 
@@ -129,12 +129,11 @@ def fit_parts(
         for name, part in parts.items()
     }
     columns = _frame(table, parts.values(), rows)
-    kinds = {str(name): kind_of(column) for name, column in columns.items()}
     for name, part in fitted.items():
         if part.unproven and len(values[name].matrix) == len(columns):
             evaluation = Evaluation(_frame(table, [part], rows), values[name].matrix)
             fitted[name] = replace(part, evaluation=evaluation)
-    return fitted, {name: value.matrix for name, value in values.items()}, rows, kinds
+    return fitted, {name: value.matrix for name, value in values.items()}, rows, columns
 
 
 def apply_part(part: Part, table: Table, rows: np.ndarray, kinds: dict[str, str]) -> np.ndarray:

@@ -54,7 +54,8 @@ class ModelFrame:
     its levels, or numbers (n, k). `rows` are the positions in the data of the rows kept, `index` their
     labels, `data_index` those of all rows of the data; `missing` counts the missing values of each column,
     `n_dropped` the rows they cost. weights and offset are (n,) or None; `offset` is the sum of all.
-    `residual` are the columns of a residual structure, or None.
+    `residual` are the columns of a residual structure, or None; `columns` those that the fixed part and
+    offsets read, as expressions see them, numbered 0, 1, … (None if built from arrays).
     """
 
     formula: str
@@ -77,7 +78,13 @@ class ModelFrame:
     factor_values: dict[str, np.ndarray] = field(default_factory=dict)
     residual: ResidualColumns | None = None
     dependence: Aliases | None = None
+    columns: pd.DataFrame | None = None
     _recipe: Any = field(default=None, repr=False)
+
+    @property
+    def has_array_offset(self) -> bool:
+        """Whether a part of the offset is an array beside the data, that new rows do not have."""
+        return self._recipe is not None and self._recipe.array_offset
 
 
 def take_rows(frame: ModelFrame, keep: np.ndarray, weights: np.ndarray | None = None) -> ModelFrame:
@@ -94,6 +101,7 @@ def take_rows(frame: ModelFrame, keep: np.ndarray, weights: np.ndarray | None = 
         index=frame.index[keep],
         factor_values={expr: values[keep] for expr, values in frame.factor_values.items()},
         residual=None if frame.residual is None else frame.residual.take(keep),
+        columns=None if frame.columns is None else frame.columns.iloc[keep].reset_index(drop=True),
     )
 
 
@@ -146,7 +154,8 @@ class NewRandom:
 class NewFrame:
     """m new rows of a model: x (m, p), offset (m,) or None, y if required; NaN where a value is missing.
 
-    `lost` (m,) are rows that are not estimable from the fit, where x is NaN; `places` are those of residuals.
+    `lost` (m,) are rows that are not estimable from the fit, where x is NaN; `whole` (m, p + r) has all
+    columns of the formula, those that the fit left out too; `places` are those of residuals.
     """
 
     x: np.ndarray
@@ -156,6 +165,7 @@ class NewFrame:
     index: pd.Index
     lost: np.ndarray
     places: NewPlaces | None = None
+    whole: np.ndarray | None = None
 
 
 def complete_rows(missing: Mapping[str, np.ndarray], n: int) -> tuple[np.ndarray, dict[str, int]]:

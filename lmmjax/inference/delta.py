@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import expit, logit, ndtri
+from scipy.special import expit, logit, ndtri, stdtrit
 
 from lmmjax.arrays import Array
 
@@ -33,6 +33,13 @@ def delta(fun: Callable, beta: Array, psi: Array, cov_beta: Array, cov_psi: Arra
     # a derivative that is not finite, such as that of an sd at zero, spoils its value as well
     lost = jnp.any((by_psi != 0.0) & ~known[None, :], axis=1)
     return flat(beta, psi), jnp.where(lost[:, None] | lost[None, :], jnp.nan, cov)
+
+
+def t_quantile(df: np.ndarray, level: float) -> np.ndarray:
+    """The quantile of t that leaves (1 − level)/2 above, of the normal where df is infinite."""
+    infinite = np.isinf(df)
+    t = stdtrit(np.where(infinite, 1.0, df), 0.5 + level / 2)
+    return np.where(infinite, ndtri(0.5 + level / 2), t)
 
 
 def wald_limits(estimate: np.ndarray, se: np.ndarray, level: float, scale: str = "identity"):

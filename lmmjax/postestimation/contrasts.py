@@ -23,8 +23,17 @@ def contrast_matrix(
     contrasts : as for `BatchFit.contrast`; Series and frames with labels go by these, as dicts do.
     aliased : names of coefficients that were dropped, for the message about them.
     """
-    contrasts = _by_label(contrasts)
-    if isinstance(contrasts, str | Mapping):
+    contrasts, names = _by_label(contrasts), None
+    if isinstance(contrasts, Mapping) and _are_named(contrasts, x_names):
+        names, contrasts = (
+            [str(name) for name in contrasts],
+            [_by_label(piece) for piece in contrasts.values()],
+        )
+        pieces, several = contrasts, True
+        arrays = [np.shape(piece) for piece in pieces if not isinstance(piece, str | Mapping)]
+        if wrong := [shape for shape in arrays if shape != (len(x_names),)]:
+            raise ValueError(_misshapen(wrong[0], x_names))
+    elif isinstance(contrasts, str | Mapping):
         pieces, several = [contrasts], False
     elif isinstance(contrasts, list | tuple) and any(isinstance(c, str | Mapping) for c in contrasts):
         pieces, several = list(contrasts), True
@@ -34,19 +43,36 @@ def contrast_matrix(
         except (TypeError, ValueError):
             raise ValueError("a contrast is a text, a dict {coefficient: weight} or an array") from None
         if array.ndim not in (1, 2) or array.shape[-1] != len(x_names):
-            raise ValueError(
-                f"contrasts have shape {array.shape}; the model has {len(x_names)} coefficients "
-                f"({', '.join(x_names)}): pass ({len(x_names)},) or (k, {len(x_names)})"
-            )
+            raise ValueError(_misshapen(array.shape, x_names))
         pieces, several = list(np.atleast_2d(array)), array.ndim == 2
     rows = [_row(piece, x_names, aliased) for piece in pieces]
-    labels = [
+    labels = names or [
         piece if isinstance(piece, str) else written(row, x_names)
         for piece, row in zip(pieces, rows, strict=True)
     ]
     for row, label in zip(rows, labels, strict=True):
         _check_row(row, label)
     return np.array(rows).reshape(-1, len(x_names)), labels, several
+
+
+def _are_named(contrasts: Mapping, x_names: Sequence[str]) -> bool:
+    """Whether a dict is {name: contrast}, and not one contrast {coefficient: weight}."""
+    values = list(contrasts.values())
+    written_out = [isinstance(v, Mapping | list | tuple | np.ndarray | pd.Series) for v in values]
+    named = all(written_out) or not set(map(str, contrasts)) <= set(x_names)
+    return (
+        bool(values)
+        and named
+        and all(w or isinstance(v, str) for w, v in zip(written_out, values, strict=True))
+    )
+
+
+def _misshapen(shape: tuple[int, ...], x_names: Sequence[str]) -> str:
+    p = len(x_names)
+    return (
+        f"contrasts have shape {shape}; the model has {p} coefficients ({', '.join(x_names)}): pass ({p},) "
+        f"or (k, {p})"
+    )
 
 
 def _by_label(contrasts: Any) -> Any:

@@ -12,7 +12,7 @@ from scipy.special import chdtrc, fdtrc, stdtr
 
 from lmmjax.arrays import sweep
 from lmmjax.design import EstimabilityWarning
-from lmmjax.fitted import Fitted, by_criterion, kept, require_choice
+from lmmjax.fitted import Fitted, by_criterion, kept, require_choice, require_level
 from lmmjax.formula import ModelFrame
 from lmmjax.inference import hypotheses
 from lmmjax.inference.ddf import (
@@ -24,6 +24,7 @@ from lmmjax.inference.ddf import (
     satterthwaite_f,
     single_df,
 )
+from lmmjax.inference.delta import t_quantile
 from lmmjax.inference.estimable import inward_moves, unsteady
 from lmmjax.inference.natural import (
     Natural,
@@ -128,21 +129,30 @@ def anova(
 
 
 def hypothesis_test(
-    fitted: Fitted, l: Any, ddf: str, rhs: Any, robust: str | None = None, cluster: Any = None
+    fitted: Fitted,
+    l: Any,
+    ddf: str,
+    rhs: Any,
+    level: float = 0.95,
+    robust: str | None = None,
+    cluster: Any = None,
 ) -> pd.DataFrame:
     """See `Fit.test`."""
-    ddf = ddf_method(ddf)
+    ddf, level = ddf_method(ddf), require_level(level)
     chosen = robust_choice(fitted.data, robust, cluster, ddf)
     rows, right, label = hypothesis(l, fitted.data.x_names, rhs, fitted.data.frame.aliased)
     test = f_test(fitted, rows, right, ddf, chosen)
     texts = [written(row, fitted.data.x_names) for row in rows]
     if lost_contrasts(fitted.data, rows, texts).any():
-        names = (("estimate", "se", "t") if len(rows) == 1 else ()) + ("F", "num_df", "den_df", "p")
+        single = ("estimate", "se", "lower", "upper", "t") if len(rows) == 1 else ()
+        names = (*single, "F", "num_df", "den_df", "p")
         return pd.DataFrame(dict.fromkeys(names, np.nan), index=[label])
     columns: dict[str, Any] = {}
     if len(rows) == 1:
         table = t_table(fitted, rows, right, ddf, chosen)
-        columns = {name: table[name] for name in ("estimate", "se", "t")}
+        half = t_quantile(table["df"], level) * table["se"]
+        limits = {"lower": table["estimate"] - half, "upper": table["estimate"] + half}
+        columns = {"estimate": table["estimate"], "se": table["se"], **limits, "t": table["t"]}
     f, den_df = float(test.f), float(test.den_df)
     p = f_tail(np.array([f]), np.array([test.num_df]), np.array([den_df]))
     columns |= {"F": f, "num_df": test.num_df, "den_df": den_df, "p": p}
@@ -199,6 +209,17 @@ def covariance_at(fitted: Fitted) -> np.ndarray:
     return at.outward @ sweep(at.xx)[1] @ at.outward.T
 
 
+def covariance_for(fitted: Fitted, ddf: str, robust: Robust | None = None) -> np.ndarray:
+    """The covariance (p, p) of β̂ that tests use: Φ, Kenward & Roger's Φ_A, or a robust one."""
+    if robust is not None:
+        return robust_covariance(fitted, robust)
+    made_from = source(fitted, ddf)
+    if ddf not in ADJUSTED:
+        return covariance_at(made_from)
+    outward = natural_at(made_from)[0].outward
+    return outward @ adjusted_at(made_from, ddf).cov_beta @ outward.T
+
+
 def open_covariances(fitted: Fitted, rows: np.ndarray) -> np.ndarray:
     """Which covariances (k, k) of the contrasts rows (k, p) depend on what the data leave open."""
     if not np.isnan(fitted.estimate.cov_beta).any():
@@ -217,7 +238,7 @@ def t_table(
     beta = made_from.estimate.beta
     df = np.full(len(rows), np.inf)
     missing = not np.all(np.isfinite(made_from.estimate.psi))
-    cov = made_from.estimate.cov_beta if missing else covariance_at(made_from)
+    cov = made_from.estimate.cov_beta if missing else covariance_for(fitted, ddf, robust)
     if missing:
         df = np.full(len(rows), np.nan)
     elif robust is not None:
@@ -229,8 +250,7 @@ def t_table(
         at, cov_psi = natural_at(made_from)
         inner = rows @ at.outward
         if ddf in ADJUSTED:
-            adjusted = adjusted_at(made_from, ddf)
-            cov_psi, cov = adjusted.cov_psi, at.outward @ adjusted.cov_beta @ at.outward.T
+            cov_psi = adjusted_at(made_from, ddf).cov_psi
         df = single_df(at, cov_psi, inner, _inverse_at(made_from))
     se = np.sqrt(np.einsum("kp,pr,kr->k", rows, cov, rows))
     if not missing:

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy.special import ndtri, stdtrit
 
 from lmmjax.fitted import Fitted
+from lmmjax.inference.delta import t_quantile
 from lmmjax.postestimation.fixed_tests import coef_table
 from lmmjax.postestimation.varcorr import sd_intervals
-
-
-def t_quantile(df: np.ndarray, level: float) -> np.ndarray:
-    """The quantile of t that leaves (1 − level)/2 above, of the normal where df is infinite."""
-    infinite = np.isinf(df)
-    t = stdtrit(np.where(infinite, 1.0, df), 0.5 + level / 2)
-    return np.where(infinite, ndtri(0.5 + level / 2), t)
 
 
 def wald_limits(

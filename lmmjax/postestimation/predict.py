@@ -12,9 +12,10 @@ import pandas as pd
 from lmmjax.core.kriging import NewResiduals, n_pairs, new_residuals
 from lmmjax.fitted import Fitted, random_part, require_choice, require_level, require_switch, residuals
 from lmmjax.formula import NewFrame, fitted_rows, new_frame
+from lmmjax.inference.delta import t_quantile
 from lmmjax.postestimation.estimability import warn_of_rows
 from lmmjax.postestimation.fixed_tests import ddf_method, notes, source
-from lmmjax.postestimation.prediction_limits import Wanted, equations_at, standard_errors, t_quantile
+from lmmjax.postestimation.prediction_limits import Wanted, equations_at, standard_errors
 
 INTERVALS = ("confidence", "prediction")
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
 
 from lmmjax.core.kriging import NewResiduals
 from lmmjax.core.mixed_equations import MixedEquations, mixed_equations
@@ -48,11 +47,6 @@ def equations_at(fitted: Fitted) -> MixedEquations:
     """The mixed-model equations at the estimate."""
     data, psi = fitted.data, np.asarray(fitted.estimate.psi)
     return mixed_equations(data.design, data.maker.basis, psi, covariance_at(fitted))
-
-
-def t_quantile(df: np.ndarray, level: float) -> np.ndarray:
-    """Quantile of t (k,) for two-sided limits; of the normal distribution where df is infinite."""
-    return np.asarray(stdtrit(df, 0.5 + level / 2.0))
 
 
 def standard_errors(fitted: Fitted, wanted: Wanted, ddf: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -20,11 +20,11 @@ from lmmjax.fitted import (
     sd_scale,
 )
 from lmmjax.formula import nearest
+from lmmjax.inference.delta import t_quantile
 from lmmjax.postestimation.batch_modes import modes_of_responses
 from lmmjax.postestimation.batch_tests import TABLE, estimable_combinations, fixed_t_tests, t_tests
 from lmmjax.postestimation.contrasts import contrast_matrix
 from lmmjax.postestimation.estimability import lost_contrasts
-from lmmjax.postestimation.intervals import t_quantile
 from lmmjax.postestimation.modes import only_group
 
 TIDY = ["response", "effect", "group", "term", *TABLE]

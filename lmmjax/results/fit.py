@@ -22,6 +22,7 @@ from lmmjax.reports.table import prints_whole
 from lmmjax.results.diagnostics import Diagnostics
 from lmmjax.results.fixed_tests import FixedTests
 from lmmjax.results.intervals import Intervals
+from lmmjax.results.means import Means
 from lmmjax.results.predictions import Predictions
 from lmmjax.results.random_effects import RandomEffects
 from lmmjax.results.random_tests import RandomTests
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @prints_whole
-class Fit(FixedTests, Intervals, RandomTests, RandomEffects, Predictions, Diagnostics):
+class Fit(FixedTests, Means, Intervals, RandomTests, RandomEffects, Predictions, Diagnostics):
     """A linear mixed model fitted to one response.
 
     Attributes

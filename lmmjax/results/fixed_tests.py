@@ -8,6 +8,7 @@ import pandas as pd
 
 from lmmjax.fitted import Fitted
 from lmmjax.postestimation import fixed_tests
+from lmmjax.postestimation.fit_contrasts import contrast_frame
 from lmmjax.reports.table import prints_whole
 
 
@@ -86,15 +87,42 @@ class FixedTests:
         """
         return fixed_tests.anova(self.fitted, type, ddf, robust, cluster)
 
+    def contrast(
+        self,
+        contrasts: Any,
+        *,
+        adjust: str = "none",
+        ddf: str = "satterthwaite",
+        level: float = 0.95,
+        robust: str | None = None,
+        cluster: Any = None,
+    ) -> pd.DataFrame:
+        """Contrasts Lβ, each by itself: columns estimate, se, df, lower, upper, t, p, a row a contrast.
+
+        Parameters
+        ----------
+        contrasts : text such as "a - 0.5 * b", a dict {coefficient: weight}, an array (p,) or (k, p); a list
+            of texts and dicts; or {name: any of these}.
+        adjust : of p-values and limits, for all contrasts together: "mvt" (exact), "sidak", "bonferroni",
+            "holm", "fdr", "scheffe", "none"; see `MarginalMeans.contrast`.
+        ddf : as in `coef_table`. level : of the limits. robust, cluster : the covariance, as in `cov_params`.
+
+        What is not estimable is NaN; an `EstimabilityWarning` names it. Marginal means have contrasts by the
+        names of levels: `emmeans`.
+        """
+        return contrast_frame(self.fitted, contrasts, adjust, ddf, level, robust, cluster)
+
     def test(
         self,
         l: Any,
         ddf: str = "satterthwaite",
         rhs: Any = None,
+        *,
+        level: float = 0.95,
         robust: str | None = None,
         cluster: Any = None,
     ) -> pd.DataFrame:
-        """Test of Lβ = rhs: one row with F, num_df, den_df, p; for one contrast estimate, se and t as well.
+        """Test of Lβ = rhs: a row with F, num_df, den_df, p; for one contrast estimate, se, lower, upper, t.
 
         Parameters
         ----------
@@ -103,6 +131,7 @@ class FixedTests:
         ddf : as in `coef_table`. For several rows F is scaled as Kenward & Roger propose, or has the
             degrees of freedom of Fai & Cornelius.
         rhs : number or (k,), 0 by default; part of the text where l is an equation.
+        level : of the limits.
         robust, cluster : the covariance, as in `cov_params`. With "satterthwaite" F and den_df are those of
             Hotelling's T² approximation (Pustejovsky & Tipton 2018, AHT; clubSandwich's "HTZ"), NaN where
             there are too few clusters for so many contrasts.
@@ -114,4 +143,4 @@ class FixedTests:
         ------
         ValueError : an unknown coefficient, a wrong shape, or equations that contradict each other.
         """
-        return fixed_tests.hypothesis_test(self.fitted, l, ddf, rhs, robust, cluster)
+        return fixed_tests.hypothesis_test(self.fitted, l, ddf, rhs, level, robust, cluster)
