@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from lmmjax.arrays import Array, namespace
+from lmmjax.arrays import Array, namespace, quick_jit
 from lmmjax.core import Estimate
 from lmmjax.fitted import (
     Component,
@@ -135,7 +135,7 @@ def table(
     require_level(level)
     of = fun if weights is None else partial(fun, weights)
     with jax.enable_x64(True):
-        value, cov = delta(of, *(jnp.asarray(a) for a in _covariances(fitted)))
+        value, cov = quick_jit(partial(delta, of))(*_covariances(fitted))
     columns = _columns(np.asarray(value), np.asarray(cov), level, scale)
     return pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)), index=names)
 
@@ -156,7 +156,7 @@ def batch_table(
 
     each = weights is not None and np.ndim(weights.noise) > 0
     with jax.enable_x64(True):
-        mapped = jax.jit(jax.vmap(one, in_axes=(0 if each else None, 0, 0, 0, 0)))
+        mapped = quick_jit(jax.vmap(one, in_axes=(0 if each else None, 0, 0, 0, 0)))
         value, cov = mapped(weights, *_covariances(fits))
     columns = _columns(np.asarray(value), np.asarray(cov), level, scale)
     labels = pd.MultiIndex.from_product([names, COLUMNS])

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from lmmjax.arrays import psd_cholesky
+from lmmjax.arrays import Array, psd_cholesky, quick_jit
 from lmmjax.fitted import require_choice
 from lmmjax.formula import Table, new_frame
 from lmmjax.postestimation.estimability import warn_of_rows
@@ -80,8 +80,12 @@ def _contribution(
         levels, at = np.unique(labels[fresh], return_inverse=True)
         flat = draws.psi.reshape(-1, draws.psi.shape[-1])
         with jax.enable_x64(True):
-            matrix = jax.vmap(draws.fitted.data.design.structure.matrices)(flat[:, :-1])[k]
-            factor = np.asarray(jax.vmap(lambda a: psd_cholesky(a, 1e-15))(matrix))
+            structure = draws.fitted.data.design.structure
+
+            def root(d: Array) -> Array:
+                return psd_cholesky(structure.matrices(d)[k], 1e-15)
+
+            factor = np.asarray(quick_jit(jax.vmap(root))(flat[:, :-1]))
         u = _normal(key, (len(flat), len(levels), z.shape[1]))
         b = np.einsum("dij,dgj->dgi", factor, u).reshape(*draws.psi.shape[:2], *u.shape[1:])
         out[..., fresh] = _product(z[fresh], b, at)

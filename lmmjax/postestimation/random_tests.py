@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pandas as pd
 
+from lmmjax.arrays import quick_jit
 from lmmjax.arrays.memory import require_memory
 from lmmjax.core import profiled_deviance
 from lmmjax.fitted import (
@@ -117,6 +118,9 @@ def which_term(random: tuple[RandomColumns, ...], term: str | None) -> int:
     return found[0]
 
 
+_deviance = quick_jit(profiled_deviance)
+
+
 def reduced(fitted: Fitted, random: tuple[RandomColumns, ...]) -> tuple[int, float]:
     """Number of parameters and minimised criterion of the model with other random terms."""
     data = fitted.data
@@ -124,7 +128,7 @@ def reduced(fitted: Fitted, random: tuple[RandomColumns, ...]) -> tuple[int, flo
         with jax.enable_x64(True):
             problem = data.problem(fitted.y, fitted.reml)
             theta = np.zeros(data.design.structure.n_params)
-            return data.design.p + 1, float(profiled_deviance(jax.numpy.asarray(theta), problem))
+            return data.design.p + 1, float(_deviance(theta, problem))
     # fewer terms may leave the range of a backend
     backend = "dense" if data.backend == "dense" else None
     smaller = model_data(dataclasses.replace(data.frame, random=random), backend)

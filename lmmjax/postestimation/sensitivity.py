@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -99,7 +100,7 @@ def sensitivity(fitted: Fitted, fun: Callable | None = None) -> Sensitivity:
         by_row = jax.tree.map(np.asarray, quick_jit(rows)(fitted.y, estimate.theta))
         by_group = np.asarray(quick_jit(groups)(estimate.theta)) if not missing else None
         covariances = (estimate.beta, estimate.psi, estimate.cov_beta, estimate.cov_psi)
-        value, cov = delta(output, *(jnp.asarray(a) for a in covariances))
+        value, cov = quick_jit(partial(delta, output))(*covariances)
     index = data.frame.index
     own = None
     if by_group is not None:

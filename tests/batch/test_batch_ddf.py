@@ -59,7 +59,7 @@ def test_shared_design(data, y, formula, mapped, ddf, monkeypatch):
     assert fits.is_singular.any()
     if mapped:
         monkeypatch.setattr(batch_ddf.SharedDesign, "few", 0)
-    compare(fits, fits.names, ddf)
+    compare(fits, fits.names[::2], ddf)
 
 
 @pytest.mark.parametrize("mapped", [False, True])
@@ -74,7 +74,7 @@ def test_designs_of_their_own(data, y, ddf, mapped, monkeypatch):
     for options in ({}, {"weights": rng.uniform(0.5, 2.0, y.shape)}):
         fits = batch(data, holes, **options)
         # products of rows with weight zero and of the rows that are left differ by rounding
-        compare(fits, [k for k in range(8, T) if fits.converged[k]], ddf, rtol=1e-6)
+        compare(fits, [k for k in range(8, 16) if fits.converged[k]], ddf, rtol=1e-6)
         assert np.isnan(fits.df(ddf).loc[5]).all()
         assert np.isfinite(fits.df(ddf).loc[0]).all()
 

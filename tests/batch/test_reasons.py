@@ -49,6 +49,9 @@ def test_lost_levels_are_those_of_the_model_on_the_rows(name):
     formula, residual = MODELS[name]
     frame, y = data()
     responses = gaps(frame, y)
+    if name in ("crossed", "whitened"):
+        # every pattern of rows is a program of its own there
+        responses = responses[["whole", "no p", "half the groups"]]
     fits = lj.lmm(f"~ {formula}", frame, residual=residual).fit_batch(responses)
     for k in responses:
         rows = responses[k].notna()

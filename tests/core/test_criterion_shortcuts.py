@@ -37,6 +37,9 @@ def problem(q, family, reml, p=3):
     return maker(y, reml)
 
 
+by_jet = quick_jit(lambda shared, d, response, kappa: parts(shared.jet(d, response), kappa))
+
+
 @pytest.mark.parametrize(("q", "p"), [(1, 14), (5, 2)])
 def test_many_columns(q, p):
     many = problem(q, family("us"), True, p)
@@ -47,10 +50,9 @@ def test_many_columns(q, p):
         return jax.vmap(lambda y: evaluate(shared, d, y, 1.0), in_axes=(axes,))(response)
 
     got = quick_jit(lanes)(many.shared, many.response)
-    want = quick_jit(lambda s, y: parts(s.jet(d, y), 1.0))
     for k in range(LANES):
         own = jax.tree.map(lambda a, k=k: a[k], many.response)
-        assert_same(jax.tree.map(lambda a, k=k: a[k], got), want(many.shared, own))
+        assert_same(jax.tree.map(lambda a, k=k: a[k], got), by_jet(many.shared, d, own, 1.0))
 
 
 @pytest.mark.parametrize("reml", [True, False])
@@ -70,10 +72,10 @@ def test_equal_to_the_jet(q, name, mapped, reml):
     else:
         data, axes = many.response, response_axes(many).response
     kappa = jnp.asarray(many.reml)
-    got = jax.vmap(parts_of_groups, in_axes=(None, axis, axes, None))(many.shared, ds, data, kappa)
+    got = quick_jit(jax.vmap(parts_of_groups, in_axes=(None, axis, axes, None)))(many.shared, ds, data, kappa)
     for k in range(LANES):
         own = data if mapped == "d" else jax.tree.map(lambda a, k=k: a[k], data)
-        want = parts(many.shared.jet(ds if axis is None else ds[k], own), kappa)
+        want = by_jet(many.shared, ds if axis is None else ds[k], own, kappa)
         assert_same(jax.tree.map(lambda a, k=k: a[k], got), want)
 
 
@@ -90,7 +92,6 @@ def test_crossed_factors(heavy, width, monkeypatch):
     kappa = jnp.asarray(lanes.reml)
     axes = (None, 0, response_axes(lanes).response, None)
     got = quick_jit(jax.vmap(parts_of_crossed, in_axes=axes))(lanes.shared, ds, lanes.response, kappa)
-    alone = quick_jit(lambda shared, d, y: parts(shared.jet(d, y), kappa))
     for k in range(LANES):
         own = jax.tree.map(lambda a, k=k: a[k], lanes.response)
-        assert_same(jax.tree.map(lambda a, k=k: a[k], got), alone(lanes.shared, ds[k], own))
+        assert_same(jax.tree.map(lambda a, k=k: a[k], got), by_jet(lanes.shared, ds[k], own, kappa))

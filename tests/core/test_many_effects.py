@@ -16,7 +16,6 @@ MODELS = {
     "grouped": (" + (x0 | g)", None),
     "nested": (" + (1 | k / g)", None),
     "crossed": (" + (1 | g) + (1 | h)", None),
-    "markov": ("", lj.AR1("t", group="g")),
     "markov and a term": (" + (1 | g)", lj.CAR1("t", group="g")),
     "patterns": ("", lj.Toeplitz("t", group="g")),
 }
@@ -39,8 +38,7 @@ def model(name, p):
 def test_programs_do_not_grow(name, x64):
     def counts(p):
         problem = model(name, p).problem(data(p)["y"].to_numpy())
-        fit = jax.make_jaxpr(lambda q: estimate(q, None, method="newton"))(problem)
-        found = jax.eval_shape(lambda q: estimate(q, None, method="newton"), problem)
+        fit, found = jax.make_jaxpr(lambda q: estimate(q, None, method="newton"), return_shape=True)(problem)
         after = jax.make_jaxpr(lambda q, f: at_estimate(q, f.psi, f.cov_psi))(problem, found)
         return equations(fit.jaxpr), equations(after.jaxpr)
 
@@ -64,7 +62,7 @@ def marginal_covariance(fit, frame):
     return v + psi[0] * same + psi[1] * (h[:, None] == h)
 
 
-@pytest.mark.parametrize("name", ["grouped", "crossed", "markov and a term", "patterns"])
+@pytest.mark.parametrize("name", ["grouped", "crossed", "markov and a term"])
 def test_the_criterion_of_sixty_effects(name):
     fit, frame = model(name, 60).fit(), data(60)
     y, x = frame["y"].to_numpy(), frame.filter(like="x").to_numpy()
@@ -103,12 +101,12 @@ def test_inverses_by_blocks(q, x64):
     rng = np.random.default_rng(q)
     a = rng.normal(size=(q, 2 * q))
     a = a @ a.T
-    logdet, inverse = jax.jit(sweep)(a)
+    logdet, inverse = quick_jit(sweep)(a)
     np.testing.assert_allclose(sweep(a)[0], logdet, rtol=1e-13)
     np.testing.assert_allclose(sweep(a)[1], inverse, rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(logdet, np.linalg.slogdet(a)[1], rtol=1e-13)
     np.testing.assert_allclose(inverse @ a, np.eye(q), atol=1e-11)
-    mapped = jax.vmap(sweep)(np.stack([a, 2.0 * a]))
+    mapped = quick_jit(jax.vmap(sweep))(np.stack([a, 2.0 * a]))
     np.testing.assert_allclose(mapped[1][1], inverse / 2.0, rtol=1e-10)
 
 
@@ -130,7 +128,7 @@ def test_back_substitution(p, x64):
     for v in (rng.normal(size=p), rng.normal(size=(p, 3)), rng.normal(size=(p, 2, 2))):
         right = np.linalg.solve(r, v.reshape(p, -1)).reshape(v.shape)
         np.testing.assert_allclose(solve_upper(r, v), right, rtol=1e-9)
-        np.testing.assert_allclose(jax.jit(solve_upper)(r, v), right, rtol=1e-9)
+        np.testing.assert_allclose(quick_jit(solve_upper)(r, v), right, rtol=1e-9)
 
 
 @pytest.mark.parametrize("dependent", [(), (0,), (3, 4), (39,)])

@@ -152,9 +152,8 @@ def test_the_next_batch_is_no_program(formula, compiled, programs):
     np.testing.assert_array_equal(second.deviance[::-1], first.deviance)
 
 
-@pytest.mark.parametrize("formula", ["~ x + (1 | g)", "~ t + (t | g)"])
-def test_a_batch_that_is_played_is_the_one_that_is_compiled(formula):
-    model = lj.lmm(formula, odd())
+def test_a_batch_that_is_played_is_the_one_that_is_compiled():
+    model = lj.lmm("~ x + (1 | g)", odd())
     draws = np.random.default_rng(2).normal(size=(161, 640))
     first = model.fit_batch(draws)
     with compiled_at_once():

@@ -50,6 +50,7 @@ def evaluate(kind):
 
 
 @pytest.mark.parametrize("terms", [*(f"{name}2" for name in FAMILIES), "us2+diag1"])
+@settings(max_examples=12)
 @given(
     seed=st.integers(0, 10**6),
     weights=st.booleans(),
@@ -169,7 +170,7 @@ DESIGNS = {
 
 
 @pytest.mark.parametrize(("backend", "kind", "widths"), [(b, *case) for b in DESIGNS for case in DESIGNS[b]])
-@settings(max_examples=6)
+@settings(max_examples=3)
 @given(
     seed=st.integers(0, 10**6),
     weights=st.booleans(),

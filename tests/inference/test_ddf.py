@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 import lmmjax as lj
+from lmmjax.arrays import quick_jit
 from lmmjax.gram import FullCurve
 from lmmjax.inference import ddf
 from lmmjax.inference.natural import Natural, natural
@@ -201,17 +202,19 @@ def singular(sleepstudy):
     return out
 
 
+restricted_loglik, gram = quick_jit(lj.restricted_loglik), quick_jit(lj.gram)
+
+
 def tangent_df(fit):
     """lmerTest's: Φ and the criterion differenced in (θ, σ), flat directions dropped."""
     problem = fit.model.problem(fit.y)
 
     def unprofiled(point):
         theta, sigma = point[:-1], point[-1]
-        return -2.0 * float(lj.restricted_loglik(problem, jnp.asarray(sigma**2), jnp.asarray(theta)))
+        return -2.0 * float(restricted_loglik(problem, sigma**2, theta))
 
     def covariance(point):
-        gram = lj.gram(jnp.asarray(point[:-1]), problem)
-        return np.linalg.inv(np.asarray(gram.xx)) * point[-1] ** 2
+        return np.linalg.inv(np.asarray(gram(point[:-1], problem).xx)) * point[-1] ** 2
 
     at = np.append(fit.theta, fit.sigma)
     steps = 1e-4 * np.maximum(np.abs(at), 0.1)
@@ -308,10 +311,10 @@ def test_pure_functions_trace_and_map(data, x64):
         several = ddf.satterthwaite_f(at, cov, rows, beta), ddf.kenward_roger_f(at, adjusted, rows, beta)
         return ddf.single_df(at, cov, rows), [(t.f, t.den_df) for t in several]
 
-    single, several = jax.jit(tests)(psi)
+    single, several = quick_jit(tests)(psi)
     assert_allclose(single, fit.coef_table()["df"], rtol=1e-10)
     for (f, den_df), name in zip(several, ("satterthwaite", "kenward-roger"), strict=True):
         expected = fit.test(np.eye(2), ddf=name)
         assert_allclose([f, den_df], expected[["F", "den_df"]].to_numpy()[0], rtol=1e-9)
-    mapped = jax.jit(jax.vmap(tests))(jnp.stack([psi, 2.0 * psi]))
+    mapped = quick_jit(jax.vmap(tests))(jnp.stack([psi, 2.0 * psi]))
     assert_allclose(mapped[0][0], single, rtol=1e-10)

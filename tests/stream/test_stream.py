@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -184,8 +185,10 @@ def beside():
     return weights, offset
 
 
-@pytest.mark.parametrize("which", ["weights", "offset", "both"])
-@pytest.mark.parametrize("kind", ["arrays", "files", "rows"])
+@pytest.mark.parametrize(
+    ("kind", "which"),
+    [("arrays", "weights"), ("arrays", "offset"), ("arrays", "both"), ("files", "both"), ("rows", "both")],
+)
 def test_weights_and_offsets_equal_one_batch_in_memory(model, tmp_path, which, kind):
     names = [f"g{k}" for k in range(T)]
     given = dict(zip(("weights", "offset"), beside(), strict=True))
@@ -203,7 +206,7 @@ def test_weights_and_offsets_equal_one_batch_in_memory(model, tmp_path, which, k
                 frame = frame.T.rename_axis("gene").rename(columns="s{}".format).reset_index()
             frame.to_parquet(options[what], index=False)
         options |= {"rows": True, "index": "gene"} if kind == "rows" else {}
-    stream_batch(model.data, out=tmp_path / "out.parquet", chunk=CHUNK, **options)
+    stream_batch(model.data, out=tmp_path / "out.parquet", chunk=3 * CHUNK, **options)
     fits = model.fit_batch(values, **given)
     out = pd.read_parquet(tmp_path / "out.parquet")
     np.testing.assert_allclose(out["deviance"], fits.deviance, rtol=1e-10)
@@ -459,6 +462,16 @@ def test_resume_of_nothing_starts(model, tmp_path):
 
 OTHER = VALUES.copy()
 OTHER[0, 0] += 1
+GIVEN = {"weights": beside()[0], "contrasts": CONTRASTS}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run that was interrupted and one that ended, by whether it ended; to be copied."""
+    model, folders = lj.lmm(FORMULA, DATA), {k: tmp_path_factory.mktemp("run") for k in (False, True)}
+    interrupted(model, folders[False] / "out.parquet", **GIVEN)
+    stream_batch(model.data, VALUES, folders[True] / "out.parquet", chunk=CHUNK, **GIVEN)
+    return folders
 
 
 @pytest.mark.parametrize(
@@ -479,14 +492,11 @@ OTHER[0, 0] += 1
     ],
 )
 @pytest.mark.parametrize("finished", [False, True])
-def test_something_else_is_not_resumed(model, tmp_path, formula, data, source, options, message, finished):
-    out = tmp_path / "out.parquet"
-    given = {"weights": beside()[0], "contrasts": CONTRASTS}
-    if finished:
-        stream_batch(model.data, VALUES, out, chunk=CHUNK, **given)
-    else:
-        interrupted(model, out, **given)
-    options = given | options
+def test_something_else_is_not_resumed(
+    runs, model, tmp_path, formula, data, source, options, message, finished
+):
+    out = shutil.copytree(runs[finished], tmp_path / "run") / "out.parquet"
+    options = GIVEN | options
     if finished and "chunk" in options:
         assert stream_batch(model.data, VALUES, out, resume=True, **options).n_fitted == 0
         return
