@@ -17,10 +17,13 @@ from lmmjax.arrays.memory import require_memory
 from lmmjax.core.marginal import blocks, marginal
 from lmmjax.core.residuals import variances
 from lmmjax.design import Design
-from lmmjax.inference.robust import LEVERAGE, ByProducts, ByRows, Clusters, bias_reduced, jackknife
+from lmmjax.inference.robust import LEVERAGE, ByProducts, ByRows, Clusters, by_rows, jackknife
 
 SMALL = 64
 """Rows of a cluster up to which it is taken as it is."""
+
+ALONE = 1e-8
+"""Share of a contrast that may lie in directions of a single cluster."""
 
 ENTRIES = 1 << 20
 """Numbers in an array that is formed for several clusters at once."""
@@ -61,19 +64,6 @@ class Clustered:
         for f, s in self._products():
             yield ByProducts(f, s, jackknife(f) if kind == "CR3" else None)
 
-    def alone(self) -> np.ndarray:
-        """Orthonormal directions (p, k), in coordinates with M = I, of which one cluster knows all there is.
-
-        F_i has eigenvalues of 1 there: without cluster i contrasts along them cannot be estimated, and no
-        variation between clusters tells how precise they are.
-        """
-        found = [np.zeros((self.white.shape[1], 0))]
-        for f, _ in self._products():
-            for one in f[np.trace(f, axis1=1, axis2=2) > 1.0 - LEVERAGE]:
-                values, vectors = np.linalg.eigh(one)
-                found.append(vectors[:, values > 1.0 - LEVERAGE])
-        return np.concatenate(found, axis=1)
-
     def _products(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """F_i (g, p, p) and X_iᵀV_i⁻¹e_i (g, p)."""
         p, starts = self.white.shape[1], self.starts
@@ -104,7 +94,7 @@ class Clustered:
                     what = f"CR2 of a cluster of {size:,} rows (CR1 and CR3 need no such matrix)"
                     require_memory(what, 6, len(rows), size, size)
                     reduced = blocks(self.design, self.psi, rows), x, e
-                yield bias_reduced(*reduced)
+                yield by_rows("CR2", *reduced)
 
 
 def clustered(
@@ -172,3 +162,21 @@ def _reduced(
         by_level = own_z.reshape(len(own_z), -1, term.q)
         v += (by_level @ np.asarray(covariance)).reshape(own_z.shape) @ own_z.T
     return v[None], inside(x)[None], inside(e[:, None]).T
+
+
+def alone(design: Design, codes: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Which contrasts, rows (k, p) of L, a single cluster (codes (n,)) determines, in part at least.
+
+    In coordinates in which X has orthonormal columns, X_iᵀX_i has an eigenvalue of 1 for directions in which
+    the rows of all other clusters are 0: without cluster i contrasts along them cannot be estimated, and no
+    variation between clusters tells how precise they are, whatever V is.
+    """
+    q, r = np.linalg.qr(np.asarray(design.x))
+    inner, found = np.linalg.solve(r.T, rows.T), [np.zeros((design.p, 0))]
+    size = np.bincount(codes, np.sum(q**2, axis=1))
+    for i in np.flatnonzero(size > 1.0 - LEVERAGE):
+        own = q[codes == i]
+        values, vectors = np.linalg.eigh(own.T @ own)
+        found.append(vectors[:, values > 1.0 - LEVERAGE])
+    share = np.sum((np.concatenate(found, axis=1).T @ inner) ** 2, axis=0)
+    return share > ALONE * np.sum(inner**2, axis=0)

@@ -105,22 +105,79 @@ def jackknife(f: np.ndarray) -> np.ndarray:
     return (vectors * inverse[..., None, :]) @ np.swapaxes(vectors, -1, -2)
 
 
-def bias_reduced(v: np.ndarray, x: np.ndarray, e: np.ndarray) -> ByRows:
-    """CR2 of clusters with covariances V (g, r, r), X (g, r, p) and residuals (g, r)."""
-    lower = np.linalg.cholesky(v)
-    whitened = np.linalg.solve(lower, np.concatenate([x, e[:, :, None]], axis=2))
-    xh, eh = whitened[:, :, :-1], whitened[:, :, -1]
-    s = np.swapaxes(lower, 1, 2) @ lower
+def adjusted(kind: str, lower: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Y (..., r, p) of clusters with V = LLᵀ, L (..., r, r), and whitened X̂ (..., r, p)."""
+    if kind == "CR2":
+        return _bias_reduced(lower, x)
+    return x @ jackknife(np.swapaxes(x, -1, -2) @ x) if kind == "CR3" else x
+
+
+def _bias_reduced(lower: np.ndarray, x: np.ndarray) -> np.ndarray:
+    s = np.swapaxes(lower, -1, -2) @ lower
     # S(I − X̂X̂ᵀ)S = KKᵀ, K = S(I − X̂X̂ᵀ)^½
-    u, length, _ = np.linalg.svd(xh, full_matrices=False)
+    u, length, _ = np.linalg.svd(x, full_matrices=False)
     left = 1.0 - length**2
     root = np.sqrt(np.where(left > LEVERAGE, left, 0.0))
-    k = s - ((s @ u) * (1.0 - root)[:, None, :]) @ np.swapaxes(u, 1, 2)
+    k = s - ((s @ u) * (1.0 - root)[..., None, :]) @ np.swapaxes(u, -1, -2)
     vectors, values, _ = np.linalg.svd(k)
-    kept = values > SINGULAR * values[:, :1]
+    kept = values > SINGULAR * values[..., :1]
     inverse = np.where(kept, 1.0 / np.where(kept, values, 1.0), 0.0)
-    y = s @ (vectors @ (inverse[:, :, None] * (np.swapaxes(vectors, 1, 2) @ xh)))
-    return ByRows(xh, eh, y)
+    return s @ (vectors @ (inverse[..., None] * (np.swapaxes(vectors, -1, -2) @ x)))
+
+
+def by_rows(kind: str, v: np.ndarray, x: np.ndarray, e: np.ndarray) -> ByRows:
+    """Clusters with covariances V (g, r, r), X (g, r, p) and residuals (g, r)."""
+    lower = np.linalg.cholesky(v)
+    whitened = np.linalg.solve(lower, np.concatenate([x, e[:, :, None]], axis=2))
+    return ByRows(whitened[:, :, :-1], whitened[:, :, -1], adjusted(kind, lower, whitened[:, :, :-1]))
+
+
+@dataclasses.dataclass
+class Moments:
+    """What degrees of freedom of single contrasts are made of: sums over clusters, of one fit or many (...).
+
+    With P_ij = q_iᵀVq_j of a contrast, df = (Σ P_ii)²/ΣΣ P_ij² (Satterthwaite's; Bell & McCaffrey 2002).
+
+    Attributes
+    ----------
+    squares : (..., p, p) of the scores; expected, own : (..., k); outer : (..., k, p, p).
+    """
+
+    squares: np.ndarray
+    expected: np.ndarray
+    own: np.ndarray
+    outer: np.ndarray
+
+    @classmethod
+    def empty(cls, fits: tuple[int, ...], p: int, k: int) -> Moments:
+        """Of no clusters."""
+        shapes = ((p, p), (k,), (k,), (k, p, p))
+        return cls(*(np.zeros(fits + shape) for shape in shapes))
+
+    def add(
+        self, scores: np.ndarray, own: np.ndarray, cross: np.ndarray, counts: np.ndarray | None = None
+    ) -> None:
+        """Clusters with scores (..., g, p).
+
+        Parameters
+        ----------
+        own, cross : Y_iᵀY_i (..., g, k, k) and X̂_iᵀY_i (..., g, p, k), `counts` (g,) of each.
+        """
+        self.squares += np.swapaxes(scores, -1, -2) @ scores
+        a, b = np.diagonal(own, axis1=-2, axis2=-1), np.sum(cross**2, axis=-2)
+        times = 1.0 if counts is None else counts[:, None]
+        self.expected += np.sum(times * (a - b), axis=-2)
+        self.own += np.sum(times * a * (a - 2.0 * b), axis=-2)
+        # (..., k, p, g)
+        lanes = np.moveaxis(cross, -3, -1).swapaxes(-2, -3)
+        self.outer += (lanes * (1.0 if counts is None else counts)) @ np.swapaxes(lanes, -1, -2)
+
+    @property
+    def df(self) -> np.ndarray:
+        """(..., k) degrees of freedom."""
+        spread = self.own + np.sum(self.outer**2, axis=(-2, -1))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(spread > 0, self.expected**2 / spread, np.nan)
 
 
 def sandwich(clusters: Iterable[Clusters], p: int) -> np.ndarray:
@@ -138,24 +195,11 @@ def correction(kind: str, g: int) -> float:
 
 
 def single_tests(clusters: Iterable[Clusters], c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sum of squares (p, p), and degrees of freedom (k,) of single contrasts c (p, k).
-
-    With P_ij = q_iᵀVq_j of a contrast, df = (Σ P_ii)²/ΣΣ P_ij² (Satterthwaite's; Bell & McCaffrey 2002).
-    """
-    p, k = c.shape
-    total, expected, own_squares, outer = np.zeros((p, p)), np.zeros(k), np.zeros(k), np.zeros((k, p, p))
+    """Σ of the squares of the scores (p, p), and degrees of freedom (k,) of single contrasts c (p, k)."""
+    moments = Moments.empty((), *c.shape)
     for some in clusters:
-        scores = some.scores
-        total += scores.T @ scores
-        own, cross = some.moments(c)
-        a, b = np.diagonal(own, axis1=1, axis2=2), np.sum(cross**2, axis=1)
-        expected += np.sum(a - b, axis=0)
-        own_squares += np.sum(a * (a - 2.0 * b), axis=0)
-        lanes = cross.transpose(2, 1, 0)
-        outer += lanes @ lanes.transpose(0, 2, 1)
-    spread = own_squares + np.sum(outer**2, axis=(1, 2))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return total, np.where(spread > 0, expected**2 / spread, np.nan)
+        moments.add(some.scores, *some.moments(c))
+    return moments.squares, moments.df
 
 
 def joint_test(clusters: Iterable[Clusters], c: np.ndarray) -> tuple[np.ndarray, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.special import stdtr
 
@@ -9,7 +11,9 @@ from lmmjax.batch.ddf import single_tests
 from lmmjax.core import Estimate
 from lmmjax.design import aliases
 from lmmjax.fitted import FittedMany, by_reml_many, kept
+from lmmjax.postestimation.batch_robust import robust_of_many
 from lmmjax.postestimation.fixed_tests import ADJUSTED, ddf_method
+from lmmjax.postestimation.robust import Robust, robust_choice
 
 TABLE = ["estimate", "se", "df", "t", "p", "q"]
 
@@ -34,13 +38,18 @@ def adjust(p: np.ndarray) -> np.ndarray:
 
 
 def t_tests(
-    fits: FittedMany, rows: np.ndarray, ddf: str, estimable: np.ndarray | None = None
+    fits: FittedMany,
+    rows: np.ndarray,
+    ddf: str,
+    estimable: np.ndarray | None = None,
+    robust: Robust | None = None,
 ) -> dict[str, np.ndarray]:
     """Columns of `TABLE` for the rows (k, p) of L, each (T, k); `ddf` as in `Fit.coef_table`.
 
     Parameters
     ----------
     estimable : (T, k) which to report; by default those that have no part of what a response leaves out.
+    robust : the covariance, in place of the model's.
     """
     ddf = ddf_method(ddf)
     source = by_reml_many(fits) if ddf in ADJUSTED else fits
@@ -52,7 +61,11 @@ def t_tests(
         se = np.sqrt(np.where(reported, variance, np.nan))
         value = np.where(reported, value, np.nan)
         df = np.where(np.isnan(se), np.nan, np.inf)
-        if ddf != "normal":
+        if robust is not None:
+            cov, own = robust_of_many(fits, robust, rows)
+            se = np.where(np.isnan(se), np.nan, np.sqrt(np.diagonal(cov, axis1=1, axis2=2)))
+            df = np.where(np.isnan(se), np.nan, df if ddf == "normal" else own)
+        elif ddf != "normal":
             df, own = single_tests(
                 fits.data.maker,
                 fits.y,
@@ -100,11 +113,32 @@ def estimable_combinations(fits: FittedMany, rows: np.ndarray) -> np.ndarray:
     return out
 
 
-def fixed_t_tests(fits: FittedMany, ddf: str) -> dict[str, np.ndarray]:
+def fixed_t_tests(
+    fits: FittedMany, ddf: str, robust: str | None = None, cluster: Any = None
+) -> dict[str, np.ndarray]:
     """`t_tests` of the fixed effects, (T, p) each."""
-    return _fixed(fits, ddf_method(ddf))
+    ddf = ddf_method(ddf)
+    chosen = robust_choice(fits.data, robust, cluster, ddf)
+    if chosen is None:
+        return _fixed(fits, ddf)
+    return _robust_fixed(fits, ddf, chosen.kind, chosen.cluster, chosen.codes.astype(np.int64).tobytes())
 
 
 @kept
 def _fixed(fits: FittedMany, ddf: str) -> dict[str, np.ndarray]:
     return t_tests(fits, np.eye(fits.data.design.p), ddf)
+
+
+@kept
+def _robust_fixed(fits: FittedMany, ddf: str, kind: str, cluster: str, codes: bytes) -> dict[str, np.ndarray]:
+    robust = Robust(kind, cluster, np.frombuffer(codes, np.int64))
+    return t_tests(fits, np.eye(fits.data.design.p), ddf, robust=robust)
+
+
+def covariances(fits: FittedMany, robust: str | None, cluster: Any) -> np.ndarray:
+    """See `BatchFit.cov_params`."""
+    cov = fits.estimate.cov_beta
+    chosen = robust_choice(fits.data, robust, cluster)
+    if chosen is None:
+        return cov
+    return np.where(np.isnan(cov), np.nan, robust_of_many(fits, chosen, np.eye(fits.data.design.p))[0])

@@ -86,7 +86,7 @@ def cov_params(fitted: Fitted, robust: str | None, cluster: Any) -> pd.DataFrame
         cov = np.full(cov.shape, np.nan)
         if np.all(np.isfinite(fitted.estimate.psi)):
             lost = open_covariances(fitted, np.eye(len(names)))
-            alone = lost_to_clusters(fitted, chosen, np.eye(len(names)))
+            alone = lost_to_clusters(fitted.data, chosen, np.eye(len(names)))
             lost |= alone[:, None] | alone[None]
             cov = np.where(lost, np.nan, robust_covariance(fitted, chosen))
     return pd.DataFrame(cov, index=names, columns=names)
@@ -256,7 +256,7 @@ def t_table(
     if not missing:
         lost = np.diagonal(open_covariances(made_from, rows))
         if robust is not None and len(rows):
-            lost = lost | lost_to_clusters(fitted, robust, rows)
+            lost = lost | lost_to_clusters(fitted.data, robust, rows)
         se, df = np.where(lost, np.nan, se), np.where(lost, np.nan, df)
     t = (rows @ beta - rhs) / se
     p = 2.0 * stdtr(df, -np.abs(t))
@@ -291,7 +291,7 @@ def f_test(
 
 def _robust_f(fitted: Fitted, rows: np.ndarray, difference: np.ndarray, ddf: str, robust: Robust) -> FTest:
     """F test with a robust covariance of independent contrasts, rows (k, p); `difference` (k,) = Lβ̂ − rhs."""
-    if lost_to_clusters(fitted, robust, rows).any():
+    if lost_to_clusters(fitted.data, robust, rows).any():
         return FTest(np.array(np.nan), len(rows), np.array(np.nan), np.array(np.nan))
     test = hotelling_f(*robust_joint(fitted, robust, rows), difference, ddf)
     if np.isnan(test.f):

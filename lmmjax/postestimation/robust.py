@@ -12,16 +12,12 @@ from lmmjax.design import EstimabilityWarning
 from lmmjax.fitted import Fitted, ModelData, kept, require_choice
 from lmmjax.fitted.responses import on_rows
 from lmmjax.formula.clusters import cluster_labels, named_factor
-from lmmjax.inference.clusters import Clustered, clustered
+from lmmjax.inference.clusters import Clustered, alone, clustered
 from lmmjax.inference.robust import KINDS, correction, joint_test, sandwich, single_tests
 from lmmjax.postestimation.contrasts import written
 
 DDF = ("satterthwaite", "normal")
 """Degrees of freedom that go with a robust covariance."""
-
-
-ALONE = 1e-8
-"""Share of the variance of a contrast, by the model, that may come from directions of a single cluster."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -156,14 +152,11 @@ def _clustered(robust: Robust, fitted: Fitted) -> Clustered:
     return clustered(fitted.data.design, estimate.psi, estimate.beta, fitted.y, robust.codes)
 
 
-def lost_to_clusters(fitted: Fitted, robust: Robust, rows: np.ndarray) -> np.ndarray:
+def lost_to_clusters(data: ModelData, robust: Robust, rows: np.ndarray) -> np.ndarray:
     """Which contrasts, rows (k, p), one cluster determines in part; an `EstimabilityWarning` names them."""
-    made = _clustered(robust, fitted)
-    inner = rows @ made.factor
-    share = np.sum((inner @ made.alone()) ** 2, axis=1)
-    lost = share > ALONE * np.sum(inner**2, axis=1)
+    lost = alone(data.design, robust.codes, rows)
     if lost.any():
-        named = "; ".join(written(row.round(8), fitted.data.x_names) for row in rows[lost][:6])
+        named = "; ".join(written(row.round(8), data.x_names) for row in rows[lost][:6])
         warnings.warn(
             f"no robust standard error: {named}{'; ...' if lost.sum() > 6 else ''}. One cluster of "
             f"{robust.cluster!r} is all that the data have on it, so that clusters do not tell how precise "

@@ -25,12 +25,14 @@ from lmmjax.postestimation.batch_modes import modes_of_responses
 from lmmjax.postestimation.batch_tests import TABLE, estimable_combinations, fixed_t_tests, t_tests
 from lmmjax.postestimation.contrasts import contrast_matrix
 from lmmjax.postestimation.estimability import lost_contrasts
+from lmmjax.postestimation.fixed_tests import ddf_method
 from lmmjax.postestimation.modes import only_group
+from lmmjax.postestimation.robust import robust_choice
 
 TIDY = ["response", "effect", "group", "term", *TABLE]
 
 
-def tidy(fits: FittedMany, ddf: str) -> pd.DataFrame:
+def tidy(fits: FittedMany, ddf: str, robust: str | None = None, cluster: Any = None) -> pd.DataFrame:
     """See `BatchFit.tidy`."""
     count, x_names = len(fits.names), fits.data.x_names
     labels = fits.names.to_numpy()
@@ -40,7 +42,7 @@ def tidy(fits: FittedMany, ddf: str) -> pd.DataFrame:
             "effect": "fixed",
             "group": None,
             "term": np.tile(np.array(x_names, dtype=object), count),
-            **{name: column.ravel() for name, column in fixed_t_tests(fits, ddf).items()},
+            **{name: column.ravel() for name, column in fixed_t_tests(fits, ddf, robust, cluster).items()},
         }
     )
     rows = fits.data.components
@@ -60,11 +62,13 @@ def tidy(fits: FittedMany, ddf: str) -> pd.DataFrame:
     return pd.concat([fixed, random], ignore_index=True).reindex(columns=TIDY)
 
 
-def conf_int(fits: FittedMany, level: float, which: str, ddf: str) -> pd.DataFrame:
+def conf_int(
+    fits: FittedMany, level: float, which: str, ddf: str, robust: str | None = None, cluster: Any = None
+) -> pd.DataFrame:
     """See `BatchFit.conf_int`."""
     require_choice("which", which, ("fixed", "all"))
     require_level(level)
-    table = fixed_t_tests(fits, ddf)
+    table = fixed_t_tests(fits, ddf, robust, cluster)
     beta, half = table["estimate"], t_quantile(table["df"], level) * table["se"]
     values, names = np.stack([beta - half, beta + half], axis=-1), fits.data.x_names
     if which == "all":
@@ -76,7 +80,15 @@ def conf_int(fits: FittedMany, level: float, which: str, ddf: str) -> pd.DataFra
     return pd.DataFrame(values.reshape(len(fits.names), -1), index=fits.names, columns=columns)
 
 
-def top(fits: FittedMany, term: str, n: int, by: str, ddf: str) -> pd.DataFrame:
+def top(
+    fits: FittedMany,
+    term: str,
+    n: int,
+    by: str,
+    ddf: str,
+    robust: str | None = None,
+    cluster: Any = None,
+) -> pd.DataFrame:
     """See `BatchFit.top`."""
     x_names = fits.data.x_names
     if term not in x_names:
@@ -84,21 +96,30 @@ def top(fits: FittedMany, term: str, n: int, by: str, ddf: str) -> pd.DataFrame:
     require_choice("by", by, TABLE)
     require_count("n", n, 0)
     at = x_names.index(term)
-    columns = {name: column[:, at] for name, column in fixed_t_tests(fits, ddf).items()}
+    table = fixed_t_tests(fits, ddf, robust, cluster)
+    columns = {name: column[:, at] for name, column in table.items()}
     key = -np.abs(columns[by]) if by in ("t", "estimate") else columns[by]
     # p-values that underflow are told apart by t; missing values come last
     order = np.lexsort((-np.abs(columns["t"]), key))[: max(n, 0)]
     return pd.DataFrame(columns, index=fits.names).iloc[order]
 
 
-def contrast(fits: FittedMany, contrasts: Any, names: Sequence[str] | None, ddf: str) -> pd.DataFrame:
+def contrast(
+    fits: FittedMany,
+    contrasts: Any,
+    names: Sequence[str] | None,
+    ddf: str,
+    robust: str | None = None,
+    cluster: Any = None,
+) -> pd.DataFrame:
     """See `BatchFit.contrast`."""
     weights, labels, several = contrast_matrix(contrasts, fits.data.x_names, fits.data.frame.aliased)
     if names is not None:
         labels = [names] if isinstance(names, str) else list(names)
         if len(labels) != len(weights):
             raise ValueError(f"{len(labels)} names for {len(weights)} contrasts: give one name each")
-    table = t_tests(fits, weights, ddf, estimable_combinations(fits, weights))
+    chosen = robust_choice(fits.data, robust, cluster, ddf_method(ddf))
+    table = t_tests(fits, weights, ddf, estimable_combinations(fits, weights), chosen)
     lost = lost_contrasts(fits.data, weights, labels)
     table = {name: np.where(lost, np.nan, column) for name, column in table.items()}
     index = fits.names

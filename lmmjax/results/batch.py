@@ -24,7 +24,7 @@ from lmmjax.fitted import (
 )
 from lmmjax.formula import nearest
 from lmmjax.postestimation import functions
-from lmmjax.postestimation.batch_tests import fixed_t_tests
+from lmmjax.postestimation.batch_tests import covariances, fixed_t_tests
 from lmmjax.reports import batch_tables
 from lmmjax.reports.table import prints_whole
 
@@ -81,19 +81,27 @@ class BatchFit:
         """
         return self._frame(self.t_tests()["p"])
 
-    def df(self, ddf: str = "satterthwaite") -> pd.DataFrame:
-        """Degrees of freedom of the fixed effects, responses × coefficients; `ddf` as in `Fit.coef_table`."""
-        return self._frame(self.t_tests(ddf)["df"])
+    def df(self, ddf: str = "satterthwaite", robust: str | None = None, cluster: Any = None) -> pd.DataFrame:
+        """Degrees of freedom of the fixed effects, responses × coefficients; arguments as of `t_tests`."""
+        return self._frame(self.t_tests(ddf, robust, cluster)["df"])
 
-    def t_tests(self, ddf: str = "satterthwaite") -> dict[str, np.ndarray]:
+    def cov_params(self, robust: str | None = None, cluster: Any = None) -> np.ndarray:
+        """Covariance matrices (T, p, p) of the fixed effects; see `Fit.cov_params`."""
+        return covariances(self.fitted, robust, cluster)
+
+    def t_tests(
+        self, ddf: str = "satterthwaite", robust: str | None = None, cluster: Any = None
+    ) -> dict[str, np.ndarray]:
         """Arrays (T, p) of the fixed effects: estimate, se, df, t, p and Benjamini-Hochberg's q.
 
         Parameters
         ----------
         ddf : as in `Fit.coef_table`. For a batch fitted by maximum likelihood "kenward-roger" and
             "kenward-roger-sas" refit it by REML.
+        robust, cluster : standard errors of `Fit.cov_params` with Bell & McCaffrey's degrees of freedom.
+            What a single cluster of the rows of a response determines is missing.
         """
-        return fixed_t_tests(self.fitted, ddf)
+        return fixed_t_tests(self.fitted, ddf, robust, cluster)
 
     @cached_property
     def by_reml(self) -> BatchFit:
@@ -222,17 +230,29 @@ class BatchFit:
         return batch_tables.random_effects(self.fitted, group)
 
     def conf_int(
-        self, level: float = 0.95, which: str = "fixed", *, ddf: str = "satterthwaite"
+        self,
+        level: float = 0.95,
+        which: str = "fixed",
+        *,
+        ddf: str = "satterthwaite",
+        robust: str | None = None,
+        cluster: Any = None,
     ) -> pd.DataFrame:
         """Wald intervals of the fixed effects: responses × (coefficient, lower | upper).
 
-        With which="all" sds and correlations come first, on the scales of `Fit.conf_int`. `ddf` as in
-        `t_tests`: t quantiles with Satterthwaite's degrees of freedom; "normal" is quicker.
+        With which="all" sds and correlations come first, on the scales of `Fit.conf_int`. `ddf`, `robust`
+        and `cluster` as in `t_tests`: t quantiles with Satterthwaite's degrees of freedom; "normal" is
+        quicker.
         """
-        return batch_tables.conf_int(self.fitted, level, which, ddf)
+        return batch_tables.conf_int(self.fitted, level, which, ddf, robust, cluster)
 
     def contrast(
-        self, contrasts: Any, names: list[str] | None = None, ddf: str = "satterthwaite"
+        self,
+        contrasts: Any,
+        names: list[str] | None = None,
+        ddf: str = "satterthwaite",
+        robust: str | None = None,
+        cluster: Any = None,
     ) -> pd.DataFrame:
         """Linear contrasts Lβ of every response: columns estimate, se, df, t, p, q, a row a response.
 
@@ -242,29 +262,39 @@ class BatchFit:
             or several: a list of texts or dicts, or an array (k, p). With several, rows are
             (contrast, response).
         names : labels of the contrasts; by default their text.
-        ddf : degrees of freedom, as in `t_tests`.
+        ddf, robust, cluster : degrees of freedom and covariance, as in `t_tests`.
 
         q are Benjamini-Hochberg values over the responses, contrast by contrast. Contrasts that are not
         estimable are NaN, and an `EstimabilityWarning` names them.
         """
-        return batch_tables.contrast(self.fitted, contrasts, names, ddf)
+        return batch_tables.contrast(self.fitted, contrasts, names, ddf, robust, cluster)
 
-    def top(self, term: str, n: int = 20, by: str = "p", ddf: str = "satterthwaite") -> pd.DataFrame:
+    def top(
+        self,
+        term: str,
+        n: int = 20,
+        by: str = "p",
+        ddf: str = "satterthwaite",
+        robust: str | None = None,
+        cluster: Any = None,
+    ) -> pd.DataFrame:
         """The n foremost responses for one coefficient: columns estimate, se, df, t, p, q.
 
         Parameters
         ----------
         by : "p", "q", "se" or "df" (smallest first), "t" or "estimate" (largest absolute value first).
-        ddf : degrees of freedom, as in `t_tests`.
+        ddf, robust, cluster : degrees of freedom and covariance, as in `t_tests`.
         """
-        return batch_tables.top(self.fitted, term, n, by, ddf)
+        return batch_tables.top(self.fitted, term, n, by, ddf, robust, cluster)
 
-    def tidy(self, ddf: str = "satterthwaite") -> pd.DataFrame:
+    def tidy(
+        self, ddf: str = "satterthwaite", robust: str | None = None, cluster: Any = None
+    ) -> pd.DataFrame:
         """Long frame: response, effect, group, term, estimate, se, df, t, p, q; sds and correlations.
 
         q are Benjamini-Hochberg values of a fixed effect over the responses that have a p-value.
         """
-        return batch_tables.tidy(self.fitted, ddf)
+        return batch_tables.tidy(self.fitted, ddf, robust, cluster)
 
     def __len__(self) -> int:
         return len(self.names)

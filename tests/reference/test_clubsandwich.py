@@ -41,7 +41,7 @@ def simple(name):
 
 @pytest.mark.parametrize("result", RESULTS, ids=[r["name"] for r in RESULTS])
 def test_as_clubsandwich(result):
-    """Both optimisers stop where the criterion changes by 1e-12: 1e-6 of a parameter, 1e-5 of what it moves."""
+    """Optimisers stop where the criterion changes by 1e-12: 1e-6 of a parameter, 1e-5 of what it moves."""
     formula, data, options = MODELS[result["name"]]
     fit = lj.lmm(formula, data(), **options).fit()
     names = [simple(name) for name in fit.params.index]
