@@ -73,7 +73,7 @@ def test_as_one_by_one(model, monkeypatch):
 
 
 def test_weights_of_responses_and_what_one_cluster_determines():
-    """A response whose rows of one site alone have the level p of `kind` has no robust error for it and the intercept."""
+    """Where one site has a level of `kind` alone, neither it nor the intercept has a robust error."""
     y, weights = Y[:, [0, 4]].copy(), np.ones((len(Y), 2))
     weights[:, 0] = DATA["w"]
     y[(DATA["kind"] == "p") & (DATA["site"] > 0), 1] = np.nan
