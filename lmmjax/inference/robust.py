@@ -52,6 +52,11 @@ class Clusters(Protocol):
         """Y_iᵀê_i (g, p)."""
         ...
 
+    @property
+    def size(self) -> int:
+        """How many numbers they hold."""
+        ...
+
     def moments(self, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Y_iᵀY_i (g, k, k) and X̂_iᵀY_i (g, p, k) in the directions c (p, k)."""
         ...
@@ -74,6 +79,10 @@ class ByProducts:
     def scores(self) -> np.ndarray:
         return self.s if self.inverse is None else (self.inverse @ self.s[:, :, None])[:, :, 0]
 
+    @property
+    def size(self) -> int:
+        return 2 * self.f.size
+
     def moments(self, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         moved = np.broadcast_to(c, (len(self.f), *c.shape)) if self.inverse is None else self.inverse @ c
         cross = self.f @ moved
@@ -91,6 +100,10 @@ class ByRows:
     @property
     def scores(self) -> np.ndarray:
         return (np.swapaxes(self.y, 1, 2) @ self.e[:, :, None])[:, :, 0]
+
+    @property
+    def size(self) -> int:
+        return 2 * self.x.size
 
     def moments(self, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         moved = self.y @ c

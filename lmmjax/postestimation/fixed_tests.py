@@ -40,8 +40,8 @@ from lmmjax.postestimation.robust import (
     lost_to_clusters,
     robust_choice,
     robust_covariance,
+    robust_df,
     robust_joint,
-    robust_single,
 )
 
 METHODS = {
@@ -242,10 +242,7 @@ def t_table(
     if missing:
         df = np.full(len(rows), np.nan)
     elif robust is not None:
-        if ddf == "normal" or not len(rows):
-            cov = robust_covariance(fitted, robust)
-        else:
-            cov, df = robust_single(fitted, robust, rows)
+        df = df if ddf == "normal" or not len(rows) else robust_df(fitted, robust, rows)
     elif ddf != "normal" and len(rows):
         at, cov_psi = natural_at(made_from)
         inner = rows @ at.outward

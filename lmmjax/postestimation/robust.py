@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,14 @@ from lmmjax.fitted import Fitted, ModelData, kept, require_choice
 from lmmjax.fitted.responses import on_rows
 from lmmjax.formula.clusters import cluster_labels, named_factor
 from lmmjax.inference.clusters import Clustered, alone, clustered
-from lmmjax.inference.robust import KINDS, correction, joint_test, sandwich, single_tests
+from lmmjax.inference.robust import KINDS, Clusters, correction, joint_test, sandwich, single_tests
 from lmmjax.postestimation.contrasts import written
 
 DDF = ("satterthwaite", "normal")
 """Degrees of freedom that go with a robust covariance."""
+
+KEPT = 1 << 22
+"""Numbers of clusters that are kept for further tests with the same covariance."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -167,23 +171,38 @@ def lost_to_clusters(data: ModelData, robust: Robust, rows: np.ndarray) -> np.nd
     return lost
 
 
+@kept
+def _pieces(robust: Robust, fitted: Fitted) -> list[Clusters] | None:
+    """The clusters, if they are few enough to be kept."""
+    made, out, held = _clustered(robust, fitted), [], 0
+    for piece in made.pieces(robust.kind):
+        held += piece.size
+        if held > KEPT:
+            return None
+        out.append(piece)
+    return out
+
+
+def _each(robust: Robust, fitted: Fitted) -> Iterable[Clusters]:
+    pieces = _pieces(robust, fitted)
+    return _clustered(robust, fitted).pieces(robust.kind) if pieces is None else pieces
+
+
 def robust_covariance(fitted: Fitted, robust: Robust) -> np.ndarray:
     """V_R (p, p) of β̂."""
-    made = _clustered(robust, fitted)
-    total = sandwich(made.pieces(robust.kind), fitted.data.design.p)
-    return correction(robust.kind, made.n_clusters) * made.factor @ total @ made.factor.T
+    factor = _clustered(robust, fitted).factor
+    total = sandwich(_each(robust, fitted), fitted.data.design.p)
+    return correction(robust.kind, robust.n_clusters) * factor @ total @ factor.T
 
 
-def robust_single(fitted: Fitted, robust: Robust, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """V_R (p, p), and Satterthwaite's degrees of freedom (k,) of single contrasts, the rows (k, p) of L."""
-    made = _clustered(robust, fitted)
-    total, df = single_tests(made.pieces(robust.kind), made.factor.T @ rows.T)
-    return correction(robust.kind, made.n_clusters) * made.factor @ total @ made.factor.T, df
+def robust_df(fitted: Fitted, robust: Robust, rows: np.ndarray) -> np.ndarray:
+    """Satterthwaite's degrees of freedom (k,) of single contrasts, the rows (k, p) of L."""
+    return single_tests(_each(robust, fitted), _clustered(robust, fitted).factor.T @ rows.T)[1]
 
 
 def robust_joint(fitted: Fitted, robust: Robust, rows: np.ndarray) -> tuple[np.ndarray, float]:
     """LV_RLᵀ (k, k) of contrasts tested together, rows (k, p) of L, and η of Hotelling's T² for them."""
     made = _clustered(robust, fitted)
     inner = made.factor.T @ rows.T
-    total, eta = joint_test(made.pieces(robust.kind), inner)
+    total, eta = joint_test(_each(robust, fitted), inner)
     return correction(robust.kind, made.n_clusters) * inner.T @ total @ inner, eta
