@@ -35,16 +35,19 @@ def predictive(
         x, added, weights = own.x, own.offset, own.weights
         terms = [(term.z, term.codes, term.codes) for term in own.random]
     else:
-        new, table = new_frame(own, newdata, offset=offset), Table(newdata)
+        residual = "variance" if kind == "response" else ""
+        new = new_frame(own, newdata, offset=offset, weights=weights, residual=residual)
+        table = Table(newdata)
         warn_of_rows(draws.fitted.data, new)
         x, added = new.x, new.offset
         terms = [
             (term.z, term.codes, _labels(table, known._levels.names))
             for term, known in zip(new.random, own.random, strict=True)
         ]
-        weights = None if weights is None else np.asarray(weights, dtype=float)
-        if weights is not None and (weights.shape != (len(x),) or not np.all(weights > 0)):
-            raise ValueError(f"weights have to be {len(x)} positive numbers, one a new row")
+        places, weights = new.places, None
+        if places is not None and places.weights is not None:
+            weights = np.full(len(x), np.nan)
+            weights[places.rows] = places.weights
     _check_size(draws, len(x))
     values = draws.beta @ x.T + (0.0 if added is None else added)
     key_noise, *keys = jax.random.split(key, len(terms) + 1)

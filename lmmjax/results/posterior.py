@@ -129,7 +129,8 @@ class Posterior:
             seen get random effects drawn from N(0, Σ), the same in all rows of a level.
         groups : "same", the levels of the fit keep their random effects; "new", all levels are drawn.
         kind : "response", or "mean" for its expectation given the random effects.
-        weights : (n,) prior weights of new rows, 1 if None.
+        weights : prior weights of new rows, in place of the model's, which are evaluated on them: an array
+            (n,), a column's name or an expression. They have to be given if the model's were an array.
         offset : of new rows, as in `Fit.predict`.
         """
         return predictive(self.draws, key, newdata, **options)

@@ -1,5 +1,6 @@
 """The posterior: NUTS, Gibbs sampling and quadrature agree; densities and draws against explicit formulas."""
 
+import dataclasses
 import importlib
 import warnings
 
@@ -34,6 +35,7 @@ from lmmjax.datasets import load
 from lmmjax.design import Structure, TermStructure
 from lmmjax.postestimation.arviz_bridge import data_of
 from lmmjax.postestimation.posterior import effect_draws
+from lmmjax.postestimation.posterior_predict import predictive
 from lmmjax.postestimation.prior_sensitivity import smooth
 from lmmjax.postestimation.priors import named_priors
 
@@ -378,6 +380,24 @@ def test_posterior_predictive(sleepstudy_draws, fit):
     shared = np.cov(drawn[:, 1:].T)
     np.testing.assert_allclose(shared[0, 1] / (total - sigma2.mean()), 1, atol=0.15)
     np.testing.assert_allclose(shared[0, 2] / total, np.var(beta @ [1, 9]) / total, atol=0.07)
+
+
+def test_predictive_of_new_rows_takes_the_weights_of_the_model(sleepstudy_draws, sleepstudy):
+    formula, data = "Reaction ~ Days + (Days | Subject)", sleepstudy.assign(w=1.0 + sleepstudy.Days % 3)
+    new = data.head(3).assign(w=[1.0, 4.0, 0.25])
+
+    def noise(of_model, **options):
+        fit = lj.lmm(formula, data, weights=of_model).fit()
+        draws = dataclasses.replace(sleepstudy_draws["nuts"].draws, fitted=fit.fitted)
+        key = jax.random.key(3)
+        return predictive(draws, key, new, **options) - predictive(draws, key, new, kind="mean")
+
+    ones = noise("w", weights=np.ones(3))
+    np.testing.assert_allclose(noise("w"), ones / np.sqrt(new["w"].to_numpy()), rtol=1e-9, atol=1e-9)
+    with pytest.raises(ValueError, match="the model's are an array: pass weights="):
+        noise(data["w"].to_numpy())
+    with pytest.raises(ValueError, match="weights"):
+        noise("w", weights=[1.0, -1.0, 2.0])
 
 
 def test_predictive_of_the_rows_of_the_fit(sleepstudy_draws, fit):
