@@ -24,7 +24,7 @@ from lmmjax.fitted import (
     require_switch,
     response_vector,
 )
-from lmmjax.formula import array_frame, model_frame
+from lmmjax.formula import array_frame, model_frame, updated_frame
 from lmmjax.postestimation.moments import moments
 from lmmjax.reports.structure import StructureReport, structure_report
 from lmmjax.results import BatchFit, Fit, Moments
@@ -243,6 +243,28 @@ class Model:
 
         means = response_vector(self.data, mean, "mean")
         return simulate(self.data, key, means, require_psi(self.data, psi), draws)
+
+    def update(self, formula: str | None = None, **changes: Any) -> Model:
+        """The model with another formula, on other data, or with other weights: what is not named stays.
+
+        Parameters
+        ----------
+        formula : a change in which `.` stands for what was there: "~ . - x", ". ~ . + z + (1 | h)",
+            "log(.) ~ .". Random terms are taken out as they are put in, "~ . - (x | g)"; without `.` right of
+            ~ the formula is new.
+        changes : data, weights, offset or residual as `lmm` takes them.
+
+        The data are those that the model was made from, complete rows of the new formula; those of a `subset`
+        stay within its rows.
+
+        Raises
+        ------
+        ValueError : takes out what is not there; a model of matrices, which has no formula.
+        """
+        known = ("data", "weights", "offset", "residual")
+        require_known("argument of update", changes, known)
+        frame = updated_frame(self.frame, formula, **changes)
+        return Model(require_data(model_data(frame, self.data.backend)))
 
     def _wrap(self, fitted: Fitted) -> Fit:
         """A fit of this model, or of the same on other rows, with its methods."""

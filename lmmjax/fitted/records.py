@@ -147,6 +147,10 @@ class ModelView(Protocol):
 
     data: ModelData
 
+    def update(self, formula: str | None = None, **changes: Any) -> Any:
+        """The model with another formula, or on other data."""
+        ...
+
     def _wrap(self, fitted: Fitted) -> Any:
         """A fit of this model, or of the same on other rows, as users hold it."""
         ...

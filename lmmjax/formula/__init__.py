@@ -1,10 +1,11 @@
 """Formulas and data frames to arrays; the only part of the package that knows formulaic."""
 
 from lmmjax.formula.arrays import array_frame
-from lmmjax.formula.bars import Bar, SplitFormula, split_bars
+from lmmjax.formula.bars import Bar, SplitFormula, quoted, split_bars
 from lmmjax.formula.build import fitted_rows, model_frame, new_frame
 from lmmjax.formula.columns import Table, nearest
 from lmmjax.formula.frame import ModelFrame, NewFrame, NewRandom, RandomColumns, take_columns, take_rows
+from lmmjax.formula.reduce import reduced_text, updated_frame, with_random, without_term
 from lmmjax.formula.residuals import ResidualColumns
 
 __all__ = [
@@ -21,7 +22,12 @@ __all__ = [
     "model_frame",
     "nearest",
     "new_frame",
+    "quoted",
+    "reduced_text",
     "split_bars",
     "take_columns",
     "take_rows",
+    "updated_frame",
+    "with_random",
+    "without_term",
 ]

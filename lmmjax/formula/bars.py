@@ -53,7 +53,7 @@ class SplitFormula:
     bars: tuple[Bar, ...]
 
 
-def split_bars(formula: str) -> SplitFormula:
+def split_bars(formula: str, *, dot: bool = False) -> SplitFormula:
     """Split an lme4-style formula, `response ~ terms` or `~ terms`.
 
     `(x1 + x2 || g)` means what lme4 documents: `(1 | g) + (0 + x1 | g) + (0 + x2 | g)`, without the
@@ -63,13 +63,13 @@ def split_bars(formula: str) -> SplitFormula:
 
     Raises ValueError, with the formula and a caret at the place, for unbalanced brackets or quotes, a
     missing or second `~`, an empty side of a bar or of `+`, a bar outside parentheses, a random term
-    that is not simply added, a grouping factor that is not made of names, a term written twice, `.`,
-    `^` inside a function call (exclusive or in Python: `**` is the power), brackets too deep, and products
-    of too many factors.
+    that is not simply added, a grouping factor that is not made of names, a term written twice, `.` (which
+    `dot` leaves in the fixed part), `^` inside a function call (exclusive or in Python: `**` is the power),
+    brackets too deep, and products of too many factors.
     """
     if not isinstance(formula, str):
         raise TypeError(f"a formula is a string, not {type(formula).__name__}")
-    return _Splitter(formula).split()
+    return Splitter(formula, dot).split()
 
 
 def quoted(name: str) -> str:
@@ -77,11 +77,11 @@ def quoted(name: str) -> str:
     return name if re.fullmatch(r"[^\W\d][\w.]*", name) else f"`{name}`"
 
 
-class _Splitter:
+class Splitter:
     """Works on ranges [lo, hi) of one list of tokens; `pair` maps an opening bracket to its partner."""
 
-    def __init__(self, formula: str):
-        self.formula = formula
+    def __init__(self, formula: str, dot: bool = False):
+        self.formula, self.dot = formula, dot
         self.tokens, self.pair, self.calls = tokenize(formula)
         self.bars: list[Bar] = []
         self.offsets: list[str] = []
@@ -117,6 +117,7 @@ class _Splitter:
         if len(tildes) > 1:
             self.fail(self.at(tildes[1]), "there is more than one ~: keep one, between response and terms")
         tilde = tildes[0]
+        self.refuse_dots(0, end if not self.dot else tilde)
         if tilde + 1 == end:
             self.fail(self.at(end), "nothing is right of ~: write at least '~ 1'")
         for i in range(tilde):
@@ -157,7 +158,7 @@ class _Splitter:
     def fixed(self, lo: int, hi: int) -> str:
         """Text of [lo, hi) without random terms and offsets, which are collected on the way."""
         pieces = [(sign, self.piece(sign, a, b)) for sign, a, b in self.summands(lo, hi)]
-        return _signed([(sign, text) for sign, text in pieces if text])
+        return signed([(sign, text) for sign, text in pieces if text])
 
     def piece(self, sign: int, a: int, b: int) -> str:
         head = self.tokens[a]
@@ -179,8 +180,36 @@ class _Splitter:
                 return ""
             if barred and self.at(a + 1) > head.start + len(head.text):
                 self.fail(self.at(a + 1), f"a + is missing between {head.text} and this random term")
+        if self.find(a, b, "|", "||"):
+            self.fail(self.at(self.find(a, b, "|", "||")[0]), self.parenthesised())
         self.refuse_bars(a, b)
         return self.text(a, b)
+
+    def parenthesised(self) -> str:
+        """What to write for a formula with bars outside parentheses."""
+        (tilde,), end = self.find(0, len(self.tokens), "~"), len(self.tokens)
+        pieces: list[tuple[int, str]] = []
+        left = right = other = ""
+        for sign, a, b in self.summands(tilde + 1, end):
+            text, bars = self.text(a, b), self.find(a, b, "|", "||")
+            if bars and not (len(bars) == 1 and a < bars[0] < b - 1):
+                return "a bar outside parentheses: write the random term as (lhs | group)"
+            if bars:
+                bar = self.tokens[bars[0]].text
+                left, right = self.text(a, bars[0]), self.text(bars[0] + 1, b)
+                text = f"({left} {bar} {right})"
+                other = f"({signed([*pieces, (sign, left)])} {bar} {right})"
+            pieces.append((sign, text))
+        said = f"a bar outside parentheses: write {self.text(0, tilde)} ~ {signed(pieces)}".replace("  ", " ")
+        if len(pieces) == 1 or not pieces[-1][1].endswith(f"{right})") or "(" in other[1:]:
+            return said
+        return f"{said} if only {left} is left of the bar, {other} if all is"
+
+    def refuse_dots(self, lo: int, hi: int) -> None:
+        """Fail at a `.` in [lo, hi)."""
+        for i in range(lo, hi):
+            if self.tokens[i].text == ".":
+                self.fail(self.at(i), "'.' stands for all other columns in the fixed part alone: name them")
 
     def refuse_bars(self, lo: int, hi: int) -> None:
         """Fail at a bar of [lo, hi) that is not inside a call, where it is Python's `or`."""
@@ -198,6 +227,7 @@ class _Splitter:
     def term(self, sign: int, start: int, lo: int, hi: int, structure: str) -> None:
         """Collect the term (lhs | group, args) in [lo, hi), written from token `start` on."""
         place = self.at(start)
+        self.refuse_dots(lo, hi)
         if sign < 0:
             self.fail(place, "a random term cannot be subtracted: leave it out")
         commas = self.find(lo, hi, ",")
@@ -220,7 +250,7 @@ class _Splitter:
                 self.fail(self.at(bar), f"|| has no meaning inside {structure}(): write | or diag(... | ...)")
             lefts = self.independent(lo, bar)
         else:
-            lefts = [_signed([(s, self.text(a, b)) for s, a, b in self.summands(lo, bar)])]
+            lefts = [signed([(s, self.text(a, b)) for s, a, b in self.summands(lo, bar)])]
         for group in self.group(bar + 1, edges[0]):
             for lhs in lefts:
                 text = f"{lhs} | {':'.join(map(quoted, group))}"
@@ -292,7 +322,7 @@ class _Splitter:
         return [(token.text.strip("`"),)]
 
 
-def _signed(pieces: list[tuple[int, str]]) -> str:
+def signed(pieces: list[tuple[int, str]]) -> str:
     joined = "".join(f" {'+' if sign > 0 else '-'} {text}" for sign, text in pieces)
     return joined.removeprefix(" + ").lstrip().replace("- ", "-", joined.startswith(" - "))
 

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from lmmjax.covariance import family
-from lmmjax.formula.bars import SplitFormula, split_bars
+from lmmjax.formula.bars import SplitFormula, quoted, split_bars
 from lmmjax.formula.chosen import wanted_terms
 from lmmjax.formula.columns import (
     Table,
     group_levels,
+    kept_data,
     nearest,
     require_factor,
     require_finite,
@@ -30,6 +31,7 @@ from lmmjax.formula.frame import (
     NewFrame,
     NewRandom,
     RandomColumns,
+    Source,
     assemble,
     complete_rows,
     require_weights,
@@ -37,7 +39,8 @@ from lmmjax.formula.frame import (
 )
 from lmmjax.formula.occasions import column_places, require_columns
 from lmmjax.formula.parts import Part, kind_of, require_known
-from lmmjax.formula.residuals import new_places, own_places, residual_columns, used_columns
+from lmmjax.formula.residuals import group_columns, new_places, own_places, residual_columns, used_columns
+from lmmjax.formula.update import has_dot, with_columns
 from lmmjax.residual import as_residual
 
 
@@ -68,6 +71,7 @@ def model_frame(
     residual: Any = None,
     response_required: bool = False,
     safe: bool = False,
+    rows: np.ndarray | None = None,
 ) -> ModelFrame:
     """Evaluate a formula, such as "y ~ x + (x | g)" or, without a response, "~ x + (x | g)", on data.
 
@@ -75,7 +79,11 @@ def model_frame(
     numbers are doubles. `weights` and `offset` are a column's name, an expression, or an array as long as the
     data, in the order of its own labels where it has some; `offset(...)` in the formula is added to `offset`.
     `residual` is a residual structure, whose columns are read as they are. `safe` refuses expressions that
-    are more than columns, literals, arithmetic and known functions, here and for new rows.
+    are more than columns, literals, arithmetic and known functions, here and for new rows. `rows` are the
+    positions of the rows of the data to look at, all if None.
+
+    `.` in the fixed part is the sum of all columns but those of the response, of offsets, weights and
+    grouping factors; the frame's formula has them written out.
 
     Columns of strings, objects, categories and bools are factors, with levels in categorical order or
     sorted, levels that do not occur left out (object columns of numbers are numbers). Factors, ordered
@@ -88,7 +96,12 @@ def model_frame(
     column or function (with the nearest name), no complete row, an infinite value, a response or
     weights that are not numeric, weights ≤ 0, a factor with one level, a factor on both sides of a bar.
     """
-    split, table = split_bars(formula), Table(data)
+    table = Table(data)
+    structure = None if residual is None else as_residual(residual)
+    if has_dot(formula):
+        taken = [text for text in (weights, offset) if isinstance(text, str)]
+        formula = with_columns(formula, table.keys, [*taken, *map(quoted, group_columns(structure, table))])
+    split = split_bars(formula)
     if response_required and split.response is None:
         raise ValueError(f"the formula has no response: write 'response {formula.strip()}'")
     arrays = {
@@ -97,13 +110,14 @@ def model_frame(
         if given is not None and not isinstance(given, str)
     }
     parts = _parts(split, table, safe, weights=weights, offset=offset)
-    structure = None if residual is None else as_residual(residual)
     evaluated = dict.fromkeys(name for part in parts.values() for name in part.columns)
     grouping = {name: f"({bar.text})" for bar in reversed(split.bars) for name in bar.group}
     placing = dict.fromkeys(used_columns(structure, table), "residual")
     require_known(parts.values(), placing | grouping, table)
     missing = {name: table.missing(name) for name in evaluated | grouping | placing}
-    rows, counts = complete_rows(missing | {k: np.isnan(v) for k, v in arrays.items()}, table.n)
+    missing |= {k: np.isnan(v) for k, v in arrays.items()}
+    source = Source(kept_data(table.data), weights, offset, residual, safe, rows)
+    rows, counts = complete_rows(missing, table.n, rows)
     for name in evaluated:
         column = table.take(name, rows)
         require_factor(table.raw(name), column, name, table.index[rows])
@@ -128,7 +142,7 @@ def model_frame(
         weights=vectors.get("weights"),
         offset=np.sum(offsets, axis=0) if offsets else None,
         rows=rows,
-        n_dropped=table.n - len(rows),
+        n_dropped=(table.n if source.rows is None else len(source.rows)) - len(rows),
         missing=counts,
         index=table.index[rows],
         data_index=table.index,
@@ -138,6 +152,7 @@ def model_frame(
         factor_values=fixed.values,
         residual=None if structure is None else residual_columns(structure, table, rows),
         columns=columns[list(dict.fromkeys(name for part in of_means for name in part.columns))],
+        source=source,
         recipe=lambda kept: _Recipe(parts, kept, kinds, "offset" in arrays, safe),
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from lmmjax.formula.bars import Bar, split_bars
 from lmmjax.formula.columns import nearest
-from lmmjax.formula.expressions import term_factors
+from lmmjax.formula.expressions import terms
 from lmmjax.formula.frame import ModelFrame, RandomColumns
 
 
@@ -49,7 +49,8 @@ def _add(columns: list[np.ndarray], frame: ModelFrame, name: str) -> None:
         if not at:
             raise ValueError(f"no random term {name!r}: {nearest(bar.text, known)}")
         found = {k: _columns(frame, frame.random[k]) for k in at}
-        for factors in term_factors(f"({bar.text})", bar.lhs):
+        for term in terms(bar.lhs, f"({bar.text})"):
+            factors = frozenset(text.strip("`") for text in term)
             if not any(factors in own for own in found.values()):
                 there = ", ".join(f"({frame.random[k].text})" for k in at)
                 what = ":".join(sorted(factors)) or "1"

@@ -134,6 +134,13 @@ class Table:
         return pd.Series(doubles(column, f"column {name!r}"))
 
 
+def kept_data(data: Any) -> Any:
+    """Data as they are now, whatever is done to the frame or dict afterwards, without copies of columns."""
+    if isinstance(data, pd.DataFrame):
+        return data.copy(deep=False)
+    return dict(data) if isinstance(data, Mapping) else data
+
+
 def _column_names(data: Any) -> list:
     if isinstance(data, Mapping):
         return list(data)

@@ -26,7 +26,7 @@ import pandas as pd
 from lmmjax.formula.bars import STRUCTURES, quoted
 from lmmjax.formula.columns import Table, nearest, whole_labels
 from lmmjax.formula.frame import require_rows
-from lmmjax.formula.parts import Part, kind_of
+from lmmjax.formula.parts import Part, factor_texts, kind_of
 from lmmjax.formula.rowwise import Evaluation, is_by_row
 from lmmjax.formula.safety import QUOTES, read_expression, require_safe, require_sound
 from lmmjax.formula.splines import natural_basis, natural_knots
@@ -75,13 +75,16 @@ def parse(label: str, text: str, table: Table, *, safe: bool = False, is_vector:
     return Part(label, columns, frozenset(bare), is_vector, formula, unproven=unproven, unknown=unknown)
 
 
-def term_factors(label: str, text: str) -> list[frozenset[str]]:
-    """The factors of every summand of a right-hand side, none of the intercept; ValueError for syntax."""
+def terms(text: str, label: str = "fixed part") -> list[tuple[str, ...]]:
+    """The terms of a right-hand side, each its factors as a formula writes them; () is the intercept.
+
+    ValueError for syntax.
+    """
     try:
-        terms = list(_formulaic().Formula(text))
+        formula = _formulaic().Formula(text)
     except Exception as error:
         raise ValueError(f"{label}: cannot read {text!r}: {_reason(error)}") from error
-    return [frozenset(str(f.expr) for f in term.factors if str(f.expr) != "1") for term in terms]
+    return [factor_texts(term) for term in formula]
 
 
 def parse_vector(name: str, text: str, table: Table, *, safe: bool = False) -> Part:

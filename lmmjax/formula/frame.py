@@ -43,6 +43,22 @@ class RandomColumns:
 
 
 @dataclass(frozen=True, eq=False)
+class Source:
+    """What a frame was evaluated from, to evaluate another formula on it.
+
+    `data`, `weights`, `offset`, `residual` and `safe` as `model_frame` took them; `rows` are the positions
+    of the rows of the data that it is confined to, all if None.
+    """
+
+    data: Any
+    weights: Any
+    offset: Any
+    residual: Any
+    safe: bool
+    rows: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class ModelFrame:
     """Data of one model: n complete rows of everything its formula names.
 
@@ -55,7 +71,8 @@ class ModelFrame:
     labels, `data_index` those of all rows of the data; `missing` counts the missing values of each column,
     `n_dropped` the rows they cost. weights and offset are (n,) or None; `offset` is the sum of all.
     `residual` are the columns of a residual structure, or None; `columns` those that the fixed part and
-    offsets read, as expressions see them, numbered 0, 1, … (None if built from arrays).
+    offsets read, as expressions see them, numbered 0, 1, … (None if built from arrays);
+    `source` is what the frame was made from.
     """
 
     formula: str
@@ -79,6 +96,7 @@ class ModelFrame:
     residual: ResidualColumns | None = None
     dependence: Aliases | None = None
     columns: pd.DataFrame | None = None
+    source: Source | None = field(default=None, repr=False)
     _recipe: Any = field(default=None, repr=False)
 
     @property
@@ -102,7 +120,17 @@ def take_rows(frame: ModelFrame, keep: np.ndarray, weights: np.ndarray | None = 
         factor_values={expr: values[keep] for expr, values in frame.factor_values.items()},
         residual=None if frame.residual is None else frame.residual.take(keep),
         columns=None if frame.columns is None else frame.columns.iloc[keep].reset_index(drop=True),
+        source=_confined(frame, frame.rows[keep], None if weights is None or own is None else own[keep]),
     )
+
+
+def _confined(frame: ModelFrame, rows: np.ndarray, weights: np.ndarray | None) -> Source | None:
+    """The source on some rows of the data, and with weights of their own."""
+    if frame.source is None or weights is None:
+        return frame.source and replace(frame.source, rows=rows)
+    whole = np.full(len(frame.data_index), np.nan)
+    whole[rows] = weights
+    return replace(frame.source, rows=rows, weights=whole)
 
 
 def take_columns(frame: ModelFrame, kept: np.ndarray) -> ModelFrame:
@@ -168,12 +196,19 @@ class NewFrame:
     whole: np.ndarray | None = None
 
 
-def complete_rows(missing: Mapping[str, np.ndarray], n: int) -> tuple[np.ndarray, dict[str, int]]:
-    """Rows missing nothing, and the number of missing values by name; ValueError if no row is left."""
+def complete_rows(
+    missing: Mapping[str, np.ndarray], n: int, among: np.ndarray | None = None
+) -> tuple[np.ndarray, dict[str, int]]:
+    """Rows missing nothing, `among` those at some positions, and the number of missing values by name.
+
+    ValueError if no row is left.
+    """
     if n == 0:
         raise ValueError("the data have no rows")
-    counts = {name: int(mask.sum()) for name, mask in missing.items() if mask.any()}
-    rows = np.flatnonzero(~np.logical_or.reduce([np.zeros(n, bool), *missing.values()]))
+    looked = np.zeros(n, bool)
+    looked[slice(None) if among is None else among] = True
+    counts = {name: int((mask & looked).sum()) for name, mask in missing.items() if (mask & looked).any()}
+    rows = np.flatnonzero(looked & ~np.logical_or.reduce([np.zeros(n, bool), *missing.values()]))
     require_rows(len(rows), counts)
     return rows, counts
 

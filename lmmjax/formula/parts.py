@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.formula.bars import quoted
 from lmmjax.formula.columns import Table, nearest, there_are
 from lmmjax.formula.rowwise import Evaluation
 
@@ -81,6 +82,15 @@ def kind_of(column: pd.Series) -> str:
     """number, bool, time or category."""
     codes = {"b": "bool", "i": "number", "f": "number", "m": "time", "M": "time"}
     return codes.get(column.dtype.kind, "category")
+
+
+def factor_texts(term: Any) -> tuple[str, ...]:
+    """The factors of a term of formulaic's as a formula writes them; none of the intercept."""
+    texts = [
+        quoted(str(factor.expr)) if factor.eval_method.value == "lookup" else str(factor.expr)
+        for factor in term.factors
+    ]
+    return tuple(text for text in texts if text != "1")
 
 
 def term_name(term: Any) -> str:

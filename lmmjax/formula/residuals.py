@@ -67,6 +67,14 @@ class NewPlaces:
     weights: np.ndarray | None = None
 
 
+def group_columns(residual: Residual | None, table: Table) -> list[str]:
+    """Names of the columns that a structure groups by, or takes as known variances."""
+    if residual is None:
+        return []
+    known = [residual.known] if residual.known else []
+    return known if residual.correlation is None else [*known, *_group_names(residual.correlation, table)]
+
+
 def used_columns(residual: Residual | None, table: Table, correlated: bool = True) -> list[str]:
     """Names of the columns that a structure reads; of those that variances need unless `correlated`."""
     if residual is None:

@@ -60,8 +60,6 @@ def tokenize(formula: str) -> tuple[list[Token], dict[int, int], set[int]]:
         here, last = len(tokens), tokens[-1] if tokens else None
         if text in ('"', "'", "`"):
             fail(formula, start, f"this {text} is never closed")
-        if text == "." and not in_call:
-            fail(formula, start, "'.' is not supported: name the columns")
         if text == "^" and in_call:
             fail(formula, start, "inside a function ^ is Python's exclusive or: write ** for a power")
         if text == "*" and not in_call:

@@ -16,6 +16,7 @@ import dataclasses
 from functools import cached_property
 
 import numpy as np
+import scipy.linalg as sl
 
 from lmmjax.design import Design, take_rows
 from lmmjax.inference.precision import Precision, precision
@@ -149,12 +150,16 @@ def _less(fit: Held, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     g, moved = fit.g[rows], fit.g[rows] @ fit.phi
     whole = fit.at.block(rows)
     scale = np.sqrt(np.diagonal(whole))
-    values, vectors = np.linalg.eigh((whole - moved @ g.T) / scale[:, None] / scale)
-    if len(rows) and values[0] < LOST:
+    try:
+        factor = np.linalg.cholesky((whole - moved @ g.T) / scale[:, None] / scale)
+    except np.linalg.LinAlgError:
         return None
-    spread = (vectors.T @ (moved / scale[:, None])) / np.sqrt(values)[:, None]
-    change = spread.T @ ((vectors.T @ (fit.py[rows] / scale)) / np.sqrt(values))
-    return fit.beta - change, fit.phi + spread.T @ spread
+    if np.min(np.diagonal(factor), initial=1.0) ** 2 < LOST:
+        return None
+    right = np.column_stack([moved, fit.py[rows]]) / scale[:, None]
+    solved = sl.solve_triangular(factor, right, lower=True)
+    spread = solved[:, :-1]
+    return fit.beta - spread.T @ solved[:, -1], fit.phi + spread.T @ spread
 
 
 def _left(fit: Held, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

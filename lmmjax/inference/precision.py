@@ -100,11 +100,15 @@ class Precision:
         return out
 
     def block(self, rows: np.ndarray) -> np.ndarray:
-        """V⁻¹ (k, k) in some rows."""
+        """V⁻¹ (k, k) in some rows, in ascending order."""
         part = self.f[rows]
         used = np.unique(part.indices)
         dense, home = part[:, used].toarray(), self.home[used]
-        out = self.residual[rows][:, rows].toarray()
+        own = self.residual[rows]
+        at = np.minimum(np.searchsorted(rows, own.indices), len(rows) - 1)
+        inside = rows[at] == own.indices
+        out = np.zeros((len(rows), len(rows)))
+        out[np.repeat(np.arange(len(rows)), np.diff(own.indptr))[inside], at[inside]] = own.data[inside]
         for size, block in np.unique(home[:, :2], axis=0):
             here = np.flatnonzero((home[:, 0] == size) & (home[:, 1] == block))
             inverse, place = self.inverse[size][block], home[here, 2]

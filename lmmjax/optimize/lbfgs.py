@@ -36,4 +36,6 @@ def lbfgs(
     def unfinished(carry):
         return carry[3] & (carry[2] < max_iter)
 
-    return jax.lax.while_loop(unfinished, step, (x, solver.init(x), 0, jnp.asarray(True)))[0]
+    # optax counts in integers of two sizes
+    with jax.numpy_dtype_promotion("standard"):
+        return jax.lax.while_loop(unfinished, step, (x, solver.init(x), 0, jnp.asarray(True)))[0]

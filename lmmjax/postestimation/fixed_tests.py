@@ -106,8 +106,19 @@ def anova(
     levels = {name: len(labels) for name, labels in frame.factor_levels.items()}
     rows = hypotheses.contrasts(kind, frame.x, terms, frame.factor_values, levels)
     gone = [term.name for term, l in zip(terms, rows, strict=True) if not len(l)]
-    terms = [term for term in terms if term.name not in gone]
-    tests = [f_test(fitted, l, np.zeros(len(l)), ddf, chosen) for l in rows if len(l)]
+    kept_rows = {term.name: l for term, l in zip(terms, rows, strict=True) if len(l)}
+    out = f_table(fitted, kept_rows, ddf, chosen)
+    out.attrs["type"] = kind
+    if gone:
+        out.attrs["dropped"] = gone
+    return out
+
+
+def f_table(
+    fitted: Fitted, rows: dict[str, np.ndarray], ddf: str, chosen: Robust | None = None
+) -> pd.DataFrame:
+    """F tests of Lβ = 0 by name, L (k, p): sum_sq, mean_sq, num_df, den_df, F, p; missing where k = 0."""
+    tests = [f_test(fitted, l, np.zeros(len(l)), ddf, chosen) for l in rows.values()]
     scale = float(source(fitted, ddf).estimate.sigma2)
     mean_sq = np.array([float(test.unscaled) for test in tests]) * scale
     num_df = np.array([test.num_df for test in tests], int)
@@ -119,12 +130,10 @@ def anova(
         "F": np.array([float(test.f) for test in tests]),
     }
     table["p"] = f_tail(table["F"], num_df, table["den_df"])
-    out = pd.DataFrame(table, index=[term.name for term in terms])
+    out = pd.DataFrame(table, index=pd.Index(list(rows)))
     # a robust F is no ratio of sums of squares
     out = out if chosen is None else out.drop(columns=["sum_sq", "mean_sq"])
-    out.attrs.update(notes(fitted, ddf, chosen) | {"type": kind})
-    if gone:
-        out.attrs["dropped"] = gone
+    out.attrs.update(notes(fitted, ddf, chosen))
     return out
 
 

@@ -21,7 +21,7 @@ from lmmjax.fitted import (
     require_estimates,
     require_key,
 )
-from lmmjax.formula import ModelFrame, RandomColumns, nearest
+from lmmjax.formula import ModelFrame, RandomColumns, nearest, quoted, reduced_text
 from lmmjax.inference.chisq import boundary_weights, chi_square_p, mixture_p
 from lmmjax.inference.rlrt import simulate_null, spectrum
 
@@ -150,7 +150,8 @@ def deletions(frame: ModelFrame) -> Iterator[tuple[str, tuple[RandomColumns, ...
                 covariances = n_entries(term, count) - len(intercept) - taken
                 yield label, (*before, *intercept, *after), _blocks(term, taken, covariances)
                 continue
-            rest = dataclasses.replace(term, z=term.z[:, keep], names=tuple(np.array(term.names)[keep]))
+            left = {"names": tuple(np.array(term.names)[keep]), "text": reduced_text(frame, term, keep)}
+            rest = dataclasses.replace(term, z=term.z[:, keep], **left)
             lost = count - int(keep.sum())
             covariances = n_entries(term, count) - n_entries(term, count - lost) - lost
             yield label, (*before, rest, *after), _blocks(term, lost, covariances)
@@ -172,7 +173,7 @@ def _intercept(term: RandomColumns, others: tuple[RandomColumns, ...]) -> tuple[
     known = any(t.group == term.group and "(Intercept)" in t.names for t in others)
     if len(term.names) == 1 or known or not np.allclose(term.z @ spanned, one):
         return ()
-    text = f"1 | {term.group}"
+    text = f"1 | {':'.join(map(quoted, term._levels.names))}"
     return (dataclasses.replace(term, z=one, names=("(Intercept)",), structure="us", text=text),)
 
 

@@ -19,6 +19,7 @@ from lmmjax.fitted import (
 from lmmjax.reports import frames
 from lmmjax.reports.summary import Summary, summarise
 from lmmjax.reports.table import prints_whole
+from lmmjax.results.building import Building
 from lmmjax.results.diagnostics import Diagnostics
 from lmmjax.results.fixed_tests import FixedTests
 from lmmjax.results.intervals import Intervals
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @prints_whole
-class Fit(FixedTests, Means, Intervals, RandomTests, RandomEffects, Predictions, Diagnostics):
+class Fit(FixedTests, Means, Intervals, RandomTests, RandomEffects, Predictions, Diagnostics, Building):
     """A linear mixed model fitted to one response.
 
     Attributes
