@@ -11,16 +11,23 @@ from scipy.special import expit, logit, ndtri, stdtrit
 
 from lmmjax.arrays import Array
 
+ROUNDING = 1e-6
+"""A value is left alone by a direction of ψ if its parts along it cancel to this share of them."""
 
-def delta(fun: Callable, beta: Array, psi: Array, cov_beta: Array, cov_psi: Array) -> tuple[Array, Array]:
+
+def delta(
+    fun: Callable, beta: Array, psi: Array, cov_beta: Array, cov_psi: Array, moves: Array
+) -> tuple[Array, Array]:
     """Values (k,) of fun(beta, psi) and their covariance matrix (k, k): J diag(cov_beta, cov_psi) Jᵀ.
 
-    β̂ and ψ̂ are taken as independent, which they are in the limit. Missing rows of cov_psi spoil the values
-    that depend on them, and no others. Pure: works under `jit` and `vmap`.
+    β̂ and ψ̂ are taken as independent, which they are in the limit. Missing rows of cov_psi spoil the errors of
+    values that depend on them, and no others. Pure: works under `jit` and `vmap`.
 
     Parameters
     ----------
     fun : of β (p,) and ψ (m + 1,), returns a scalar or a vector (k,).
+    moves : (m + 1, m) directions of ψ that the data leave open, as columns. A value that changes along one
+        is missing; of one that does not, any generalised inverse of the information gives the variance.
     """
 
     def flat(beta, psi):
@@ -31,8 +38,11 @@ def delta(fun: Callable, beta: Array, psi: Array, cov_beta: Array, cov_psi: Arra
     both = known[:, None] & known[None, :]
     cov = by_beta @ cov_beta @ by_beta.T + by_psi @ jnp.where(both, cov_psi, 0.0) @ by_psi.T
     # a derivative that is not finite, such as that of an sd at zero, spoils its value as well
-    lost = jnp.any((by_psi != 0.0) & ~known[None, :], axis=1)
-    return flat(beta, psi), jnp.where(lost[:, None] | lost[None, :], jnp.nan, cov)
+    along, parts = jnp.abs(by_psi @ moves), jnp.abs(by_psi) @ jnp.abs(moves)
+    chance = jnp.any(along > ROUNDING * parts, axis=1)
+    lost = chance | jnp.any((by_psi != 0.0) & ~known[None, :], axis=1)
+    value = jnp.where(chance, jnp.nan, flat(beta, psi))
+    return value, jnp.where(lost[:, None] | lost[None, :], jnp.nan, cov)
 
 
 def t_quantile(df: np.ndarray, level: float) -> np.ndarray:

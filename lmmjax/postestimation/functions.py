@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.arrays import Array, namespace, quick_jit
-from lmmjax.core import Estimate
 from lmmjax.fitted import (
     Component,
     Fitted,
     FittedMany,
     ModelData,
     component_names,
+    relative_units,
     require_function,
     require_level,
 )
@@ -26,7 +26,7 @@ from lmmjax.inference.delta import delta, wald_limits
 from lmmjax.inference.r2 import Weights, group_shares, r_squared, share_weights
 
 COLUMNS = ["estimate", "se", "lower", "upper"]
-ARRAYS = ("beta", "psi", "cov_beta", "cov_psi")
+ARRAYS = ("beta", "psi", "cov_beta", "cov_psi", "moves")
 
 
 def icc(fits: Fitted | FittedMany, by_group: bool) -> tuple[Callable, Weights, list[str]]:
@@ -60,24 +60,51 @@ def _weights(fits: Fitted | FittedMany) -> tuple[Weights, list[str]]:
     return share_weights(data.design, [term.group for term in data.frame.random], own)
 
 
-def at_estimate(fun: Callable, weights: Weights, estimate: Estimate) -> np.ndarray:
-    """fun(weights, β, ψ) in float64."""
+def at_estimate(fits: Fitted | FittedMany, fun: Callable, weights: Weights) -> np.ndarray:
+    """fun(weights, β, ψ) in float64, missing where the data do not determine it."""
+    estimate = fits.estimate
+    if np.any(estimate.moves):
+        return _deltas(fits, fun, weights)[0]
     with jax.enable_x64(True):
         return np.asarray(fun(weights, estimate.beta, estimate.psi))
 
 
-def _covariances(fits: Fitted | FittedMany) -> list[np.ndarray]:
-    """β̂, ψ̂ and their covariances; σ² that is known has none."""
-    arrays = [np.asarray(getattr(fits.estimate, name)) for name in ARRAYS]
+def parameter_arrays(fits: Fitted | FittedMany) -> list[np.ndarray]:
+    """β̂, ψ̂, their covariances and open directions, as `delta` takes them; a known σ² has no variance."""
+    estimate = fits.estimate
+    beta, psi, cov_beta, cov_psi, moves = (np.asarray(getattr(estimate, name)) for name in ARRAYS)
     if isinstance(fits, FittedMany) and not fits.kept.all():
         # coefficients that are left out have no covariance with any
         kept = fits.kept
-        arrays[2] = np.where(kept[:, :, None] & kept[:, None, :], arrays[2], 0.0)
+        cov_beta = np.where(kept[:, :, None] & kept[:, None, :], cov_beta, 0.0)
+    if np.any(moves):
+        unit = relative_units(fits.data.design.structure, psi)
+        moves, open_ = moves * unit[..., None], np.asarray(estimate.unidentified)
+        general = np.asarray(estimate.cov_relative) * unit[..., None] * unit[..., None, :]
+        closed = np.isnan(np.diagonal(cov_psi, axis1=-2, axis2=-1)) & ~open_
+        some = np.any(open_, axis=-1)[..., None, None]
+        gone = closed[..., :, None] | closed[..., None, :]
+        cov_psi = np.where(some, np.where(gone, np.nan, general), cov_psi)
     if fits.data.design.known is not None:
-        cov = arrays[-1].copy()
-        cov[..., -1, :] = cov[..., :, -1] = 0.0
-        arrays[-1] = cov
-    return arrays
+        cov_psi = cov_psi.copy()
+        cov_psi[..., -1, :] = cov_psi[..., :, -1] = 0.0
+    return [beta, psi, cov_beta, cov_psi, moves]
+
+
+def _deltas(
+    fits: Fitted | FittedMany, fun: Callable, weights: Weights | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values (k,) and covariances (k, k) of fun(β, ψ), or fun(weights, β, ψ); of many lead with T."""
+
+    def one(weights: Weights | None, *arrays: Array) -> tuple[Array, Array]:
+        return delta(fun if weights is None else partial(fun, weights), *arrays)
+
+    if isinstance(fits, FittedMany):
+        each = weights is not None and np.ndim(weights.noise) > 0
+        one = jax.vmap(one, in_axes=(0 if each else None, *(0 for _ in ARRAYS)))
+    with jax.enable_x64(True):
+        value, cov = quick_jit(one)(weights, *parameter_arrays(fits))
+    return np.asarray(value), np.asarray(cov)
 
 
 def named(data: ModelData, fun: Callable) -> tuple[Callable, list[str]]:
@@ -133,10 +160,7 @@ def table(
 ) -> pd.DataFrame:
     """Columns estimate, se, lower, upper of fun(β, ψ), or of fun(weights, β, ψ); a row a value."""
     require_level(level)
-    of = fun if weights is None else partial(fun, weights)
-    with jax.enable_x64(True):
-        value, cov = quick_jit(partial(delta, of))(*_covariances(fitted))
-    columns = _columns(np.asarray(value), np.asarray(cov), level, scale)
+    columns = _columns(*_deltas(fitted, fun, weights), level, scale)
     return pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)), index=names)
 
 
@@ -150,15 +174,7 @@ def batch_table(
 ) -> pd.DataFrame:
     """The same for every response: responses × (name, column)."""
     require_level(level)
-
-    def one(weights: Weights | None, *arrays: Array) -> tuple[Array, Array]:
-        return delta(fun if weights is None else partial(fun, weights), *arrays)
-
-    each = weights is not None and np.ndim(weights.noise) > 0
-    with jax.enable_x64(True):
-        mapped = quick_jit(jax.vmap(one, in_axes=(0 if each else None, 0, 0, 0, 0)))
-        value, cov = mapped(weights, *_covariances(fits))
-    columns = _columns(np.asarray(value), np.asarray(cov), level, scale)
+    columns = _columns(*_deltas(fits, fun, weights), level, scale)
     labels = pd.MultiIndex.from_product([names, COLUMNS])
     return pd.DataFrame(
         np.stack(columns, axis=-1).reshape(len(fits.names), -1), index=fits.names, columns=labels

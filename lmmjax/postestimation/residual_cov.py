@@ -15,6 +15,7 @@ from lmmjax.fitted import (
     require_switch,
 )
 from lmmjax.formula import ResidualColumns, nearest
+from lmmjax.inference.nearby import nearby, settled
 from lmmjax.residual import VarIdent
 
 
@@ -72,11 +73,21 @@ def _of_group(
 
 
 def _table(fitted: Fitted, design: Design, rows: np.ndarray, labels: pd.Index, cor: bool) -> pd.DataFrame:
-    matrix = covariance(design, fitted.estimate.psi, rows)
-    if cor:
-        root = np.sqrt(np.diagonal(matrix))
-        matrix = matrix / (root[:, None] * root[None, :])
-    return pd.DataFrame(matrix, index=labels, columns=labels)
+    """The matrix of some rows, missing where the data do not determine it."""
+
+    def matrix(psi: np.ndarray) -> np.ndarray:
+        value = covariance(design, psi, rows)
+        if not cor:
+            return value
+        root = np.sqrt(np.diagonal(value))
+        return value / (root[:, None] * root[None, :])
+
+    psi = np.asarray(fitted.estimate.psi)
+    value = matrix(psi)
+    root = np.sqrt(np.diagonal(value))
+    near = [matrix(point) for point in nearby(design.structure, psi, np.asarray(fitted.estimate.moves))]
+    value = np.where(settled(value, near, root[:, None] * root[None, :]), value, np.nan)
+    return pd.DataFrame(value, index=labels, columns=labels)
 
 
 def _group(own: ResidualDesign, names: pd.Index | None, group: Any, level: int | None) -> int:

@@ -22,7 +22,7 @@ from lmmjax.inference.sensitivity import (
     infinitesimal_jackknife,
     row_derivatives,
 )
-from lmmjax.postestimation.functions import named
+from lmmjax.postestimation.functions import named, parameter_arrays
 
 UNITS = ("group", "observation")
 
@@ -99,8 +99,7 @@ def sensitivity(fitted: Fitted, fun: Callable | None = None) -> Sensitivity:
     with jax.enable_x64(True):
         by_row = jax.tree.map(np.asarray, quick_jit(rows)(fitted.y, estimate.theta))
         by_group = np.asarray(quick_jit(groups)(estimate.theta)) if not missing else None
-        covariances = (estimate.beta, estimate.psi, estimate.cov_beta, estimate.cov_psi)
-        value, cov = quick_jit(partial(delta, output))(*covariances)
+        value, cov = quick_jit(partial(delta, output))(*parameter_arrays(fitted))
     index = data.frame.index
     own = None
     if by_group is not None:

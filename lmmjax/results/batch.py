@@ -197,7 +197,7 @@ class BatchFit:
         require_switch("se", se)
         if se:
             return functions.batch_table(self.fitted, fun, names, level, "logit", weights)
-        values = functions.at_estimate(fun, weights, self.estimate)
+        values = functions.at_estimate(self.fitted, fun, weights)
         if by_group:
             return pd.DataFrame(values, index=self.names, columns=names)
         return self._series(values[:, 0], "icc")
@@ -211,7 +211,7 @@ class BatchFit:
         fun, weights, names = functions.r2(self.fitted)
         if se:
             return functions.batch_table(self.fitted, fun, names, level, "logit", weights)
-        values = functions.at_estimate(fun, weights, self.estimate)
+        values = functions.at_estimate(self.fitted, fun, weights)
         return pd.DataFrame(values, index=self.names, columns=names)
 
     def delta(self, fun: Callable, level: float = 0.95) -> pd.DataFrame:

@@ -150,7 +150,7 @@ class Intervals:
         require_switch("se", se)
         if se:
             return functions.table(self.fitted, fun, names, level, "logit", weights)
-        values = functions.at_estimate(fun, weights, self.fitted.estimate)
+        values = functions.at_estimate(self.fitted, fun, weights)
         return pd.Series(values, index=names, dtype=float) if by_group else float(values[0])
 
     def r2(self, *, se: bool = False, level: float = 0.95) -> Any:
@@ -166,4 +166,4 @@ class Intervals:
         fun, weights, names = functions.r2(self.fitted)
         if se:
             return functions.table(self.fitted, fun, names, level, "logit", weights)
-        return pd.Series(functions.at_estimate(fun, weights, self.fitted.estimate), index=names, name="r2")
+        return pd.Series(functions.at_estimate(self.fitted, fun, weights), index=names, name="r2")

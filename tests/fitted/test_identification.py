@@ -55,6 +55,11 @@ def test_pairs_of_visits_that_nobody_made(visits, family, name, other):
     at = np.flatnonzero(table["term1"] == name)
     assert np.isnan(table[["sdcor", "se"]].to_numpy()[at]).all()
     assert np.isfinite(table[["sdcor", "se"]].drop(index=at)).all(axis=None)
+    for cor in (False, True):
+        matrix = fit.residual_cov(cor=cor)
+        assert np.isnan(matrix.loc[3, 4])
+        assert np.isnan(matrix.loc[4, 3])
+        assert matrix.isna().sum(axis=None) == 2
     again = fitted("y ~ C(w)", reversed_levels(visits), family("v", group="id"))
     assert again.unidentified == [other]
     same_fixed_effects(fit, again)
@@ -129,6 +134,28 @@ def test_modes_of_what_is_not_identified(visits, case):
         assert_allclose(fit.fittedvalues, other.fittedvalues, rtol=1e-5, atol=1e-6)
         assert_allclose(fit.predict(), other.predict(), rtol=1e-5, atol=1e-6)
     assert np.isfinite(fit.predict(visits, re="none")).all()
+
+
+def test_functions_of_what_is_not_identified(visits):
+    """Missing where they are chance, with their errors where they are not: for a fit and in a batch."""
+    formula, plain, _ = CODINGS["one factor by two names"]
+    fit, other = fitted(formula, visits), lmm(plain, visits).fit()
+    one, two = (f"sd_(Intercept)|{g}" for g in ("id", "same"))
+
+    def functions(p):
+        return {"alone": p[one], "together": (p[one] ** 2 + p[two] ** 2) ** 0.5, "x": p["x"]}
+
+    fits = lmm(formula.removeprefix("y "), visits).fit_batch(visits[["y"]])
+    right = other.delta(lambda p: {"together": p[one], "x": p["x"]})
+    for table in (fit.delta(functions), fits.delta(functions).loc["y"].unstack()):
+        assert table.loc["alone"].isna().all()
+        # as exact as the two optima
+        assert_allclose(table.loc[["together", "x"]], right[table.columns], rtol=1e-4)
+    assert_allclose(fit.icc(), other.icc(), rtol=1e-5)
+    assert_allclose(fits.icc(), other.icc(), rtol=1e-5)
+    assert_allclose(fit.r2(se=True), other.r2(se=True), rtol=1e-4)
+    assert fit.icc(by_group=True).isna().all()
+    assert fits.icc(by_group=True).isna().all(axis=None)
 
 
 def test_modes_of_a_fixed_factor(visits):
