@@ -11,10 +11,10 @@ from lmmjax.batch.leave_out import without_each
 from lmmjax.fitted import (
     Fitted,
     component_names,
+    identified_sds,
     kept,
     require_estimates,
     require_switch,
-    sd_scale,
 )
 from lmmjax.inference.deletion import Deleted, Held, change, held, without_groups, without_rows
 from lmmjax.optimize import Status
@@ -79,17 +79,18 @@ def influence(fitted: Fitted, group: str | None = None, refit: bool = True) -> I
         status = [
             reason or Status(int(end)).name.lower() for reason, end in zip(reasons, one.status, strict=True)
         ]
-        found, psi = Deleted(one.beta, one.cov_beta), one.psi
+        found, at, gone = Deleted(one.beta, one.cov_beta), one, False
     else:
         fit = held_at(fitted)
         found = without_rows(fit) if index.name == OBSERVATION else without_groups(fit, codes, len(index))
         lost = np.asarray(np.isnan(found.beta).any(axis=1))
         status = ["not estimable: the other rows do not determine β" if one else "one step" for one in lost]
-        psi = np.where(lost[:, None], np.nan, whole.psi)
+        at, gone = whole, lost[:, None]
     moved = change(whole.beta, whole.cov_beta, found)
     bse = np.sqrt(np.diagonal(found.cov_beta, axis1=1, axis2=2))
     x_names = data.x_names
-    sdcor, _ = sd_scale(psi, data.components)
+    sdcor = identified_sds(data.design.structure, data.components, at)
+    sdcor = np.where(gone, np.nan, sdcor)
     measures = {
         name: pd.Series(getattr(moved, name), index, name=name)
         for name in ("cooks_distance", "mdffits", "covtrace", "covratio")

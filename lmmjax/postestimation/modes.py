@@ -55,8 +55,7 @@ def coef(fitted: Fitted) -> dict[str, pd.DataFrame]:
     for group, effects in random_effects(fitted).items():
         effects = effects.rename(columns={"(Intercept)": "Intercept"})
         names = [*params.index, *(c for c in effects.columns if c not in params.index)]
-        fixed = params.reindex(names).fillna(0.0)
-        out[group] = effects.reindex(columns=names).fillna(0.0) + fixed
+        out[group] = effects.reindex(columns=names, fill_value=0.0) + params.reindex(names, fill_value=0.0)
     return out
 
 

@@ -23,10 +23,10 @@ from lmmjax.fitted import (
     ModelData,
     component_names,
     fit_draws,
+    identified_sds,
     require_count,
     require_estimates,
     require_key,
-    sd_scale,
 )
 from lmmjax.formula import nearest
 from lmmjax.inference.bootstrap_intervals import Range
@@ -74,8 +74,11 @@ def require_psi(data: ModelData, psi: Any) -> np.ndarray:
 
 
 def parameters(fits: FittedMany) -> pd.DataFrame:
-    """All parameters, responses × (fixed effects, standard deviations and correlations, sigma)."""
-    values, _ = sd_scale(fits.estimate.psi, fits.data.components)
+    """All parameters, responses × (fixed effects, standard deviations and correlations, sigma).
+
+    What the data do not identify is missing.
+    """
+    values = identified_sds(fits.data.design.structure, fits.data.components, fits.estimate)
     names = [*fits.data.x_names, *component_names(fits.data.components)]
     return pd.DataFrame(np.hstack([fits.estimate.beta, values]), index=fits.names, columns=names)
 

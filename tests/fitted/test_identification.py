@@ -2,6 +2,7 @@
 
 import warnings
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -156,6 +157,11 @@ def test_functions_of_what_is_not_identified(visits):
     assert_allclose(fit.r2(se=True), other.r2(se=True), rtol=1e-4)
     assert fit.icc(by_group=True).isna().all()
     assert fits.icc(by_group=True).isna().all(axis=None)
+    assert fit.coef()["id"]["Intercept"].isna().all()
+    assert_allclose(fit.coef()["id"]["x"], fit.params["x"])
+    limits = fit.conf_int("boot", which="all", n=20, key=jax.random.key(0))
+    assert limits.loc[[one, two]].isna().all(axis=None)
+    assert np.isfinite(limits.drop([one, two])).all(axis=None)
 
 
 def test_modes_of_a_fixed_factor(visits):
