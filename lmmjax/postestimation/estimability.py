@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from lmmjax.arrays.caller import stack_level
 from lmmjax.design import EstimabilityWarning
 from lmmjax.fitted import ModelData
 from lmmjax.formula import NewFrame
@@ -55,4 +56,4 @@ def _dropped(data: ModelData) -> str:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, EstimabilityWarning, stacklevel=6)
+    warnings.warn(message, EstimabilityWarning, stacklevel=stack_level())

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.special import chdtrc, fdtrc, stdtr
 
 from lmmjax.arrays import sweep
+from lmmjax.arrays.caller import stack_level
 from lmmjax.design import EstimabilityWarning
 from lmmjax.fitted import Fitted, by_criterion, kept, require_choice, require_level
 from lmmjax.formula import ModelFrame
@@ -305,7 +306,7 @@ def _robust_f(fitted: Fitted, rows: np.ndarray, difference: np.ndarray, ddf: str
             f"{robust.n_clusters} clusters of {robust.cluster!r} are too few to test {len(rows)} contrasts "
             "together: test fewer, or without robust=",
             EstimabilityWarning,
-            stacklevel=4,
+            stacklevel=stack_level(),
         )
     return test
 

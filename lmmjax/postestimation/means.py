@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.arrays.caller import stack_level
 from lmmjax.design import EstimabilityWarning
 from lmmjax.fitted import Fitted, ModelData, require_choice
 from lmmjax.formula.response import BackTransform
@@ -250,6 +251,6 @@ def name_missing(fitted: Fitted, names: Sequence[str], missing: np.ndarray) -> l
             f"not estimable: {shown}. The data do not tell apart, or do not have, what it depends on{why}; "
             "its row is NaN",
             EstimabilityWarning,
-            stacklevel=4,
+            stacklevel=stack_level(),
         )
     return gone

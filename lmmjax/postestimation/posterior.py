@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmmjax.arrays.caller import stack_level
 from lmmjax.arrays.memory import require_memory
 from lmmjax.bayes import gibbs, nuts
 from lmmjax.bayes.coordinates import components, natural, scattered
@@ -257,4 +258,4 @@ def warn_unmixed(drawn: Draws) -> None:
             k = int(np.nanargmax(worst))
             found.append(f"R̂ of {drawn.names[k]} is {worst[k]:.2f}, chains disagree (raise warmup and draws)")
     if found:
-        warnings.warn("; ".join(found), stacklevel=6)
+        warnings.warn("; ".join(found), stacklevel=stack_level())

@@ -24,6 +24,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from lmmjax.arrays.caller import stack_level
 from lmmjax.bayes import LKJ, HalfT, InverseGamma, InverseWishart, Normal
 from lmmjax.bayes.gibbs import conjugate
 from lmmjax.bayes.priors import BetaPrior, BlockPrior, PriorSet, ScalarPrior, SeparatePrior
@@ -196,5 +197,5 @@ def warn_improper(data: ModelData, priors: PriorSet) -> None:
                 f"the prior of the variance of ({term.text}) does not integrate near zero, where the "
                 "likelihood is positive: there is no posterior, and draws drift towards zero variance "
                 "however long the chain. Use a proper prior, such as the default HalfT",
-                stacklevel=7,
+                stacklevel=stack_level(),
             )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lmmjax.arrays.caller import stack_level
 from lmmjax.design import EstimabilityWarning
 from lmmjax.fitted import Fitted, ModelData, kept, require_choice
 from lmmjax.fitted.responses import on_rows
@@ -166,7 +167,7 @@ def lost_to_clusters(data: ModelData, robust: Robust, rows: np.ndarray) -> np.nd
             f"{robust.cluster!r} is all that the data have on it, so that clusters do not tell how precise "
             "it is",
             EstimabilityWarning,
-            stacklevel=5,
+            stacklevel=stack_level(),
         )
     return lost
 

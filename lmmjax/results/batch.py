@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.arrays.caller import stack_level
 from lmmjax.fitted import (
     FittedMany,
     ModelView,
@@ -49,7 +50,7 @@ class BatchFit:
         if failed and warn:
             warnings.warn(
                 f"{failed} of {len(self.names)} responses could not be fitted; see `.reasons` of the result",
-                stacklevel=3,
+                stacklevel=stack_level(),
             )
 
     def _series(self, values: Any, name: str) -> pd.Series:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.arrays.caller import stack_level
 from lmmjax.fitted import (
     Fitted,
     ModelView,
@@ -107,7 +108,7 @@ class Bootstrap:
             warnings.warn(
                 f"replicates of {', '.join(named)} lie on the boundary of the parameter space: "
                 f"percentiles in place of {kind} limits",
-                stacklevel=4,
+                stacklevel=stack_level(),
             )
         return frame
 

@@ -16,6 +16,8 @@ from lmmjax.reports.table import MOST_COLUMNS, Table, as_table
 ARGUMENTS = {
     "contrast": (["Days", "Days - 2 * Intercept"],),
     "delta": (lambda p: {"per cent of the intercept": 100 * p["Days"] / p["Intercept"]},),
+    "emmeans": ("Days",),
+    "emtrends": ("Days", "1"),
     "simulate": (jax.random.key(1), 3),
     "test": ("Days = 10",),
     "top": ("Days",),
