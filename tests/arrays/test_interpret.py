@@ -219,6 +219,7 @@ def test_lapack(lead):
             agrees(solve, matrices, right)
     agrees(lambda m, b: lax.linalg.triangular_solve(m, b.mT, left_side=False, lower=True), matrices, right)
     agrees(lambda m: jnp.linalg.eigvalsh(m), matrices, rtol=1e-10)
+    agrees(lambda m, b: jnp.linalg.solve(m, b), np.flip(matrices, -2), right, rtol=1e-10)
     # tall, wide and square
     for array in (right, np.swapaxes(right, -1, -2).copy(), matrices):
         for mode in ("reduced", "complete", "r"):

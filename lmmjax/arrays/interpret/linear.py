@@ -60,6 +60,25 @@ def _qr_parameters(eqn: Any) -> dict[str, Any]:
     return {"full_matrices": bool(eqn.params["full_matrices"])}
 
 
+def _lu(p: dict[str, Any], known: list[np.ndarray | None]) -> Rule:
+    def one(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        factors, pivots, _ = _lapack("getrf", a)(a)
+        order = np.arange(len(a), dtype=np.int32)
+        for row, other in enumerate(pivots):
+            order[[row, other]] = order[[other, row]]
+        return factors, pivots.astype(np.int32), order
+
+    def rule(a: np.ndarray) -> tuple[np.ndarray, ...]:
+        *lead, m, n = a.shape
+        out = np.empty_like(a), np.empty((*lead, min(m, n)), np.int32), np.empty((*lead, m), np.int32)
+        for at in np.ndindex(*lead) if a.size else ():
+            for whole, part in zip(out, one(a[at]), strict=True):
+                whole[at] = part
+        return out
+
+    return rule
+
+
 def _mapped(one: Rule, *arrays: np.ndarray) -> np.ndarray:
     last = arrays[-1]
     if not last.size:
@@ -78,5 +97,7 @@ PARAMETERS["triangular_solve"] = _parameters("left_side", "lower", "transpose_a"
 WITH_KNOWN["triangular_solve"] = _triangular_solve
 PARAMETERS["qr"] = _qr_parameters
 WITH_KNOWN["qr"] = _qr
+PARAMETERS["lu"] = _parameters()
+WITH_KNOWN["lu"] = _lu
 PARAMETERS["eigh"] = _parameters("lower")
 WITH_KNOWN["eigh"] = _eigh

@@ -164,6 +164,12 @@ class _Writer:
             return self.inline(inner.jaxpr if closed else inner, inner.consts if closed else [], reads)
         if name == "custom_vmap_call":
             return self.inline(params["call"].jaxpr, params["call"].consts, reads)
+        if name == "custom_linear_solve":
+            # consts of Ax, xA, the solution and that with Aᵀ, then the right-hand sides
+            lengths, solve = params["const_lengths"], params["jaxprs"].solve
+            first = lengths.matvec + lengths.vecmat
+            consts = reads[first : first + lengths.solve]
+            return self.inline(solve.jaxpr, solve.consts, [*consts, *reads[sum(lengths) :]])
         if name == "platform_index":
             chosen = [k for k, p in enumerate(params["platforms"]) if p is None or "cpu" in p]
             return [self.constant(np.int32(chosen[0]))]
