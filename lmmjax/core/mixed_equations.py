@@ -16,7 +16,7 @@ Source: Henderson (1975), doi:10.2307/2529430.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -113,6 +113,36 @@ class MixedEquations:
         if self.slopes is not None:
             out += [self.weighted_x.T @ moved for moved in self.slopes.moved(self.weighted_x)]
         return out
+
+    def within(self, rows: np.ndarray, columns: np.ndarray) -> MixedEquations:
+        """The equations of some whole parts, their `rows` and `columns`, with Φ and T those of all."""
+        design = self.design
+        terms = tuple(replace(t, z=np.asarray(t.z)[rows], codes=t.codes[rows]) for t in design.terms)
+        made = replace(
+            self,
+            design=replace(
+                design,
+                x=np.asarray(design.x)[rows],
+                terms=terms,
+                weights=None if design.weights is None else np.asarray(design.weights)[rows],
+                offset=None,
+                residual=None if design.residual is None else design.residual.at(rows),
+                factors=(),
+            ),
+            starts=np.searchsorted(columns, self.starts),
+            root=self.root[rows][:, rows],
+            x=self.x[rows],
+            z=self.z[rows][:, columns],
+            factor=self.factor[columns][:, columns],
+            zz=self.zz[columns][:, columns],
+            zx=self.zx[columns],
+            column_parts=self.column_parts[columns],
+            row_parts=self.row_parts[rows],
+        )
+        made.__dict__.update(
+            tx=self.tx[columns], weighted_x=self.weighted_x[rows], covariance_slopes=self.covariance_slopes
+        )
+        return made
 
     def columns(self, term: int) -> slice:
         """The columns of a term."""

@@ -16,11 +16,12 @@ doi:10.1080/01621459.1990.10475320); Kenward & Roger (2009, doi:10.1016/j.csda.2
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from lmmjax.core.mixed_equations import MixedEquations
-from lmmjax.core.targets import Local, Targets, blocks, given_residuals
+from lmmjax.core.targets import Local, Targets, blocks, given_residuals, near
 
 FLAT = 1e-14
 """Eigenvalues of A below this share of the largest are rounding."""
@@ -35,15 +36,18 @@ def estimation_errors(equations: MixedEquations, targets: Targets, cov_psi: np.n
     fixed = _combined(_moved(e, e.tx, e.weighted_x), ways)
     solved = [_in_metric(e, y) for y in fixed]
     crossed = [e.weighted_x.T @ y for y in fixed]
-    out = np.zeros(len(targets))
-    for block in blocks(e, given, layers=2 * (1 + len(fixed))):
-        at, local, rows = block.targets, Local(e, block, given), block.rows
-        h[at] -= block.columns.products(e.zx, local.absorbed)
+    out, beside = np.zeros(len(targets)), near(e, given)
+    inside = beside.equations
+    for block in blocks(inside, beside.given, layers=2 * (1 + len(fixed))):
+        at, local, rows = block.targets, Local(inside, block, beside.given), block.rows
+        h[at] -= block.columns.products(inside.zx, local.absorbed)
         g = h[at] @ e.phi
-        for k, y, s in zip(_combined(_own(local, targets.take(at)), ways), solved, crossed, strict=True):
-            out[at] += rows.sum(k * _in_metric(e, k)) - 2.0 * np.sum(rows.products(y, k) * g, axis=1)
-            own, rest = rows.products(e.weighted_x, k), g @ s.T
-            out[at] -= np.einsum("kp,pr,kr->k", own, e.phi, own - 2.0 * rest)
+        own = _combined(_own(local, [slope[at][:, beside.rows] for slope in targets.cross_slopes]), ways)
+        for k, y, s in zip(own, solved, crossed, strict=True):
+            apart = rows.products(y[beside.rows], k)
+            out[at] += rows.sum(k * _in_metric(inside, k)) - 2.0 * np.sum(apart * g, axis=1)
+            fixed_part, rest = rows.products(inside.weighted_x, k), g @ s.T
+            out[at] -= np.einsum("kp,pr,kr->k", fixed_part, e.phi, fixed_part - 2.0 * rest)
     g = h @ e.phi
     for y, there, s in zip(fixed, solved, crossed, strict=True):
         out += np.einsum("kp,pr,kr->k", g, y.T @ there - s.T @ e.phi @ s, g)
@@ -80,16 +84,16 @@ def _moved(e: MixedEquations, w: np.ndarray, zeta: np.ndarray) -> Iterator[np.nd
         yield from e.slopes.moved(zeta)
 
 
-def _own(local: Local, targets: Targets) -> Iterator[np.ndarray]:
-    """k*_c (n, width) in the parts of the targets, without Tg and X°g."""
+def _own(local: Local, crossed: list[Any]) -> Iterator[np.ndarray]:
+    """k*_c (n, width) in the parts of the targets, without Tg and X°g; `crossed` (k, n) are ∂_cρᵀ."""
     e = local.equations
     n_random = e.design.structure.tail.start
     zeta = local.zeta if e.slopes is not None else np.zeros((0, 0))
     for c, moved in enumerate(_moved(e, local.w, zeta)):
         if c < n_random:
             yield moved
-        elif targets.cross_slopes:
-            yield local.block.rows.spread(targets.cross_slopes[c - n_random] @ e.root.T) - moved
+        elif crossed:
+            yield local.block.rows.spread(crossed[c - n_random] @ e.root.T) - moved
         else:
             yield -moved
 

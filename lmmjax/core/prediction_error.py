@@ -21,11 +21,12 @@ Sources: Henderson (1975), doi:10.2307/2529430; Robinson (1991), doi:10.1214/ss/
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from lmmjax.core.mixed_equations import MixedEquations
-from lmmjax.core.targets import Local, Targets, blocks, given_residuals
+from lmmjax.core.targets import Local, Targets, blocks, given_residuals, near
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +50,13 @@ def prediction_errors(equations: MixedEquations, targets: Targets) -> Errors:
     e, k, m = equations, len(targets), equations.design.structure.n_params
     given = given_residuals(e, targets)
     h, inner, slopes = given.x.copy(), np.zeros(k), np.zeros((k, m))
-    for block in blocks(e, given):
-        at, local = block.targets, Local(e, block, given)
+    beside = near(e, given)
+    for block in blocks(beside.equations, beside.given):
+        at, local = block.targets, Local(beside.equations, block, beside.given)
         inner[at] = block.columns.sum(local.b * local.s)
-        h[at] -= block.columns.products(e.zx, local.absorbed)
-        slopes[at] = _local_slopes(local, targets.take(at), h[at] @ e.phi)
+        h[at] -= block.columns.products(beside.equations.zx, local.absorbed)
+        crossed = [slope[at][:, beside.rows] for slope in targets.cross_slopes]
+        slopes[at] = _local_slopes(local, crossed, h[at] @ e.phi)
     g = h @ e.phi
     slopes += _everywhere(e, g)
     if targets.variance_slopes is not None:
@@ -70,8 +73,11 @@ def marginal_errors(equations: MixedEquations, term: int, z: np.ndarray) -> Erro
     return Errors(np.einsum("ka,ab,kb->k", z, equations.covariance(term), z), slopes)
 
 
-def _local_slopes(local: Local, targets: Targets, g: np.ndarray) -> np.ndarray:
-    """Derivatives (k, m) for the block, less those of Tg and X°g alone, which `_everywhere` has."""
+def _local_slopes(local: Local, crossed: list[Any], g: np.ndarray) -> np.ndarray:
+    """Derivatives (k, m) for the block, less those of Tg and X°g alone, which `_everywhere` has.
+
+    `crossed` are the derivatives (k, n) of ρᵀ in the parameters of residuals.
+    """
     e, columns, rows = local.equations, local.block.columns, local.block.rows
     out = np.zeros((len(g), e.design.structure.n_params))
     own = columns.combined(e.tx, g)
@@ -93,16 +99,18 @@ def _local_slopes(local: Local, targets: Targets, g: np.ndarray) -> np.ndarray:
         zip(e.slopes.moved(zeta), e.slopes.moved(own), strict=True), tail.start
     ):
         out[:, c] += rows.sum(zeta * moved - own * alone)
-    if targets.cross_slopes:
+    if crossed:
         weights = e.root.T @ zeta
-        for c, slope in enumerate(targets.cross_slopes, tail.start):
-            row, at = slope.tocoo().coords
-            out[:, c] -= 2.0 * np.bincount(
-                row, slope.tocoo().data * weights[at, rows.slot[row]], minlength=len(out)
-            )
+        for c, slope in enumerate(crossed, tail.start):
+            slope = slope.tocoo()
+            row, at = slope.coords
+            out[:, c] -= 2.0 * np.bincount(row, slope.data * weights[at, rows.slot[row]], minlength=len(out))
     return out
 
 
 def _everywhere(e: MixedEquations, g: np.ndarray) -> np.ndarray:
     """gᵀTᵀ(∂_cG)Tg and (X°g)ᵀK_c(X°g), (k, m)."""
-    return np.stack([np.einsum("ka,ab,kb->k", g, m, g) for m in e.information_slopes], axis=1)
+    out = np.zeros((len(g), len(e.information_slopes)))
+    for c, slope in enumerate(e.information_slopes):
+        out[:, c] = np.sum((g @ slope) * g, axis=1)
+    return out

@@ -18,6 +18,9 @@ from lmmjax.core.mixed_equations import MixedEquations
 BLOCK = 1 << 22
 """Entries of the arrays (N or n, targets) that are held at a time."""
 
+SMALL, MOST = 2_000, 0.5
+"""Rows from which on, and share of them up to which, equations of the touched parts are worth making."""
+
 
 @dataclass(frozen=True, eq=False)
 class Targets:
@@ -133,20 +136,50 @@ class Block:
     rows: Axis
 
 
+@dataclass(frozen=True, eq=False)
+class Near:
+    """The parts of the data that targets have something in, with ã and ρ* there.
+
+    `rows` and `columns` are those of the equations that these `equations` are made of.
+    """
+
+    equations: MixedEquations
+    given: Given
+    rows: np.ndarray
+    columns: np.ndarray
+
+
+def near(e: MixedEquations, given: Given) -> Near:
+    """The parts that are touched, or everything where that is most of the data."""
+    whole = Near(e, given, np.arange(len(e.row_parts)), np.arange(e.n_columns))
+    if len(e.row_parts) < SMALL:
+        return whole
+    touched = e.column_parts[given.a.indices]
+    if given.star is not None:
+        touched = np.append(touched, e.row_parts[given.star.indices])
+    there = np.isin(e.row_parts, touched)
+    if np.count_nonzero(there) > MOST * len(there):
+        return whole
+    rows, columns = np.flatnonzero(there), np.flatnonzero(np.isin(e.column_parts, touched))
+    star = None if given.star is None else given.star[:, rows]
+    inside = Given(given.x, given.a[:, columns], given.variance, star)
+    return Near(e.within(rows, columns), inside, rows, columns)
+
+
 def blocks(e: MixedEquations, given: Given, layers: int = 1) -> Iterator[Block]:
     """The targets whose ã or ρ* is not zero, in blocks of which so many layers are held at a time."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     a, star = given.a, given.star
+    if not a.nnz and (star is None or not star.nnz):
+        return
     n_parts = max((int(parts.max()) + 1 for parts in (e.column_parts, e.row_parts) if len(parts)), default=0)
     touched = [(a.tocoo().coords, e.column_parts)] + (
         [] if star is None else [(star.tocoo().coords, e.row_parts)]
     )
     target = np.concatenate([coords[0] for coords, _ in touched])
     part = np.concatenate([parts[coords[1]] for coords, parts in touched])
-    if not len(target):
-        return
     # parts that a target has in common become one
     own, first = np.unique(target, return_index=True)
     lead = np.zeros(a.shape[0], int)

@@ -5,8 +5,10 @@ interval. As for contrasts (Satterthwaite), t has
 
     df = 2v²/(∂vᵀA∂v)
 
-degrees of freedom, ∂v the derivatives of v in ψ and A the covariance of ψ̂. `kenward-roger` adds to v what the
-estimation of ψ costs (`core.prediction_bias`), and takes for A the inverse expected information.
+degrees of freedom, ∂v the derivatives of v in ψ and A the covariance of ψ̂. `kenward-roger` adds to v what
+the estimation of ψ costs (`core.prediction_bias`), and takes for A the inverse expected information. What
+is added counts in df, too, where random effects are predicted: it may be most of v. For functions of β alone
+df is that of Kenward and Roger.
 """
 
 from __future__ import annotations
@@ -78,7 +80,8 @@ def standard_errors(fitted: Fitted, wanted: Wanted, ddf: str) -> tuple[np.ndarra
     if ddf != "normal":
         with np.errstate(divide="ignore", invalid="ignore"):
             spread = np.einsum("kc,cd,kd->k", gradient, cov_psi, gradient)
-            df = np.where(spread > 0.0, 2.0 * total.variance**2 / spread, np.inf)
+            v = total.variance + np.where(_random(targets), added, 0.0)
+            df = np.where(spread > 0.0, 2.0 * v**2 / spread, np.inf)
     se, limit = np.sqrt(errors.variance + added), np.sqrt(total.variance + added)
     own = errors.gradient(e.psi, e.design.structure.powers)
     return (
@@ -106,6 +109,12 @@ def _targets(e: MixedEquations, wanted: Wanted) -> Targets:
     if not wanted.kriging or own is None:
         return Targets(x, a)
     return Targets(x, a, own.cross, own.variance, own.cross_slopes, own.variance_slopes)
+
+
+def _random(targets: Targets) -> np.ndarray:
+    """Which targets (k,) have random effects, or residuals of a group that was seen."""
+    there = np.diff(targets.a.indptr) > 0
+    return there if targets.cross is None else there | (np.diff(targets.cross.indptr) > 0)
 
 
 def _of_estimation(fitted: Fitted, targets: Targets, ddf: str) -> tuple[np.ndarray, np.ndarray]:

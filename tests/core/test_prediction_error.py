@@ -178,7 +178,13 @@ def test_errors_and_derivatives(name, monkeypatch):
         steps_ = np.array([m[1].imag / size for m, size in zip(moved, sizes, strict=True)])
         k = np.einsum("cnk,nm,dmk->kcd", steps_, v, steps_)
         added = 2.0 * np.einsum("kcd,cd->k", k, cov_psi)
-        assert_allclose(estimation_errors(e, targets_, cov_psi), added, rtol=1e-8, atol=1e-9 * added.max())
+        close = {"rtol": 1e-8, "atol": 1e-9 * added.max()}
+        assert_allclose(estimation_errors(e, targets_, cov_psi), added, **close)
+        # one alone, from the parts of the data that it touches
+        alone = targets_.take([1])
+        monkeypatch.setattr(targets, "SMALL", 0)
+        assert_allclose(prediction_errors(e, alone).slopes, found.slopes[[1]], rtol=1e-9, atol=1e-12)
+        assert_allclose(estimation_errors(e, alone, cov_psi), added[[1]], **close)
         # in blocks of one column
         monkeypatch.setattr(targets, "BLOCK", 1)
         assert_allclose(prediction_errors(e, targets_).gradient(psi, powers), found.gradient(psi, powers))

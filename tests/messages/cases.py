@@ -256,6 +256,18 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("fit.predict(offset=d.x)", "offset is for new rows"),
         ("fit.predict(row, kriging=True)", "kriging is for"),
         ("fit.predict(row, kriging='yes')", "kriging must be True or False"),
+        ("fit.predict(row, se='yes')", "se must be True or False"),
+        ("fit.predict(row, interval='both')", "unknown interval 'both'", "confidence, prediction"),
+        ("fit.predict(row, se=True, level=95)", "level must lie between 0 and 1"),
+        ("fit.predict(row, se=True, ddf='t')", "unknown ddf 't'"),
+        ("fit.predict(row, re='x | g')", "x is not left of the bar in (1 | g)"),
+        ("fit.predict(row, weights=[2.0])", "weights of new rows enter with interval='prediction'"),
+        ("fit.predict(interval='prediction', weights='w')", "weights is for new rows"),
+        ("fit.predict(row, interval='prediction', weights=[-1.0])", "weights must be positive"),
+        (
+            "lmm('y ~ x + (1 | g)', d, weights=d.w).fit().predict(row, interval='prediction')",
+            "pass weights= for the new rows",
+        ),
         ("fit.predict(5)", "data is of type int"),
         (
             "lmm('y ~ s + (1 | g)', d.assign(s=(d.h > 3).map(str))).fit().predict(row.assign(s='z'))",
