@@ -15,7 +15,7 @@ import numpy as np
 
 from lmmjax.covariance import FactorFamily
 from lmmjax.design import Design
-from lmmjax.inference.robust import Moments, adjusted
+from lmmjax.inference.robust import Moments, adjusted, unit
 
 ENTRIES = 1 << 22
 """Numbers in the largest array of a chunk of responses."""
@@ -118,8 +118,8 @@ def _block(
     for member, term in zip(members, design.structure.free.terms, strict=True):
         inner = np.einsum("krn,knlq->krlq", turned, member[at])
         assert isinstance(term.family, FactorFamily)
-        for unit in term.family.units(term.q):
-            parts.append(np.einsum("krla,ab,kslb->krs", inner, unit, inner))
+        for entry in term.family.units(term.q):
+            parts.append(np.einsum("krla,ab,kslb->krs", inner, entry, inner))
     own = np.isin(pattern, kinds)
     place = np.zeros(len(first), int)
     place[kinds] = np.arange(len(kinds))
@@ -182,6 +182,7 @@ def _chunk(
     # M = CCᵀ for every response
     c = np.swapaxes(np.linalg.inv(np.linalg.cholesky(products)), 1, 2)
     moved = np.swapaxes(c, 1, 2) @ inner
+    directions = unit(moved)
     moments = Moments.empty((len(scale),), *moved.shape[1:])
     for block, (lower, x) in zip(blocks, whitened, strict=True):
         x = x @ c[:, None]
@@ -190,7 +191,7 @@ def _chunk(
         turned = np.swapaxes(np.linalg.solve(np.swapaxes(lower, -1, -2), y), -1, -2)
         e = np.swapaxes(block.basis, 1, 2)[block.pattern] @ residual[block.rows]
         scores = np.matmul(turned[:, block.pattern], np.moveaxis(e, -1, 0)[..., None])[..., 0]
-        made = y @ moved[:, None]
+        made = y @ directions[:, None]
         moments.add(scores, np.swapaxes(made, -1, -2) @ made, np.swapaxes(x, -1, -2) @ made, block.counts)
     cov = np.swapaxes(moved, 1, 2) @ moments.squares @ moved
     return cov, moments.df

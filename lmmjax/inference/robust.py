@@ -209,10 +209,16 @@ def correction(kind: str, g: int) -> float:
 
 def single_tests(clusters: Iterable[Clusters], c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Σ of the squares of the scores (p, p), and degrees of freedom (k,) of single contrasts c (p, k)."""
-    moments = Moments.empty((), *c.shape)
+    moments, c = Moments.empty((), *c.shape), unit(c)
     for some in clusters:
         moments.add(some.scores, *some.moments(c))
     return moments.squares, moments.df
+
+
+def unit(c: np.ndarray) -> np.ndarray:
+    """Contrasts (..., p, k) of length 1, on which degrees of freedom do not depend."""
+    c = c / np.max(np.abs(c), axis=-2, keepdims=True)
+    return c / np.sqrt(np.sum(c**2, axis=-2, keepdims=True))
 
 
 def joint_test(clusters: Iterable[Clusters], c: np.ndarray) -> tuple[np.ndarray, float]:
@@ -222,7 +228,7 @@ def joint_test(clusters: Iterable[Clusters], c: np.ndarray) -> tuple[np.ndarray,
     Q = (Lβ̂)ᵀ(CV_RCᵀ)⁻¹Lβ̂ has (η − k + 1)Q/(ηk) ~ F(k, η − k + 1).
     """
     p, k = c.shape
-    total, parts = np.zeros((p, p)), []
+    total, parts, c = np.zeros((p, p)), [], unit(c)
     for some in clusters:
         scores = some.scores
         total += scores.T @ scores

@@ -21,6 +21,9 @@ from lmmjax.postestimation.contrasts import written
 DDF = ("satterthwaite", "normal")
 """Degrees of freedom that go with a robust covariance."""
 
+ROWS = "all rows"
+"""Name of the one group of correlated residuals without groups."""
+
 KEPT = 1 << 22
 """Numbers of clusters that are kept for further tests with the same covariance."""
 
@@ -87,6 +90,11 @@ def robust_choice(data: ModelData, robust: str | None, cluster: Any, ddf: str = 
         name, codes = cluster, named_factor(data.frame, cluster)
     else:
         name, codes = str(getattr(cluster, "name", None) or "cluster"), _given(data, cluster)
+    if ROWS in factors:
+        raise ValueError(
+            "the residuals of all rows are correlated, so that no clusters are independent: give the "
+            "residual structure its group=, or take the model's covariance"
+        )
     _require_whole(name, codes, factors)
     if codes.max() < 1:
         raise ValueError(f"all rows lie in one cluster of {name!r}: a robust covariance needs several")
@@ -100,7 +108,7 @@ def _dependent(data: ModelData) -> dict[str, tuple[np.ndarray, str]]:
         out.setdefault(term.group, (np.asarray(term.codes), f"the random factor {term.group!r}"))
     columns = data.frame.residual
     if columns is not None and columns.design is not None and columns.residual.correlation is not None:
-        name = "all rows" if columns.groups is None else ":".join(columns.groups.names)
+        name = ROWS if columns.groups is None else ":".join(columns.groups.names)
         out.setdefault(name, (columns.design.codes, f"the group {name!r} of correlated residuals"))
     return out
 
@@ -132,11 +140,11 @@ def _given(data: ModelData, cluster: Any) -> np.ndarray:
 
 
 def _require_whole(name: str, codes: np.ndarray, factors: dict[str, tuple[np.ndarray, str]]) -> None:
-    for other, (fine, what) in factors.items():
+    for fine, what in factors.values():
         if holds(codes, fine):
             continue
         whole = [n for n, (c, _) in factors.items() if all(holds(c, f) for f, _ in factors.values())]
-        remedy = f", such as cluster={whole[0]!r}" if whole and other != "all rows" else ""
+        remedy = f", such as cluster={whole[0]!r}" if whole else ""
         raise ValueError(
             f"clusters of {name!r} cut {what}: rows of one of its groups lie in several clusters, which are "
             "not "
