@@ -1,4 +1,4 @@
-"""Which cluster every row of a model lies in: of a factor of the model by its name, or of labels."""
+"""Which cluster every row of a model lies in: of a factor or column by its name, or of labels."""
 
 from __future__ import annotations
 
@@ -22,26 +22,36 @@ def cluster_labels(values: Any) -> Labelled:
     """
     index = own_index(values)
     try:
-        table = Table({"cluster": values}, index)
-        raw = table.raw("cluster")
+        return Labelled(_codes(Table({"cluster": values}, index), ["cluster"]), index)
     except ValueError as error:
         raise ValueError(f"cluster must be the name of a factor, or one label a row: {error}") from None
-    known = np.flatnonzero(~table.missing("cluster"))
-    codes = np.full(len(raw), np.nan)
-    if len(known):
-        codes[known] = group_levels(["cluster"], [table.take("cluster", known)])[0]
-    return Labelled(codes, index)
 
 
-def named_factor(frame: ModelFrame, name: str) -> np.ndarray:
-    """Codes (n,) of a factor of the model; ValueError lists them."""
+def named_clusters(frame: ModelFrame, name: str) -> np.ndarray:
+    """Codes (n,), NaN where missing, of a factor of the model, a column of its data, or several as in "a:b".
+
+    Raises
+    ------
+    ValueError : there is none of that name.
+    """
     known = model_factors(frame)
-    if name not in known:
-        raise ValueError(
-            f"unknown cluster {name!r}: {nearest(name, known)}. For another pass its column, "
-            f"as in cluster=data[{name!r}]"
-        )
-    return known[name]
+    if name in known:
+        return known[name].astype(float)
+    table = None if frame.source is None else Table(frame.source.data)
+    columns = [] if table is None else list(table.keys)
+    parts = [name] if name in columns else [part.strip() for part in name.split(":")]
+    if table is None or not all(part in columns for part in parts):
+        raise ValueError(f"unknown cluster {name!r}: {nearest(name, dict.fromkeys([*known, *columns]))}")
+    return _codes(table, parts)[frame.rows]
+
+
+def _codes(table: Table, names: list[str]) -> np.ndarray:
+    """Codes (n,) of the levels of columns, or of combinations of several; NaN where one is missing."""
+    missing = np.logical_or.reduce([table.missing(name) for name in names])
+    known, codes = np.flatnonzero(~missing), np.full(table.n, np.nan)
+    if len(known):
+        codes[known] = group_levels(names, [table.take(name, known) for name in names])[0]
+    return codes
 
 
 def model_factors(frame: ModelFrame) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from lmmjax.arrays.caller import stack_level
 from lmmjax.design import EstimabilityWarning
 from lmmjax.fitted import Fitted, ModelData, kept, require_choice
 from lmmjax.fitted.responses import on_rows
-from lmmjax.formula.clusters import cluster_labels, named_factor
+from lmmjax.formula.clusters import cluster_labels, named_clusters
 from lmmjax.inference.clusters import Clustered, alone, clustered
 from lmmjax.inference.robust import KINDS, Clusters, correction, joint_test, sandwich, single_tests
 from lmmjax.postestimation.contrasts import written
@@ -63,8 +63,8 @@ def robust_choice(data: ModelData, robust: str | None, cluster: Any, ddf: str = 
     Parameters
     ----------
     robust : "CR0", "CR1", "CR2", "CR3" or None.
-    cluster : name of a factor of the model, or a label for each row of the data; None for the coarsest
-        factor, if all others are nested in it.
+    cluster : name of a factor of the model or column of its data, or a label for each row; None for the
+        coarsest factor, if all others are nested in it.
     ddf : a value of `fixed_tests.METHODS`.
 
     Raises
@@ -87,7 +87,7 @@ def robust_choice(data: ModelData, robust: str | None, cluster: Any, ddf: str = 
     if cluster is None:
         name, codes = _coarsest(data, factors)
     elif isinstance(cluster, str):
-        name, codes = cluster, named_factor(data.frame, cluster)
+        name, codes = cluster, _complete(data, named_clusters(data.frame, cluster))
     else:
         name, codes = str(getattr(cluster, "name", None) or "cluster"), _given(data, cluster)
     if ROWS in factors:
@@ -132,7 +132,11 @@ def _given(data: ModelData, cluster: Any) -> np.ndarray:
     if len(labels.values) not in (n, data.design.n):
         given = len(labels.values)
         raise ValueError(f"cluster has {given} labels: give one for each of the {n} rows of the data")
-    codes = on_rows(data.frame, labels, "cluster")
+    return _complete(data, on_rows(data.frame, labels, "cluster"))
+
+
+def _complete(data: ModelData, codes: np.ndarray) -> np.ndarray:
+    """Codes (n,) 0 … G − 1; ValueError where one is missing."""
     if np.isnan(codes).any():
         row = data.frame.index[int(np.argmax(np.isnan(codes)))]
         raise ValueError(f"cluster is missing in row {row}: give every row of the model a cluster")

@@ -35,8 +35,9 @@ class FixedTests:
         robust : "CR0", the sandwich of Liang & Zeger, MMRM's and PROC MIXED's "empirical"; "CR1", the same
             times G/(G − 1) for G clusters; "CR2", bias-reduced: unbiased where the model holds; "CR3", the
             jackknife over clusters at fixed variance components; None, the model's.
-        cluster : name of a factor of the model, or a label for each row of the data (a column, matched by the
-            labels of its rows). By default the coarsest grouping factor, in which all others must be nested.
+        cluster : name of a factor of the model or of a column of its data, or a label for each row of the
+            data (matched by the labels of rows). By default the coarsest grouping factor, in which all
+            others must be nested.
 
         Raises
         ------

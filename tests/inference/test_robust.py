@@ -49,7 +49,7 @@ MODELS = {
         {"weights": "w", "reml": False},
         None,
     ),
-    "crossed in clusters": ("y ~ x + a + (1 | room) + (1 | item)", {}, DATA["site"]),
+    "crossed in clusters": ("y ~ x + a + (1 | room) + (1 | item)", {}, "site"),
     "a coarser cluster": ("y ~ x + a + (1 | room)", {"weights": "v"}, "a b c a b c a b c a b c"),
     "fixed sites": ("y ~ x + C(site) + (1 | room)", {}, DATA["site"]),
     "aliased": ("y ~ x + a + t + I(2 * t) + (1 | site)", {}, None),
@@ -190,3 +190,17 @@ def test_what_large_clusters_do(case, monkeypatch):
     monkeypatch.setattr(clusters, "ENTRIES", 64)
     after = [fit.test(rows, robust=kind, cluster=cluster) for kind in KINDS]
     assert_allclose(np.array(after, float), np.array(before, float), rtol=1e-9)
+
+
+def test_clusters_by_name():
+    """Of factors, their parts, columns of the data, combinations of two; rows are dropped and labelled."""
+    data = DATA.assign(y=DATA["y"].where(DATA["t"] != 1), half=DATA["site"] // 6, rest=DATA["site"] % 6)
+    data.loc[data["t"] == 1, "half"] = np.nan
+    fit = lj.lmm("y ~ x + a + (1 | site:room)", data).fit()
+    expected = fit.coef_table(robust="CR2", cluster=data["site"].to_numpy())
+    shuffled = data["site"].sample(frac=1.0, random_state=1)
+    for cluster in ("site", "half:rest", shuffled, data["site"].astype(str).tolist()):
+        assert_allclose(fit.coef_table(robust="CR2", cluster=cluster), expected, rtol=1e-12)
+    default = fit.coef_table(robust="CR2", cluster="room")
+    assert_allclose(fit.coef_table(robust="CR2"), default, rtol=1e-12)
+    assert default.attrs["cluster"] == "room"
