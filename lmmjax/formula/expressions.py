@@ -257,7 +257,8 @@ def _shortened(error: Exception, frame: pd.DataFrame) -> str:
         return str(error)
     words = {"category": "text or categories", "time": "dates or times"}
     kinds = {str(name): kind_of(column) for name, column in frame.items()}
-    odd = [f"{n!r} holds {words[k]}" for n, k in kinds.items() if k in words and n in found.group(1)]
+    used = read_expression(found.group(1)).values
+    odd = [f"{n!r} holds {words[k]}" for n, k in kinds.items() if k in words and n in used]
     return f"cannot evaluate {found.group(1)!r}: " + (", ".join(odd) or found.group(2).rstrip("."))
 
 

@@ -42,7 +42,7 @@ def family_name(method: Any) -> str | None:
     return named
 
 
-def level_names(labels: pd.DataFrame) -> list[str]:
+def level_names(labels: pd.DataFrame, brackets: bool = True) -> list[str]:
     """Levels side by side, numbers with their factor's name: "a1 dose5"; "(a-1)" in brackets."""
     parts = []
     for name, column in labels.items():
@@ -51,7 +51,7 @@ def level_names(labels: pd.DataFrame) -> list[str]:
         )
         parts.append([f"{name}{number(v)}" if for_numbers else str(v) for v in column])
     joined = [" ".join(levels) for levels in zip(*parts, strict=True)]
-    return [f"({name})" if ARITHMETIC.search(name) else name for name in joined]
+    return [f"({name})" if brackets and ARITHMETIC.search(name) else name for name in joined]
 
 
 def number(value: Any) -> str:

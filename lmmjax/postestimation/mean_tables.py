@@ -107,7 +107,7 @@ def means_table(fitted: Fitted, functions: Functions, how: View) -> pd.DataFrame
         table |= on_response(how.back, how.sigma, table)
     columns = {name: table[name] for name in ("estimate", "se", "df", "lower", "upper")}
     out = pd.concat([functions.labels.reset_index(drop=True), pd.DataFrame(columns)], axis=1)
-    gone = name_missing(fitted, level_names(functions.labels), np.isnan(table["estimate"]))
+    gone = name_missing(fitted, level_names(functions.labels, brackets=False), np.isnan(table["estimate"]))
     out.attrs.update(notes(fitted, functions, how) | ({"not_estimable": gone} if gone else {}))
     return out
 
@@ -117,6 +117,8 @@ def notes(fitted: Fitted, functions: Functions, how: View) -> dict[str, Any]:
     own: dict[str, Any] = {**notes_of_tests(fitted, how.ddf, how.robust), "level": how.level}
     if functions.averaged:
         own["averaged_over"] = list(functions.averaged)
+    if functions.interacting:
+        own["interacting"] = list(functions.interacting)
     if how.text is not None:
         own["scale"] = "response" if how.back is not None else how.text
     if how.sigma is not None:
@@ -156,7 +158,14 @@ def contrasted(
         # a difference of logarithms is a ratio, another sum of them is not
         ratio, made = None, _written(functions, families, groups, method, ref, " - ")
     weights = np.concatenate([w for w, _, _ in made])
-    labels = pd.DataFrame([one for _, own, _ in made for one in own], columns=["contrast", *groups])
+    if not len(weights):
+        raise ValueError(
+            f"there is one mean {'in each family ' * bool(groups)}and nothing to compare it with"
+        )
+    # contrasts of contrasts, by their name
+    called = "contrast" if "contrast" not in groups else "contrast1"
+    labels = pd.DataFrame([one for _, own, _ in made for one in own], columns=[0, *groups])
+    labels = labels.rename(columns={0: called})
     chosen = (DEFAULTS[kind] if kind is not None else "none") if adjust is None else adjust
     require_choice("adjust", chosen, ADJUSTMENTS)
     means = tuple(count for w, _, count in made if len(w))
@@ -180,7 +189,7 @@ def _written(
         weights, called = weights_of(method, names, ref, between)
         whole = np.zeros((len(weights), len(functions.labels)))
         whole[:, at] = weights
-        own = [{"contrast": name, **dict(zip(groups, key, strict=True))} for name in called]
+        own = [{0: name, **dict(zip(groups, key, strict=True))} for name in called]
         out.append((whole, own, len(at)))
     return out
 
@@ -277,6 +286,8 @@ def printed_notes(attrs: Mapping[Any, Any]) -> list[str]:
     ]
     if over := attrs.get("averaged_over"):
         lines.append(f"averaged over: {', '.join(over)}")
+    if factors := attrs.get("interacting"):
+        lines.append(f"which may mislead: these differ by the levels of {', '.join(factors)}, an interaction")
     if scale := attrs.get("scale"):
         lines.append(f"on the scale of {scale if scale != 'response' else 'the response'}")
     if bias := attrs.get("bias_adjusted"):

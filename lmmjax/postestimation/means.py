@@ -23,7 +23,7 @@ from lmmjax.design import EstimabilityWarning
 from lmmjax.fitted import Fitted, ModelData, require_choice
 from lmmjax.formula.response import BackTransform
 from lmmjax.postestimation.fixed_tests import t_table
-from lmmjax.postestimation.reference_grid import Grid, predictors, reference_grid
+from lmmjax.postestimation.reference_grid import Grid, predictors, reference_grid, terms_of
 from lmmjax.postestimation.robust import Robust
 
 WEIGHTS = ("equal", "proportional", "outer", "cells", "flat")
@@ -40,7 +40,8 @@ class Functions:
     labels : (k, ·) frame that names them; by : its columns that divide them into families.
     whole : (k, P) L; shift : (k,).
     nests : factor → those that it is nested in.
-    averaged : predictors that were averaged over.
+    averaged : predictors that were averaged over; interacting : those of them that interact with one that
+        was not.
     """
 
     labels: pd.DataFrame
@@ -49,6 +50,7 @@ class Functions:
     shift: np.ndarray
     nests: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     averaged: tuple[str, ...] = ()
+    interacting: tuple[str, ...] = ()
 
     @property
     def specs(self) -> list[str]:
@@ -94,7 +96,14 @@ def marginal_means(
         raise ValueError(f"at is a dict {{predictor: value or values}}, not {at!r}")
     wanted, groups = read_specs(specs, by, fitted.data)
     grid = reference_grid(fitted, at, [*wanted, *groups], offset, slope)
-    return marginal(grid, wanted, groups, weights)
+    made = marginal(grid, wanted, groups, weights)
+    shown = set(map(str, made.labels.columns))
+    pairs = [term & {*made.averaged} for term in terms_of(fitted.data) if term & shown and slope is None]
+    within = {name for name in made.averaged if shown & set(grid.nests.get(name, ()))}
+    interacting = tuple(
+        name for name in made.averaged if name not in within and any(name in p for p in pairs)
+    )
+    return dataclasses.replace(made, interacting=interacting)
 
 
 def read_specs(specs: Any, by: Any, data: ModelData) -> tuple[list[str], list[str]]:

@@ -169,7 +169,7 @@ def _given(predictor: Predictor, values: Any) -> Predictor:
             raise ValueError(f"at: {name!r} is a covariate, give numbers and not {value!r}")
         if not predictor.covariate and value not in known:
             raise ValueError(f"at: {name!r} has no level {value!r}: there are {', '.join(map(str, known))}")
-    found = list(dict.fromkeys(found))
+    found = list(dict.fromkeys(found if predictor.covariate else [known[known.index(v)] for v in found]))
     return dataclasses.replace(predictor, levels=found, counted=not predictor.covariate)
 
 
@@ -229,6 +229,10 @@ def _array_offset(data: ModelData) -> float | None:
 STEP = 1e-3
 """Step of slopes, in ranges of the covariate."""
 
+_DIFFERENCES = {0: {-2: 1, -1: -8, 1: 8, 2: -1}, 1: {0: -25, 1: 48, 2: -36, 3: 16, 4: -3}}
+_DIFFERENCES[-1] = {-k: -w for k, w in _DIFFERENCES[1].items()}
+"""Weights by step of 12h times a derivative: central, and one-sided for the ends of the data."""
+
 
 def _slopes(fitted: Fitted, own: tuple[Predictor, ...], name: str) -> tuple[np.ndarray, np.ndarray]:
     """∂/∂x of rows and offset by differences of the fourth order, exact for polynomials of that degree.
@@ -237,14 +241,21 @@ def _slopes(fitted: Fitted, own: tuple[Predictor, ...], name: str) -> tuple[np.n
     """
     k = [p.name for p in own].index(name)
     column = np.asarray(fitted.data.frame.columns[name], float)  # pyright: ignore[reportOptionalSubscript]
-    h = STEP * float(np.ptp(column))
-    total: list[Any] = [0.0, 0.0]
-    for steps, weight in ((1, 8.0), (2, -1.0)):
-        for sign in (1.0, -1.0):
-            moved = dataclasses.replace(own[k], levels=[v + sign * steps * h for v in own[k].levels])
-            for j, part in enumerate(_rows(fitted.data, (*own[:k], moved, *own[k + 1 :]))):
-                total[j] = total[j] + sign * weight * part / (12.0 * h)
-    return total[0], total[1]
+    low, high = float(column.min()), float(column.max())
+    h, levels = STEP * (high - low), own[k].levels
+    # splines end where the data do
+    sides = [(v - 2 * h < low <= v) - (v <= high < v + 2 * h) for v in levels]
+    place = np.unravel_index(np.arange(math.prod(len(p.levels) for p in own)), [len(p.levels) for p in own])[
+        k
+    ]
+    rows, shift = 0.0, 0.0
+    for step in sorted({s for side in sides for s in _DIFFERENCES[side]}):
+        used = [step in _DIFFERENCES[side] for side in sides]
+        moved = [v + step * h if use else v for v, use in zip(levels, used, strict=True)]
+        weights = np.array([_DIFFERENCES[side].get(step, 0) for side in sides])[place] / (12.0 * h)
+        x, o = _rows(fitted.data, (*own[:k], dataclasses.replace(own[k], levels=moved), *own[k + 1 :]))
+        rows, shift = rows + weights[:, None] * x, shift + weights * o
+    return np.asarray(rows), np.asarray(shift)
 
 
 def _counts(own: Sequence[Predictor]) -> np.ndarray:
@@ -268,7 +279,7 @@ def _counts(own: Sequence[Predictor]) -> np.ndarray:
 def _nests(data: ModelData) -> dict[str, tuple[str, ...]]:
     """Factor → the factors that it is nested in."""
     own = [p for p in predictors(data) if p.codes is not None]
-    terms = [frozenset(_columns_of(data, exprs)) for exprs in data.frame.term_factors.values()]
+    terms = terms_of(data)
     out: dict[str, tuple[str, ...]] = {}
     for p in own:
         above = []
@@ -291,6 +302,12 @@ def _nests(data: ModelData) -> dict[str, tuple[str, ...]]:
         if above:
             out[p.name] = tuple(above)
     return out
+
+
+@kept
+def terms_of(data: ModelData) -> list[frozenset[str]]:
+    """The columns of the data that each fixed term is made of."""
+    return [frozenset(_columns_of(data, exprs)) for exprs in data.frame.term_factors.values()]
 
 
 def _columns_of(data: ModelData, exprs: Sequence[str]) -> list[str]:

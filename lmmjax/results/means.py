@@ -72,7 +72,7 @@ class _Estimates:
 
     def cov(self) -> pd.DataFrame:
         """Covariance matrix of the estimates, on the scale of the model."""
-        names = level_names(self.functions.labels)
+        names = level_names(self.functions.labels, brackets=False)
         cov = covariance_of(self.fitted, self.functions, self.how)
         return pd.DataFrame(cov, index=names, columns=names)
 
