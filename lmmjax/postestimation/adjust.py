@@ -31,6 +31,9 @@ METHODS = ("tukey", "sidak", "bonferroni", "holm", "fdr", "dunnett", "mvt", "sch
 POINTS, BINS = 2**16, 512
 """Directions, and into how many means they are condensed."""
 
+NODES = 14
+"""Different degrees of freedom beyond which critical values are interpolated, and between how many."""
+
 _Z, _Z_WEIGHT = np.polynomial.legendre.leggauss(96)
 _S, _S_WEIGHT = np.polynomial.legendre.leggauss(120)
 
@@ -187,17 +190,43 @@ def _chi_nodes(df: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _root(tail: Callable, df: np.ndarray, alpha: float) -> np.ndarray:
-    """c (k,) with P(max |T| > c) = alpha, by regula falsi in log tail with bisection."""
-    low, high = np.full(len(df), 1e-3), np.full(len(df), 4.0)
+    """c (k,) with P(max |T| > c) = alpha; of many df by interpolation in 1/df, where c is smooth."""
+    if len(df) <= NODES or df.min() < 3.0:
+        return _solved(tail, df, alpha)
+    # Chebyshev's points of the second kind, and barycentric interpolation between them
+    low, high = 1.0 / df.max(), 1.0 / df.min()
+    k = np.arange(NODES)
+    nodes = 0.5 * (high + low) - 0.5 * (high - low) * np.cos(np.pi * k / (NODES - 1))
+    with np.errstate(divide="ignore"):
+        own = _solved(tail, 1.0 / nodes, alpha)
+    weights = np.where(k % 2, -1.0, 1.0) * np.where((k == 0) | (k == NODES - 1), 0.5, 1.0)
+    gap = 1.0 / df[:, None] - nodes[None]
+    hit = np.abs(gap) < 1e-14
+    share = weights / np.where(hit, 1.0, gap)
+    share = np.where(hit.any(axis=1, keepdims=True), hit, share)
+    return share @ own / share.sum(axis=1)
+
+
+def _solved(tail: Callable, df: np.ndarray, alpha: float) -> np.ndarray:
+    """The same by regula falsi (the Illinois variant) in the logarithm of the tail."""
+    low = t_quantile(df, 1.0 - alpha) * (1.0 - 1e-6)
+    high = low + 1.0
+    while np.any(short := tail(high, df) > alpha):
+        high = np.where(short, 1.5 * high, high)
+    above, below = (np.log(tail(c, df) / alpha) for c in (low, high))
+    side = np.zeros(len(df))
     for _ in range(60):
-        short = tail(high, df) > alpha
-        if not short.any():
+        c = np.where(above == below, low, (low * below - high * above) / (below - above))
+        value = np.log(tail(c, df) / alpha)
+        up = value > 0.0
+        # an end that stays twice counts half
+        below, above = (
+            np.where(up & (side > 0), 0.5 * below, below),
+            np.where(~up & (side < 0), 0.5 * above, above),
+        )
+        low, above = np.where(up, c, low), np.where(up, value, above)
+        high, below = np.where(up, high, c), np.where(up, below, value)
+        side = np.where(up, 1.0, -1.0)
+        if np.all(np.abs(value) < 1e-13):
             break
-        high = np.where(short, 2.0 * high, high)
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        above = tail(middle, df) > alpha
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
-        if np.all(high - low < 1e-11 * high):
-            break
-    return 0.5 * (low + high)
+    return c
