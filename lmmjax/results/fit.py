@@ -20,6 +20,7 @@ from lmmjax.reports import frames
 from lmmjax.reports.summary import Summary, summarise
 from lmmjax.reports.table import prints_whole
 from lmmjax.results.building import Building
+from lmmjax.results.cross_validation import Validation
 from lmmjax.results.diagnostics import Diagnostics
 from lmmjax.results.fixed_tests import FixedTests
 from lmmjax.results.intervals import Intervals
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
 
 
 @prints_whole
-class Fit(FixedTests, Means, Intervals, RandomTests, RandomEffects, Predictions, Diagnostics, Building):
+class Fit(
+    FixedTests, Means, Intervals, RandomTests, RandomEffects, Predictions, Diagnostics, Building, Validation
+):
     """A linear mixed model fitted to one response.
 
     Attributes
