@@ -36,7 +36,7 @@ from lmmjax.residual import (
     VarIdent,
     VarPower,
 )
-from lmmjax.results import BatchFit, Fit, Moments, compare
+from lmmjax.results import BatchFit, Fit, Moments, compare, power
 from lmmjax.selfcheck import self_check, warn_of_known_fault
 
 __all__ = [
@@ -72,6 +72,7 @@ __all__ = [
     "gram",
     "lmm",
     "loglik",
+    "power",
     "predict",
     "problem_from_arrays",
     "profiled_deviance",

@@ -86,6 +86,14 @@ class Parameter:
         below = -xp.power(xp.abs(value), 1.0 / self.steps)
         return xp.where(value < 0.0, below, xp.power(xp.abs(value), 1.0 / (self.steps * unit)))
 
+    def from_reported(self, value: float, unit: float) -> float:
+        """a from its value in the user's units, the inverse of `reported`."""
+        if self.scale == "length":
+            return value / unit
+        if self.scale != "rate" or self.steps * unit == 1.0:
+            return value
+        return -(abs(value) ** self.steps) if value < 0.0 else value ** (self.steps * unit)
+
     def slope(self, value: Array, unit: float) -> Array:
         """The derivative of `reported` in a."""
         xp = namespace(value)

@@ -2,5 +2,6 @@
 matplotlib."""
 
 from lmmjax.plot.means import plot_means
+from lmmjax.plot.power import plot_power
 
-__all__ = ["plot_means"]
+__all__ = ["plot_means", "plot_power"]

@@ -4,5 +4,6 @@ from lmmjax.results.batch import BatchFit
 from lmmjax.results.compare import compare
 from lmmjax.results.fit import Fit
 from lmmjax.results.moments import Moments
+from lmmjax.results.power import power
 
-__all__ = ["BatchFit", "Fit", "Moments", "compare"]
+__all__ = ["BatchFit", "Fit", "Moments", "compare", "power"]

@@ -1,0 +1,40 @@
+"""Power curves with Monte Carlo limits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from lmmjax.plot.axes import axes_or_new
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def plot_power(table: pd.DataFrame, ax: Axes | None = None, target: float | None = 0.8) -> Axes:
+    """Power by size, a curve an effect; by effect where there is one size.
+
+    Parameters
+    ----------
+    table : columns n, effect, power, lower, upper, with what n and effect are in its attributes.
+    target : power that a line is drawn at, or None.
+    """
+    ax = axes_or_new(ax, figsize=(6.0, 4.0))
+    across, along = ("effect", "n") if table["n"].nunique() == 1 else ("n", "effect")
+    names = {"n": table.attrs.get("n", "n"), "effect": table.attrs.get("effect", "effect")}
+    several = table[along].nunique(dropna=False) > 1
+    for value, own in table.groupby(along, sort=True, dropna=False):
+        own = own.sort_values(across)
+        x, power = own[across].to_numpy(float), own["power"].to_numpy(float)
+        errors = [power - own["lower"].to_numpy(float), own["upper"].to_numpy(float) - power]
+        label = f"{names[along]} = {value:g}" if several else None
+        ax.errorbar(x, power, yerr=errors, marker="o", capsize=3, label=label)
+    if target is not None:
+        ax.axhline(target, color="0.6", linestyle="--", linewidth=1, zorder=0)
+    ax.set_ylim(-0.02, 1.02)
+    ax.set_xlabel(f"number of {names['n']}" if across == "n" else f"effect {names['effect']}")
+    ax.set_ylabel("power")
+    if several:
+        ax.legend(frameon=False)
+    return ax
