@@ -20,8 +20,8 @@ def extended(frame: ModelFrame, sizes: dict[str, int]) -> ModelFrame:
 
     Parameters
     ----------
-    sizes : by name of a grouping factor how many levels, by "observation|" and its name how many rows in each;
-        applied in their order. See `with_levels` and `with_rows`.
+    sizes : by name of a grouping factor how many levels, by "observation|" and its name how many rows in
+        each; applied in their order. See `with_levels` and `with_rows`.
 
     Raises
     ------

@@ -21,9 +21,9 @@ def plot_power(table: pd.DataFrame, ax: Axes | None = None, target: float | None
     target : power that a line is drawn at, or None.
     """
     ax = axes_or_new(ax, figsize=(6.0, 4.0))
-    across, along = ("effect", "n") if table["n"].nunique() == 1 else ("n", "effect")
+    across, along = ("n", "effect") if len(set(table["n"])) > 1 else ("effect", "n")
     names = {"n": table.attrs.get("n", "n"), "effect": table.attrs.get("effect", "effect")}
-    several = table[along].nunique(dropna=False) > 1
+    several = len(table[along].unique()) > 1
     for value, own in table.groupby(along, sort=True, dropna=False):
         own = own.sort_values(across)
         x, power = own[across].to_numpy(float), own["power"].to_numpy(float)

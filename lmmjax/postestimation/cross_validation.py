@@ -48,8 +48,8 @@ def cross_validated(
     lost = np.isnan(found.error)
     if lost.any():
         warnings.warn(
-            f"{int(lost.sum())} of {len(lost)} rows are not predicted, as the rows left do not determine it or the "
-            "fit without their fold has failed; they are NaN and count in no score (.table says which folds)",
+            f"{int(lost.sum())} of {len(lost)} rows are not predicted, as the rows left do not determine it "
+            "or the fit without their fold has failed; they are NaN and count in no score: see .table",
             EstimabilityWarning,
             stacklevel=4,
         )
@@ -135,8 +135,8 @@ def _units(fitted: Fitted, by: Any) -> tuple[np.ndarray, pd.Index]:
         return codes, labels.rename(by)
     if by != OBSERVATION:
         raise ValueError(
-            f"unknown factor {by!r}: {nearest(by, [*known, OBSERVATION])}. For another pass its column, as in "
-            f"by=data[{by!r}]"
+            f"unknown factor {by!r}: {nearest(by, [*known, OBSERVATION])}. For another pass its column, as "
+            f"in by=data[{by!r}]"
         )
     return units(fitted, OBSERVATION)
 

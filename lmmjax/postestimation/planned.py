@@ -27,7 +27,8 @@ def planned_psi(data: ModelData, start: np.ndarray | None, given: Mapping[str, A
 
     Parameters
     ----------
-    start : ψ for those that are not given; None: all are, but for correlations of random effects, which are 0.
+    start : ψ for those that are not given; None: all are, but for correlations of random effects, which are
+        then 0.
     given : by the names of `conf_int`, as `sd_(Intercept)|g`, `cor_x.(Intercept)|g`, `sigma`.
 
     Raises

@@ -86,7 +86,8 @@ def plan(
     require_choice("method", method, TESTS)
     if by_mean(data):
         raise ValueError(
-            "the residual variance is a function of the fitted values: power needs one of covariates"
+            "the residual variance is a function of the fitted values, which have no values before the fit: "
+            "use one of a covariate for power"
         )
     names = list(effect[0]) if test is None else test
     if not isinstance(names, str) and not len(names):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lmmjax.fitted import Fitted
@@ -24,10 +25,10 @@ class CrossValidation:
     scores : number of rows predicted, and the scores over all of them.
     by : what was left out; fixed_variances : whether the variance parameters were held.
 
-    On the scale of the response of the formula. Scores: `rmse` and `mae` in its units; `r2` is 1 − Σ(observed −
-    fit)²/Σ(observed − mean of the other folds)², below 0 where the model predicts worse than a mean; `lpd`, the
-    mean log predictive density of a row, and `crps`, its mean continuous ranked probability score in the units
-    of the response, of the normal distribution N(fit, se²). Large r2 and lpd, small others are good.
+    On the scale of the response of the formula. Scores: `rmse` and `mae` in its units; `r2`, which is
+    1 − Σ(observed − fit)²/Σ(observed − mean of the other folds)², below 0 where a mean predicts better;
+    `lpd`, the mean log predictive density of a row, and `crps`, its mean continuous ranked probability score in the
+    units of the response, of the normal distribution N(fit, se²). Large r2 and lpd, small others are good.
     """
 
     predictions: pd.DataFrame
@@ -38,7 +39,7 @@ class CrossValidation:
 
     def __repr__(self) -> str:
         how = "variances of the whole fit" if self.fixed_variances else "refitted"
-        lost = int(self.predictions["fit"].isna().sum())
+        lost = int(np.isnan(self.predictions["fit"].to_numpy()).sum())
         lines = [
             f"Cross-validation by {self.by}: {len(self.table)} folds, {how}",
             self.scores.to_frame().T.astype({"n": int}).to_string(index=False, float_format="{:.5g}".format),
@@ -73,9 +74,9 @@ class Validation:
         folds : None leaves out each of them in turn; a number K divides them at random into K folds of
             nearly equal size, which takes a `key`; or the fold of each row.
         key : `jax.random` key.
-        fixed_variances : True holds the variance parameters at those of the fit, σ² too: exact in closed form,
-            without a refit, β̂ and the modes being those without the fold. False refits the model without each
-            fold, all folds as one batch.
+        fixed_variances : True holds the variance parameters at those of the fit, σ² too: exact in closed
+            form, without a refit, β̂ and the modes being those without the fold. False refits the model
+            without each fold, all folds as one batch.
 
         Raises
         ------

@@ -18,10 +18,10 @@ class Power:
 
     Attributes
     ----------
-    table : a row a size and effect: `n`, `effect`, `power`, its Monte Carlo standard error `se` and Clopper and
-        Pearson's limits `lower` and `upper`, `draws`, and of these `failed`, without a certified fit, which
-        count as no finding, and `singular`, fits with a variance of 0 or a correlation of ±1, which count as
-        they are. Further sizes and coefficients that vary have columns of their names.
+    table : a row a size and effect: `n`, `effect`, `power`, its Monte Carlo standard error `se` and Clopper
+        and Pearson's limits `lower` and `upper`, `draws`, and of these `failed`, without a certified fit,
+        which count as no finding, and `singular`, fits with a variance of 0 or a correlation of ±1, which
+        count as they are. `n` and `effect` are those named first; others have columns of their names.
     hypothesis : what is tested; test : by which test.
     alpha : level of the test; level : of the limits.
     """
@@ -48,12 +48,12 @@ class Power:
         return plot_power(self.table, ax, target)
 
     def __repr__(self) -> str:
-        attrs = self.table.attrs
+        attrs, most = self.table.attrs, self.table[["failed", "singular"]].to_numpy().max(axis=0)
         notes = [f"n: {attrs['n']}; effect: {attrs['effect']}"]
-        if failed := int(self.table["failed"].max()):
-            notes.append(f"failed: up to {failed} fits of a row, which count as no finding")
-        if singular := int(self.table["singular"].max()):
-            notes.append(f"singular: up to {singular} fits of a row, which count as they are")
+        if most[0]:
+            notes.append(f"failed: up to {most[0]} fits of a row, which count as no finding")
+        if most[1]:
+            notes.append(f"singular: up to {most[1]} fits of a row, which count as they are")
         return "\n".join(
             [
                 f"Power of the test of {self.hypothesis} at alpha = {self.alpha:g}",
@@ -83,32 +83,34 @@ def power(
 ) -> Power:
     """Power of a test of fixed effects, by simulation, for several sizes and effects at once.
 
-    Responses are drawn from the model at each size, fitted as a batch, and tested one by one. All effects of a
-    size are tested on the same draws, so that they differ by the effect alone.
+    Responses are drawn from the model at each size, fitted as a batch, and tested one by one. All effects of
+    a size are tested on the same draws, so that they differ by the effect alone.
 
     Parameters
     ----------
     model : a fit, or a model without data of its response: `lmm("~ x + (x | g)", design)` with `sdcor`.
-    test : a coefficient, a term (all its columns are 0), an equation or several, or contrasts, as in `Fit.test`;
-        None, the coefficients named in `effect`.
-    n : how many levels of a grouping factor, `{"subject": [20, 40]}`, made by repeating whole groups, with all
-        that is nested in them, at equal steps through their arms and strata; how many rows in each level,
+    test : a coefficient, a term (all its columns are 0), an equation or several, or contrasts, as in
+        `Fit.test`; None, the coefficients named in `effect`.
+    n : how many levels of a grouping factor, `{"subject": [20, 40]}`, made by repeating whole groups, with
+        all that is nested in them, at equal steps through their arms and strata; how many rows in each level,
         `{"observation|subject": [5, 10]}`, its own ones in order, from the first again; lists go together,
         value by value. None: the design as it is. A number or list: of the only grouping factor.
-    effect : coefficients of the fixed effects, `{"x": [0.1, 0.2]}`; lists go together. Every effect is combined
-        with every size. A number or list: of the coefficient that is tested. None: those of the fit.
+    effect : coefficients of the fixed effects, `{"x": [0.1, 0.2]}`; lists go together. Every effect is
+        combined with every size. A number or list: of the coefficient that is tested. None: those of the fit.
     key : `jax.random` key; one key gives one answer, at each size whatever other sizes are asked for.
     draws : simulated responses of every size.
     beta : other coefficients, which matter where a contrast has them; by default of the fit, or 0.
     sdcor : standard deviations, correlations and residual parameters by the names of `conf_int`, such as
-        `{"sd_(Intercept)|subject": 1.0, "sigma": 2.0}`; by default those of the fit, correlations of a model 0.
+        `{"sd_(Intercept)|subject": 1.0, "sigma": 2.0}`; by default those of the fit; without one all have to
+        be given, but for correlations of random effects, which are 0 then.
     method : "wald", t and F tests; "lrt", likelihood ratio tests of fits by maximum likelihood.
     ddf : degrees of freedom of Wald tests: "satterthwaite", "kenward-roger" ("kr"), "normal".
     alpha : level of the test; level : of the Monte Carlo limits.
 
     Raises
     ------
-    ValueError : an unknown name, a size that does not determine the fixed effects, missing parameters, no key.
+    ValueError : an unknown name, a size that does not determine the fixed effects, missing parameters, or no
+        key.
 
     Source: Green & MacLeod (2016), doi:10.1111/2041-210X.12504 (simr).
     """

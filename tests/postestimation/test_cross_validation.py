@@ -1,4 +1,4 @@
-"""Rows predicted from the others: against refits in a loop, and V written out; scores against their definitions."""
+"""Rows predicted from the others: against refits in a loop, V written out, and definitions of scores."""
 
 import jax
 import numpy as np
@@ -99,7 +99,6 @@ def test_rows_that_the_others_do_not_determine_are_missing(crossed):
     own = np.where(crossed.model.frame.x[:, 2] > 0, np.arange(60) % 5, 5)
     with pytest.warns(lj.EstimabilityWarning):
         found = crossed.cross_validate(folds=np.where(crossed.model.frame.x[:, 2] == 0, 9, own))
-    x, _, _, _, v = matrices(crossed)
     known = found.predictions["fold"] != 9
     assert found.predictions.loc[known, "fit"].notna().all()
     assert found.predictions.loc[~known, "fit"].isna().all()
