@@ -27,8 +27,9 @@ class CrossValidation:
 
     On the scale of the response of the formula. Scores: `rmse` and `mae` in its units; `r2`, which is
     1 − Σ(observed − fit)²/Σ(observed − mean of the other folds)², below 0 where a mean predicts better;
-    `lpd`, the mean log predictive density of a row, and `crps`, its mean continuous ranked probability score in the
-    units of the response, of the normal distribution N(fit, se²). Large r2 and lpd, small others are good.
+    `lpd`, the mean log predictive density of a row, and `crps`, its mean continuous ranked probability
+    score in the units of the response, of the normal distribution N(fit, se²). Large r2 and lpd, small
+    others are good.
     """
 
     predictions: pd.DataFrame

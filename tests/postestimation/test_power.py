@@ -85,11 +85,11 @@ def test_a_term_is_the_f_test_of_blocks(blocks):
 def test_likelihood_ratios_are_those_of_fits(blocks):
     b, c = blocks.frame.x_names[1:]
     options = {"key": KEY, "draws": 6, "sdcor": SDS, "method": "lrt"}
-    found = lj.power(blocks, "c", effect={b: [0.8], c: [0.4]}, **options).table
+    found = lj.power(blocks, "c", effect={b: [0.9], c: [1.2]}, **options).table
     d = pd.DataFrame({"g": np.repeat(range(8), 3), "c": np.tile(list("abc"), 8)})
     hits = 0
     for y in noise(blocks, [25.0, 1.0], 6).T:
-        d["y"] = y + blocks.frame.x @ [0.0, 0.8, 0.4]
+        d["y"] = y + blocks.frame.x @ [0.0, 0.9, 1.2]
         full, null = (lj.lmm(f"y ~ {x} + (1 | g)", d).fit(reml=False) for x in ("c", "1"))
         hits += stats.chi2.sf(null.deviance - full.deviance, 2) < 0.05
     assert 0 < hits < 6
@@ -136,7 +136,7 @@ def test_nested_factors_are_repeated_and_crossed_ones_are_not():
     d = pd.DataFrame(
         [(s, k, i) for s in range(3) for k in range(2) for i in range(4)], columns=["s", "k", "item"]
     )
-    model = lj.lmm("~ 1 + (1 | s/k) + (1 | item)", d, residual=lj.AR1("item", group=["s", "k"]))
+    model = lj.lmm("~ 1 + (1 | s/k) + (1 | item)", d, residual=lj.AR1("item", group="s:k"))
     frame = extended(model.frame, {"s": 7})
     levels = {term.group: len(np.unique(term.codes)) for term in frame.random}
     assert levels == {"s": 7, "s:k": 14, "item": 4}
@@ -147,9 +147,9 @@ def test_nested_factors_are_repeated_and_crossed_ones_are_not():
 
 
 def test_parameters_by_name_are_those_of_the_fit(fit, sleepstudy):
-    names = ["sd_(Intercept)|Subject", "cor_Days.(Intercept)|Subject", "sd_Days|Subject", "sigma"]
+    names = ["sd_(Intercept)|Subject", "sd_Days|Subject", "cor_Days.(Intercept)|Subject", "sigma"]
     psi = fit.estimate.psi
-    values = [np.sqrt(psi[0]), psi[1] / np.sqrt(psi[0] * psi[2]), np.sqrt(psi[2]), np.sqrt(psi[3])]
+    values = [np.sqrt(psi[0]), np.sqrt(psi[1]), psi[2] / np.sqrt(psi[0] * psi[1]), np.sqrt(psi[3])]
     given = dict(zip(names, values, strict=True))
     assert_allclose(planned_psi(fit.model.data, None, given), psi)
     assert_allclose(planned_psi(fit.model.data, psi, {"sigma": 2.0}), [*psi[:3], 4.0])
