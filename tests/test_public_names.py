@@ -10,13 +10,13 @@ NAMES = {
         Gaussian KnownVariance Matern32 Matern52 Model Moments Problem Status Symmetric Toeplitz Unstructured
         VarExp VarIdent VarPower
         __version__ compare conditional_modes enable_compilation_cache estimate
-        gram lmm loglik predict problem_from_arrays profiled_deviance response_axes
+        gram lmm loglik power predict problem_from_arrays profiled_deviance response_axes
         restricted_loglik self_check
     """,
     "Fit": """
         aic aicc allfit anova augment bic bootstrap bse coef coef_table cond_var conf_int contour
-        contrast converged cooks_distance cov_params covratio covtrace delta deviance dfbetas drop1
-        emmeans emtrends fittedvalues glance grad_norm hat icc influence is_singular llf lrt mdffits
+        contrast converged cooks_distance cov_params covratio covtrace cross_validate delta deviance
+        dfbetas drop1 emmeans emtrends fittedvalues glance grad_norm hat icc influence is_singular llf lrt mdffits
         n_iter n_params nobs normalized_resid params permutation posterior predict profile pvalues r2
         random_effects ranef ranova refit resid residual_cov residuals rlrt scale scaled_resid
         sensitivity sigma simulate status step summary test theta tidy tvalues unidentified update
