@@ -139,7 +139,7 @@ def test_nested_factors_are_repeated_and_crossed_ones_are_not():
     model = lj.lmm("~ 1 + (1 | s/k) + (1 | item)", d, residual=lj.AR1("item", group="s:k"))
     frame = extended(model.frame, {"s": 7})
     levels = {term.group: len(np.unique(term.codes)) for term in frame.random}
-    assert levels == {"s": 7, "s:k": 14, "item": 4}
+    assert levels == {"s": 7, "k:s": 14, "item": 4}
     assert frame.residual.design.n_groups == 14
     assert {t.group: len(t.levels) for t in extended(model.frame, {"item": 2}).random}["item"] == 2
     with pytest.raises(ValueError, match="repeats rows of 'item' within the groups of the residual"):
