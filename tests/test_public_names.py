@@ -14,13 +14,13 @@ NAMES = {
         restricted_loglik self_check
     """,
     "Fit": """
-        aic aicc allfit anova augment bic bootstrap bse coef coef_table cond_var conf_int contour
-        contrast converged cooks_distance cov_params covratio covtrace cross_validate delta deviance
-        dfbetas drop1 emmeans emtrends fittedvalues glance grad_norm hat icc influence is_singular llf
-        lrt mdffits n_iter n_params nobs normalized_resid params permutation posterior predict profile
-        pvalues r2 random_effects ranef ranova refit resid residual_cov residuals rlrt scale
-        scaled_resid sensitivity sigma simulate status step summary test theta tidy tvalues unidentified
-        update varcorr
+        aic aicc allfit anova augment bic bootstrap bse check coef coef_table cond_var
+        condition_indices conf_int contour contrast converged cooks_distance cov_params covratio
+        covtrace cross_validate delta deviance dfbetas drop1 emmeans emtrends fittedvalues glance
+        grad_norm hat icc influence is_singular llf lrt mdffits n_iter n_params nobs normalized_resid
+        params permutation posterior predict profile pvalues r2 random_effects ranef ranova refit
+        repca resid residual_cov residuals rlrt scale scaled_resid semivariogram sensitivity sigma
+        simulate status step summary test theta tidy tvalues unidentified update varcorr vif
     """,
     "BatchFit": """
         bse by_reml conf_int contrast converged cov_params delta deviance df icc is_singular llf n_optima

@@ -10,10 +10,13 @@ import numpy as np
 def inflation(cov: np.ndarray, groups: Sequence[np.ndarray]) -> np.ndarray:
     """Generalised variance inflation (k,) of groups of coefficients with covariance cov (p, p).
 
-    With R the correlation matrix of the estimates, |R₁₁||R₂₂|/|R| for a group and the others.
+    With R the correlation matrix of the estimates, |R₁₁||R₂₂|/|R| for a group and the others; NaN where a
+    covariance is missing.
 
     Source: Fox & Monette (1992), doi:10.1080/01621459.1992.10475190.
     """
+    if not np.all(np.isfinite(cov)):
+        return np.full(len(groups), np.nan)
     sd = np.sqrt(np.diagonal(cov))
     r = cov / sd[:, None] / sd
 

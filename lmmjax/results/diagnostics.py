@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -11,6 +11,7 @@ from lmmjax.reports.table import prints_whole
 
 # what few fits are asked for is imported when it is
 if TYPE_CHECKING:
+    from lmmjax.postestimation.checks import Check
     from lmmjax.postestimation.influence import Influence
 
 
@@ -93,6 +94,88 @@ class Diagnostics:
     def covtrace(self, group: str | None = None, *, refit: bool = True) -> pd.Series:
         """|tr(Φ⁻¹Φ₍ᵢ₎) − p|, 0 where the level leaves precision as it is; arguments as of `influence`."""
         return self._influence(group, refit).covtrace
+
+    def vif(self) -> pd.DataFrame:
+        """Variance inflation of every fixed term but the intercept: columns vif, df, vif_root.
+
+        |R₁₁||R₂₂|/|R| with R the correlations of the estimates: how much larger the squared volume of the
+        term's confidence region is than with columns that are uncorrelated with the others. `vif_root` is
+        vif^(1/2df), which compares terms of different df; its square is the usual factor of one coefficient.
+        `attrs["condition_number"]` is the largest of `condition_indices`.
+
+        Source: Fox & Monette (1992), doi:10.1080/01621459.1992.10475190, as car's `vif`.
+        """
+        from lmmjax.postestimation.collinearity import vif
+
+        return vif(self.fitted)
+
+    def condition_indices(self) -> pd.DataFrame:
+        """Condition indices of X, columns scaled to unit length, with shares of the coefficients' variances.
+
+        An index above 30 in whose row two coefficients or more have shares above a half is a dependence that
+        costs them precision. The last index is the condition number.
+
+        Source: Belsley, Kuh & Welsch (1980), doi:10.1002/0471725153, section 3.2.
+        """
+        from lmmjax.postestimation.collinearity import condition_indices
+
+        return condition_indices(self.fitted)
+
+    def repca(self) -> dict[str, pd.DataFrame]:
+        """Principal components of the random effects, by grouping factor, as lme4's `rePCA`.
+
+        Rows are components; columns sdev (relative to σ), proportion and cumulative share of the variance,
+        then the loadings of every coefficient. Components without variance are what makes a fit singular.
+
+        Source: Bates, Kliegl, Vasishth & Baayen (2015), arXiv:1506.04967.
+        """
+        from lmmjax.postestimation.collinearity import repca
+
+        return repca(self.fitted)
+
+    def semivariogram(
+        self,
+        kind: str = "pearson",
+        *,
+        robust: bool = False,
+        time: Any = None,
+        group: str | None = None,
+        bins: int = 20,
+        max_distance: float | None = None,
+    ) -> pd.DataFrame:
+        """Half the mean squared difference of residuals in a group by their distance: dist, semivariance, n.
+
+        Flat where residuals are uncorrelated; of "pearson" residuals 1 − ρ(distance), below 1 where they
+        correlate. A structure fits if that of its "normalized" residuals is flat.
+
+        Parameters
+        ----------
+        kind : "pearson", "normalized" or "conditional" residuals, see `residuals`.
+        robust : by the estimator of Cressie & Hawkins (1980, doi:10.1007/BF01035243).
+        time : name of a column of numbers, or values (n,); by default where the residual structure places the
+            rows (its times or coordinates; visits and rows in order are 1 apart), else the order of the rows.
+        group : a grouping factor; by default that of the structure, else the only one.
+        bins : how many. Distances are bins of their own where they are fewer; else bins hold about equally
+            many pairs, and dist is the median of theirs.
+        max_distance : of pairs to look at.
+
+        Source: nlme's `Variogram`, whose first of many bins leaves out pairs at the least distance.
+        """
+        from lmmjax.postestimation.semivariogram import variogram
+
+        return variogram(self.fitted, kind, robust, time, group, bins, max_distance)
+
+    def check(self) -> Check:
+        """What is worth worrying about, in plain words, each with its number and a remedy.
+
+        Convergence, what is unidentified or singular, scales, few levels, influential groups, outliers,
+        residuals whose spread or order shows a pattern, collinear columns, normality. Prints as text; `table`
+        has the same, `skipped` what could not be looked at. Nothing is refitted. The limits are those of
+        `lmmjax.postestimation.checks`, rules of thumb: a check that is silent proves nothing.
+        """
+        from lmmjax.postestimation.checks import check
+
+        return check(self.fitted)
 
     def _influence(self, group: str | None, refit: bool) -> Influence:
         from lmmjax.postestimation.influence import influence_kept

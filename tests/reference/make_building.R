@@ -23,7 +23,11 @@ models <- list(
 
 components <- lapply(rePCA(lmer(y ~ a + x + (x + z | g), data, control = control)), function(p) p$sdev)
 
+## nlme's normalized residuals of groups whose levels are not in the order of the rows are others' (their sum of
+## squares is 327 for n - p = 305): levels and rows in one order
 ovary <- as.data.frame(Ovary)
+ovary$Mare <- factor(as.integer(as.character(ovary$Mare)))
+ovary <- ovary[order(ovary$Mare), ]
 series <- gls(follicles ~ sin(2 * pi * Time) + cos(2 * pi * Time), ovary, correlation = corAR1(form = ~ 1 | Mare))
 variograms <- list()
 for (type in c("pearson", "normalized", "response")) for (robust in c(FALSE, TRUE)) for (nint in c(20, 5)) {
