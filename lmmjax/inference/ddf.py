@@ -81,9 +81,9 @@ def kenward_roger(at: Natural, cov_psi: Array | None = None) -> Adjusted:
 
 
 def _traces(a: Array) -> Array:
-    """tr(A_iA_j) (k, k) of matrices (k, p, p)."""
-    turned = namespace(a).swapaxes(a, -1, -2)
-    return a.reshape(len(a), -1) @ turned.reshape(len(a), -1).T
+    """tr(A_iA_j) (..., k, k) of matrices (..., k, p, p)."""
+    xp, flat = namespace(a), (*a.shape[:-2], -1)
+    return a.reshape(flat) @ xp.swapaxes(xp.swapaxes(a, -1, -2).reshape(flat), -1, -2)
 
 
 def single_df(at: Natural, cov_psi: Array, rows: Array, phi: Array | None = None) -> Array:
@@ -116,18 +116,34 @@ def satterthwaite_f(
     difference : (k,) Lβ̂ − rhs in the units in which Φ is covariance.
     phi : Φ (p, p), if it is known.
     """
-    xp = namespace(at.xx, rows)
-    k = rows.shape[0]
     phi = sweep(at.xx)[1] if phi is None else phi
-    values, vectors = xp.linalg.eigh(rows @ phi @ rows.T)
-    f = xp.sum((vectors.T @ difference) ** 2 / values) / k
-    nu = single_df(at, cov_psi, vectors.T @ rows, phi)
+    moved = rows @ phi
+    slopes = moved[None] @ at.first @ moved.T[None]
+    return satterthwaite_joint(moved @ rows.T, slopes, cov_psi, difference)
+
+
+def satterthwaite_joint(phi: Array, slopes: Array, cov_psi: Array, difference: Array) -> FTest:
+    """`satterthwaite_f` of contrasts by their covariance; all arrays may lead with axes of responses.
+
+    Parameters
+    ----------
+    phi : (..., k, k) LΦLᵀ; slopes : (..., m + 1, k, k) LΦP_iΦLᵀ; cov_psi : (..., m + 1, m + 1) A.
+    difference : (..., k).
+    """
+    xp, k = namespace(phi, slopes, difference), phi.shape[-1]
+    values, vectors = xp.linalg.eigh(phi)
+    turned = xp.swapaxes(vectors, -1, -2)
+    f = xp.sum((turned @ difference[..., None])[..., 0] ** 2 / values, axis=-1) / k
+    # lᵀΦP_iΦl / v of the eigenvectors, (..., m + 1, k)
+    slope = xp.sum((slopes @ vectors[..., None, :, :]) * vectors[..., None, :, :], axis=-2)
+    slope = slope / values[..., None, :]
+    nu = 2.0 / xp.sum(slope * (cov_psi @ slope), axis=-2)
     above = xp.where(nu > 2.0, nu, 4.0)
-    expected = xp.sum(xp.where(xp.isinf(above), 1.0, above / (above - 2.0)))
-    pooled = xp.where(xp.any(nu <= 2.0), 2.0, 2.0 * expected / (expected - k))
+    expected = xp.sum(xp.where(xp.isinf(above), 1.0, above / (above - 2.0)), axis=-1)
+    pooled = xp.where(xp.any(nu <= 2.0, axis=-1), 2.0, 2.0 * expected / (expected - k))
     # also where every ν is infinite and their difference is not a number
-    alike = ~(xp.max(nu) - xp.min(nu) >= SAME_DF)
-    return FTest(f, k, xp.where(alike, xp.mean(nu), pooled), f)
+    alike = ~(xp.max(nu, axis=-1) - xp.min(nu, axis=-1) >= SAME_DF)
+    return FTest(f, k, xp.where(alike, xp.mean(nu, axis=-1), pooled), f)
 
 
 def kenward_roger_f(
@@ -139,17 +155,36 @@ def kenward_roger_f(
     moments of the Wald statistic with Φ_A are matched as in their section 3. These are the traces of
     (LΦLᵀ)⁻¹LΦP_iΦLᵀ (k, k) and of their products.
     """
-    xp = namespace(at.xx, rows)
-    k = rows.shape[0]
     moved = rows @ (sweep(at.xx)[1] if phi is None else phi)
-    _, inverse = sweep(moved @ rows.T)
-    projected = inverse[None] @ (moved[None] @ at.first @ moved.T[None])
-    trace = xp.sum(projected * xp.eye(k, dtype=moved.dtype)[None], axis=(-2, -1))
-    a1, a2 = trace @ adjusted.cov_psi @ trace, xp.sum(adjusted.cov_psi * _traces(projected))
-    _, inverse = sweep(rows @ adjusted.cov_beta @ rows.T)
-    unscaled = difference @ inverse @ difference / k
+    slopes = moved[None] @ at.first @ moved.T[None]
+    own = rows @ adjusted.cov_beta @ rows.T
+    return kenward_roger_joint(moved @ rows.T, slopes, adjusted.cov_psi, own, difference)
+
+
+def kenward_roger_joint(
+    phi: Array, slopes: Array, cov_psi: Array, adjusted: Array, difference: Array
+) -> FTest:
+    """`kenward_roger_f` of contrasts by their covariance; all arrays may lead with axes of responses.
+
+    Parameters
+    ----------
+    phi, slopes, difference : as in `satterthwaite_joint`; cov_psi : W; adjusted : (..., k, k) LΦ_ALᵀ.
+    """
+    xp, k = namespace(phi, slopes, difference), phi.shape[-1]
+    projected = _inverse(phi)[..., None, :, :] @ slopes
+    trace = xp.trace(projected, axis1=-2, axis2=-1)
+    a1 = xp.sum(trace * (cov_psi @ trace[..., None])[..., 0], axis=-1)
+    a2 = xp.sum(cov_psi * _traces(projected), axis=(-2, -1))
+    solved = _inverse(adjusted) @ difference[..., None]
+    unscaled = xp.sum(difference * solved[..., 0], axis=-1) / k
     den_df, scaling = _moments(xp, a1, a2, k)
     return FTest(scaling * unscaled, k, den_df, unscaled)
+
+
+def _inverse(a: Array) -> Array:
+    """Inverses (..., k, k) of positive definite matrices."""
+    xp = namespace(a)
+    return xp.moveaxis(sweep(xp.moveaxis(a, (-2, -1), (0, 1)))[1], (0, 1), (-2, -1))
 
 
 def _moments(xp, a1: Array, a2: Array, k: int) -> tuple[Array, Array]:
@@ -170,8 +205,8 @@ def _moments(xp, a1: Array, a2: Array, k: int) -> tuple[Array, Array]:
     return den_df, scaling
 
 
-def independent_rows(rows: np.ndarray, rhs: np.ndarray, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows (k, p) of L, and rhs (k,), that do not depend on earlier ones.
+def independent_rows(rows: np.ndarray, rhs: np.ndarray, phi: np.ndarray) -> np.ndarray:
+    """Positions of the rows (k, p) of L, with rhs (k,), that do not depend on earlier ones.
 
     Raises
     ------
@@ -193,4 +228,4 @@ def independent_rows(rows: np.ndarray, rhs: np.ndarray, phi: np.ndarray) -> tupl
         weights = np.linalg.lstsq((rows[kept] @ lower).T, (rows[left] @ lower).T, rcond=None)[0]
         if not np.allclose(weights.T @ rhs[kept], rhs[left], rtol=1e-8, atol=1e-10 * scale[left].max()):
             raise ValueError("the hypotheses contradict each other: their left sides depend on each other")
-    return rows[kept], rhs[kept]
+    return np.array(kept, int)

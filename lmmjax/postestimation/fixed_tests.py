@@ -14,8 +14,6 @@ from lmmjax.arrays import sweep
 from lmmjax.arrays.caller import stack_level
 from lmmjax.design import EstimabilityWarning
 from lmmjax.fitted import Fitted, by_criterion, kept, require_choice, require_level
-from lmmjax.formula import ModelFrame
-from lmmjax.inference import hypotheses
 from lmmjax.inference.ddf import (
     Adjusted,
     FTest,
@@ -44,6 +42,7 @@ from lmmjax.postestimation.robust import (
     robust_df,
     robust_joint,
 )
+from lmmjax.postestimation.terms import term_hypotheses
 
 METHODS = {
     "satterthwaite": "Satterthwaite",
@@ -57,8 +56,6 @@ ALIASES = {"satt": "satterthwaite", "kr": "kenward-roger"}
 
 ADJUSTED = ("kenward-roger", "kenward-roger-sas")
 """Those that adjust the covariance of β̂, and belong to REML."""
-
-TYPES = {"1": 1, "2": 2, "3": 3, "I": 1, "II": 2, "III": 3}
 
 REFITTED = "Kenward-Roger needs REML: the model was refitted by REML for these tests"
 
@@ -99,16 +96,9 @@ def anova(
     """See `Fit.anova`."""
     ddf = ddf_method(ddf)
     chosen = robust_choice(fitted.data, robust, cluster, ddf)
-    kind = TYPES.get(str(type).upper())
-    if kind is None:
-        raise ValueError(f"unknown type {type!r}; choose one of: 1, 2, 3")
-    frame = fitted.data.frame
-    terms = _terms(frame)
-    levels = {name: len(labels) for name, labels in frame.factor_levels.items()}
-    rows = hypotheses.contrasts(kind, frame.x, terms, frame.factor_values, levels)
-    gone = [term.name for term, l in zip(terms, rows, strict=True) if not len(l)]
-    kept_rows = {term.name: l for term, l in zip(terms, rows, strict=True) if len(l)}
-    out = f_table(fitted, kept_rows, ddf, chosen)
+    kind, found = term_hypotheses(fitted.data.frame, type)
+    gone = [name for name, l in found.items() if not len(l)]
+    out = f_table(fitted, {name: l for name, l in found.items() if len(l)}, ddf, chosen)
     out.attrs["type"] = kind
     if gone:
         out.attrs["dropped"] = gone
@@ -279,7 +269,8 @@ def f_test(
     if not len(rows) or not np.all(np.isfinite(made_from.estimate.psi)):
         return missing
     phi = covariance_at(made_from)
-    rows, rhs = independent_rows(rows, rhs, phi)
+    kept = independent_rows(rows, rhs, phi)
+    rows, rhs = rows[kept], rhs[kept]
     if open_covariances(made_from, rows).any():
         return missing
     difference = rows @ made_from.estimate.beta - rhs
@@ -315,15 +306,3 @@ def f_tail(f: np.ndarray, num_df: np.ndarray, den_df: np.ndarray) -> np.ndarray:
     """Upper tail of F; of χ²/k where den_df is infinite."""
     finite = np.where(np.isinf(den_df), 1.0, den_df)
     return np.where(np.isinf(den_df), chdtrc(num_df, num_df * f), fdtrc(np.maximum(num_df, 1), finite, f))
-
-
-def _terms(frame: ModelFrame) -> list[hypotheses.Term]:
-    """The fixed terms other than the intercept."""
-    out = []
-    for name, columns in frame.term_slices.items():
-        factors = frozenset(frame.term_factors[name])
-        if not factors:
-            continue
-        categorical = factors & frozenset(frame.factor_levels)
-        out.append(hypotheses.Term(name, columns, categorical, factors - categorical))
-    return out

@@ -29,6 +29,7 @@ from lmmjax.postestimation.fixed_tests import ddf_method
 from lmmjax.postestimation.modes import only_group
 from lmmjax.postestimation.robust import robust_choice
 
+LIMITS = ["estimate", "se", "df", "lower", "upper", "t", "p", "q"]
 TIDY = ["response", "effect", "group", "term", *TABLE]
 
 
@@ -82,22 +83,31 @@ def conf_int(
 
 def top(
     fits: FittedMany,
-    term: str,
+    term: str | None,
     n: int,
     by: str,
     ddf: str,
-    robust: str | None = None,
-    cluster: Any = None,
+    robust: str | None,
+    cluster: Any,
+    contrast: Any,
+    level: float,
 ) -> pd.DataFrame:
     """See `BatchFit.top`."""
+    if (term is None) == (contrast is None):
+        raise ValueError("top is of one coefficient, term=, or of one contrast=: give one of them")
     x_names = fits.data.x_names
-    if term not in x_names:
+    if contrast is None and term not in x_names:
         raise ValueError(f"unknown coefficient {term!r}: {nearest(str(term), x_names)}")
-    require_choice("by", by, TABLE)
+    require_choice("by", by, LIMITS)
     require_count("n", n, 0)
-    at = x_names.index(term)
-    table = fixed_t_tests(fits, ddf, robust, cluster)
-    columns = {name: column[:, at] for name, column in table.items()}
+    if contrast is None:
+        at = x_names.index(str(term))
+        table = {name: column[:, [at]] for name, column in fixed_t_tests(fits, ddf, robust, cluster).items()}
+    else:
+        table, labels, _ = _contrasts(fits, contrast, ddf, robust, cluster)
+        if len(labels) != 1:
+            raise ValueError(f"top is of one contrast, not of {len(labels)}: take one of {', '.join(labels)}")
+    columns = {name: column[:, 0] for name, column in _with_limits(table, level).items()}
     key = -np.abs(columns[by]) if by in ("t", "estimate") else columns[by]
     # p-values that underflow are told apart by t; missing values come last
     order = np.lexsort((-np.abs(columns["t"]), key))[: max(n, 0)]
@@ -109,10 +119,27 @@ def contrast(
     contrasts: Any,
     names: Sequence[str] | None,
     ddf: str,
-    robust: str | None = None,
-    cluster: Any = None,
+    robust: str | None,
+    cluster: Any,
+    level: float,
 ) -> pd.DataFrame:
     """See `BatchFit.contrast`."""
+    table, labels, several = _contrasts(fits, contrasts, ddf, robust, cluster, names)
+    table, index = _with_limits(table, level), fits.names
+    if several:
+        index = pd.MultiIndex.from_product([labels, fits.names], names=["contrast", fits.names.name])
+    return pd.DataFrame({name: column.T.ravel() for name, column in table.items()}, index=index)
+
+
+def _contrasts(
+    fits: FittedMany,
+    contrasts: Any,
+    ddf: str,
+    robust: str | None,
+    cluster: Any,
+    names: Sequence[str] | None = None,
+) -> tuple[dict[str, np.ndarray], list[str], bool]:
+    """t tests (T, k) of contrasts, their labels, and whether several were asked for."""
     weights, labels, several = contrast_matrix(contrasts, fits.data.x_names, fits.data.frame.aliased)
     if names is not None:
         labels = [names] if isinstance(names, str) else list(names)
@@ -121,11 +148,14 @@ def contrast(
     chosen = robust_choice(fits.data, robust, cluster, ddf_method(ddf))
     table = t_tests(fits, weights, ddf, estimable_combinations(fits, weights), chosen)
     lost = lost_contrasts(fits.data, weights, labels)
-    table = {name: np.where(lost, np.nan, column) for name, column in table.items()}
-    index = fits.names
-    if several:
-        index = pd.MultiIndex.from_product([labels, fits.names], names=["contrast", fits.names.name])
-    return pd.DataFrame({name: column.T.ravel() for name, column in table.items()}, index=index)
+    return {name: np.where(lost, np.nan, column) for name, column in table.items()}, labels, several
+
+
+def _with_limits(table: dict[str, np.ndarray], level: float) -> dict[str, np.ndarray]:
+    """The table with limits, its columns in the order of `LIMITS`."""
+    half = t_quantile(table["df"], require_level(level)) * table["se"]
+    table = table | {"lower": table["estimate"] - half, "upper": table["estimate"] + half}
+    return {name: table[name] for name in LIMITS}
 
 
 def random_effects(fits: FittedMany, group: str | None) -> pd.DataFrame:

@@ -25,13 +25,14 @@ from lmmjax.fitted import (
 )
 from lmmjax.formula import nearest
 from lmmjax.postestimation import functions
-from lmmjax.postestimation.batch_tests import covariances, fixed_t_tests
+from lmmjax.postestimation.batch_tests import covariances
 from lmmjax.reports import batch_tables
 from lmmjax.reports.table import prints_whole
+from lmmjax.results.batch_tests import BatchTests
 
 
 @prints_whole
-class BatchFit:
+class BatchFit(BatchTests):
     """Results of `Model.fit_batch`, indexed by response.
 
     Attributes
@@ -56,9 +57,6 @@ class BatchFit:
     def _series(self, values: Any, name: str) -> pd.Series:
         return pd.Series(values, index=self.names, name=name)
 
-    def _frame(self, values: np.ndarray) -> pd.DataFrame:
-        return pd.DataFrame(values, index=self.names, columns=self.fitted.data.x_names)
-
     @property
     def params(self) -> pd.DataFrame:
         """Fixed effects, responses × coefficients."""
@@ -74,35 +72,9 @@ class BatchFit:
         """Estimate over standard error."""
         return self.params / self.bse
 
-    @property
-    def pvalues(self) -> pd.DataFrame:
-        """Two-sided p-values of t with Satterthwaite's degrees of freedom, computed when first asked for.
-
-        They cost about a fifth of the fit. Others by `tidy(ddf=)`, `contrast(…, ddf=)` and `top(…, ddf=)`.
-        """
-        return self._frame(self.t_tests()["p"])
-
-    def df(self, ddf: str = "satterthwaite", robust: str | None = None, cluster: Any = None) -> pd.DataFrame:
-        """Degrees of freedom of the fixed effects, responses × coefficients; arguments as of `t_tests`."""
-        return self._frame(self.t_tests(ddf, robust, cluster)["df"])
-
     def cov_params(self, robust: str | None = None, cluster: Any = None) -> np.ndarray:
         """Covariance matrices (T, p, p) of the fixed effects; see `Fit.cov_params`."""
         return covariances(self.fitted, robust, cluster)
-
-    def t_tests(
-        self, ddf: str = "satterthwaite", robust: str | None = None, cluster: Any = None
-    ) -> dict[str, np.ndarray]:
-        """Arrays (T, p) of the fixed effects: estimate, se, df, t, p and Benjamini-Hochberg's q.
-
-        Parameters
-        ----------
-        ddf : as in `Fit.coef_table`. For a batch fitted by maximum likelihood "kenward-roger" and
-            "kenward-roger-sas" refit it by REML.
-        robust, cluster : standard errors of `Fit.cov_params` with Bell & McCaffrey's degrees of freedom.
-            What a single cluster of the rows of a response determines is missing.
-        """
-        return fixed_t_tests(self.fitted, ddf, robust, cluster)
 
     @cached_property
     def by_reml(self) -> BatchFit:
@@ -246,47 +218,6 @@ class BatchFit:
         quicker.
         """
         return batch_tables.conf_int(self.fitted, level, which, ddf, robust, cluster)
-
-    def contrast(
-        self,
-        contrasts: Any,
-        names: list[str] | None = None,
-        ddf: str = "satterthwaite",
-        robust: str | None = None,
-        cluster: Any = None,
-    ) -> pd.DataFrame:
-        """Linear contrasts Lβ of every response: columns estimate, se, df, t, p, q, a row a response.
-
-        Parameters
-        ----------
-        contrasts : text such as "Sex[T.Female] - 0.5 * Days", a dict {coefficient: weight}, an array (p,),
-            or several: a list of texts or dicts, or an array (k, p). With several, rows are
-            (contrast, response).
-        names : labels of the contrasts; by default their text.
-        ddf, robust, cluster : degrees of freedom and covariance, as in `t_tests`.
-
-        q are Benjamini-Hochberg values over the responses, contrast by contrast. Contrasts that are not
-        estimable are NaN, and an `EstimabilityWarning` names them.
-        """
-        return batch_tables.contrast(self.fitted, contrasts, names, ddf, robust, cluster)
-
-    def top(
-        self,
-        term: str,
-        n: int = 20,
-        by: str = "p",
-        ddf: str = "satterthwaite",
-        robust: str | None = None,
-        cluster: Any = None,
-    ) -> pd.DataFrame:
-        """The n foremost responses for one coefficient: columns estimate, se, df, t, p, q.
-
-        Parameters
-        ----------
-        by : "p", "q", "se" or "df" (smallest first), "t" or "estimate" (largest absolute value first).
-        ddf, robust, cluster : degrees of freedom and covariance, as in `t_tests`.
-        """
-        return batch_tables.top(self.fitted, term, n, by, ddf, robust, cluster)
 
     def tidy(
         self, ddf: str = "satterthwaite", robust: str | None = None, cluster: Any = None

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 import lmmjax as lj
 from lmmjax.fitted import component_names, delta_se, sd_scale
@@ -158,7 +158,7 @@ def test_top(fits, good):
 def test_contrasts(fits, good):
     weights = {"Sex[T.F]": 1.0, "Days": -0.5}
     table = fits.contrast("Sex[T.F] - 0.5 * Days")
-    assert list(table) == ["estimate", "se", "df", "t", "p", "q"]
+    assert list(table) == ["estimate", "se", "df", "lower", "upper", "t", "p", "q"]
     normal = fits.contrast("Sex[T.F] - 0.5 * Days", ddf="normal")
     row = np.array([0.0, -0.5, 1.0])
     for name in good:
@@ -174,6 +174,18 @@ def test_contrasts(fits, good):
         pd.testing.assert_frame_equal(fits.contrast(same), table)
     # one coefficient is its row of the tidy table
     assert_allclose(fits.contrast("Days").to_numpy(), fits.top("Days", 99).loc[fits.names].to_numpy(), 1e-12)
+
+
+def test_top_of_a_contrast(fits):
+    text = "Sex[T.F] - 0.5 * Days"
+    top, table = fits.top(contrast=text, n=4, level=0.9), fits.contrast(text, level=0.9)
+    pd.testing.assert_frame_equal(top, table.sort_values("p").iloc[:4])
+    half = t.ppf(0.95, top["df"]) * top["se"]
+    assert_allclose(top[["lower", "upper"]].T, [top["estimate"] - half, top["estimate"] + half], rtol=1e-12)
+    with pytest.raises(ValueError, match="give one of them"):
+        fits.top("Days", contrast=text)
+    with pytest.raises(ValueError, match="one contrast, not of 2: take one of Days, 2"):
+        fits.top(contrast=["Days", "2 * Days"])
 
 
 def test_several_contrasts(fits):

@@ -1,0 +1,132 @@
+"""Methods of `BatchFit` that test fixed effects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lmmjax.fitted import FittedMany
+from lmmjax.postestimation import batch_f_tests
+from lmmjax.postestimation.batch_tests import fixed_t_tests
+from lmmjax.reports import batch_tables
+
+
+class BatchTests:
+    """t and F tests of the fixed effects of many responses, with q-values over the responses."""
+
+    fitted: FittedMany
+
+    def _frame(self, values: np.ndarray) -> pd.DataFrame:
+        return pd.DataFrame(values, index=self.fitted.names, columns=self.fitted.data.x_names)
+
+    @property
+    def pvalues(self) -> pd.DataFrame:
+        """Two-sided p-values of t with Satterthwaite's degrees of freedom, computed when first asked for.
+
+        They cost about a fifth of the fit. Others by `tidy(ddf=)`, `contrast(…, ddf=)` and `top(…, ddf=)`.
+        """
+        return self._frame(self.t_tests()["p"])
+
+    def df(self, ddf: str = "satterthwaite", robust: str | None = None, cluster: Any = None) -> pd.DataFrame:
+        """Degrees of freedom of the fixed effects, responses × coefficients; arguments as of `t_tests`."""
+        return self._frame(self.t_tests(ddf, robust, cluster)["df"])
+
+    def t_tests(
+        self, ddf: str = "satterthwaite", robust: str | None = None, cluster: Any = None
+    ) -> dict[str, np.ndarray]:
+        """Arrays (T, p) of the fixed effects: estimate, se, df, t, p and Benjamini-Hochberg's q.
+
+        Parameters
+        ----------
+        ddf : as in `Fit.coef_table`. For a batch fitted by maximum likelihood "kenward-roger" and
+            "kenward-roger-sas" refit it by REML.
+        robust, cluster : standard errors of `Fit.cov_params` with Bell & McCaffrey's degrees of freedom.
+            What a single cluster of the rows of a response determines is missing.
+        """
+        return fixed_t_tests(self.fitted, ddf, robust, cluster)
+
+    def test(
+        self, l: Any, ddf: str = "satterthwaite", rhs: Any = None, *, level: float = 0.95
+    ) -> pd.DataFrame:
+        """Test of Lβ = rhs for every response: columns F, num_df, den_df, p, q, a row a response.
+
+        For one contrast also estimate, se, lower, upper and t. All contrasts are tested together; `contrast`
+        tests each by itself.
+
+        Parameters
+        ----------
+        l, rhs, level : as in `Fit.test`. ddf : as in `t_tests`.
+
+        q are Benjamini-Hochberg values over the responses. A response is NaN where its rows do not determine
+        all of Lβ, or where its covariance depends on what the data leave open. What no response determines
+        is NaN, and an `EstimabilityWarning` names it.
+
+        Raises
+        ------
+        ValueError : an unknown coefficient, a wrong shape, or equations that contradict each other.
+        """
+        return batch_f_tests.test_frame(self.fitted, l, ddf, rhs, level)
+
+    def anova(self, type: int | str = 3, ddf: str = "satterthwaite") -> pd.DataFrame:
+        """F tests of the fixed terms: rows (term, response), columns F, num_df, den_df, p, q.
+
+        Parameters
+        ----------
+        type : 1, 2 or 3, as in `Fit.anova`. Responses with missing values have the hypotheses of their rows.
+        ddf : as in `t_tests`.
+
+        q are Benjamini-Hochberg values over the responses, term by term. A term of which a response has no
+        column left is NaN.
+        """
+        return batch_f_tests.anova(self.fitted, type, ddf)
+
+    def contrast(
+        self,
+        contrasts: Any,
+        names: list[str] | None = None,
+        ddf: str = "satterthwaite",
+        robust: str | None = None,
+        cluster: Any = None,
+        *,
+        level: float = 0.95,
+    ) -> pd.DataFrame:
+        """Linear contrasts Lβ of every response: estimate, se, df, lower, upper, t, p, q, a row a response.
+
+        Parameters
+        ----------
+        contrasts : text such as "Sex[T.Female] - 0.5 * Days", a dict {coefficient: weight}, an array (p,),
+            or several: a list of texts or dicts, {name: contrast}, or an array (k, p). With several, rows are
+            (contrast, response).
+        names : labels of the contrasts; by default their text.
+        ddf, robust, cluster : degrees of freedom and covariance, as in `t_tests`. level : of the limits.
+
+        q are Benjamini-Hochberg values over the responses, contrast by contrast. Contrasts that are not
+        estimable are NaN, and an `EstimabilityWarning` names them.
+        """
+        return batch_tables.contrast(self.fitted, contrasts, names, ddf, robust, cluster, level)
+
+    def top(
+        self,
+        term: str | None = None,
+        n: int = 20,
+        by: str = "p",
+        ddf: str = "satterthwaite",
+        robust: str | None = None,
+        cluster: Any = None,
+        *,
+        contrast: Any = None,
+        level: float = 0.95,
+    ) -> pd.DataFrame:
+        """The n foremost responses for one coefficient or contrast: estimate, se, df, lower, upper, t, p, q.
+
+        Parameters
+        ----------
+        term : the coefficient; contrast : in its place one contrast, as in `contrast`.
+        by : "p", "q", "se" or "df" (smallest first), "t" or "estimate" (largest absolute value first).
+        ddf, robust, cluster : degrees of freedom and covariance, as in `t_tests`. level : of the limits.
+
+        q are Benjamini-Hochberg values over all responses.
+        """
+        return batch_tables.top(self.fitted, term, n, by, ddf, robust, cluster, contrast, level)

@@ -1,0 +1,95 @@
+"""F tests of many responses: each equals that of its own fit, however it was computed."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+
+import lmmjax as lj
+from lmmjax.batch import ddf as batch_ddf
+
+COLUMNS = ["F", "num_df", "den_df", "p"]
+GROUPS, SIZE = 12, 6
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(3)
+    n = GROUPS * SIZE
+    return pd.DataFrame(
+        {
+            "g": np.repeat(np.arange(GROUPS), SIZE),
+            "a": rng.permutation(np.repeat(["p", "q", "r"], n // 3)),
+            "arm": np.repeat(["c", "t"], n // 2),
+            "x": rng.normal(size=n),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def fits(data):
+    """Whole responses of two scales and a singular one; holes; no level r; no fit; weights nowhere."""
+    rng, n = np.random.default_rng(4), len(data)
+    y = (
+        rng.normal(size=(n, 6))
+        + rng.normal(size=(GROUPS, 6))[data["g"]]
+        + np.where(data["a"] == "q", 1, 0)[:, None]
+    )
+    y = pd.DataFrame(y, columns=["one", "singular", "small", "holes", "no r", "bad"])
+    y["singular"] -= y["singular"].groupby(data["g"]).transform("mean")
+    y["small"] *= 1e-6
+    y.loc[[2, 17, 40], "holes"] = np.nan
+    y.loc[data["a"] == "r", "no r"] = np.nan
+    y["bad"] = 3.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return lj.lmm("~ a * arm + x + (1 | g)", data).fit_batch(y)
+
+
+NAMES = ["one", "singular", "small", "holes", "no r"]
+
+
+@pytest.mark.parametrize("ddf", ["satterthwaite", "kenward-roger", "normal"])
+@pytest.mark.parametrize("kind", [1, 2, 3])
+def test_anova(fits, kind, ddf):
+    table = fits.anova(kind, ddf)
+    assert list(table) == [*COLUMNS, "q"]
+    assert table.xs("bad", level=1).isna().all(axis=None)
+    for name in NAMES:
+        ours, single = table.xs(name, level=1), fits[name].anova(kind, ddf)
+        assert list(ours.index) == list(single.index)
+        assert_allclose(ours[COLUMNS], single[COLUMNS], rtol=1e-6)
+
+
+@pytest.mark.parametrize("ddf", ["satterthwaite", "kenward-roger", "normal"])
+def test_joint_tests(fits, ddf):
+    texts = ["a[T.q] = 0.5", "x = 2 * arm[T.t]", "2 * x - 4 * arm[T.t] = 0"]
+    table = fits.test(texts, ddf)
+    assert (table["num_df"].dropna() == 2).all()
+    assert table.loc["bad"].isna().all()
+    for name in NAMES:
+        assert_allclose(table.loc[name, COLUMNS], fits[name].test(texts, ddf).iloc[0][COLUMNS], rtol=1e-6)
+    ours, expected = fits.test("a[T.r] - a[T.q] = 1", ddf, level=0.8), fits["holes"]
+    expected = expected.test("a[T.r] - a[T.q] = 1", ddf, level=0.8).iloc[0]
+    assert list(ours) == [*expected.index, "q"]
+    assert_allclose(ours.loc["holes"].drop("q"), expected, rtol=1e-6)
+    # its rows do not have the level
+    assert ours.loc[["no r", "bad"]].isna().all(axis=None)
+    assert fits.test(["a[T.r]", "x"], ddf).loc["no r"].isna().all()
+
+
+@pytest.mark.parametrize("ddf", ["satterthwaite", "kenward-roger"])
+def test_lanes_give_what_single_fits_give(fits, ddf, monkeypatch):
+    one_by_one = fits.anova(3, ddf)
+    monkeypatch.setattr(batch_ddf.SharedDesign, "few", 0)
+    monkeypatch.setattr(batch_ddf.OwnDesigns, "few", 0)
+    assert_allclose(fits.anova(3, ddf), one_by_one, rtol=1e-6)
+
+
+def test_contradictions_and_unknown_types_are_refused(fits):
+    with pytest.raises(ValueError, match="contradict each other"):
+        fits.test(["x = 1", "2 * x = 3"])
+    with pytest.raises(ValueError, match="unknown type 4"):
+        fits.anova(4)
