@@ -23,9 +23,9 @@ NAMES = {
         simulate status step summary test theta tidy tvalues unidentified update varcorr vif
     """,
     "BatchFit": """
-        bse by_reml conf_int contrast converged cov_params delta deviance df icc is_singular llf n_optima
-        params pvalues r2 random_effects reasons sdcor sigma status t_tests tidy top tvalues unidentified
-        varcorr varcorr_se
+        anova bse by_reml conf_int contrast converged cov_params delta deviance df icc is_singular llf
+        n_optima params pvalues r2 random_effects reasons sdcor sigma status t_tests test tidy top tvalues
+        unidentified varcorr varcorr_se
     """,
     "Model": """
         components expanded fit fit_batch fit_response formula from_arrays moments problem simulate

@@ -94,14 +94,14 @@ def joint_tests(
         apart = difference[at] / unit[:, None]
         for j, used in enumerate(sets):
             block = np.ix_(used, used)
-            own: tuple[np.ndarray, ...] = phi[:, *block], slopes[:, :, *block]
-            there = np.isfinite(own[0]).all(axis=(1, 2)) & np.isfinite(adjusted[:, *block]).all(axis=(1, 2))
-            own = tuple(a[there] for a in own)
+            one, moved = phi[:, *block], adjusted[:, *block]
+            there = np.isfinite(one).all(axis=(1, 2)) & np.isfinite(moved).all(axis=(1, 2))
+            one, slope = one[there], slopes[there][:, :, *block]
+            w, off = cov_psi[there], apart[there][:, used]
             if method == "satterthwaite":
-                test = satterthwaite_joint(*own, cov_psi[there], apart[there][:, used])
+                test = satterthwaite_joint(one, slope, w, off)
             else:
-                moved = adjusted[there][:, *block]
-                test = kenward_roger_joint(*own, cov_psi[there], moved, apart[there][:, used])
+                test = kenward_roger_joint(one, slope, w, moved[there], off)
             f[at[there], j], den_df[at[there], j] = test.f, test.den_df
     return f, den_df
 

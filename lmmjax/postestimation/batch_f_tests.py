@@ -100,7 +100,7 @@ def test_frame(fits: FittedMany, l: Any, ddf: str, rhs: Any, level: float) -> pd
     reported = estimable_combinations(fits, rows) & ~lost
     if len(rows) > 1:
         every = np.arange(len(rows))
-        table = f_tests(fits, rows, right, [every], ddf, reported.all(axis=1, keepdims=True))
+        table = f_tests(fits, rows, right, [every], ddf, np.asarray(reported.all(axis=1, keepdims=True)))
         table = {name: column[:, 0] for name, column in table.items()}
     else:
         own = {name: column[:, 0] for name, column in t_tests(fits, rows, ddf, reported).items()}
@@ -126,7 +126,7 @@ def anova(fits: FittedMany, type: int | str, ddf: str) -> pd.DataFrame:
         sets = [np.arange(end - len(own), end) for end, own in zip(ends, found.values(), strict=True)]
         reported = np.broadcast_to(those[:, None], (len(those), len(sets)))
         table = f_tests(fits, rows, np.zeros(len(rows)), sets, ddf, reported)
-        at = [list(whole).index(name) for name in found]
+        at = np.array([list(whole).index(name) for name in found], int)
         for column, values in table.items():
             out[column][np.ix_(those, at)] = values[those]
     index = pd.MultiIndex.from_product([list(whole), fits.names], names=["term", fits.names.name])
