@@ -34,6 +34,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+import lmmjax as lj
 from lmmjax import lmm
 from lmmjax.datasets import load
 
@@ -90,17 +91,13 @@ slopes.conf_int(which="all")
 # A rat gains 43 g a week on average, and about two thirds of all rats lie within 3.5 g of that. The
 # correlation of intercept and slope is uncertain: with 30 rats its interval holds zero easily.
 #
-# For a likelihood ratio test of *fixed* effects fit both models by maximum likelihood, as you would in R:
+# R's `anova(m0, m1)` is `lj.compare`. Models that differ in their *fixed* effects are refitted by maximum
+# likelihood, as in R. `**` is the power, as in Python.
 
 # %%
-straight = lmm("y ~ week + (week | rat)", rats).fit(reml=False)
-curved = lmm("y ~ week + I(week**2) + (week | rat)", rats).fit(reml=False)
-statistic = straight.deviance - curved.deviance
-p_value = float(jax.scipy.stats.chi2.sf(statistic, df=1))
-print(f"likelihood ratio {statistic:.2f} on 1 degree of freedom, p = {p_value:.2g}")
-
-# %% [markdown]
-# `**` is the power, as in Python. There is no `anova(m0, m1)` yet.
+straight = lmm("y ~ week + (week | rat)", rats).fit()
+curved = lmm("y ~ week + I(week**2) + (week | rat)", rats).fit()
+lj.compare(straight, curved)
 
 # %% [markdown]
 # ## Tired people, and shrinkage
