@@ -1,4 +1,4 @@
-"""Zero variances and correlations of ±1: six hundred simulated data sets, each against six random restarts."""
+"""Zero variances, correlations of ±1: six hundred simulated data sets, each against six random restarts."""
 
 import functools
 
