@@ -49,8 +49,9 @@ def _add(columns: list[np.ndarray], frame: ModelFrame, name: str) -> None:
         if not at:
             raise ValueError(f"no random term {name!r}: {nearest(bar.text, known)}")
         found = {k: _columns(frame, frame.random[k]) for k in at}
-        for term in terms(bar.lhs, f"({bar.text})"):
-            factors = frozenset(text.strip("`") for text in term)
+        asked = [frozenset(text.strip("`") for text in term) for term in terms(bar.lhs, f"({bar.text})")]
+        for factors in asked:
+            _require_coding(frame, [frame.random[k] for k in at], factors, frozenset() in asked, name)
             if not any(factors in own for own in found.values()):
                 there = ", ".join(f"({frame.random[k].text})" for k in at)
                 what = ":".join(sorted(factors)) or "1"
@@ -58,6 +59,24 @@ def _add(columns: list[np.ndarray], frame: ModelFrame, name: str) -> None:
             for k, own in found.items():
                 if factors in own:
                     columns[k][own[factors]] = True
+
+
+def _require_coding(
+    frame: ModelFrame, terms: list[RandomColumns], factors: frozenset[str], intercept: bool, name: str
+) -> None:
+    """ValueError for a categorical factor with an intercept in one of text and term: other columns."""
+    if frame._recipe is None:
+        return
+    for term in terms:
+        part = frame._recipe.parts[term.text]
+        own = [frozenset(f) for f in part.term_factors.values()]
+        if factors & set(part.levels) and factors in own and intercept != (frozenset() in own):
+            raise ValueError(
+                f"no random term {name!r}: the columns of {':'.join(sorted(factors))} in ({term.text}) are "
+                "others, because there "
+                + ("is no intercept" if intercept else "is an intercept")
+                + f": write {term.text!r}, or some of its summands with it"
+            )
 
 
 def _columns(frame: ModelFrame, term: RandomColumns) -> dict[frozenset[str], np.ndarray]:

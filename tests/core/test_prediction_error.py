@@ -21,6 +21,7 @@ from lmmjax.covariance import family
 from lmmjax.design import Design, RandomTerm, standardise
 
 N_NEW = 5
+SIMILAR = ("MA", "AR1 + nugget", "CAR1 + nugget", "Exponential by")
 FAMILIES = {"us": 3, "diag": 2, "cs": 3, "hetar1": 3, "rr": 3, "homtoep": 3}
 
 
@@ -56,12 +57,18 @@ def designs():
 def residual_designs():
     rng = np.random.default_rng(6)
     terms = ((family("us"), 2),)
+    size = {"sizes": (3,) * 8, "visits": 4}
     for name, correlation in structure_data.CASES.items():
+        if name in SIMILAR:
+            continue
         inside = name not in ("AR1", "Exponential")
-        made = structure_data.design(rng, correlation, terms=terms, weights="by" in name, inside=inside)
-        yield name, made
-    yield "variances", structure_data.design(rng, None, (lj.VarIdent("s"), lj.VarPower("v")), terms=terms)
-    yield "AR1 alone", structure_data.design(rng, lj.AR1(group="id"), (lj.VarExp("v"),))
+        yield (
+            name,
+            structure_data.design(rng, correlation, terms=terms, weights="by" in name, inside=inside, **size),
+        )
+    variances = lj.VarIdent("s"), lj.VarPower("v")
+    yield "variances", structure_data.design(rng, None, variances, terms=terms, **size)
+    yield "AR1 alone", structure_data.design(rng, lj.AR1(group="id"), (lj.VarExp("v"),), **size)
 
 
 CASES = designs() | dict(residual_designs())

@@ -217,3 +217,12 @@ def test_intervals_cover():
     assert 0.93 < covered["prediction"] < 0.97, covered
     # the estimation of the variances is left out: with few groups a little too short
     assert 0.91 < covered["confidence"] < 0.97, covered
+
+
+def test_columns_of_a_factor_depend_on_the_intercept(crossed):
+    frame = crossed.model.frame
+    d = pd.DataFrame({"a": frame.random[0].codes, "f": np.where(frame.x[:, 1] > 0, "u", "v"), "y": frame.y})
+    fit = lj.lmm("y ~ f + (f | a)", d).fit()
+    assert fit.predict(d[:2], re="f | a").equals(fit.predict(d[:2]))
+    with pytest.raises(ValueError, match=r"because there is an intercept: write 'f \| a'"):
+        fit.predict(d[:2], re="0 + f | a")
