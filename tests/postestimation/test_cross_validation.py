@@ -10,7 +10,12 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 import lmmjax as lj
-from lmmjax.inference.left_out import crps, log_density
+from lmmjax.core.residuals import covariance
+from lmmjax.fitted import component_names
+from lmmjax.inference.deletion import held
+from lmmjax.inference.left_out import crps, each_row, left_out, log_density
+from lmmjax.postestimation.planned import planned_psi
+from lmmjax.postestimation.resample import independent_blocks
 
 KEY = jax.random.key(1)
 
@@ -49,6 +54,41 @@ def test_held_variances_are_generalised_least_squares_without_the_fold(crossed, 
         assert_allclose(rows["se"], np.sqrt(variance), rtol=1e-9)
     assert list(found.predictions.index) == list(crossed.model.frame.index)
     assert set(found.table["status"]) == {"fixed variances"}
+
+
+STRUCTURES = {
+    "slopes, nested": ("~ x + c + (x | g) + (1 | g:k)", None, {"sd_x|g": 0.4, "cor_x.(Intercept)|g": 0.3}),
+    "series, crossed": ("~ x + c + (1 | h)", lj.AR1("t", group="g"), {"Phi": 0.6}),
+    "residual groups alone": ("~ x + c", lj.CompoundSymmetry(group="g"), {"Rho": 0.4}),
+    "variances": ("~ x + (1 | g)", lj.VarIdent("c"), {"sd(c=b)": 1.7}),
+}
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_every_structure_at_given_parameters(name):
+    """Rows that are left out are told by their groups and by correlated residuals."""
+    formula, structure, given = STRUCTURES[name]
+    rng = np.random.default_rng(2)
+    d = pd.DataFrame({"g": np.repeat(range(6), 6), "h": rng.integers(0, 4, 36), "x": rng.normal(size=36)})
+    d["c"], d["k"], d["t"] = np.where(np.arange(36) % 3, "a", "b"), np.arange(36) // 3, np.tile(range(6), 6)
+    data = lj.lmm(formula, d, residual=structure).data
+    names = component_names(data.components)
+    psi = planned_psi(data, None, dict.fromkeys((n for n in names if n[:3] in ("sd_", "sig")), 1.2) | given)
+    v = covariance(data.design, psi, np.arange(36))
+    for term, matrix in zip(data.design.terms, data.design.structure.absolute(psi), strict=True):
+        v = v + (term.codes[:, None] == term.codes) * (term.z @ np.asarray(matrix) @ term.z.T)
+    y, parts = rng.normal(size=36), np.empty(36, int)
+    for k, rows in enumerate(independent_blocks(data.design)):
+        parts[rows] = k
+    fit = held(data.design, y, psi)
+    for out in (d["g"] == 2, d["t"] == 3, d["k"] > 8, pd.Series(rng.uniform(size=36) < 0.3)):
+        found = left_out(fit, np.flatnonzero(out), parts)
+        mean, variance = by_hand(data.design.x, v, y, out.to_numpy())
+        assert_allclose(found.error, y[out] - mean, rtol=1e-9, atol=1e-11)
+        assert_allclose(found.variance, variance, rtol=1e-9)
+    one = [left_out(fit, np.array([k]), parts) for k in range(36)]
+    assert_allclose(each_row(fit).error, np.concatenate([a.error for a in one]), rtol=1e-9, atol=1e-11)
+    assert_allclose(each_row(fit).variance, np.concatenate([a.variance for a in one]), rtol=1e-9)
 
 
 def test_refits_in_a_loop(fit, sleepstudy):
