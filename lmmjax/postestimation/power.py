@@ -21,7 +21,6 @@ from lmmjax.fitted import (
     FittedMany,
     ModelData,
     fit_draws,
-    one_of_many,
     require_choice,
     require_count,
     require_data,
@@ -31,9 +30,10 @@ from lmmjax.fitted import (
 from lmmjax.fitted.mean_variance import by_mean
 from lmmjax.formula.extended import WITHIN, extended
 from lmmjax.optimize import Status
+from lmmjax.postestimation.batch_f_tests import f_tests
 from lmmjax.postestimation.batch_tests import t_tests
 from lmmjax.postestimation.contrasts import hypothesis
-from lmmjax.postestimation.fixed_tests import ADJUSTED, METHODS, ddf_method, f_tail, f_test
+from lmmjax.postestimation.fixed_tests import ADJUSTED, METHODS, ddf_method
 from lmmjax.postestimation.planned import number, planned_beta
 from lmmjax.postestimation.resample import simulate
 
@@ -221,12 +221,9 @@ def _t_p_values(made: Plan, fits: FittedMany, shifts: list[np.ndarray]) -> Itera
 
 def _f_p_values(made: Plan, fits: FittedMany, shifts: list[np.ndarray]) -> Iterator[np.ndarray]:
     """Yields p-values (T,) of F with Lβ − rhs (k,) moved by each of `shifts`."""
-    each = [one_of_many(fits, k) for k in range(len(fits.names))]
+    together, every = [np.arange(len(made.rows))], np.ones((len(fits.names), 1), bool)
     for shift in shifts:
-        tests = [f_test(one, made.rows, -shift, made.ddf) for one in each]
-        f, den_df = (np.array([float(getattr(test, a)) for test in tests]) for a in ("f", "den_df"))
-        num_df = np.array([test.num_df for test in tests])
-        yield f_tail(f, num_df, den_df)
+        yield f_tests(fits, made.rows, -shift, together, made.ddf, every)["p"][:, 0]
 
 
 def _likelihood_ratios(

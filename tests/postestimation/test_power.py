@@ -15,7 +15,7 @@ from lmmjax.optimize import Status
 from lmmjax.postestimation import power as module
 from lmmjax.postestimation.planned import planned_psi
 
-KEY, DRAWS = jax.random.key(1), 200
+KEY, DRAWS = jax.random.key(1), 100
 SDS = {"sd_(Intercept)|g": 5.0, "sigma": 1.0}
 
 
