@@ -37,6 +37,8 @@ def condition(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Source: Belsley, Kuh & Welsch (1980), doi:10.1002/0471725153, section 3.2.
     """
+    if not x.shape[1]:
+        return np.ones(0), np.ones((0, 0))
     length = np.linalg.norm(x, axis=0)
     _, d, vt = np.linalg.svd(x / np.where(length > 0, length, 1.0), full_matrices=False)
     # Var(β̂_j) ∝ Σ_k v_jk²/d_k²

@@ -51,6 +51,14 @@ def test_condition_indices():
     assert_allclose(fit.vif().attrs["condition_number"], np.linalg.cond(unit), rtol=1e-9)
 
 
+def test_no_fixed_effects():
+    fit = lj.lmm("y ~ 0 + (1 | g)", data()).fit()
+    assert fit.vif().empty
+    assert fit.condition_indices().empty
+    assert "collinearity" in fit.check().checked
+    assert_allclose(fit.hat("fixed"), 0.0)
+
+
 def test_components_are_those_of_lme4():
     fit = lj.lmm("y ~ a + x + (x + z | g)", data()).fit()
     table = fit.repca()["g"]
