@@ -23,8 +23,8 @@ NAMES = {
         simulate status step summary test theta tidy tvalues unidentified update varcorr vif
     """,
     "BatchFit": """
-        anova bse by_reml conf_int contrast converged cov_params delta deviance df icc is_singular llf
-        n_optima params pvalues r2 random_effects reasons sdcor sigma status t_tests test tidy top tvalues
+        anova bse by_reml conf_int contrast converged cov_params delta deviance df emmeans icc is_singular
+        llf n_optima params pvalues r2 random_effects reasons sdcor sigma status t_tests test tidy top tvalues
         unidentified varcorr varcorr_se
     """,
     "Model": """

@@ -55,7 +55,7 @@ def joint_test(fitted: Fitted, functions: Functions, how: View) -> dict[str, Any
     """num_df, den_df, F and p of the hypothesis that all estimable combinations of functions are zero."""
     part = estimable_part(fitted, functions)
     some = combined(functions, part, functions.labels.iloc[: len(part)], ())
-    rows, _ = rows_of(fitted, some)
+    rows, _ = rows_of(fitted.data, some)
     used = np.abs(rows).max(axis=1, initial=0.0) > 1e-12 * np.abs(rows).max(initial=1.0)
     if not used.any():
         return {"num_df": 0, "den_df": np.nan, "F": np.nan, "p": np.nan}

@@ -107,7 +107,9 @@ def means_table(fitted: Fitted, functions: Functions, how: View) -> pd.DataFrame
         table |= on_response(how.back, how.sigma, table)
     columns = {name: table[name] for name in ("estimate", "se", "df", "lower", "upper")}
     out = pd.concat([functions.labels.reset_index(drop=True), pd.DataFrame(columns)], axis=1)
-    gone = name_missing(fitted, level_names(functions.labels, brackets=False), np.isnan(table["estimate"]))
+    gone = name_missing(
+        fitted.data, level_names(functions.labels, brackets=False), np.isnan(table["estimate"])
+    )
     out.attrs.update(notes(fitted, functions, how) | ({"not_estimable": gone} if gone else {}))
     return out
 
@@ -200,7 +202,7 @@ def simultaneous(
     """estimate, se, df, t and adjusted p (k,), and the multiples (k,) of se in simultaneous limits."""
     functions = contrasted.functions
     table = estimates(fitted, functions, how)
-    rows, _ = rows_of(fitted, functions)
+    rows, _ = rows_of(fitted.data, functions)
     margin, p = np.full(len(rows), np.nan), table["p"].copy()
     for (_, at), means in zip(functions.families(), contrasted.means, strict=True):
         family = _family(fitted, how, rows[at], table["t"][at], table["df"][at], means, contrasted.pairwise)
@@ -222,7 +224,9 @@ def contrast_table(fitted: Fitted, contrasted: Contrasted, how: View) -> pd.Data
         table |= {"lower": ends[0], "upper": ends[1]}
     columns = {name: table[name] for name in ("estimate", "se", "df", "lower", "upper", "t", "p")}
     out = pd.concat([functions.labels.reset_index(drop=True), pd.DataFrame(columns)], axis=1)
-    gone = name_missing(fitted, [str(n) for n in functions.labels.iloc[:, 0]], np.isnan(table["estimate"]))
+    gone = name_missing(
+        fitted.data, [str(n) for n in functions.labels.iloc[:, 0]], np.isnan(table["estimate"])
+    )
     out.attrs.update(notes(fitted, functions, how) | ({"not_estimable": gone} if gone else {}))
     out.attrs.update(_adjustment(contrasted))
     if how.back is not None:
@@ -250,7 +254,7 @@ def covariance_rows(fitted: Fitted, how: View, rows: np.ndarray) -> np.ndarray:
 
 def covariance_of(fitted: Fitted, functions: Functions, how: View) -> np.ndarray:
     """Covariance (k, k) of the estimates, NaN where one is not estimable."""
-    rows, known = rows_of(fitted, functions)
+    rows, known = rows_of(fitted.data, functions)
     cov = covariance_rows(fitted, how, np.where(known[:, None], rows, 0.0))
     return np.where(known[:, None] & known[None, :], cov, np.nan)
 

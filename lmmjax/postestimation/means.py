@@ -89,16 +89,22 @@ class View:
 
 
 def marginal_means(
-    fitted: Fitted, specs: Any, by: Any, at: Any, weights: str, offset: float | None, slope: str | None = None
+    data: ModelData,
+    specs: Any,
+    by: Any,
+    at: Any,
+    weights: str,
+    offset: float | None,
+    slope: str | None = None,
 ) -> Functions:
     """Means, or slopes in the covariate `slope`, by names of predictors; see `Fit.emmeans`."""
     if at is not None and not isinstance(at, Mapping):
         raise ValueError(f"at is a dict {{predictor: value or values}}, not {at!r}")
-    wanted, groups = read_specs(specs, by, fitted.data)
-    grid = reference_grid(fitted, at, [*wanted, *groups], offset, slope)
+    wanted, groups = read_specs(specs, by, data)
+    grid = reference_grid(data, at, [*wanted, *groups], offset, slope)
     made = marginal(grid, wanted, groups, weights)
     shown = set(map(str, made.labels.columns))
-    pairs = [term & {*made.averaged} for term in terms_of(fitted.data) if term & shown and slope is None]
+    pairs = [term & {*made.averaged} for term in terms_of(data) if term & shown and slope is None]
     within = {name for name in made.averaged if shown & set(grid.nests.get(name, ()))}
     interacting = tuple(
         name for name in made.averaged if name not in within and any(name in p for p in pairs)
@@ -205,9 +211,9 @@ def combined(
     return Functions(labels, by, w @ functions.whole[used], w @ functions.shift[used], {}, functions.averaged)
 
 
-def rows_of(fitted: Fitted, functions: Functions) -> tuple[np.ndarray, np.ndarray]:
+def rows_of(data: ModelData, functions: Functions) -> tuple[np.ndarray, np.ndarray]:
     """L (k, p) of the columns that the fit kept, and which functions (k,) are estimable."""
-    whole, own = functions.whole, fitted.data.frame.dependence
+    whole, own = functions.whole, data.frame.dependence
     known = np.asarray(np.isfinite(whole).all(axis=1))
     if own is None:
         return whole, known
@@ -232,7 +238,7 @@ def estimable_part(fitted: Fitted, functions: Functions) -> np.ndarray:
 
 def estimates(fitted: Fitted, functions: Functions, how: View) -> dict[str, np.ndarray]:
     """estimate, se, df, t, p (k,) of the functions, each by itself; NaN where not estimable."""
-    rows, known = rows_of(fitted, functions)
+    rows, known = rows_of(fitted.data, functions)
     out = {name: np.full(len(rows), np.nan) for name in ("estimate", "se", "df", "t", "p")}
     at = np.flatnonzero(known)
     for start in range(0, len(at), TOGETHER):
@@ -245,12 +251,12 @@ def estimates(fitted: Fitted, functions: Functions, how: View) -> dict[str, np.n
     return out
 
 
-def name_missing(fitted: Fitted, names: Sequence[str], missing: np.ndarray) -> list[str]:
+def name_missing(data: ModelData, names: Sequence[str], missing: np.ndarray) -> list[str]:
     """The functions that are not estimable; an `EstimabilityWarning` names them, if there are any."""
     gone = [name for name, lost in zip(names, missing, strict=True) if lost]
     if gone:
         shown = "; ".join(gone[:8]) + (f"; … ({len(gone)} in all)" if len(gone) > 8 else "")
-        about = fitted.data.frame.aliased
+        about = data.frame.aliased
         why = (
             f" (dropped from the fit: {', '.join(about[:6])}{', …' if len(about) > 6 else ''})"
             if about

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.fitted import Fitted, ModelData, kept, require_known
+from lmmjax.fitted import ModelData, kept, require_known
 from lmmjax.formula import ModelFrame, new_frame
 from lmmjax.formula.safety import read_expression
 
@@ -120,7 +120,7 @@ def _whole(value: Any) -> Any:
 
 
 def reference_grid(
-    fitted: Fitted,
+    data: ModelData,
     at: Mapping[str, Any] | None,
     wanted: Sequence[str],
     offset: float | None,
@@ -136,12 +136,12 @@ def reference_grid(
     slope : the covariate in which rows and offset are differentiated.
     """
     given = {str(name): values for name, values in (at or {}).items()}
-    names = [p.name for p in predictors(fitted.data)]
+    names = [p.name for p in predictors(data)]
     require_known("predictor", wanted, names)
     require_known("predictor in at", given, names)
     if isinstance(offset, bool | str) or (offset is not None and not np.isfinite(offset)):
         raise ValueError(f"offset is a finite number in place of the model's offsets, not {offset!r}")
-    own = tuple(_given(p, given[p.name]) if p.name in given else p for p in predictors(fitted.data))
+    own = tuple(_given(p, given[p.name]) if p.name in given else p for p in predictors(data))
     size = math.prod(len(p.levels) for p in own)
     if size > LARGEST:
         most = sorted((p for p in own if p.name not in wanted), key=lambda p: -len(p.levels))
@@ -150,10 +150,10 @@ def reference_grid(
             f"the reference grid has {size:,} combinations, more than {LARGEST:,}: hold some "
             f"predictors at fewer values with at=, such as {listed}"
         )
-    rows, shift = _slopes(fitted, own, slope) if slope is not None else _rows(fitted.data, own)
+    rows, shift = _slopes(data, own, slope) if slope is not None else _rows(data, own)
     if offset is not None:
         shift = np.full(size, 0.0 if slope is not None else float(offset))
-    nests = _nests(fitted.data)
+    nests = _nests(data)
     return Grid(own, rows, shift, _counts(own), nests, _occurs(own, nests))
 
 
@@ -234,13 +234,13 @@ _DIFFERENCES[-1] = {-k: -w for k, w in _DIFFERENCES[1].items()}
 """Weights by step of 12h times a derivative: central, and one-sided for the ends of the data."""
 
 
-def _slopes(fitted: Fitted, own: tuple[Predictor, ...], name: str) -> tuple[np.ndarray, np.ndarray]:
+def _slopes(data: ModelData, own: tuple[Predictor, ...], name: str) -> tuple[np.ndarray, np.ndarray]:
     """∂/∂x of rows and offset by differences of the fourth order, exact for polynomials of that degree.
 
     f′ = [8(f(x + h) − f(x − h)) − (f(x + 2h) − f(x − 2h))]/12h
     """
     k = [p.name for p in own].index(name)
-    column = np.asarray(fitted.data.frame.columns[name], float)  # pyright: ignore[reportOptionalSubscript]
+    column = np.asarray(data.frame.columns[name], float)  # pyright: ignore[reportOptionalSubscript]
     low, high = float(column.min()), float(column.max())
     h, levels = STEP * (high - low), own[k].levels
     # splines end where the data do
@@ -253,7 +253,7 @@ def _slopes(fitted: Fitted, own: tuple[Predictor, ...], name: str) -> tuple[np.n
         used = [step in _DIFFERENCES[side] for side in sides]
         moved = [v + step * h if use else v for v, use in zip(levels, used, strict=True)]
         weights = np.array([_DIFFERENCES[side].get(step, 0) for side in sides])[place] / (12.0 * h)
-        x, o = _rows(fitted.data, (*own[:k], dataclasses.replace(own[k], levels=moved), *own[k + 1 :]))
+        x, o = _rows(data, (*own[:k], dataclasses.replace(own[k], levels=moved), *own[k + 1 :]))
         rows, shift = rows + weights[:, None] * x, shift + weights * o
     return np.asarray(rows), np.asarray(shift)
 

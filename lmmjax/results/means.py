@@ -246,7 +246,7 @@ class Means:
         doi:10.18637/jss.v069.i01), whose R package emmeans these results agree with.
         """
         how = view(self.fitted, ddf, level, type, bias_adjust, sigma, robust, cluster)
-        functions = marginal_means(self.fitted, specs, by, at, weights, offset)
+        functions = marginal_means(self.fitted.data, specs, by, at, weights, offset)
         return MarginalMeans(self.fitted, functions, how)
 
     def emtrends(
@@ -273,5 +273,7 @@ class Means:
         A response that is transformed stays so.
         """
         how = view(self.fitted, ddf, level, robust=robust, cluster=cluster)
-        functions = marginal_means(self.fitted, specs, by, at, weights, None, slopes(self.fitted.data, var))
+        functions = marginal_means(
+            self.fitted.data, specs, by, at, weights, None, slopes(self.fitted.data, var)
+        )
         return MarginalMeans(self.fitted, functions, how)

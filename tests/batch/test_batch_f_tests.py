@@ -93,3 +93,27 @@ def test_contradictions_and_unknown_types_are_refused(fits):
         fits.test(["x = 1", "2 * x = 3"])
     with pytest.raises(ValueError, match="unknown type 4"):
         fits.anova(4)
+
+
+@pytest.mark.parametrize(
+    ("ddf", "adjust", "options"),
+    [
+        ("satterthwaite", None, {}),
+        ("kenward-roger", "mvt", {}),
+        ("normal", "none", {}),
+        ("satterthwaite", "holm", {"robust": "CR2"}),
+    ],
+)
+def test_marginal_means(fits, ddf, adjust, options):
+    means = fits.emmeans("a", by="arm", at={"x": 0.3}, ddf=ddf, **options)
+    table, pairs = means.table, means.contrast("pairwise", adjust).table
+    for name in ("one", "singular", "small", "holes"):
+        single = fits[name].emmeans("a", by="arm", at={"x": 0.3}, ddf=ddf, **options)
+        for ours, theirs in ((table, single.table), (pairs, single.contrast("pairwise", adjust).table)):
+            own = ours[ours["response"] == name].reset_index(drop=True)[list(theirs)]
+            pd.testing.assert_frame_equal(own, theirs, rtol=1e-5, atol=1e-9, check_dtype=False)
+    lost = table[(table["response"] == "no r") & (table["a"] == "r")]
+    assert lost["se"].isna().all()
+    assert table.loc[(table["response"] == "no r") & (table["a"] != "r"), "se"].notna().all()
+    assert table.loc[table["response"] == "bad", "estimate"].isna().all()
+    assert pairs.loc[pairs["response"] == "no r", "p"].notna().sum() == 2

@@ -1,0 +1,107 @@
+"""Marginal means of many responses, as users hold them, and the method of `BatchFit` that makes them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from lmmjax.fitted import FittedMany, require_level
+from lmmjax.postestimation.batch_means import contrasts_of_many, means_of_many
+from lmmjax.postestimation.fixed_tests import ddf_method
+from lmmjax.postestimation.mean_tables import Contrasted, contrasted
+from lmmjax.postestimation.means import Functions, View, marginal_means
+from lmmjax.postestimation.robust import robust_choice
+from lmmjax.reports.table import prints_whole
+
+
+@prints_whole
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class BatchContrasts:
+    """Contrasts of marginal means of many responses; made by `BatchMeans.contrast`."""
+
+    fitted: FittedMany
+    contrasted: Contrasted
+    how: View
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Columns response, contrast, by-columns, estimate, se, df, lower, upper, t, p, q.
+
+        Limits and p-values are adjusted in each family of each response; q are Benjamini-Hochberg values of
+        these p over the responses, contrast by contrast.
+        """
+        return contrasts_of_many(self.fitted, self.contrasted, self.how)
+
+    def __repr__(self) -> str:
+        return self.table.to_string(index=False)
+
+
+@prints_whole
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class BatchMeans:
+    """Marginal means of many responses by the levels of factors; made by `BatchFit.emmeans`."""
+
+    fitted: FittedMany
+    functions: Functions
+    how: View
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Columns response, those with levels, estimate, se, df, lower, upper; a row a response and mean."""
+        return means_of_many(self.fitted, self.functions, self.how)
+
+    def contrast(
+        self,
+        method: str | Mapping[str, Sequence[float]] | Any = "pairwise",
+        adjust: str | None = None,
+        by: str | Sequence[str] | None = None,
+        *,
+        ref: int | str | None = None,
+    ) -> BatchContrasts:
+        """Contrasts of these for every response; arguments as in `MarginalMeans.contrast`.
+
+        With thousands of responses adjust="none" is much quicker: other adjustments are made one response
+        after the other.
+        """
+        made = contrasted(self.functions, self.how, method, adjust, by, ref)
+        return BatchContrasts(self.fitted, made, self.how)
+
+    def pairs(self, adjust: str | None = None, by: str | Sequence[str] | None = None) -> BatchContrasts:
+        """All differences of two: `contrast("pairwise")`."""
+        return self.contrast("pairwise", adjust, by)
+
+    def __repr__(self) -> str:
+        return self.table.to_string(index=False)
+
+
+class Means:
+    """Methods of `BatchFit` that make marginal means."""
+
+    fitted: FittedMany
+
+    def emmeans(
+        self,
+        specs: str | Sequence[str],
+        by: str | Sequence[str] | None = None,
+        *,
+        at: Mapping[str, Any] | None = None,
+        weights: str = "equal",
+        ddf: str = "satterthwaite",
+        level: float = 0.95,
+        offset: float | None = None,
+        robust: str | None = None,
+        cluster: Any = None,
+    ) -> BatchMeans:
+        """Estimated marginal means of every response; arguments as in `Fit.emmeans`.
+
+        All responses have one reference grid, that of all rows of the model: covariates have their mean over
+        these, and weights count these, also for a response with missing values. What the rows of a response
+        do not determine is NaN.
+        """
+        ddf, level = ddf_method(ddf), require_level(level)
+        chosen = robust_choice(self.fitted.data, robust, cluster, ddf)
+        functions = marginal_means(self.fitted.data, specs, by, at, weights, offset)
+        return BatchMeans(self.fitted, functions, View(ddf, level, chosen))
