@@ -5,6 +5,8 @@ and only those asked for, and gives pandas Series of six kinds: float64, integer
 categorical, string or object: its levels in categorical order, otherwise sorted), date or time span.
 """
 
+from __future__ import annotations
+
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -286,6 +288,15 @@ class Levels:
             found = np.minimum(np.searchsorted(step, wanted), len(step) - 1)
             key = np.where((step[found] == wanted) & (key >= 0) & (code >= 0), found, -1)
         return key.astype(np.int32)
+
+    def only(self, present: np.ndarray) -> Levels:
+        """Some of the levels, by their codes in increasing order, which are numbered anew."""
+        parts, steps = self.parts, self.steps
+        if steps:
+            steps = (*steps[:-1], steps[-1][present])
+        else:
+            parts = (parts[0][present],)
+        return Levels(self.names, parts, steps, self.labels[present])
 
 
 def group_levels(names: Sequence[str], columns: Sequence[pd.Series]) -> tuple[np.ndarray, Levels]:

@@ -47,11 +47,15 @@ class ResidualColumns:
         return 1.0 if self.scale is None else self.scale.unit
 
     def take(self, rows: np.ndarray) -> ResidualColumns:
-        """The same for some rows."""
+        """The same for some rows, without groups that lose all of theirs."""
+        design, groups = self.design, self.groups
+        if design is not None and groups is not None:
+            groups = groups.only(np.unique(design.codes[rows]))
         return replace(
             self,
-            design=None if self.design is None else self.design.take(rows),
+            design=None if design is None else design.take(rows),
             known=None if self.known is None else self.known[rows],
+            groups=groups,
         )
 
 
@@ -224,6 +228,8 @@ def _group_names(correlation: Correlation, table: Table) -> list[str]:
     group = correlation.group
     if group is None:
         return []
+    if not isinstance(group, str):
+        raise ValueError(f"group={group!r} must be a column's name; of several columns write 'a:b'")
     return [group] if group in table else group.split(":")
 
 

