@@ -35,7 +35,7 @@ def nearby(structure: Structure, psi: np.ndarray, moves: np.ndarray) -> np.ndarr
     return np.stack(out) if out else np.zeros((0, *psi.shape))
 
 
-def settled(at: np.ndarray, near: list[np.ndarray], size: np.ndarray) -> np.ndarray:
+def settled(at: np.ndarray, near: list[np.ndarray], size: np.ndarray | np.floating) -> np.ndarray:
     """Which values are the same at all `near` points, to within `STEADY` of a step; size broadcasts."""
     out = np.ones(at.shape, bool)
     for there in near:
