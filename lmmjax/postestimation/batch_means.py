@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 from scipy.special import stdtr
@@ -61,11 +64,18 @@ def _simultaneous(
     functions = contrasted.functions
     rows, _ = rows_of(fits.data, functions)
     p, margin = table["p"].copy(), np.full(table["p"].shape, np.nan)
-    for j in np.flatnonzero(np.isfinite(table["t"]).any(axis=1)):
-        for (_, at), means in zip(functions.families(), contrasted.means, strict=True):
+    for (_, at), means in zip(functions.families(), contrasted.means, strict=True):
 
-            def correlation(j: int = int(j), at: np.ndarray = at) -> np.ndarray:
-                cov = _covariance(fits, how, j, rows[at])
+        @functools.cache
+        def robust(at: np.ndarray = rows[at]) -> np.ndarray:
+            return robust_of_many(fits, how.robust, at, False)[0]
+
+        for j in np.flatnonzero(np.isfinite(table["t"]).any(axis=1)):
+
+            def correlation(
+                j: int = int(j), own: np.ndarray = rows[at], many: Callable = robust
+            ) -> np.ndarray:
+                cov = many()[j] if how.robust is not None else _covariance(fits, how.ddf, j, own)
                 sd = np.sqrt(np.diagonal(cov))
                 with np.errstate(divide="ignore", invalid="ignore"):
                     return cov / sd[:, None] / sd[None, :]
@@ -77,12 +87,10 @@ def _simultaneous(
     return p, margin
 
 
-def _covariance(fits: FittedMany, how: View, j: int, rows: np.ndarray) -> np.ndarray:
+def _covariance(fits: FittedMany, ddf: str, j: int, rows: np.ndarray) -> np.ndarray:
     """LΦLᵀ (k, k) of response j for rows L (k, p)."""
-    if how.robust is not None:
-        return robust_of_many(fits, how.robust, rows, False)[0][j]
     l = rows[:, fits.kept[j]]
-    return l @ covariance_for(one_of_many(fits, j), how.ddf) @ l.T
+    return l @ covariance_for(one_of_many(fits, j), ddf) @ l.T
 
 
 def _long(fits: FittedMany, functions: Functions, columns: dict[str, np.ndarray]) -> pd.DataFrame:

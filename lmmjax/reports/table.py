@@ -76,10 +76,14 @@ Made = TypeVar("Made", bound=Callable)
 
 
 def prints_whole(made: Made) -> Made:
-    """A function, or a class with its public methods and properties, that returns frames as `Table`."""
+    """A function, or a class with its public methods and properties, that returns frames as `Table`.
+
+    Of a class those that it inherits, too.
+    """
     if not isinstance(made, type):
         return _returning_tables(made)
-    for name, member in list(vars(made).items()):
+    members = {name: member for one in reversed(made.__mro__[:-1]) for name, member in vars(one).items()}
+    for name, member in members.items():
         if name.startswith("_"):
             continue
         if isinstance(member, property) and member.fget is not None:

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lmmjax.fitted import Fitted, ModelView
-from lmmjax.reports.table import prints_whole
 
 # what few fits are asked for is imported when it is
 if TYPE_CHECKING:
     from lmmjax.results.step import Step
 
 
-@prints_whole
 class Building:
     """Deletion of terms, updates of the formula, other optimisers."""
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lmmjax.fitted import Fitted
-from lmmjax.reports.table import prints_whole
 
 # what few fits are asked for is imported when it is
 if TYPE_CHECKING:
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from lmmjax.postestimation.influence import Influence
 
 
-@prints_whole
 class Diagnostics:
     """Leverage, residuals and influence of rows and groups."""
 

@@ -9,10 +9,8 @@ import pandas as pd
 from lmmjax.fitted import Fitted
 from lmmjax.postestimation import fixed_tests
 from lmmjax.postestimation.fit_contrasts import contrast_frame
-from lmmjax.reports.table import prints_whole
 
 
-@prints_whole
 class FixedTests:
     """Degrees of freedom, t and F tests of a fit."""
 

@@ -17,7 +17,6 @@ from lmmjax.fitted import (
 )
 from lmmjax.postestimation import functions, profiles
 from lmmjax.postestimation.intervals import wald_limits
-from lmmjax.reports.table import prints_whole
 
 if TYPE_CHECKING:
     from lmmjax.results.resample import Bootstrap
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 METHODS = ("wald", "profile", "boot")
 
 
-@prints_whole
 class Intervals:
     """Wald, profile and bootstrap intervals; the delta method."""
 

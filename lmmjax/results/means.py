@@ -188,7 +188,6 @@ class Contrasts(_Estimates):
         return _printed(self.table)
 
 
-@prints_whole
 class Means:
     """Methods of `Fit` that make marginal means."""
 

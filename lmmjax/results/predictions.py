@@ -9,10 +9,8 @@ import pandas as pd
 
 from lmmjax.fitted import Fitted, fitted_values, normalized_residuals, residuals, scaled_residuals
 from lmmjax.postestimation.predict import Request, predict_new
-from lmmjax.reports.table import prints_whole
 
 
-@prints_whole
 class Predictions:
     """Values, residuals and predictions on the response's scale."""
 

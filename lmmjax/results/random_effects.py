@@ -10,10 +10,8 @@ import pandas as pd
 from lmmjax.fitted import Fitted
 from lmmjax.postestimation import modes
 from lmmjax.postestimation.varcorr import varcorr
-from lmmjax.reports.table import prints_whole
 
 
-@prints_whole
 class RandomEffects:
     """Variance components, the covariance of residuals, conditional modes."""
 

@@ -9,10 +9,8 @@ import pandas as pd
 from lmmjax.fitted import Fitted, by_criterion
 from lmmjax.postestimation import random_tests
 from lmmjax.postestimation.random_tests import RandomTest
-from lmmjax.reports.table import prints_whole
 
 
-@prints_whole
 class RandomTests:
     """Deletion table and simulated likelihood ratio tests of random terms."""
 
