@@ -80,7 +80,9 @@ def parameter_arrays(fits: Fitted | FittedMany) -> list[np.ndarray]:
     if np.any(moves):
         unit = relative_units(fits.data.design.structure, psi)
         moves, open_ = moves * unit[..., None], np.asarray(estimate.unidentified)
-        general = np.asarray(estimate.cov_relative) * unit[..., None] * unit[..., None, :]
+        # of a response of 1e140 variances have no variance that is a number
+        with np.errstate(over="ignore", invalid="ignore"):
+            general = np.asarray(estimate.cov_relative) * unit[..., None] * unit[..., None, :]
         closed = np.isnan(np.diagonal(cov_psi, axis1=-2, axis2=-1)) & ~open_
         some = np.any(open_, axis=-1)[..., None, None]
         gone = closed[..., :, None] | closed[..., None, :]
