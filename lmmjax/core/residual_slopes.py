@@ -71,6 +71,14 @@ class _Groups(ResidualSlopes):
             yield self.root @ (sp.coo_array(entries, shape=(self.n, self.n)).tocsr() @ inner)
 
 
+def _solved(bands: tuple[int, int], banded: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Solution of a bidiagonal system, `bands` below and above its diagonal."""
+    if banded.shape[1] == 1:
+        # scipy 1.13 divides by the wrong band
+        return right / banded[bands[1]]
+    return solve_banded(bands, banded, right)
+
+
 class _Markov(ResidualSlopes):
     """Row after row."""
 
@@ -89,13 +97,13 @@ class _Markov(ResidualSlopes):
 
     def moved(self, zeta: np.ndarray) -> Iterator[np.ndarray]:
         inner = np.empty_like(zeta)
-        inner[self.order] = solve_banded((1, 0), self.banded, zeta[self.order])
+        inner[self.order] = _solved((1, 0), self.banded, zeta[self.order])
         turned = np.zeros_like(self.banded)
         turned[1], turned[0, 1:] = self.banded[0], self.banded[1, :-1]
         for alpha, beta in zip(self.alpha, self.beta, strict=True):
             slope = bidiagonal(self.order, self.first, alpha, beta)
             out = -(slope @ inner)
-            out[self.order] -= solve_banded((0, 1), turned, (slope.T @ zeta)[self.order])
+            out[self.order] -= _solved((0, 1), turned, (slope.T @ zeta)[self.order])
             yield out
 
 

@@ -68,6 +68,7 @@ def _simultaneous(
 
         @functools.cache
         def robust(at: np.ndarray = rows[at]) -> np.ndarray:
+            assert how.robust is not None
             return robust_of_many(fits, how.robust, at, False)[0]
 
         for j in np.flatnonzero(np.isfinite(table["t"]).any(axis=1)):
