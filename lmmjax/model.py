@@ -133,7 +133,7 @@ class Model:
         """
         options = {"method": method, "start": start, "max_iter": max_iter}
         fitted = fit_one(self.data, self.data.response(), reml, **options)
-        announce(fitted, stacklevel=2)
+        announce(fitted)
         return self._wrap(fitted)
 
     def fit_response(
@@ -149,7 +149,7 @@ class Model:
         """Fit the model to a response y (n,) on its rows, called `name`; all else as for `fit`."""
         options = {"method": method, "start": start, "max_iter": max_iter, "name": name}
         fitted = fit_one(self.data, y, reml, **options)
-        announce(fitted, stacklevel=2)
+        announce(fitted)
         return self._wrap(fitted)
 
     def moments(

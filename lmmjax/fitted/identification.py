@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 
+from lmmjax.arrays.caller import stack_level
 from lmmjax.core import Estimate
 from lmmjax.design import Structure
 from lmmjax.fitted.components import Component, component_names, sd_scale
@@ -107,7 +108,7 @@ def remarks(fitted: Fitted) -> list[str]:
     return out
 
 
-def announce(fitted: Fitted, stacklevel: int) -> None:
+def announce(fitted: Fitted) -> None:
     """Warn of what `remarks` has to say, in one warning."""
     if said := remarks(fitted):
-        warnings.warn("; ".join(said), FitWarning, stacklevel=stacklevel + 1)
+        warnings.warn("; ".join(said), FitWarning, stacklevel=stack_level())

@@ -26,5 +26,5 @@ def updated(
         )
     else:
         again = fit_one(made.data, fitted.y, reml, name=fitted.response)
-    announce(again, stacklevel=3)
+    announce(again)
     return made._wrap(again)

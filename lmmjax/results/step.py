@@ -49,5 +49,5 @@ def step(
 ) -> Step:
     """See `Fit.step`."""
     found = backward(fitted, ddf, alpha_random, alpha_fixed, keep, reduce_random, reduce_fixed)
-    announce(found.fitted, stacklevel=3)
+    announce(found.fitted)
     return as_table(Step(found.random, found.fixed, model._wrap(found.fitted)))

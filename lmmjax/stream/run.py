@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from lmmjax.arrays.caller import stack_level
 from lmmjax.fitted import (
     ModelData,
     require_count,
@@ -148,7 +149,7 @@ def stream_batch(
         warnings.warn(
             f"{failed} of {inputs.n_responses} responses could not be fitted; see the column status of "
             f"{path}",
-            stacklevel=2,
+            stacklevel=stack_level(),
         )
     return Streamed(path, inputs.n_responses, _count(work, mine), failed, singular, resumed)
 

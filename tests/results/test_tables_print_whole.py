@@ -132,3 +132,14 @@ def test_warnings_point_to_the_line_that_asked():
         fit.predict({"a": ["q"], "b": ["v"], "r": [1]})
     assert {one.category for one in found} == {lj.EstimabilityWarning}
     assert {one.filename for one in found} == {__file__}
+
+
+def test_a_fit_that_warns_points_to_the_line_that_asked(sleepstudy):
+    rng = np.random.default_rng(0)
+    flat = sleepstudy.assign(y=rng.normal(size=180) + sleepstudy.Days)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        fit = lj.lmm("y ~ Days + (Days | Subject)", flat).fit()
+        fit.update("~ . - Days")
+    assert [one.category for one in found] == [lj.FitWarning] * 2
+    assert {one.filename for one in found} == {__file__}
