@@ -45,7 +45,8 @@ def curvature(theta: Array, hessian: Array) -> Curvature:
     scaled = hessian * unit[:, None] * unit[None, :]
     own = jnp.abs(diagonal(scaled))
     least = eps**0.575 * jnp.maximum(jnp.maximum(own, 1.0), 1e-4 * jnp.max(own))
-    table, pivots = eliminate(scaled, least)
+    table, pivots = eliminate(hold(scaled), hold(least))
+    table, pivots = hold(table), hold(pivots)
     flat = jnp.abs(pivots) <= least
     swept = ~flat
     eye = jnp.eye(len(theta), dtype=theta.dtype)
@@ -81,10 +82,10 @@ def settled(jet: Jet, entries: Callable[[Array], Array], theta: Array) -> Settle
     slope = jax.jacfwd(entries)
     jacobian = hold(slope(theta))
     along, turn = _bends(entries, theta)
-    gradient, straight = jet.first @ jacobian, jacobian.T @ jet.second @ jacobian
+    gradient, straight = hold(jet.first @ jacobian), hold(jacobian.T @ jet.second @ jacobian)
     first = curvature(theta, straight + along(jet.first))
-    step = -first.inverse @ gradient
-    moved = jet.first + jet.second @ (jacobian @ step)
+    step = hold(-first.inverse @ gradient)
+    moved = hold(jet.first + jet.second @ (jacobian @ step))
     at = curvature(theta, straight + along(moved))
     moves = directions(jet.second, moved, jacobian, turn, at)
     return Settled(gradient, jacobian, -0.5 * (gradient @ step), at, moves)
@@ -111,8 +112,8 @@ def directions(second: Array, gradient: Array, jacobian: Array, turn: Array, at:
     criterion has neither slope nor curvature that way: the covariance is singular by chance of the start.
     """
     tol = _rounding(gradient)
-    first = jacobian @ at.null
-    across = turn - jacobian @ (at.inverse @ (jacobian.T @ (second @ turn)))
+    first = hold(jacobian @ at.null)
+    across = hold(turn - jacobian @ (at.inverse @ (jacobian.T @ (second @ turn))))
     bent = jnp.sum(across * (second @ across), axis=0)
     level = jnp.sum(jnp.abs(across) * (jnp.abs(second) @ jnp.abs(across)), axis=0)
     flat = jnp.abs(bent) <= tol * level
@@ -169,7 +170,7 @@ def information(problem: Problem, there: Settled, split: CriterionParts, d: Arra
             return out
         return out + along[:, None] * ((split.r2.first @ steps) / split.r2.value)[None, :]
 
-    b = with_scale(there.jacobian)
+    b = hold(with_scale(there.jacobian))
     cov = 2.0 * (b @ there.at.inverse @ b.T) + along[:, None] * along[None, :] * spread_of_scale(problem)
     return Information(cov, with_scale(there.moves))
 
