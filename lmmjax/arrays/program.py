@@ -109,14 +109,16 @@ class Program:
             returned: list[Any] = []
             traced = self.trace(shorter or self.whole, returned, leaves)
             try:
-                tape = record_tape(traced.jaxpr)
+                tape, skeleton = record_tape(traced.jaxpr), _skeleton(returned[0])
             except Unsupported:
                 self.traced = None if shorter else (traced, returned)
-                return
-            counts["traced"] += 1
-            skeleton = _skeleton(returned[0])
+                tape = skeleton = None
+            else:
+                counts["traced"] += 1
             if digest:
                 store.write(digest, (tape, skeleton))
+        if tape is None:
+            return
         self.enough = float("inf") if shorter else ENOUGH * tape.length
         if tape.least <= self.enough:
             self.play = player(tape), jax.tree.structure(skeleton)

@@ -282,6 +282,21 @@ def test_programs_of_closures_are_not_kept(kept):
     assert len(files(kept)) == 1
 
 
+def test_a_program_that_numpy_cannot_play_is_traced_once(kept):
+    key = jax.random.key(0)
+
+    def draw():
+        return compiling.quick_jit(jax.random.split, name="keys", static_argnums=1)(key, 3)
+
+    first = draw()
+    assert len(files(kept)) == 2
+    compiling.forget_programs()
+    with jax.no_tracing():
+        again = draw()
+    assert compiling.counts == {"compiled": 1, "read": 1, "loaded": 1}
+    assert (again == first).all()
+
+
 def test_settings_of_jax_make_other_programs(made, kept):
     factor(made)
     with jax.default_matmul_precision("highest"):
