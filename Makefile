@@ -26,7 +26,7 @@ demo: $(STAMPS)/data
 	$(BIN)/lmmjax demo
 
 test: $(STAMPS)/test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check .
@@ -52,8 +52,8 @@ notebooks: $(STAMPS)/docs
 	  ! grep -q '"output_type"' $$notebook \
 	    || { echo "$$notebook holds outputs: run make pair"; exit 1; }; \
 	done
-	$(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --output-dir notebooks/executed \
-	  $(SOURCES:.py=.ipynb)
+	printf '%s\n' $(SOURCES:.py=.ipynb) | xargs -n 1 -P $(WORKERS) \
+	  $(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --output-dir notebooks/executed
 
 pair: $(STAMPS)/docs
 	$(BIN)/jupytext --quiet --update --to ipynb $(SOURCES)
@@ -68,10 +68,10 @@ dev: $(STAMPS)/dev $(STAMPS)/test $(STAMPS)/docs
 clean:
 	rm -rf $(VENV) notebooks/executed .pytest_cache .ruff_cache .hypothesis dist build
 
-# a stamp an extra: a second run installs nothing until pyproject.toml changes
+# a stamp an extra: a second run installs nothing until pyproject.toml changes; dev has all the others in it
 $(STAMPS)/data $(STAMPS)/test $(STAMPS)/docs $(STAMPS)/dev: $(STAMPS)/%: pyproject.toml | $(STAMPS)/pip
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
-	@touch $@
+	@touch $@ $(if $(filter dev,$*),$(addprefix $(STAMPS)/,data test docs))
 
 $(STAMPS)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -1,5 +1,6 @@
 """Strict numerics for every test: no silent promotion of dtypes or ranks; warnings are errors (pyproject)."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -16,6 +17,10 @@ from lmmjax.arrays.compile import counts, forget_programs
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# tracing makes objects by the million, few in circles: looking for these took a tenth of the time
+gc.freeze()
+gc.set_threshold(100_000, 20, 50)
+
 hypothesis.settings.register_profile(
     "lmmjax", deadline=None, derandomize=True, max_examples=25, print_blob=True
 )
@@ -28,22 +33,38 @@ def pytest_addoption(parser):
     )
 
 
+PROGRAMS = {"LMMJAX_CACHE": "lmmjax", "LMMJAX_TESTS_CACHE": "jax"}
+"""Folders of programs: the package's store, and JAX's cache for what tests compile themselves."""
+
+
 def pytest_configure(config):
-    """The processes of a run share a store of programs that begins empty."""
-    if not hasattr(config, "workerinput") and "LMMJAX_CACHE" not in os.environ:
-        config.made_for_programs = os.environ["LMMJAX_CACHE"] = tempfile.mkdtemp(prefix="lmmjax-")
+    """The processes of a run share folders of programs that begin empty."""
+    if hasattr(config, "workerinput"):
+        return
+    missing = [name for name in PROGRAMS if name not in os.environ]
+    config.made_for_programs = tempfile.mkdtemp(prefix="lmmjax-"), missing
+    for name in missing:
+        os.environ[name] = os.path.join(config.made_for_programs[0], PROGRAMS[name])
 
 
 def pytest_unconfigure(config):
-    if made := getattr(config, "made_for_programs", None):
-        del os.environ["LMMJAX_CACHE"]
-        shutil.rmtree(made, ignore_errors=True)
+    folder, names = getattr(config, "made_for_programs", (None, ()))
+    for name in names:
+        del os.environ[name]
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first, so that no process is left with one of them at the end."""
+    first = {name: k for k, name in enumerate(LONG)}
+    items.sort(key=lambda item: first.get("/".join(item.path.parts[-2:]), len(first)))
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _kept(tmp_path_factory):
-    """Programs that take long to compile are kept on disk, for other files of tests in this process."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
+def _kept():
+    """Programs of tests that take long to compile are kept on disk, for other files and processes."""
+    jax.config.update("jax_compilation_cache_dir", os.environ["LMMJAX_TESTS_CACHE"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
@@ -61,6 +82,32 @@ def _programs(_kept):
 
 
 MAPPINGS, PAGES = 25_000, 400_000
+LONG = (
+    "core/test_gradients_of_fit.py",
+    "fitted/test_several_factors.py",
+    "bayes/test_posterior.py",
+    "metamorphic/test_residual_structures.py",
+    "gram/test_backends.py",
+    "metamorphic/test_random_effects.py",
+    "inference/test_profile.py",
+    "core/test_many_slopes.py",
+    "core/test_boundary.py",
+    "core/test_pure_interface.py",
+    "tests/test_recipes.py",
+    "tests/test_documentation.py",
+    "reference/test_structure_references.py",
+    "stream/test_stream.py",
+    "core/test_criterion_shortcuts.py",
+    "gram/test_structures.py",
+    "fitted/test_compilation.py",
+    "core/test_many_effects.py",
+    "fitted/test_structure_models.py",
+    "core/test_invariance.py",
+    "reference/test_references.py",
+    "metamorphic/test_batches_of_any.py",
+    "inference/test_ddf.py",
+)
+"""Files that take long, the longest first."""
 
 
 @pytest.fixture
