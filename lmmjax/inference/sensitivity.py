@@ -28,9 +28,6 @@ from lmmjax.gram import grouping_factors
 from lmmjax.gram.grouped.prepare import GroupedPrepared
 from lmmjax.gram.grouped.products import GroupedResponse
 
-Output = Callable[[Array, Array], Array]
-"""A function of β (p,) and ψ (m + 1,), with values (k,)."""
-
 
 @record
 class RowDerivatives:
@@ -42,29 +39,38 @@ class RowDerivatives:
 
 
 def row_derivatives(
-    output: Output, design: Design, y: Array, theta: Array, reml: bool, backend: str | None = None
+    design: Design, y: Array, theta: Array, reml: Array, backend: str | None = None
 ) -> RowDerivatives:
-    """Derivatives of output(β̂, ψ̂) in what every row holds, at the optimum θ (m,).
+    """Derivatives of β̂ and ψ̂, k = p + m + 1, in what every row holds, at the optimum θ (m,).
 
-    Prior weights are moved with n as it is, Var(ε) = σ²/w; case weights move n too.
+    Prior weights are moved with n as it is, Var(ε) = σ²/w; case weights move n too. `reml` is κ, 1 or 0.
     """
     w = jnp.ones(design.n, y.dtype) if design.weights is None else jnp.asarray(design.weights)
 
     def fitted(y: Array, w: Array, n: Array) -> Array:
-        problem = ProblemMaker(dataclasses.replace(design, weights=w), backend)(y, reml)
-        return _output(output, dataclasses.replace(problem, n=n), theta)
+        problem = ProblemMaker(dataclasses.replace(design, weights=w), backend)(y)
+        return _parameters(dataclasses.replace(problem, n=n, reml=reml), theta)
 
     in_y, in_w, in_n = _reverse(fitted, jnp.asarray(y), w, jnp.asarray(float(design.n), y.dtype))
     return RowDerivatives(in_y, in_w, in_w * w[None] + in_n[:, None])
 
 
-def group_derivatives(output: Output, design: Design, y: Array, theta: Array, reml: bool) -> Array:
-    """Derivatives (k, G) in case weights of the groups of the coarsest factor, whose factors are nested."""
+def group_derivatives(design: Design, y: Array, theta: Array, reml: Array) -> Array:
+    """The same (k, G) in case weights of the groups of the coarsest factor, whose factors are nested."""
     problem, groups = weighted_groups(design, y, reml), grouping_factors(design)[-1].n_groups
-    return _reverse(lambda cases: _output(output, problem(cases), theta), jnp.ones(groups, y.dtype))[0]
+    return _reverse(lambda cases: _parameters(problem(cases), theta), jnp.ones(groups, y.dtype))[0]
 
 
-def weighted_groups(design: Design, y: np.ndarray, reml: bool) -> Callable[[Array], Problem]:
+def chained(jacobian: np.ndarray, derivatives: np.ndarray) -> np.ndarray:
+    """Derivatives (k, n) of functions of the parameters, from theirs: J (k, p + m + 1) and (p + m + 1, n).
+
+    Parameters that a function does not depend on are left out: their derivatives may be missing.
+    """
+    uses = jacobian != 0.0
+    return np.stack([row[own] @ derivatives[own] for row, own in zip(jacobian, uses, strict=True)])
+
+
+def weighted_groups(design: Design, y: Array, reml: bool | Array) -> Callable[[Array], Problem]:
     """The problem as a function of the case weights (G,) of the coarsest factor's groups.
 
     Raises
@@ -74,9 +80,9 @@ def weighted_groups(design: Design, y: np.ndarray, reml: bool) -> Callable[[Arra
     maker = ProblemMaker(design, "grouped", compress=False)
     prepared, rows = maker.prepared, maker.rows
     assert isinstance(prepared, GroupedPrepared)
-    problem = maker(y, reml)
+    problem = dataclasses.replace(maker(y), reml=jnp.asarray(reml, float))
     order = slice(None) if prepared.order is None else prepared.order
-    residual, _, factor = standardise_response(rows, maker.basis, np.asarray(y)[order])
+    residual, _, factor = standardise_response(rows, maker.basis, y[order])
     residual = residual * factor
     for column in prepared.columns:
         residual = residual - column.spread(column.sum(residual))
@@ -112,9 +118,9 @@ def infinitesimal_jackknife(derivatives: Array) -> Array:
     return derivatives @ derivatives.T
 
 
-def _output(output: Output, problem: Problem, theta: Array) -> Array:
+def _parameters(problem: Problem, theta: Array) -> Array:
     fit = estimate(problem, theta)
-    return output(fit.beta, fit.psi)
+    return jnp.concatenate([fit.beta, fit.psi])
 
 
 def _reverse(function: Callable[..., Array], *at: Array) -> tuple[Array, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -13,11 +12,19 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.arrays import quick_jit
-from lmmjax.fitted import Component, Fitted, ModelData, component_names, require_choice, require_estimates
+from lmmjax.fitted import (
+    Component,
+    Fitted,
+    ModelData,
+    component_names,
+    kept,
+    require_choice,
+    require_estimates,
+)
 from lmmjax.gram import grouping_factors, nested_chain
 from lmmjax.inference.delta import delta
 from lmmjax.inference.sensitivity import (
-    Output,
+    chained,
     group_derivatives,
     infinitesimal_jackknife,
     row_derivatives,
@@ -90,29 +97,37 @@ def sensitivity(fitted: Fitted, fun: Callable | None = None) -> Sensitivity:
     factors = grouping_factors(data.design)
     missing = _no_groups(data, bool(factors) and nested_chain(factors) is not None)
 
-    def rows(y, theta):
-        return row_derivatives(_flat(output), data.design, y, theta, fitted.reml, data.backend)
+    def values(beta, psi, *rest):
+        def flat(*at):
+            return jnp.ravel(jnp.asarray(output(*at), psi.dtype))
 
-    def groups(theta):
-        return group_derivatives(_flat(output), data.design, fitted.y, theta, fitted.reml)
+        jacobian = jax.jacfwd(flat, argnums=(0, 1))(beta, psi)
+        return *delta(output, beta, psi, *rest), jnp.concatenate(jacobian, axis=1)
 
+    at = fitted.y, estimate.theta, np.asarray(float(fitted.reml))
     with jax.enable_x64(True):
-        by_row = jax.tree.map(np.asarray, quick_jit(rows)(fitted.y, estimate.theta))
-        by_group = np.asarray(quick_jit(groups)(estimate.theta)) if not missing else None
-        value, cov = quick_jit(partial(delta, output))(*parameter_arrays(fitted))
+        by_row = _rows(data)(*at)
+        by_group = _groups(data)(*at) if not missing else None
+        value, cov, jacobian = quick_jit(values)(*parameter_arrays(fitted))
+    labels = pd.Index(names)
+
+    def table(derivatives: Any, index: pd.Index) -> pd.DataFrame:
+        return pd.DataFrame(
+            chained(np.asarray(jacobian), np.asarray(derivatives)).T, index=index, columns=labels
+        )
+
     index = data.frame.index
     own = None
     if by_group is not None:
         term = data.frame.random[factors[-1].terms[0]]
-        own = pd.DataFrame(by_group.T, index=pd.Index(term.levels, name=term.group), columns=pd.Index(names))
+        own = table(by_group, pd.Index(term.levels, name=term.group))
     with np.errstate(invalid="ignore"):
         bse = np.sqrt(np.diagonal(np.asarray(cov)))
-    labels = pd.Index(names)
     return Sensitivity(
         estimate=pd.Series(np.asarray(value), index=labels, name="estimate"),
-        y=pd.DataFrame(by_row.y.T, index=index, columns=labels),
-        weights=pd.DataFrame(by_row.weights.T, index=index, columns=labels),
-        cases=pd.DataFrame(by_row.cases.T, index=index, columns=labels),
+        y=table(by_row.y, index),
+        weights=table(by_row.weights, index),
+        cases=table(by_row.cases, index),
         groups=own,
         bse=pd.Series(bse, index=labels, name="se"),
         missing=missing,
@@ -129,11 +144,19 @@ def _no_groups(data: ModelData, nested: bool) -> str:
     return "" if nested else "the grouping factors are crossed: no groups are independent"
 
 
-def _flat(output: Output) -> Output:
-    return lambda beta, psi: jnp.ravel(output(beta, psi))
+@kept
+def _rows(data: ModelData) -> Callable:
+    """The program of `row_derivatives`, a function of y, θ and κ."""
+    return quick_jit(lambda *at: row_derivatives(data.design, *at, data.backend))
 
 
-def _parameters(data: ModelData) -> tuple[Output, list[str]]:
+@kept
+def _groups(data: ModelData) -> Callable:
+    """That of `group_derivatives`."""
+    return quick_jit(lambda *at: group_derivatives(data.design, *at))
+
+
+def _parameters(data: ModelData) -> tuple[Callable, list[str]]:
     """Fixed effects, sds, correlations and other parameters as a function of (β, ψ), and their names."""
     rows = data.components
     variance = {(r.term, r.i): k for k, r in enumerate(rows) if r.kind == "variance"}
