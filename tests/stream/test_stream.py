@@ -26,7 +26,7 @@ from lmmjax.stream.inputs import named_contrasts
 from lmmjax.stream.parts import write_part
 from lmmjax.stream.work import ranges
 
-FORMULA = "~ x + (x | g)"
+FORMULA, SLOPES = "~ x + (1 | g)", "~ x + (x | g)"
 N, T, CHUNK = 48, 23, 4
 FIT, WRITE = "lmmjax.stream.work.fit_many", "lmmjax.stream.parts.write_part"
 
@@ -73,7 +73,8 @@ def fitted(monkeypatch):
 
 
 @pytest.mark.parametrize("reml", [True, False])
-def test_equals_one_batch_in_memory(model, tmp_path, reml):
+def test_equals_one_batch_in_memory(tmp_path, reml):
+    model = lj.lmm(SLOPES, DATA)
     frame = pd.DataFrame(VALUES, columns=[f"gene.{k}" for k in range(T)])
     frame.to_parquet(tmp_path / "y.parquet")
     done = model.stream_batch(tmp_path / "y.parquet", tmp_path / "out.parquet", reml=reml, chunk=CHUNK)
@@ -477,7 +478,7 @@ def runs(tmp_path_factory):
 @pytest.mark.parametrize(
     ("formula", "data", "source", "options", "message"),
     [
-        ("~ 1 + x + (x | g)", DATA, VALUES, {}, r"formula: '~ x .* there, '~ 1 \+ x .* here"),
+        ("~ 1 + x + (1 | g)", DATA, VALUES, {}, r"formula: '~ x .* there, '~ 1 \+ x .* here"),
         (FORMULA, DATA, VALUES, {"reml": False}, "method: 'REML' there, 'ML' here"),
         (FORMULA, DATA, VALUES[:, 1:], {"weights": None}, "n_responses: 23 there, 22 here"),
         (FORMULA, DATA, VALUES, {"chunk": 5}, "chunk: 4 there, 5 here"),
