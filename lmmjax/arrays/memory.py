@@ -7,13 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def require_memory(what: str, *shape: int) -> None:
+def require_memory(what: str, *shape: int, remedy: str = "ask for less at a time") -> None:
     """ValueError, with the size in GiB, unless an array (shape) of float64 fits the available memory."""
     size, available = 8 * math.prod(int(n) for n in shape), available_memory()
     if size > available:
         raise ValueError(
             f"{what} would take {size / 2**30:,.3g} GiB of memory, {available / 2**30:,.3g} GiB are free: "
-            "ask for less at a time"
+            f"{remedy}"
         )
 
 

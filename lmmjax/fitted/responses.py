@@ -78,12 +78,12 @@ def on_rows(frame: ModelFrame, given: Labelled, what: str) -> np.ndarray:
     """Values (n, …) on the rows of a frame, given on those or on all rows of its data; matched by label."""
     size, n, n_data = len(given.values), len(frame.rows), len(frame.data_index)
     if size == n_data:
-        place = positions(given.index, frame.data_index, what)
+        place = given.places(frame.data_index, what)
         if place is None and n == n_data:
             return given.values
         return given.values[frame.rows if place is None else place[frame.rows]]
     if size == n:
-        place = positions(given.index, frame.index, what)
+        place = given.places(frame.index, what)
         return given.values if place is None else given.values[place]
     if given.index is not None and given.index.is_unique and frame.data_index.isin(given.index).all():
         raise ValueError(f"{what} have {size} rows, those of the data and more: pass {what}.loc[data.index]")

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.covariance import family
-from lmmjax.formula.columns import Table, group_levels
+from lmmjax.formula.columns import Table
 from lmmjax.formula.frame import ModelFrame, RandomColumns, assemble, complete_rows, row_vector
 from lmmjax.formula.labelled import eager, labelled
-from lmmjax.formula.matching import first_index, positions
+from lmmjax.formula.levels import group_levels
+from lmmjax.formula.matching import first_index, positions, without_labels
 from lmmjax.formula.occasions import require_columns
 from lmmjax.formula.residuals import residual_columns, used_columns
 from lmmjax.residual import as_residual
@@ -42,6 +43,9 @@ def array_frame(
     """
     labels, parts = _arranged({} if groups is None else groups, z)
     beside = {**(columns or {}), **labels}
+    given = {"x": x, "y": y, **beside, "weights": weights, "offset": offset}
+    given |= {f"z of {name}": part for name, part in parts.items()}
+    without_labels({name: one for name, one in given.items() if one is not None}, "from_arrays")
     index = first_index([x, y, *beside.values(), *parts.values(), weights, offset])
     design, names = _matrix(x, "x", x_names, index)
     n = len(design)

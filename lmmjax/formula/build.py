@@ -15,16 +15,7 @@ import numpy as np
 from lmmjax.covariance import family
 from lmmjax.formula.bars import SplitFormula, quoted, split_bars
 from lmmjax.formula.chosen import wanted_terms
-from lmmjax.formula.columns import (
-    Table,
-    group_levels,
-    kept_data,
-    nearest,
-    require_factor,
-    require_finite,
-    row_labels,
-    there_are,
-)
+from lmmjax.formula.columns import Table, kept_data, nearest, require_factor, require_finite, there_are
 from lmmjax.formula.expressions import apply_part, fit_parts, parse, parse_vector, reads_other_rows
 from lmmjax.formula.frame import (
     ModelFrame,
@@ -37,6 +28,7 @@ from lmmjax.formula.frame import (
     require_weights,
     row_vector,
 )
+from lmmjax.formula.levels import group_levels, row_labels
 from lmmjax.formula.occasions import column_places, require_columns
 from lmmjax.formula.parts import Part, kind_of, require_known
 from lmmjax.formula.residuals import group_columns, new_places, own_places, residual_columns, used_columns

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.formula.columns import Table, group_levels, nearest
+from lmmjax.formula.columns import Table, nearest
 from lmmjax.formula.frame import ModelFrame
 from lmmjax.formula.labelled import Labelled
+from lmmjax.formula.levels import group_levels
 from lmmjax.formula.matching import own_index
 
 

@@ -1,35 +1,28 @@
-"""Parts of a formula to matrices by formulaic: the only module that imports it, and not before a formula
-is read (the import takes 0.3 to 1 second).
+"""Parts of a formula to matrices by formulaic.
 
 formulaic remembers the state of its transformations (`poly`, `scale`, splines, contrasts, levels), so
 that a fitted part can be applied to new rows. What it does not do is done here: names are checked before
 anything runs, bools are factors, and values outside the levels of a factor are an error (formulaic 1.2
 codes them as zeros, with a warning).
-
-Beyond formulaic's own functions an expression may use sqrt, sin, cos, tan, log1p, expm1, pi, `ns` (the
-basis of R's), `factor` (formulaic's C), TRUE and FALSE; `np` is NumPy.
 """
 
-import builtins
 import copy
 import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lmmjax.formula.bars import STRUCTURES, quoted
-from lmmjax.formula.columns import Table, nearest, whole_labels
+from lmmjax.formula.columns import Table, nearest
 from lmmjax.formula.frame import require_rows
+from lmmjax.formula.functions import formulaic
 from lmmjax.formula.parts import Part, factor_texts, kind_of
 from lmmjax.formula.rowwise import Evaluation, is_by_row
 from lmmjax.formula.safety import QUOTES, read_expression, require_safe, require_sound
-from lmmjax.formula.splines import natural_basis, natural_knots
 
 
 def parse(label: str, text: str, table: Table, *, safe: bool = False, is_vector: bool = False) -> Part:
@@ -39,7 +32,7 @@ def parse(label: str, text: str, table: Table, *, safe: bool = False, is_vector:
     `safe` refuses what is more than columns, literals, arithmetic and known functions
     (`lmmjax.formula.safety`).
     """
-    lib = _formulaic()
+    lib = formulaic()
     try:
         formula = lib.Formula(text)
         factors = [factor for term in formula for factor in term.factors]
@@ -81,7 +74,7 @@ def terms(text: str, label: str = "fixed part") -> list[tuple[str, ...]]:
     ValueError for syntax.
     """
     try:
-        formula = _formulaic().Formula(text)
+        formula = formulaic().Formula(text)
     except Exception as error:
         raise ValueError(f"{label}: cannot read {text!r}: {_reason(error)}") from error
     return [factor_texts(term) for term in formula]
@@ -197,7 +190,7 @@ def _frame(table: Table, parts: Iterable[Part], rows: np.ndarray) -> pd.DataFram
 
 
 def _evaluate(part: Part, frame: pd.DataFrame, drop: set[int]) -> _Evaluated:
-    lib, lost, nulls = _formulaic(), set(drop), {}
+    lib, lost, nulls = formulaic(), set(drop), {}
     for name in part.bare:
         if frame[name].dtype.kind in "mM":
             raise ValueError(f"{part.label}: column {name!r} is a date or time: convert it to a number")
@@ -265,7 +258,7 @@ def _shortened(error: Exception, frame: pd.DataFrame) -> str:
 def _no_numbers(factors: dict[str, Any], n: int) -> str:
     for expr, factor in factors.items():
         values, python = factor.values, factor.factor.eval_method.value == "python"
-        if python and getattr(getattr(values, "dtype", None), "kind", "") in "mM":
+        if python and getattr(getattr(values, "dtype", None), "kind", "") in ("m", "M"):
             return (
                 f"{expr!r} gives dates or time spans: make it a column of numbers, such as days, beforehand"
             )
@@ -298,49 +291,3 @@ def _reason(error: Exception) -> str:
     if "⧛" not in excerpt:
         return message
     return f"{message}\n    {re.sub('[⧛⧚]', '', excerpt)}\n    {' ' * excerpt.index('⧛')}^"
-
-
-@lru_cache(maxsize=1)
-def _formulaic() -> SimpleNamespace:
-    """formulaic, and what expressions may name besides columns: `names`, among them `functions`, and
-    `known`, Python's own included."""
-    from formulaic import Formula
-    from formulaic.materializers import PandasMaterializer
-    from formulaic.materializers.types import FactorValues
-    from formulaic.transforms import TRANSFORMS
-    from formulaic.utils.null_handling import find_nulls
-    from formulaic.utils.stateful_transforms import stateful_transform
-    from interface_meta import override
-
-    class Materializer(PandasMaterializer):
-        @override
-        def _is_categorical(self, values: Any) -> bool:
-            dtype = getattr(getattr(values, "__wrapped__", values), "dtype", None)
-            return getattr(dtype, "kind", None) == "b" or super()._is_categorical(values)
-
-    @stateful_transform
-    def ns(x: Any, df: int | None = None, knots: Any = None, _state: dict | None = None) -> Any:
-        values = np.asarray(x, dtype=np.float64)
-        state = {} if _state is None else _state
-        if not state:
-            state.update(natural_knots(values, df, knots))
-        basis = natural_basis(values, **state)
-        return FactorValues(basis, column_names=tuple(str(k + 1) for k in range(basis.shape[1])))
-
-    def factor(data: Any, contrasts: Any = None, **options: Any) -> Any:
-        return TRANSFORMS["C"](whole_labels(getattr(data, "__wrapped__", data)), contrasts, **options)
-
-    from_numpy = ("sqrt", "sin", "cos", "tan", "log1p", "expm1", "pi")
-    context = {"np": np, "TRUE": True, "FALSE": False, "ns": ns, "C": factor, "factor": factor}
-    context |= {name: getattr(np, name) for name in from_numpy}
-    names = TRANSFORMS | context
-    functions = {name for name, value in names.items() if callable(value)}
-    return SimpleNamespace(
-        Formula=Formula,
-        Materializer=Materializer,
-        find_nulls=find_nulls,
-        context=context,
-        names=names,
-        functions=frozenset(functions),
-        known=frozenset(names) | frozenset(dir(builtins)),
-    )

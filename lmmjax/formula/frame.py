@@ -9,9 +9,9 @@ import pandas as pd
 
 from lmmjax.covariance import CovarianceFamily, family
 from lmmjax.design import Aliases, aliases, independent_columns
-from lmmjax.formula.columns import Levels, require_finite
+from lmmjax.formula.columns import require_finite
 from lmmjax.formula.labelled import labelled
-from lmmjax.formula.matching import positions
+from lmmjax.formula.levels import Levels
 from lmmjax.formula.residuals import NewPlaces, ResidualColumns
 
 
@@ -240,7 +240,7 @@ def row_vector(values: Any, what: str, n: int, index: pd.Index | None) -> np.nda
         raise ValueError(
             f"{what} has shape {given.values.shape}: give one value for each of the {n} rows of the data"
         )
-    place = positions(given.index, index, what)
+    place = given.places(index, what)
     return given.values if place is None else given.values[place]
 
 

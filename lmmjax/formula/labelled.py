@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.formula.matching import first_index, observations, own_index, positions, require_equal_lengths
+from lmmjax.formula.matching import (
+    first_index,
+    observations,
+    own_index,
+    positions,
+    require_equal_lengths,
+    without_labels,
+)
 from lmmjax.formula.numbers import doubles, plain
 
 
@@ -21,12 +28,24 @@ from lmmjax.formula.numbers import doubles, plain
 class Labelled:
     """Numbers, float64 and NaN where missing, with labels where they have some.
 
-    values (n,) or (n, T); `index` labels the rows, `columns` the columns, None where nothing does.
+    values (n,) or (n, T); `index` labels the rows, `columns` the columns, None where nothing does. `loose` is
+    the name of a column that has no labels itself.
     """
 
     values: np.ndarray
     index: pd.Index | None = None
     columns: pd.Index | None = None
+    loose: Any = None
+
+    def places(self, ours: pd.Index | None, what: str) -> np.ndarray | None:
+        """`positions` of rows labelled `ours`; ValueError if a column without labels would be moved."""
+        place = positions(self.index, ours, what)
+        if place is not None and self.loose is not None:
+            raise ValueError(
+                f"{what}: {str(self.loose)!r} has no labels of its rows, and others have them in another "
+                "order than the data: give all of them labels"
+            )
+        return place
 
 
 def labelled(values: Any, what: str, column: str | None = None, **words: str) -> Labelled:
@@ -53,10 +72,11 @@ def labelled(values: Any, what: str, column: str | None = None, **words: str) ->
         return Labelled(_matrix(values, column, **words), values.index, values.columns)
     if isinstance(values, Mapping) or getattr(getattr(values, "dtype", None), "names", None):
         names = list(values) if isinstance(values, Mapping) else list(values.dtype.names)
+        loose = without_labels({name: values[name] for name in names}, what)
         index = first_index(values[name] for name in names)
         parts = [_column(values[name], f"{column} {name!r}", index, **words) for name in names]
         require_equal_lengths(dict(zip(names, parts, strict=True)), what)
-        return Labelled(np.column_stack(parts) if parts else np.empty((0, 0)), index, pd.Index(names))
+        return Labelled(np.column_stack(parts) if parts else np.empty((0, 0)), index, pd.Index(names), loose)
     if isinstance(values, list | tuple) and any(isinstance(v, pd.Series) for v in values):
         raise ValueError(f"{what} is a list of Series: pass a frame, or a dict {{name: Series}}")
     values = plain(values)

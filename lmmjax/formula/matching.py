@@ -17,6 +17,30 @@ def first_index(columns: Iterable[Any]) -> pd.Index | None:
     return next((index for index in found if not is_default(index)), found[0] if found else None)
 
 
+def without_labels(columns: Mapping[Any, Any], what: str) -> Any:
+    """Name of a column that goes by position among others that have labels; None if there is none such.
+
+    ValueError if labels put others in another order: it could belong to any of them.
+    """
+    found = {name: own_index(column) for name, column in columns.items()}
+    ours = first_index(columns.values())
+    if ours is None or is_default(ours):
+        return None
+    moved, loose = False, []
+    for name, index in found.items():
+        if index is not None and not index.equals(ours):
+            # of other labels those who read the column tell
+            moved = moved or (len(index) == len(ours) and _comparable(index).isin(_comparable(ours)).all())
+        if index is None or (is_default(index) and not index.isin(ours).all()):
+            loose.append(name)
+    if moved and loose:
+        raise ValueError(
+            f"{what}: {str(loose[0])!r} has no labels of its rows, and others have them in several orders: "
+            "make a frame of them, or give all of them labels"
+        )
+    return loose[0] if loose else None
+
+
 def own_index(values: Any) -> pd.Index | None:
     """Labels of the rows of a Series, frame, table or AnnData object."""
     if hasattr(values, "obs_names"):
@@ -67,8 +91,9 @@ def positions(
     remedy = f"give {the_what} the labels of {against}, or pass an array to go by position"
     several = pd.Index(left[left.duplicated()]).append(right[right.duplicated()])
     if len(several) and left.isin(right).all() and right.isin(left).all():
+        first = several[:1].tolist()[0]
         raise ValueError(
-            f"the {kind} of {the_what} and of {against} come in another order, and {several[0]!r} labels "
+            f"the {kind} of {the_what} and of {against} come in another order, and {first!r} labels "
             f"several of them: {remedy}"
         )
     alone = [_few(a[~a.isin(b)].unique()) for a, b in ((left, right), (right, left))]

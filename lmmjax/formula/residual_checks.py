@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lmmjax.design import ResidualDesign
-from lmmjax.formula.columns import Levels
+from lmmjax.formula.levels import Levels
 from lmmjax.residual import Correlation, Variance
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.design import ResidualDesign
-from lmmjax.formula.columns import Levels, Table, group_levels, require_finite
+from lmmjax.formula.columns import Table, require_finite
+from lmmjax.formula.levels import Levels, group_levels
 from lmmjax.formula.residual_checks import require_apart, require_constant, require_distinct, require_same
 from lmmjax.formula.times import (
     TimeScale,

@@ -1,6 +1,7 @@
 """Columns of times: what a distance between two rows is, and the lattice on which occasions lie.
 
-Numbers, dates, spans and periods count by value, ordered categories by position, levels that do not occur
+Numbers, dates, spans and periods count by value: dates that are midnights of one time zone by its days,
+others with a zone by the time that has passed. Ordered categories count by position, levels that do not occur
 included. Text and unordered categories count by the number in their labels ("V6", "V10"); where that says
 nothing of an order they are refused. What the fit made of a column is kept, so that new rows are read alike.
 """
@@ -27,6 +28,8 @@ LONGEST = 10**5
 """Steps between typical neighbours from which fractional times are no lattice."""
 
 _DAY = np.timedelta64(1, "D")
+_AWARE = "date with a time zone"
+_ISO = re.compile(r"\d{4}-\d{2}(-\d{2})?")
 _ONE_NUMBER = re.compile(r"(\D*)(\d+)(\D*)")
 
 
@@ -36,10 +39,11 @@ class Clock:
 
     Attributes
     ----------
-    kind : "number", "date", "span", "period" or "category".
+    kind : "number", "date", "date with a time zone", "span", "period" or "category".
     origin : the earliest value, in the column's own type; of periods their number.
     per_unit : ticks of one unit: of a day, for dates and spans; 1 for others.
     labels : of categories, the time of each label; unit : the length of a tick, of a period.
+    zone : the time zone whose days are counted; None where what counts is the time that has passed.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Clock:
     per_unit: float = 1.0
     labels: dict[str, float] | None = None
     unit: str = ""
+    zone: Any = None
 
     def ticks(self, column: pd.Series) -> np.ndarray:
         """Times of other rows; ValueError if they are of another kind or have an unknown label."""
@@ -60,15 +65,17 @@ class Clock:
                     f"{', '.join(unknown[:8])}; drop those rows"
                 )
             return _whole(np.array([self.labels[t] for t in texts]))
-        kind, values, unit = _values(column, self.name)
+        kind, values, unit = _values(column, self.name, self.zone)
         if kind != self.kind or (kind == "period" and unit != self.unit):
-            here, there = (f"{k} {u}".strip() for k, u in ((kind, unit), (self.kind, self.unit)))
+            here, there = (
+                f"period {u}" if k == "period" else k for k, u in ((kind, unit), (self.kind, self.unit))
+            )
             raise ValueError(f"column {self.name!r} was a {there} in the fit and is a {here} here")
         return self.since(values)
 
     def since(self, values: np.ndarray) -> np.ndarray:
         """Values in the column's own type as ticks."""
-        if self.kind not in ("date", "span"):
+        if values.dtype.kind not in "mM":
             return _difference(values, self.origin)
         difference, tick = values - self.origin, np.timedelta64(1, self.unit)
         if np.datetime_data(difference.dtype)[0] == self.unit:
@@ -120,7 +127,8 @@ def read_times(column: pd.Series, name: str, index: pd.Index) -> tuple[np.ndarra
             clock = Clock(name, "category", 0, labels=labels)
             return clock.ticks(column), clock
         column = _plain(column)
-    kind, values, unit = _values(column, name)
+    zone = _days_of(column, name)
+    kind, values, unit = _values(column, name, zone)
     if kind == "text":
         labels = _label_times(list(dict.fromkeys(_texts(values))), name)
         clock = Clock(name, "category", 0, labels=labels)
@@ -128,8 +136,8 @@ def read_times(column: pd.Series, name: str, index: pd.Index) -> tuple[np.ndarra
     if kind == "number" and values.dtype.kind == "f":
         require_finite(values, f"column {name!r}", index)
     origin = values.min()
-    per_unit = float(_DAY / np.timedelta64(1, unit)) if kind in ("date", "span") else 1.0
-    clock = Clock(name, kind, origin, per_unit, unit=unit)
+    per_unit = float(_DAY / np.timedelta64(1, unit)) if values.dtype.kind in "mM" else 1.0
+    clock = Clock(name, kind, origin, per_unit, unit=unit, zone=zone)
     return clock.since(values), clock
 
 
@@ -178,17 +186,18 @@ def _plain(column: pd.Series) -> pd.Series:
     return column.astype(column.cat.categories.dtype) if hasattr(column, "cat") else column
 
 
-def _values(column: pd.Series, name: str) -> tuple[str, np.ndarray, str]:
-    """Kind, values, and the unit of dates, spans and periods."""
+def _values(column: pd.Series, name: str, zone: Any = None) -> tuple[str, np.ndarray, str]:
+    """Kind, values, and the unit of dates, spans and periods; dates with a time zone as of `zone`, or UTC."""
     column, api = _plain(column), pd.api.types
     inferred = api.infer_dtype(column, skipna=False)
     if inferred == "period":
         periods = pd.PeriodIndex(column)
         return "period", periods.asi8, str(periods.freqstr)
     if inferred in ("date", "datetime", "datetime64"):
-        dates = pd.to_datetime(column)
-        dates = dates.dt.tz_convert("UTC").dt.tz_localize(None) if dates.dt.tz is not None else dates
-        return "date", *_with_unit(dates.to_numpy())
+        dates = _dates(column, name)
+        if dates.dt.tz is None:
+            return "date", *_with_unit(dates.to_numpy())
+        return _AWARE, *_with_unit(dates.dt.tz_convert(zone or "UTC").dt.tz_localize(None).to_numpy())
     if inferred in ("timedelta", "timedelta64"):
         return "span", *_with_unit(pd.to_timedelta(column).to_numpy())
     if inferred in ("boolean", "integer", "floating", "mixed-integer-float", "decimal"):
@@ -205,15 +214,40 @@ def _values(column: pd.Series, name: str) -> tuple[str, np.ndarray, str]:
     )
 
 
+def _dates(column: pd.Series, name: str) -> pd.Series:
+    """Dates of one time zone, UTC where they have several, or of none."""
+    if column.dtype != object:
+        return pd.to_datetime(column)
+    zones = {str(getattr(value, "tzinfo", None)) for value in column}
+    if len(zones) > 1 and "None" in zones:
+        raise ValueError(f"column {name!r} has dates with and without a time zone: give all of them one")
+    return pd.to_datetime(column, utc=len(zones) > 1)
+
+
+def _days_of(column: pd.Series, name: str) -> Any:
+    """The time zone of dates that are all its midnights; days of one zone may have 23 or 25 hours."""
+    column = _plain(column)
+    if pd.api.types.infer_dtype(column, skipna=False) not in ("datetime", "datetime64"):
+        return None
+    dates = _dates(column, name)
+    zone = dates.dt.tz
+    return zone if zone is not None and bool((dates == dates.dt.normalize()).all()) else None
+
+
 def _with_unit(values: np.ndarray) -> tuple[np.ndarray, str]:
     return values, np.datetime_data(values.dtype)[0]
 
 
 def _difference(values: np.ndarray, origin: Any) -> np.ndarray:
-    """values − origin, exactly where both are integers."""
-    if values.dtype.kind == "u" or isinstance(origin, np.unsignedinteger):
-        return np.array([int(v) - int(origin) for v in values], dtype=np.int64)
-    return values - origin if values.dtype.kind != "f" else values.astype(np.float64) - float(origin)
+    """values − origin, exactly where both are integers whose differences are below 2⁶³."""
+    if values.dtype.kind == "f" or not isinstance(origin, int | np.integer):
+        return values.astype(np.float64) - float(origin)
+    ends = [int(v) - int(origin) for v in (values.min(), values.max())] if len(values) else []
+    if any(abs(end) >= 2**63 for end in ends):
+        return values.astype(np.float64) - float(origin)
+    if values.dtype.kind == "i" and int(origin) < 2**63:
+        return values.astype(np.int64) - int(origin)
+    return np.array([int(v) - int(origin) for v in values], dtype=np.int64)
 
 
 def _whole(values: np.ndarray) -> np.ndarray:
@@ -255,6 +289,10 @@ def _positions(categories: pd.Index, name: str) -> dict[str, float]:
         kind, values, unit = _values(pd.Series(categories), name)
         least = values.min() if len(values) else 0
         numbers = np.asarray(Clock(name, kind, least, unit=unit).since(values), dtype=float)
+    elif labels and all(_ISO.fullmatch(label) for label in labels):
+        # text of days or months
+        unit = "D" if len(labels[0]) == 10 else "M"
+        numbers = np.array(labels, dtype=f"datetime64[{unit}]").astype(float)
     else:
         numbers = _numbers_in(labels)
     if numbers is not None and len(numbers) > 2:

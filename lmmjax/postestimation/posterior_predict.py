@@ -9,10 +9,14 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.arrays import Array, psd_cholesky, quick_jit
+from lmmjax.arrays.memory import require_memory
 from lmmjax.fitted import require_choice
 from lmmjax.formula import Table, new_frame
 from lmmjax.postestimation.estimability import warn_of_rows
-from lmmjax.postestimation.posterior import LARGEST, Draws
+from lmmjax.postestimation.posterior import Draws
+
+AT_ONCE = 5
+"""Arrays (draws, n) that there are at a time: the values, Zb of a term, its sum over columns, noise."""
 
 
 def predictive(
@@ -48,12 +52,14 @@ def predictive(
         if places is not None and places.weights is not None:
             weights = np.full(len(x), np.nan)
             weights[places.rows] = places.weights
-    _check_size(draws, len(x))
+    if groups == "new":
+        terms = [(z, np.full_like(codes, -1), labels) for z, codes, labels in terms]
+    drawn = [z.shape[1] * len(np.unique(labels[_fresh(codes, labels)])) for z, codes, labels in terms]
+    _require_room(draws, len(x), max(drawn, default=0))
     values = draws.beta @ x.T + (0.0 if added is None else added)
     key_noise, *keys = jax.random.split(key, len(terms) + 1)
     for k, (key_k, (z, codes, labels)) in enumerate(zip(keys, terms, strict=True)):
-        kept = codes if groups == "same" else np.full_like(codes, -1)
-        values = values + _contribution(draws, key_k, k, z, kept, labels)
+        values = values + _contribution(draws, key_k, k, z, codes, labels)
     if kind == "response":
         sd = np.sqrt(draws.psi[..., -1:]) / (1.0 if weights is None else np.sqrt(weights))
         values = values + sd * _normal(key_noise, values.shape)
@@ -63,7 +69,7 @@ def predictive(
 def log_likelihood(draws: Draws) -> np.ndarray:
     """See `Posterior.log_likelihood`."""
     frame, y = draws.fitted.data.frame, draws.fitted.y
-    _check_size(draws, len(y))
+    _require_room(draws, len(y))
     mean = predictive(draws, jax.random.key(0), kind="mean")
     variance = draws.psi[..., -1:] / (1.0 if frame.weights is None else frame.weights)
     return -0.5 * (np.log(2.0 * np.pi * variance) + (y - mean) ** 2 / variance)
@@ -73,7 +79,7 @@ def _contribution(
     draws: Draws, key: Any, k: int, z: np.ndarray, codes: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
     """Zb (chains, draws, n) of term k: b of the fit where codes ≥ 0, drawn for every other label."""
-    fresh = (codes < 0) & (labels >= 0)
+    fresh = _fresh(codes, labels)
     out = np.zeros((*draws.psi.shape[:2], len(z)))
     if np.any(codes >= 0):
         if draws.b is None:
@@ -95,6 +101,11 @@ def _contribution(
     return out
 
 
+def _fresh(codes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Rows (n,) whose level is drawn."""
+    return (codes < 0) & (labels >= 0)
+
+
 def _product(z: np.ndarray, b: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Zb (chains, draws, n) for b (chains, draws, G, q)."""
     return sum(z[:, j] * b[:, :, codes, j] for j in range(z.shape[1]))  # type: ignore[return-value]
@@ -113,7 +124,8 @@ def _normal(key: Any, shape: tuple[int, ...]) -> np.ndarray:
         return np.asarray(jax.random.normal(key, shape, float))
 
 
-def _check_size(draws: Draws, rows: int) -> None:
+def _require_room(draws: Draws, rows: int, drawn: int = 0) -> None:
+    """ValueError unless memory holds values of so many rows, and as many coefficients drawn twice."""
     total = draws.psi.shape[0] * draws.psi.shape[1]
-    if total * rows > LARGEST:
-        raise ValueError(f"{total} draws of {rows} rows are too many: pass fewer rows, as newdata, at a time")
+    remedy = "pass fewer rows, as newdata, at a time"
+    require_memory(f"{total:,} draws of {rows:,} rows", total, AT_ONCE * rows + 2 * drawn, remedy=remedy)

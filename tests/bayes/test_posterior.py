@@ -416,6 +416,17 @@ def test_predictive_of_the_rows_of_the_fit(sleepstudy_draws, fit):
     np.testing.assert_allclose(post.log_likelihood()[1, 2, 5], expected, rtol=1e-12)
 
 
+def test_what_memory_cannot_hold_is_refused_beforehand(sleepstudy_draws, monkeypatch):
+    post = sleepstudy_draws["nuts"]
+    new = pd.DataFrame({"Days": 1.0, "Subject": [f"new {k}" for k in range(40)]})
+    monkeypatch.setattr("lmmjax.arrays.memory.available_memory", lambda: 5 << 20)
+    post.posterior_predictive(jax.random.key(1), new.iloc[:4])
+    monkeypatch.setattr("lmmjax.postestimation.posterior_predict._normal", None)
+    for call in (post.log_likelihood, lambda: post.posterior_predictive(jax.random.key(1), new)):
+        with pytest.raises(ValueError, match=r"4,000 draws of \d+ rows would take .* pass fewer rows"):
+            call()
+
+
 def test_inference_data(sleepstudy_draws):
     post = sleepstudy_draws["nuts"]
     data = post.to_arviz(posterior_predictive=jax.random.key(8), log_likelihood=True)

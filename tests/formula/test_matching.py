@@ -148,3 +148,27 @@ def test_holders_of_responses(kind):
 def test_what_holds_no_responses(responses, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         labelled(responses, "responses", "response")
+
+
+def test_arrays_beside_labels_in_several_orders_are_refused():
+    """A column without labels goes with those that have them, if these have one order."""
+    rng = np.random.default_rng(2)
+    data = pd.DataFrame({"y": rng.normal(size=8), "x": rng.normal(size=8), "g": np.repeat(range(4), 2)})
+    data.index = pd.Index(list("abcdefgh"))
+    moved = data["y"].iloc[[3, 1, 0, 2, 7, 6, 5, 4]]
+    x = data["x"].to_numpy()
+    for columns in ({"y": moved, "x": x, "g": data["g"]}, {"x": x, "g": data["g"], "y": moved}):
+        with pytest.raises(
+            ValueError, match="'x' has no labels of its rows, and others have them in several"
+        ):
+            lj.lmm("y ~ x + (1 | g)", columns)
+    numbered = data["g"].reset_index(drop=True)
+    with pytest.raises(ValueError, match="from_arrays: 'x' has no labels"):
+        lj.Model.from_arrays(moved.set_axis([3, 1, 0, 2, 7, 6, 5, 4]), x[:, None], numbered)
+    model = lj.lmm("~ x + (1 | g)", data)
+    both = {"a": data["y"].to_numpy(), "b": moved}
+    with pytest.raises(ValueError, match="responses: 'a' has no labels .* in another order than the data"):
+        model.fit_batch(both)
+    # numbers of rows beside labels are none
+    frame = lj.lmm("y ~ x + (1 | g)", {"y": data["y"], "x": x, "g": numbered}).frame
+    np.testing.assert_array_equal(frame.x[:, 1], x)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import lmmjax as lj
 from lmmjax.cli import app
 from lmmjax.formula import model_frame, new_frame
-from lmmjax.formula.expressions import _formulaic
+from lmmjax.formula.functions import formulaic
 from lmmjax.formula.safety import MEMBERS
 
 N = 24
@@ -163,7 +163,7 @@ def test_names_of_the_caller_are_unknown():
 
 def test_the_lists_are_of_things_that_exist():
     assert all(hasattr(np, name) for name in MEMBERS["np"])
-    assert all(hasattr(_formulaic().names["contr"], name) for name in MEMBERS["contr"])
+    assert all(hasattr(formulaic().names["contr"], name) for name in MEMBERS["contr"])
 
 
 @pytest.mark.parametrize("safe", [False, True])

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from lmmjax import AR1, ARMA, CAR1, CompoundSymmetry, Exponential, Toeplitz, Unstructured, VarIdent, lmm
 from lmmjax.formula import model_frame, new_frame
+from lmmjax.formula.times import read_times
 
 T = np.tile([1, 2, 4, 5, 8, 9], 3)
 G = np.repeat([0, 1, 2], 6)
@@ -131,10 +132,61 @@ REFUSED = {
     "dates as text": ([f"2024-01-{t:02d}" for t in T], "of which no order is known"),
     "unequal ordered numbers": (pd.Categorical(T, ordered=True), "not equally spaced"),
     "unequal ordered text": (pd.Categorical([f"V{t}" for t in T], ordered=True), "not equally spaced"),
+    "unequal ordered days": (
+        pd.Categorical([f"2024-01-{t:02d}" for t in T], ordered=True),
+        "not equally spaced",
+    ),
     "lexical order": (pd.Categorical([f"V{t + 5}" for t in T], ordered=True), "not equally spaced"),
     "no lattice": (np.sqrt(T), "not equally spaced, nor whole numbers"),
     "clock": ([dt.time(int(t)) for t in T], "which are no times"),
 }
+
+
+NEW_YORK = pd.date_range("2024-03-08", periods=5, tz="America/New_York")
+"""Midnights, of which the third is followed by a day of 23 hours."""
+
+
+@pytest.mark.parametrize("column", [NEW_YORK.to_series(), NEW_YORK.astype(object).to_series(), None])
+def test_days_of_a_time_zone_have_any_length(column):
+    """Midnights of a zone count as its days; other times, and several zones, by what has passed."""
+    if column is None:
+        column = NEW_YORK.to_series() + pd.to_timedelta("1h")
+    ticks, clock = read_times(column.reset_index(drop=True), "t", pd.RangeIndex(5))
+    days = np.arange(5) if clock.zone is not None else [0, 1, 2, 2 + 23 / 24, 3 + 23 / 24]
+    assert_allclose(ticks / clock.per_unit, days)
+    assert (clock.zone is None) == (column.iloc[0].hour == 1)
+    elsewhere = NEW_YORK[3:].tz_convert("UTC").to_series() + (column.iloc[0] - NEW_YORK[0])
+    assert_array_equal(clock.ticks(elsewhere), ticks[3:])
+    with pytest.raises(ValueError, match="was a date with a time zone in the fit and is a date here"):
+        clock.ticks(NEW_YORK.tz_localize(None).to_series())
+
+
+def test_dates_with_and_without_a_time_zone():
+    both = pd.Series([NEW_YORK[0], NEW_YORK[1].tz_localize(None)], dtype=object)
+    with pytest.raises(ValueError, match="'t' has dates with and without a time zone"):
+        read_times(both, "t", pd.RangeIndex(2))
+    zones = pd.Series([NEW_YORK[0], NEW_YORK[0].tz_convert("Asia/Tokyo")], dtype=object)
+    assert read_times(zones, "t", pd.RangeIndex(2))[0].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values"),
+    [
+        ("int8", [-100, 20, 120]),
+        ("int16", [-32000, 0, 32000]),
+        ("int32", [-(2**31), 0, 2**31 - 1]),
+        ("uint8", [255, 100, 0]),
+        ("uint64", [2**63, 2**63 + 7, 2**63 - 9]),
+        ("int64", [-(2**62), 0, 2**62 - 1]),
+        ("Int8", [-100, 20, 120]),
+    ],
+)
+def test_differences_of_integers_do_not_overflow(dtype, values):
+    column = pd.Series(values, dtype=dtype)
+    ticks, clock = read_times(column, "t", pd.RangeIndex(3))
+    expected = [int(v) - min(values) for v in values]
+    assert ticks.tolist() == expected
+    assert clock.ticks(pd.Series([values[1]], dtype=dtype)).tolist() == expected[1:2]
 
 
 @pytest.mark.parametrize("name", REFUSED)
