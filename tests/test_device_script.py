@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from benchmarks import device
+from benchmarks.harness.timing import Timed
 
 
 def test_the_smallest_piece(tmp_path, monkeypatch, capsys):
     """A single fit beside itself on the CPU; the script ends with the status of what it found."""
     file = tmp_path / "device.json"
+    # without the compilation that comes before warm calls
+    monkeypatch.setattr(device, "timed", lambda call, *_: Timed(call(), 1.0, [1.0]))
     monkeypatch.setattr(sys, "argv", ["device", "-o", str(file), "--only", "180 rows, (t", "--repeats", "1"])
     with pytest.raises(SystemExit) as end:
         device.main()
@@ -20,7 +23,7 @@ def test_the_smallest_piece(tmp_path, monkeypatch, capsys):
     assert record["equal"]
     assert record["converged"] == 1
     assert record["differences"]["the CPU"].keys() == {"criterion", "beta", "se", "psi", "df"}
-    assert "180 rows, (t | g)" in capsys.readouterr().out
+    assert "| equal |" in capsys.readouterr().out
 
 
 def test_a_difference_or_a_failure_is_told():

@@ -15,7 +15,15 @@ import numpy as np
 from lmmjax.covariance import family
 from lmmjax.formula.bars import SplitFormula, quoted, split_bars
 from lmmjax.formula.chosen import wanted_terms
-from lmmjax.formula.columns import Table, kept_data, nearest, require_factor, require_finite, there_are
+from lmmjax.formula.columns import (
+    Table,
+    kept_data,
+    nearest,
+    require_factor,
+    require_finite,
+    require_no_time,
+    there_are,
+)
 from lmmjax.formula.expressions import apply_part, fit_parts, parse, parse_vector, reads_other_rows
 from lmmjax.formula.frame import (
     ModelFrame,
@@ -115,6 +123,9 @@ def model_frame(
         require_factor(table.raw(name), column, name, table.index[rows])
         if column.dtype.kind == "f":
             require_finite(column.to_numpy(), f"column {name!r}", table.index[rows])
+    for part in parts.values():
+        for name in part.bare:
+            require_no_time(table.raw(name), name, part.label)
     parts, matrices, rows, columns = fit_parts(parts, table, rows, counts)
     kinds = {str(name): kind_of(column) for name, column in columns.items()}
     of_means = [part for name, part in parts.items() if name == "fixed" or name.startswith("offset")]

@@ -28,6 +28,9 @@ from lmmjax.formula.numbers import doubles, plain
 MANY_LEVELS = 20
 """Levels of a column of text beyond which it is asked whether it was meant as numbers."""
 
+TIMES = {"date", "datetime", "datetime64", "time", "timedelta", "timedelta64", "period"}
+"""What pandas calls values that are times."""
+
 _NUMBERS = {"integer", "floating", "mixed-integer-float", "decimal"}
 
 
@@ -51,6 +54,17 @@ def require_finite(values: np.ndarray, what: str, index: pd.Index) -> None:
     bad = np.flatnonzero(np.isinf(values))
     if bad.size:
         raise ValueError(f"{what} is infinite in row {index[bad[0]]}: correct or drop that value")
+
+
+def require_no_time(values: pd.Series, name: str, label: str) -> None:
+    """ValueError if a column that is a term of its own holds dates or times: no number and no factor."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return
+    if pd.api.types.infer_dtype(values, skipna=True) in TIMES:
+        raise ValueError(
+            f"{label}: column {name!r} is a date or time: convert it to a number, or write C({name}) for its "
+            "levels"
+        )
 
 
 def require_factor(values: pd.Series, column: pd.Series, name: str, index: pd.Index) -> None:

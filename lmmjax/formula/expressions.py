@@ -192,8 +192,6 @@ def _frame(table: Table, parts: Iterable[Part], rows: np.ndarray) -> pd.DataFram
 def _evaluate(part: Part, frame: pd.DataFrame, drop: set[int]) -> _Evaluated:
     lib, lost, nulls = formulaic(), set(drop), {}
     for name in part.bare:
-        if frame[name].dtype.kind in "mM":
-            raise ValueError(f"{part.label}: column {name!r} is a date or time: convert it to a number")
         if part.is_vector and frame[name].dtype.kind == "b":
             frame = frame.assign(**{name: frame[name].astype(np.float64)})
     materializer = lib.Materializer(frame, context=lib.context)

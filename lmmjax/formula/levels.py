@@ -17,13 +17,16 @@ SAME = 1e-14
 def factorize(values: pd.Series, name: str) -> tuple[np.ndarray, pd.Index]:
     """Codes and levels, sorted (by their text if they cannot be compared)."""
     if isinstance(values.dtype, pd.CategoricalDtype):
-        return _categories(values)
+        codes, levels = _categories(values)
+        _require_different_texts(np.asarray(levels), name)
+        return codes, levels
     try:
         codes, uniques = pd.factorize(values)
     except TypeError:
         raise ValueError(f"column {name!r} has values that are no labels, such as lists") from None
     labels = _whole(np.asarray(uniques))
     require_told_apart(labels, f"column {name!r}")
+    _require_different_texts(labels, name)
     try:
         order = np.argsort(labels, kind="stable")
     except TypeError:
@@ -39,6 +42,17 @@ def _categories(values: pd.Series) -> tuple[np.ndarray, pd.Index]:
     used = np.bincount(codes[codes >= 0], minlength=len(values.cat.categories)) > 0
     rank = np.append(np.cumsum(used) - 1, -1)
     return rank[codes], pd.Index(_whole(np.asarray(values.cat.categories)[used]))
+
+
+def _require_different_texts(labels: np.ndarray, name: str) -> None:
+    """ValueError if labels read the same, as 1 and "1"."""
+    known: dict[str, Any] = {}
+    for label in labels if labels.dtype == object else ():
+        other = known.setdefault(str(label), label)
+        if other is not label:
+            raise ValueError(
+                f"column {name!r} has the levels {other!r} and {label!r}, which read the same: make them one"
+            )
 
 
 def _whole(labels: np.ndarray) -> np.ndarray:
@@ -143,4 +157,9 @@ def row_labels(columns: Sequence[pd.Series], rows: np.ndarray) -> tuple[str, ...
 
 def _lookup(levels: pd.Index, values: pd.Series) -> np.ndarray:
     plain = values.astype(values.cat.categories.dtype) if hasattr(values, "cat") else values
-    return levels.get_indexer(pd.Index(plain)).astype(np.int64)
+    wanted = pd.Index(plain)
+    if levels.dtype.kind == "f" and wanted.dtype.kind == "f" and not wanted.hasnans:
+        # 0.1 * 3 is 0.3 up to rounding
+        near = SAME * np.abs(np.asarray(wanted))
+        return levels.get_indexer(wanted, method="nearest", tolerance=near).astype(np.int64)
+    return levels.get_indexer(wanted).astype(np.int64)

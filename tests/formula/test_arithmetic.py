@@ -70,5 +70,5 @@ def test_what_is_no_arithmetic_stays():
     assert [name for name in frame.x_names if name.endswith("[T.True]")] == [
         "I(~a)[T.True]",
         "I((x > 0) & b)[T.True]",
-        'I(f == "p")[T.True]',
+        "I(f == 'p')[T.True]",
     ]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from lmmjax.design import independent_columns
-from lmmjax.formula import model_frame
+from lmmjax.formula import model_frame, new_frame
 
 
 @pytest.fixture(scope="module")
@@ -363,3 +363,44 @@ def test_joined_labels_of_different_groups_differ():
     assert len(set(term.codes)) == 4
     (term,) = model_frame("y ~ 1 + (1 | u:v)", data.assign(v="c")).random
     assert sorted(term.levels) == sorted(["a:b:c", "a:c", '":c'])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pd.date_range("2024-01-01", periods=8),
+        pd.date_range("2024-01-01", periods=8).date,
+        pd.date_range("2024-01-01", periods=8, freq="h").time,
+        pd.period_range("2024-01-01", periods=8, freq="D"),
+        pd.to_timedelta(np.arange(8), unit="h"),
+    ],
+    ids=["dates", "objects", "times", "periods", "spans"],
+)
+def test_times_are_neither_numbers_nor_factors(values):
+    data = pd.DataFrame({"y": np.arange(8.0), "x": np.arange(8.0) ** 2, "g": np.repeat([0, 1], 4)})
+    data["t"] = values
+    for formula in ("y ~ t", "y ~ x:t", "t ~ x", "y ~ x + (t | g)", "y ~ x + offset(t)"):
+        with pytest.raises(ValueError, match=r"column 't' is a date or time: .* or write C\(t\)"):
+            model_frame(formula, data)
+    grouped = data.assign(t=data["t"].iloc[[0, 0, 1, 1, 2, 2, 3, 3]].array)
+    assert len(model_frame("y ~ x + (1 | t)", grouped).random[0].levels) == 4
+
+
+def test_levels_that_rounding_or_types_tell_apart():
+    """0.1 · 3 is 0.3 for new rows, and no second level of a column; nor is "1" beside 1."""
+    data = pd.DataFrame({"y": np.arange(8.0), "x": np.arange(8.0) ** 2, "k": np.repeat(np.arange(4), 2)})
+    tenths = data.assign(k=data["k"] * 0.1)
+    frame = model_frame("y ~ x + (1 | k)", tenths)
+    assert new_frame(frame, data.assign(k=data["k"] / 10)).random[0].codes.tolist() == data["k"].tolist()
+    assert new_frame(frame, data.assign(k=0.30000001)).random[0].codes.tolist() == [-1] * 8
+    both = data.assign(k=np.where(data["y"] % 2, data["k"] * 0.1, data["k"] / 10))
+    for formula in ("y ~ x + (1 | k)", "y ~ C(k)"):
+        with pytest.raises(
+            ValueError, match=r"levels that differ by rounding, 0\.3 and 0\.30000000000000004"
+        ):
+            model_frame(formula, both)
+    mixed = data.assign(k=[1, 1, "1", "1", 2, 2, 3, 3])
+    for formula in ("y ~ x + (1 | k)", "y ~ k"):
+        for column in (mixed["k"], mixed["k"].astype("category")):
+            with pytest.raises(ValueError, match="levels 1 and '1', which read the same"):
+                model_frame(formula, mixed.assign(k=column))
