@@ -7,6 +7,7 @@ their own.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -29,75 +30,81 @@ from lmmjax.inference.natural import (
 )
 
 
-def single_tests(
-    maker: ProblemMaker,
-    y: np.ndarray,
-    psi: np.ndarray,
-    cov: np.ndarray,
-    rows: np.ndarray,
-    *,
-    reml: bool,
-    method: str,
-    weights: np.ndarray | None = None,
-    kept: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Responses:
+    """T responses and their estimates, of which something is to be tested.
+
+    Attributes
+    ----------
+    maker : of problems of the design.
+    y : (n, T) responses; a missing value leaves its row out.
+    psi, cov : (T, m + 1) and (T, m + 1, m + 1), `psi` and `cov_relative` of an `Estimate`.
+    reml : whether they were fitted by REML.
+    weights : (n, T) of the responses, as for `estimate_many`.
+    kept : (T, p) fixed effects that each has; None for all.
+    """
+
+    maker: ProblemMaker
+    y: np.ndarray
+    psi: np.ndarray
+    cov: np.ndarray
+    reml: bool
+    weights: np.ndarray | None = None
+    kept: np.ndarray | None = None
+
+    def with_columns(self, at: np.ndarray) -> Responses:
+        """The same with the columns of X at some positions, which all that are asked for have."""
+        return dataclasses.replace(self, maker=self.maker.with_columns(at), kept=None)
+
+
+def single_tests(of: Responses, rows: np.ndarray, method: str) -> tuple[np.ndarray, np.ndarray]:
     """Degrees of freedom and standard errors (T, k) of single contrasts of every response.
 
     Parameters
     ----------
-    y : (n, T) responses; a missing value leaves its row out.
-    psi, cov : (T, m + 1) and (T, m + 1, m + 1), `psi` and `cov_relative` of an `Estimate`.
     rows : (k, p) contrasts L.
     method : "satterthwaite", "kenward-roger", or "kenward-roger-sas" with W and R of PROC MIXED.
-    weights : (n, T) of the responses, as for `estimate_many`.
-    kept : (T, p) fixed effects that each has; None for all.
 
     Responses whose ψ is missing have missing results.
     """
-    df, se = np.full((2, len(psi), len(rows)), np.nan)
-    fitted = np.asarray(np.isfinite(psi).all(axis=1))
-    alike = [np.ones(maker.design.p, bool)] if kept is None or kept.all() else np.unique(kept[fitted], axis=0)
+    df, se = np.full((2, len(of.psi), len(rows)), np.nan)
+    fitted, kept = np.asarray(np.isfinite(of.psi).all(axis=1)), of.kept
+    alike = [np.ones(of.maker.design.p, bool)]
+    alike = alike if kept is None or kept.all() else list(np.unique(kept[fitted], axis=0))
     for columns in alike:
-        those = fitted if len(alike) == 1 else np.asarray(fitted & np.all(kept == columns, axis=1))
-        part, l = maker.with_columns(np.flatnonzero(columns)), rows[:, columns]
-        found = _over(_tests, part, those, y, psi, cov, l, reml=reml, method=method, weights=weights)
-        for at, unit, (own_df, own_se) in found:
+        one = len(alike) == 1 or kept is None
+        those = fitted if one else np.asarray(fitted & np.all(kept == columns, axis=1))
+        part = of.with_columns(np.flatnonzero(columns))
+        for at, unit, (own_df, own_se) in _over(_tests, part, those, rows[:, columns], method):
             df[at], se[at] = own_df, own_se * unit[:, None]
     return df, se
 
 
 def joint_tests(
-    maker: ProblemMaker,
+    of: Responses,
     those: np.ndarray,
-    y: np.ndarray,
-    psi: np.ndarray,
-    cov: np.ndarray,
     rows: np.ndarray,
     difference: np.ndarray,
     sets: Sequence[np.ndarray],
-    *,
-    reml: bool,
     method: str,
-    weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """F and its denominator degrees of freedom (T, h) of h sets of contrasts of the responses `those` (T,).
 
     Parameters
     ----------
-    y, psi, cov, rows, method, weights : as in `single_tests`; all of `those` have all columns of X.
-    difference : (T, k) Lβ̂ − rhs.
+    of : responses of which all of `those` have all columns of X.
+    rows, method : as in `single_tests`; difference : (T, k) Lβ̂ − rhs.
     sets : positions of the rows of L, independent ones, that are tested together.
     """
-    f, den_df = np.full((2, len(psi), len(sets)), np.nan)
-    found = _over(_products, maker, those, y, psi, cov, rows, reml=reml, method=method, weights=weights)
-    for at, unit, (phi, slopes, cov_psi, adjusted) in found:
+    f, den_df = np.full((2, len(of.psi), len(sets)), np.nan)
+    for at, unit, own in covariances(of, those, rows, method):
         apart = difference[at] / unit[:, None]
         for j, used in enumerate(sets):
             block = np.ix_(used, used)
-            one, moved = phi[:, *block], adjusted[:, *block]
+            one, moved = own.phi[:, *block], own.adjusted[:, *block]
             there = np.isfinite(one).all(axis=(1, 2)) & np.isfinite(moved).all(axis=(1, 2))
-            one, slope = one[there], slopes[there][:, :, *block]
-            w, off = cov_psi[there], apart[there][:, used]
+            one, slope = one[there], own.slopes[there][:, :, *block]
+            w, off = own.cov_psi[there], apart[there][:, used]
             if method == "satterthwaite":
                 test = satterthwaite_joint(one, slope, w, off)
             else:
@@ -106,60 +113,57 @@ def joint_tests(
     return f, den_df
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Covariances:
+    """Of k contrasts of t responses, with what tests are made of; ψ in internal coordinates.
+
+    Attributes
+    ----------
+    phi, adjusted : (t, k, k) LΦLᵀ, and with the covariance that the method adjusts.
+    slopes : (t, m + 1, k, k) LΦP_iΦLᵀ, less the derivatives of LΦLᵀ in ψ.
+    cov_psi : (t, m + 1, m + 1) A or W.
+    """
+
+    phi: np.ndarray
+    slopes: np.ndarray
+    cov_psi: np.ndarray
+    adjusted: np.ndarray
+
+
 def covariances(
-    maker: ProblemMaker,
-    those: np.ndarray,
-    y: np.ndarray,
-    psi: np.ndarray,
-    cov: np.ndarray,
-    rows: np.ndarray,
-    *,
-    reml: bool,
-    method: str,
-    weights: np.ndarray | None = None,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields positions of some of the responses `those`, and covariances (t, k, k) of their contrasts.
+    of: Responses, those: np.ndarray, rows: np.ndarray, method: str
+) -> Iterator[tuple[np.ndarray, np.ndarray, Covariances]]:
+    """Yields positions of some of the responses `those` (T,), units (t,) of their errors, and covariances.
 
     Parameters are those of `joint_tests`.
     """
-    found = _over(_products, maker, those, y, psi, cov, rows, reml=reml, method=method, weights=weights)
-    for at, unit, (_, _, _, adjusted) in found:
-        yield at, adjusted * unit[:, None, None] ** 2
+    for at, unit, own in _over(_products, of, those, rows, method):
+        yield at, unit, Covariances(*own)
 
 
 def _over(
-    wanted: Callable[..., tuple[Array, ...]],
-    maker: ProblemMaker,
-    those: np.ndarray,
-    y: np.ndarray,
-    psi: np.ndarray,
-    cov: np.ndarray,
-    rows: np.ndarray,
-    *,
-    reml: bool,
-    method: str,
-    weights: np.ndarray | None,
+    wanted: Callable[..., tuple[Array, ...]], of: Responses, those: np.ndarray, rows: np.ndarray, method: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]]:
     """Yields positions of some of the responses `those` (T,), their units, and what is `wanted` of them.
 
     Standard errors are in these units (t,): where σ² = 1 no power of it can over- or underflow.
     """
-    adjust = method != "satterthwaite"
+    maker, psi, adjust = of.maker, of.psi, method != "satterthwaite"
     if adjust and not maker.design.structure.linear:
         maker = maker.tangents
-    whole = np.full(len(psi), weights is None) & ~np.isnan(y).any(axis=0)
+    whole = np.full(len(psi), of.weights is None) & ~np.isnan(of.y).any(axis=0)
     with np.errstate(all="ignore"):
         unit = np.sqrt(psi[:, -1])
         relative = psi / psi[:, -1:] ** np.append(maker.design.structure.powers, 1.0)
     for chosen, source, at, own in (
-        (those & whole, SharedDesign(maker, reml), relative, unit),
-        (those & ~whole, OwnDesigns(maker, y, weights, reml, adjust), psi, np.ones(len(psi))),
+        (those & whole, SharedDesign(maker, of.reml), relative, unit),
+        (those & ~whole, OwnDesigns(maker, of.y, of.weights, of.reml, adjust), psi, np.ones(len(psi))),
     ):
         which = np.flatnonzero(chosen)
         if not len(which):
             continue
         few = len(which) <= source.few or is_apart(source)
-        pieces = (_one_by_one if few else _mapped)(wanted, method, source, which, at, cov, rows)
+        pieces = (_one_by_one if few else _mapped)(wanted, method, source, which, at, of.cov, rows)
         while True:
             # settings of the thread, which hold for this generator only
             with jax.enable_x64(True), np.errstate(all="ignore"):
@@ -241,7 +245,7 @@ def _tests(at: Natural, cov_psi: Array, rows: Array, method: str) -> tuple[Array
 
 
 def _products(at: Natural, cov_psi: Array, rows: Array, method: str) -> tuple[Array, Array, Array, Array]:
-    """LΦLᵀ (k, k), LΦP_iΦLᵀ (m + 1, k, k), A or W, and LΦ_ALᵀ: what F tests of contrasts are made of."""
+    """The parts of `Covariances` of one response."""
     inner = rows @ at.outward
     moved = inner @ sweep(at.xx)[1]
     cov_beta, cov_psi = _covariance(at, cov_psi, method)

@@ -4,7 +4,15 @@ from lmmjax.formula.arrays import array_frame
 from lmmjax.formula.bars import Bar, SplitFormula, quoted, split_bars
 from lmmjax.formula.build import fitted_rows, model_frame, new_frame
 from lmmjax.formula.columns import Table, nearest
-from lmmjax.formula.frame import ModelFrame, NewFrame, NewRandom, RandomColumns, take_columns, take_rows
+from lmmjax.formula.frame import (
+    ModelFrame,
+    NewFrame,
+    NewRandom,
+    RandomColumns,
+    confined,
+    take_columns,
+    take_rows,
+)
 from lmmjax.formula.reduce import reduced_text, updated_frame, with_random, without_term
 from lmmjax.formula.residuals import ResidualColumns
 
@@ -18,6 +26,7 @@ __all__ = [
     "SplitFormula",
     "Table",
     "array_frame",
+    "confined",
     "fitted_rows",
     "model_frame",
     "nearest",

@@ -196,6 +196,23 @@ class NewFrame:
     whole: np.ndarray | None = None
 
 
+def confined(new: NewFrame, frame: ModelFrame, part: ModelFrame) -> NewFrame:
+    """New rows of a frame as those of a `part` of it; what its rows do not determine is lost."""
+    own = part.dependence
+    if own is None or part.x.shape[1] == frame.x.shape[1]:
+        return new
+    whole, before = new.whole, frame.dependence
+    if whole is None:
+        at = np.arange(frame.x.shape[1]) if before is None else before.kept
+        whole = np.zeros((len(new.x), len(own.kept) + len(own.out)))
+        whole[:, at] = new.x
+        if before is not None:
+            whole[:, before.out] = new.x @ before.weights
+    there = np.isfinite(whole).all(axis=1)
+    lost = new.lost | (there & ~own.estimable(np.where(there[:, None], whole, 0.0)))
+    return replace(new, x=np.where(lost[:, None], np.nan, whole[:, own.kept]), lost=lost, whole=whole)
+
+
 def complete_rows(
     missing: Mapping[str, np.ndarray], n: int, among: np.ndarray | None = None
 ) -> tuple[np.ndarray, dict[str, int]]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 
 from lmmjax.covariance import FactorFamily
 from lmmjax.design import Design
-from lmmjax.inference.robust import Moments, adjusted, unit
+from lmmjax.inference.robust import Moments, adjusted, unit, wishart_df
 
 ENTRIES = 1 << 22
 """Numbers in the largest array of a chunk of responses."""
@@ -136,41 +137,104 @@ def entries(design: Design, psi: np.ndarray) -> np.ndarray:
     return np.concatenate([psi[:, -1:], np.array(of_each)], axis=1)
 
 
-def tests_of_many(
-    design: Design,
-    blocks: list[Block],
-    kind: str,
-    psi: np.ndarray,
-    beta: np.ndarray,
-    y: np.ndarray,
-    rows: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """V_R (T, k, k), without the factor of CR1, and degrees of freedom (T, k) of contrasts rows (k, p).
+@dataclasses.dataclass(frozen=True, eq=False)
+class Piece:
+    """Some clusters of some responses, in coordinates of X in which M = I.
 
-    Parameters
+    Attributes
     ----------
+    scores : (t, g, p) Y_iᵀê_i by cluster; x, y : (t, K, r, p) X̂ and Y by pattern.
+    block : the clusters.
+    """
+
+    scores: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    block: Block
+
+    def moments(self, c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Y_iᵀY_i (t, K, k, k) and X̂_iᵀY_i (t, K, p, k) in the directions c (t, p, k), how many of each."""
+        made = self.y @ c[:, None]
+        return np.swapaxes(made, -1, -2) @ made, np.swapaxes(self.x, -1, -2) @ made, self.block.counts
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ManyClusters:
+    """Clusters of many responses that share a design.
+
+    Attributes
+    ----------
+    design, blocks : the design and its clusters.
     psi, beta : (T, m + 1), (T, p); y : (n, T) without missing values.
     """
-    p, factor = design.p, np.linalg.qr(np.asarray(design.x))[1]
-    inner = np.linalg.solve(factor.T, rows.T)
-    scale = entries(design, psi)
-    widest = max(
-        max(b.x.shape[0] * b.x.shape[1] * max(b.x.shape[1], p), b.rows.size, len(b.rows) * p) for b in blocks
-    )
-    step = max(ENTRIES // max(widest, len(rows) * p * p), 1)
-    cov, df = np.empty((len(psi), len(rows), len(rows))), np.empty((len(psi), len(rows)))
-    for first in range(0, len(psi), step):
-        part = slice(first, first + step)
-        residual = y[:, part] - np.asarray(design.x) @ beta[part].T
-        residual -= 0.0 if design.offset is None else np.asarray(design.offset)[:, None]
-        cov[part], df[part] = _chunk(blocks, kind, scale[part], residual, inner, p)
-    return cov, df
+
+    design: Design
+    blocks: list[Block]
+    psi: np.ndarray
+    beta: np.ndarray
+    y: np.ndarray
+
+    def single_tests(self, kind: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """V_R (T, k, k), without the factor of CR1, and degrees of freedom (T, k) of contrasts (k, p)."""
+        cov, df = np.empty((len(self.psi), len(rows), len(rows))), np.empty((len(self.psi), len(rows)))
+        for part, c, pieces in self.pieces(kind, len(rows) * self.design.p**2):
+            moved = self._moved(c, rows)
+            directions, moments = unit(moved), Moments.empty((len(c),), *moved.shape[1:])
+            for piece in pieces:
+                moments.add(piece.scores, *piece.moments(directions))
+            cov[part] = np.swapaxes(moved, 1, 2) @ moments.squares @ moved
+            df[part] = moments.df
+        return cov, df
+
+    def joint_tests(self, kind: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """V_R (T, k, k) as `single_tests` gives it, and η (T,) of Hotelling's T² for all contrasts (k, p)."""
+        cov, eta = np.empty((len(self.psi), len(rows), len(rows))), np.empty(len(self.psi))
+        for part, c, pieces in self.pieces(kind, 2 * (len(rows) * self.design.p) ** 2):
+            moved = self._moved(c, rows)
+            directions, squares = unit(moved), np.zeros_like(c)
+            found = []
+            for piece in pieces:
+                squares = squares + np.swapaxes(piece.scores, 1, 2) @ piece.scores
+                found.append(piece.moments(directions))
+            own, cross, counts = zip(*found, strict=True)
+            cov[part] = np.swapaxes(moved, 1, 2) @ squares @ moved
+            eta[part] = wishart_df(
+                np.concatenate(own, axis=1), np.concatenate(cross, axis=1), np.concatenate(counts)
+            )
+        return cov, eta
+
+    @cached_property
+    def factor(self) -> np.ndarray:
+        """R (p, p) of X = QR."""
+        return np.linalg.qr(np.asarray(self.design.x))[1]
+
+    def _moved(self, c: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Contrasts (t, p, k) in the coordinates of C (t, p, p)."""
+        return np.swapaxes(c, 1, 2) @ np.linalg.solve(self.factor.T, rows.T)
+
+    def pieces(self, kind: str, more: int = 0) -> Iterator[tuple[slice, np.ndarray, list[Piece]]]:
+        """Yields some of the responses, C (t, p, p) with M = CCᵀ in the coordinates of Q, and their clusters.
+
+        `more` are the numbers of a response that the caller holds.
+        """
+        p, design, scale = self.design.p, self.design, entries(self.design, self.psi)
+        widest = max(
+            max(b.x.shape[0] * b.x.shape[1] * max(b.x.shape[1], p), b.rows.size, len(b.rows) * p)
+            for b in self.blocks
+        )
+        step = max(ENTRIES // max(widest, more), 1)
+        for first in range(0, len(self.psi), step):
+            part = slice(first, first + step)
+            residual = self.y[:, part] - np.asarray(design.x) @ self.beta[part].T
+            residual -= 0.0 if design.offset is None else np.asarray(design.offset)[:, None]
+            c, pieces = _pieces(self.blocks, kind, scale[part], residual, p)
+            yield part, c, pieces
 
 
-def _chunk(
-    blocks: list[Block], kind: str, scale: np.ndarray, residual: np.ndarray, inner: np.ndarray, p: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """`tests_of_many` for factors (t, C), residuals (n, t) and contrasts (p, k) in coordinates of Q of X."""
+def _pieces(
+    blocks: list[Block], kind: str, scale: np.ndarray, residual: np.ndarray, p: int
+) -> tuple[np.ndarray, list[Piece]]:
+    """C (t, p, p) and the clusters, for factors (t, C) and residuals (n, t)."""
     whitened, products = [], np.zeros((len(scale), p, p))
     for block in blocks:
         lower = np.linalg.cholesky(np.tensordot(scale, block.parts, axes=1))
@@ -180,10 +244,7 @@ def _chunk(
         products += np.swapaxes(stacked, 1, 2) @ stacked
         whitened.append((lower, x))
     # M = CCᵀ for every response
-    c = np.swapaxes(np.linalg.inv(np.linalg.cholesky(products)), 1, 2)
-    moved = np.swapaxes(c, 1, 2) @ inner
-    directions = unit(moved)
-    moments = Moments.empty((len(scale),), *moved.shape[1:])
+    c, out = np.swapaxes(np.linalg.inv(np.linalg.cholesky(products)), 1, 2), []
     for block, (lower, x) in zip(blocks, whitened, strict=True):
         x = x @ c[:, None]
         y = adjusted(kind, lower, x)
@@ -191,7 +252,5 @@ def _chunk(
         turned = np.swapaxes(np.linalg.solve(np.swapaxes(lower, -1, -2), y), -1, -2)
         e = np.swapaxes(block.basis, 1, 2)[block.pattern] @ residual[block.rows]
         scores = np.matmul(turned[:, block.pattern], np.moveaxis(e, -1, 0)[..., None])[..., 0]
-        made = y @ directions[:, None]
-        moments.add(scores, np.swapaxes(made, -1, -2) @ made, np.swapaxes(x, -1, -2) @ made, block.counts)
-    cov = np.swapaxes(moved, 1, 2) @ moments.squares @ moved
-    return cov, moments.df
+        out.append(Piece(scores, x, y, block))
+    return c, out

@@ -115,10 +115,15 @@ def held(design: Design, y: np.ndarray, psi: np.ndarray) -> Held:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Deleted:
-    """β̂ (G, p) and Φ (G, p, p) without each of G groups of rows; NaN where the others do not determine β."""
+    """β̂ (..., p) and Φ (..., p, p) without groups of rows; NaN where the others do not determine β."""
 
     beta: np.ndarray
     cov_beta: np.ndarray
+
+    @property
+    def bse(self) -> np.ndarray:
+        """Standard errors (..., p) of β̂."""
+        return np.sqrt(np.diagonal(self.cov_beta, axis1=-2, axis2=-1))
 
 
 def without_rows(fit: Held) -> Deleted:
@@ -184,14 +189,14 @@ def _positive(values: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Change:
-    """How far β̂ and Φ are from those without each of G groups.
+    """How far β̂ and Φ are from those without groups, of one fit or many.
 
     Attributes
     ----------
-    cooks_distance : (G,) (β̂ − β̂₍ᵢ₎)ᵀΦ⁻¹(β̂ − β̂₍ᵢ₎)/p.
-    mdffits : (G,) the same with Φ₍ᵢ₎ for Φ.
-    covtrace : (G,) |tr(Φ⁻¹Φ₍ᵢ₎) − p|; covratio : (G,) |Φ₍ᵢ₎|/|Φ|.
-    dfbetas : (G, p) (β̂ − β̂₍ᵢ₎)/se(β̂₍ᵢ₎).
+    cooks_distance : (...) (β̂ − β̂₍ᵢ₎)ᵀΦ⁻¹(β̂ − β̂₍ᵢ₎)/p.
+    mdffits : (...) the same with Φ₍ᵢ₎ for Φ.
+    covtrace : (...) |tr(Φ⁻¹Φ₍ᵢ₎) − p|; covratio : (...) |Φ₍ᵢ₎|/|Φ|.
+    dfbetas : (..., p) (β̂ − β̂₍ᵢ₎)/se(β̂₍ᵢ₎).
 
     Source: Belsley, Kuh & Welsch (1980), doi:10.1002/0471725153; for mixed models Loy & Hofmann (2014),
     doi:10.18637/jss.v056.i05.
@@ -205,17 +210,18 @@ class Change:
 
 
 def change(beta: np.ndarray, phi: np.ndarray, without: Deleted) -> Change:
-    """Measures of influence from β̂ (p,), Φ (p, p) and those without each group."""
-    p = len(beta)
-    moved, scale = beta - without.beta, np.sqrt(np.diagonal(phi))
-    z, whole = moved / scale, phi / scale[:, None] / scale
-    own = without.cov_beta / scale[:, None] / scale
-    lost = np.asarray(np.isnan(own).any(axis=(1, 2)) | np.isnan(z).any(axis=1))
-    own, z = np.where(lost[:, None, None], np.eye(p), own), np.where(lost[:, None], 0.0, z)
-    trace = np.trace(np.linalg.solve(whole, own), axis1=1, axis2=2)
+    """Measures of influence (...) from β̂ (..., p), Φ (..., p, p) and those without each group."""
+    p = beta.shape[-1]
+    moved, scale = beta - without.beta, np.sqrt(np.diagonal(phi, axis1=-2, axis2=-1))
+    units = scale[..., :, None] * scale[..., None, :]
+    z, whole, own = moved / scale, phi / units, without.cov_beta / units
+    lost = np.asarray(np.isnan(own).any(axis=(-2, -1)) | np.isnan(z).any(axis=-1))
+    own, z = np.where(lost[..., None, None], np.eye(p), own), np.where(lost[..., None], 0.0, z)
+    trace = np.trace(np.linalg.solve(whole, own), axis1=-2, axis2=-1)
     ratio = np.exp(np.linalg.slogdet(own)[1] - np.linalg.slogdet(whole)[1])
-    cooks = np.sum(z * np.linalg.solve(whole, z.T).T, axis=1) / max(p, 1)
-    fits = np.sum(z * np.linalg.solve(own, z[:, :, None])[:, :, 0], axis=1) / max(p, 1)
+    cooks, fits = (
+        np.sum(z * np.linalg.solve(metric, z[..., None])[..., 0], axis=-1) / max(p, 1)
+        for metric in (whole, own)
+    )
     cooks, fits, trace, ratio = np.where(lost, np.nan, [cooks, fits, np.abs(trace - p), ratio])
-    dfbetas = moved / np.sqrt(np.diagonal(without.cov_beta, axis1=1, axis2=2))
-    return Change(cooks, fits, trace, ratio, dfbetas)
+    return Change(cooks, fits, trace, ratio, moved / without.bse)

@@ -227,18 +227,36 @@ def joint_test(clusters: Iterable[Clusters], c: np.ndarray) -> tuple[np.ndarray,
     With Ω = E(CV_RCᵀ) and D = Ω^(−½)CV_RCᵀΩ^(−½), η = k(k + 1)/ΣΣ Var(D_st): D is taken as Wishart's, so that
     Q = (Lβ̂)ᵀ(CV_RCᵀ)⁻¹Lβ̂ has (η − k + 1)Q/(ηk) ~ F(k, η − k + 1).
     """
-    p, k = c.shape
+    p = len(c)
     total, parts, c = np.zeros((p, p)), [], unit(c)
     for some in clusters:
         scores = some.scores
         total += scores.T @ scores
         parts.append(some.moments(c))
     own, cross = (np.concatenate(a) for a in zip(*parts, strict=True))
-    values, vectors = np.linalg.eigh(np.sum(own - np.swapaxes(cross, 1, 2) @ cross, axis=0))
-    if not values[0] > SINGULAR * values[-1]:
-        return total, np.nan
-    root = (vectors / np.sqrt(values)) @ vectors.T
-    return total, k * (k + 1.0) / _total_variance(root @ own @ root, cross @ root)
+    return total, float(wishart_df(own, cross))
+
+
+def wishart_df(own: np.ndarray, cross: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+    """η (...) of `joint_test`, missing where Ω is singular.
+
+    Parameters
+    ----------
+    own, cross : Y_iᵀY_i (..., g, k, k) and X̂_iᵀY_i (..., g, p, k) in k contrasts of length 1; `counts` (g,)
+        of each.
+    """
+    k = own.shape[-1]
+    times = np.ones(own.shape[-3]) if counts is None else counts
+    omega = np.sum(times[:, None, None] * (own - np.swapaxes(cross, -1, -2) @ cross), axis=-3)
+    lost = ~np.isfinite(omega).all(axis=(-2, -1))
+    values, vectors = np.linalg.eigh(np.where(lost[..., None, None], np.eye(k), omega))
+    lost |= ~(values[..., 0] > SINGULAR * values[..., -1])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        root = (vectors / np.sqrt(values)[..., None, :]) @ np.swapaxes(vectors, -1, -2)
+    root = np.where(lost[..., None, None], 0.0, root)[..., None, :, :]
+    spread = _total_variance(root @ own @ root, cross @ root, None if counts is None else times)
+    with np.errstate(divide="ignore"):
+        return np.where(lost, np.nan, k * (k + 1.0) / spread)
 
 
 def hotelling_f(cov: np.ndarray, eta: float, difference: np.ndarray, ddf: str) -> FTest:
@@ -258,17 +276,26 @@ def hotelling_f(cov: np.ndarray, eta: float, difference: np.ndarray, ddf: str) -
     return FTest(np.array(scaling * wald), k, np.array(den_df), np.array(wald))
 
 
-def _total_variance(own: np.ndarray, cross: np.ndarray) -> float:
-    """ΣΣ_ij tr(P_ij)² + tr(P_ijP_ij), P_ij = δ_ij own_i − cross_iᵀcross_j: own (G, k, k), cross (G, p, k)."""
-    g, p, k = cross.shape
+def _total_variance(own: np.ndarray, cross: np.ndarray, counts: np.ndarray | None) -> np.ndarray:
+    """ΣΣ_ij tr(P_ij)² + tr(P_ijP_ij) (...), P_ij = δ_ij own_i − cross_iᵀcross_j.
+
+    Parameters
+    ----------
+    own, cross : (..., g, k, k), (..., g, p, k); counts : (g,) of each, or None: one.
+    """
+    *_, g, p, k = cross.shape
     # tr(a)² + tr(aa) − 2[tr(a)tr(b) + tr(ab)] from the clusters with themselves
-    inner = np.swapaxes(cross, 1, 2) @ cross
-    traces, inners = (np.trace(a, axis1=1, axis2=2) for a in (own, inner))
-    value = np.sum(traces**2) + np.sum(own**2) - 2.0 * (traces @ inners + np.sum(own * inner))
-    if p * k <= g:
-        flat = cross.reshape(g, p * k)
-        moments = (flat.T @ flat).reshape(p, k, p, k)
-        return value + np.sum(moments**2) + np.sum(moments * moments.transpose(0, 3, 2, 1))
+    inner = np.swapaxes(cross, -1, -2) @ cross
+    traces, inners = (np.trace(a, axis1=-2, axis2=-1) for a in (own, inner))
+    times = np.ones(g) if counts is None else counts
+    apart = traces**2 - 2.0 * traces * inners + np.sum(own * (own - 2.0 * inner), axis=(-2, -1))
+    value = np.sum(times * apart, axis=-1)
+    if p * k <= g or counts is not None:
+        flat = cross.reshape(*cross.shape[:-2], p * k)
+        products = np.swapaxes(flat * times[:, None], -1, -2) @ flat
+        products = products.reshape(*products.shape[:-2], p, k, p, k)
+        both = products**2 + products * np.swapaxes(products, -3, -1)
+        return value + np.sum(both, axis=(-4, -3, -2, -1))
     for one in cross:
         pairs = one.T @ cross
         value += np.sum(np.trace(pairs, axis1=1, axis2=2) ** 2) + np.sum(pairs * np.swapaxes(pairs, 1, 2))

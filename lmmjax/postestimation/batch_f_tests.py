@@ -13,10 +13,12 @@ from lmmjax.fitted import FittedMany, by_reml_many, require_level
 from lmmjax.formula import take_columns, take_rows
 from lmmjax.inference.ddf import independent_rows
 from lmmjax.inference.delta import t_quantile
-from lmmjax.postestimation.batch_tests import adjust, estimable_combinations, t_tests
+from lmmjax.postestimation.batch_robust import robust_joint_of_many
+from lmmjax.postestimation.batch_tests import adjust, estimable_combinations, responses_of, t_tests
 from lmmjax.postestimation.contrasts import hypothesis, written
 from lmmjax.postestimation.estimability import lost_contrasts
 from lmmjax.postestimation.fixed_tests import ADJUSTED, ddf_method, f_tail
+from lmmjax.postestimation.robust import Robust, robust_choice
 from lmmjax.postestimation.terms import term_hypotheses
 
 TABLE = ("F", "num_df", "den_df", "p")
@@ -29,6 +31,7 @@ def f_tests(
     sets: Sequence[np.ndarray],
     ddf: str,
     reported: np.ndarray,
+    robust: Robust | None = None,
 ) -> dict[str, np.ndarray]:
     """Columns of `TABLE`, (T, h) each, of h hypotheses Lβ = rhs.
 
@@ -38,35 +41,26 @@ def f_tests(
     sets : positions of the rows of each hypothesis, which may depend on each other.
     ddf : a key of `fixed_tests.METHODS`.
     reported : (T, h) which to report.
+    robust : the covariance, in place of the model's.
     """
     source = by_reml_many(fits) if ddf in ADJUSTED else fits
-    estimate, kept = source.estimate, source.kept
+    estimate, kept, of = source.estimate, source.kept, responses_of(source)
     fitted = np.isfinite(estimate.psi).all(axis=1) & reported.any(axis=1)
     f, num_df, den_df = np.full((3, len(fits.names), len(sets)), np.nan)
     beta = np.where(kept, estimate.beta, 0.0)
     for columns in np.unique(kept[fitted], axis=0):
         those, at = fitted & (kept == columns).all(axis=1), np.flatnonzero(columns)
-        maker, l = fits.data.maker.with_columns(at), rows[:, at]
-        inverse = np.linalg.inv(np.asarray(maker.basis.x_factor))
+        l = rows[:, at]
+        inverse = np.linalg.inv(np.asarray(fits.data.maker.with_columns(at).basis.x_factor))
         phi = inverse @ inverse.T
         used = [own[independent_rows(l[own], rhs[own], phi)] for own in sets]
         difference = beta[:, at] @ l.T - rhs
-        if ddf == "normal":
+        if robust is not None:
+            found = robust_joint_of_many(source, robust, those, rows, difference, used, ddf)
+        elif ddf == "normal":
             found = _wald(estimate.cov_beta[:, at[:, None], at], those, l, difference, used)
         else:
-            found = joint_tests(
-                maker,
-                those,
-                fits.y,
-                estimate.psi,
-                estimate.cov_relative,
-                l,
-                difference,
-                used,
-                reml=source.reml,
-                method=ddf,
-                weights=fits.weights,
-            )
+            found = joint_tests(of.with_columns(at), those, l, difference, used, ddf)
         for j, own in enumerate(used):
             needed = at[np.any(l[own] != 0, axis=0)]
             # what the data leave open has no covariance
@@ -92,18 +86,22 @@ def _wald(
     return f, np.where(np.isnan(f), np.nan, np.inf)
 
 
-def test_frame(fits: FittedMany, l: Any, ddf: str, rhs: Any, level: float) -> pd.DataFrame:
+def test_frame(
+    fits: FittedMany, l: Any, ddf: str, rhs: Any, level: float, robust: str | None, cluster: Any
+) -> pd.DataFrame:
     """See `BatchFit.test`."""
     ddf, level, names = ddf_method(ddf), require_level(level), fits.data.x_names
+    chosen = robust_choice(fits.data, robust, cluster, ddf)
     rows, right, _ = hypothesis(l, names, rhs, fits.data.frame.aliased)
     lost = lost_contrasts(fits.data, rows, [written(row, names) for row in rows])
     reported = estimable_combinations(fits, rows) & ~lost
     if len(rows) > 1:
         every = np.arange(len(rows))
-        table = f_tests(fits, rows, right, [every], ddf, np.asarray(reported.all(axis=1, keepdims=True)))
+        every_one = np.asarray(reported.all(axis=1, keepdims=True))
+        table = f_tests(fits, rows, right, [every], ddf, every_one, chosen)
         table = {name: column[:, 0] for name, column in table.items()}
     else:
-        own = {name: column[:, 0] for name, column in t_tests(fits, rows, ddf, reported).items()}
+        own = {name: column[:, 0] for name, column in t_tests(fits, rows, ddf, reported, chosen).items()}
         half = t_quantile(own["df"], level) * own["se"]
         table = {"estimate": own["estimate"], "se": own["se"]}
         table |= {"lower": own["estimate"] - half, "upper": own["estimate"] + half}
@@ -114,9 +112,12 @@ def test_frame(fits: FittedMany, l: Any, ddf: str, rhs: Any, level: float) -> pd
     return pd.DataFrame(table | {"q": adjust(table["p"])}, index=fits.names)
 
 
-def anova(fits: FittedMany, type: int | str, ddf: str) -> pd.DataFrame:
+def anova(
+    fits: FittedMany, type: int | str, ddf: str, robust: str | None = None, cluster: Any = None
+) -> pd.DataFrame:
     """See `BatchFit.anova`."""
     ddf = ddf_method(ddf)
+    chosen = robust_choice(fits.data, robust, cluster, ddf)
     kind, whole = term_hypotheses(fits.data.frame, type)
     whole = {name: rows for name, rows in whole.items() if len(rows)}
     out = {column: np.full((len(fits.names), len(whole)), np.nan) for column in TABLE}
@@ -125,7 +126,7 @@ def anova(fits: FittedMany, type: int | str, ddf: str) -> pd.DataFrame:
         ends = np.cumsum([len(own) for own in found.values()])
         sets = [np.arange(end - len(own), end) for end, own in zip(ends, found.values(), strict=True)]
         reported = np.broadcast_to(those[:, None], (len(those), len(sets)))
-        table = f_tests(fits, rows, np.zeros(len(rows)), sets, ddf, reported)
+        table = f_tests(fits, rows, np.zeros(len(rows)), sets, ddf, reported, chosen)
         at = np.array([list(whole).index(name) for name in found], int)
         for column, values in table.items():
             out[column][np.ix_(those, at)] = values[those]

@@ -9,15 +9,20 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr
 
+from lmmjax.design import Aliases, aliases
 from lmmjax.fitted import FittedMany, one_of_many
 from lmmjax.inference.delta import t_quantile
 from lmmjax.postestimation.adjust import Family
+from lmmjax.postestimation.alike import alike
+from lmmjax.postestimation.batch_f_tests import f_tests
 from lmmjax.postestimation.batch_robust import robust_of_many
 from lmmjax.postestimation.batch_tests import adjust, estimable_combinations, t_tests
 from lmmjax.postestimation.contrast_methods import level_names
 from lmmjax.postestimation.fixed_tests import covariance_for
+from lmmjax.postestimation.joint import COLUMNS as JOINT
+from lmmjax.postestimation.joint import Hypotheses, estimable_rows, not_zero
 from lmmjax.postestimation.mean_tables import Contrasted
-from lmmjax.postestimation.means import Functions, View, name_missing, rows_of
+from lmmjax.postestimation.means import Functions, View, name_missing, reached, rows_of
 
 
 def estimates_of_many(fits: FittedMany, functions: Functions, how: View) -> dict[str, np.ndarray]:
@@ -55,6 +60,50 @@ def contrasts_of_many(fits: FittedMany, contrasted: Contrasted, how: View) -> pd
     name_missing(fits.data, labels, ~rows_of(fits.data, functions)[1])
     columns = ("estimate", "se", "df", "lower", "upper", "t", "p", "q")
     return _long(fits, functions, {name: table[name] for name in columns})
+
+
+def joint_tests_of_many(
+    fits: FittedMany, hypotheses: Hypotheses, how: View, called: list[str]
+) -> pd.DataFrame:
+    """F tests (T, h) of hypotheses as a table, a row a response and hypothesis; `called` are label columns."""
+    labels = [own for own, _ in hypotheses]
+    made = [estimable_rows(fits.data, functions) for _, functions in hypotheses]
+    there = [k for k, (rows, _) in enumerate(made) if len(rows)]
+    labels, made = [labels[k] for k in there], [made[k] for k in there]
+    found = {name: np.full((len(fits.names), len(made)), np.nan) for name in JOINT}
+    fitted, every = np.isfinite(fits.estimate.psi).all(axis=1), fits.kept.all(axis=1)
+    groups = [(fitted & every, made)]
+    for own in alike(fits):
+        if len(own.columns) < fits.data.design.p:
+            x = np.asarray(fits.data.design.x)[own.rows]
+            those = np.zeros(len(fitted), bool)
+            those[own.which] = True
+            groups.append((those, [_within(aliases(x, own.columns), *one) for one in made]))
+    for those, parts in groups:
+        sizes = [len(rows) for rows, _ in parts]
+        ends = np.cumsum(sizes)
+        if not those.any() or not sum(sizes):
+            continue
+        rows, rhs = (np.concatenate(a) for a in zip(*parts, strict=True))
+        used = [k for k, size in enumerate(sizes) if size]
+        sets = [np.arange(ends[k] - sizes[k], ends[k]) for k in used]
+        reported = np.broadcast_to(those[:, None], (len(those), len(sets)))
+        table = f_tests(fits, rows, rhs, sets, how.ddf, reported, how.robust)
+        for name in JOINT:
+            found[name][np.ix_(those, used)] = table[name][those]
+    index = pd.DataFrame(labels, columns=called)
+    columns = {name: found[name] for name in JOINT} | {"q": adjust(found["p"])}
+    return _labelled(fits, index, columns)
+
+
+def _within(own: Aliases | None, rows: np.ndarray, rhs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The combinations of Lβ = rhs that responses with columns left out determine."""
+    if own is None:
+        return rows, rhs
+    part = reached(own, rows)
+    rows, rhs = part @ rows, part @ rhs
+    used = not_zero(rows[:, own.kept])
+    return rows[used], rhs[used]
 
 
 def _simultaneous(
@@ -96,7 +145,12 @@ def _covariance(fits: FittedMany, ddf: str, j: int, rows: np.ndarray) -> np.ndar
 
 def _long(fits: FittedMany, functions: Functions, columns: dict[str, np.ndarray]) -> pd.DataFrame:
     """A row a response and function."""
-    count, k = len(fits.names), len(functions.labels)
-    labels = functions.labels.iloc[np.tile(np.arange(k), count)].reset_index(drop=True)
-    labels.insert(0, "response", np.repeat(fits.names.to_numpy(), k))
-    return labels.assign(**{name: column.ravel() for name, column in columns.items()})
+    return _labelled(fits, functions.labels, columns)
+
+
+def _labelled(fits: FittedMany, labels: pd.DataFrame, columns: dict[str, np.ndarray]) -> pd.DataFrame:
+    """A row a response and row of labels (k, ·), for columns (T, k)."""
+    count, k = len(fits.names), len(labels)
+    out = labels.iloc[np.tile(np.arange(k), count)].reset_index(drop=True)
+    out.insert(0, "response", np.repeat(fits.names.to_numpy(), k))
+    return out.assign(**{name: column.ravel() for name, column in columns.items()})

@@ -11,6 +11,7 @@ import numpy as np
 from lmmjax.core import conditional_means, response_axes
 from lmmjax.fitted import FittedMany
 from lmmjax.inference.nearby import nearby, settled
+from lmmjax.postestimation.alike import Alike, alike
 
 CHUNK = 4_000_000
 """Numbers that a chunk of responses may hold while their modes are computed."""
@@ -18,37 +19,16 @@ CHUNK = 4_000_000
 
 def modes_of_responses(fits: FittedMany) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
     """Yields (positions of responses, per term (chunk, G, q)) for all that were fitted."""
-    fitted = np.flatnonzero(np.isfinite(fits.estimate.psi).all(axis=1))
-    for lanes, keep, weights in _alike(fits, fitted):
-        whole = weights is None and keep.all()
-        # a subset keeps all levels; of one without values nothing is known: b = 0
-        columns = np.flatnonzero(fits.kept[lanes[0]])
-        part = fits.data if whole else fits.data.subset(keep, weights, columns)
-        yield from _chunks(fits, lanes, part.expanded, keep, columns)
+    for own in alike(fits):
+        yield from modes_of(own)
 
 
-def _alike(fits: FittedMany, lanes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-    """Yields (responses, rows they have (n,), their weights (n,)) with rows and weights in common."""
-    if fits.weights is not None:
-        for k in lanes:
-            w = fits.weights[:, k]
-            yield np.array([k]), np.isfinite(fits.y[:, k]) & (w > 0), w
-        return
-    missing = np.isnan(fits.y)
-    complete = ~np.any(missing[:, lanes], axis=0)
-    yield lanes[complete], np.ones(len(missing), bool), None
-    lanes = lanes[~complete]
-    missing = missing[:, lanes]
-    patterns, which = np.unique(np.packbits(missing, axis=0), axis=1, return_inverse=True)
-    for k in range(patterns.shape[1]):
-        chosen = np.flatnonzero(which.ravel() == k)
-        yield lanes[chosen], ~missing[:, chosen[0]], None
+def modes_of(own: Alike) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+    """Yields (positions, modes) of responses alike; chunks of one shape, so one program.
 
-
-def _chunks(
-    fits: FittedMany, lanes: np.ndarray, make: Callable, keep: np.ndarray, columns: np.ndarray
-) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
-    """Yields (positions, modes) for the responses `lanes`; chunks of one shape, so one program."""
+    Of a level that has none of their rows nothing is known: b = 0.
+    """
+    fits, make, keep, lanes = own.fits, own.data.expanded, own.rows, own.which
     design, estimate = fits.data.design, fits.estimate
     cost = design.n + sum(t.n_groups * t.q * (t.q + design.p + 2) for t in design.terms)
     size = max(1, min(len(lanes), CHUNK // cost))
@@ -57,7 +37,7 @@ def _chunks(
     for first in range(0, len(lanes), size):
         part = lanes[first : first + size]
         padded = np.resize(part, size)
-        psi, beta = estimate.psi[padded], estimate.beta[padded][:, columns]
+        psi, beta = estimate.psi[padded], estimate.beta[padded][:, own.columns]
         points = nearby(design.structure, psi, estimate.moves[padded])
         y = np.asarray(fits.y[:, padded].T, dtype=float)
 
@@ -69,7 +49,7 @@ def _chunks(
         values = modes(y, psi)
         if len(points):
             steady = _steady(modes, y, psi, points)
-            values = [np.where(own, b, np.nan) for own, b in zip(steady, values, strict=True)]
+            values = [np.where(same, b, np.nan) for same, b in zip(steady, values, strict=True)]
         yield part, [b[: len(part), : t.n_groups] for b, t in zip(values, design.terms, strict=True)]
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
-from lmmjax.design import take_columns, take_rows
-from lmmjax.fitted import FittedMany, kept
+from lmmjax.arrays.caller import stack_level
+from lmmjax.design import Design, EstimabilityWarning, take_columns, take_rows
+from lmmjax.fitted import FittedMany, ModelData, kept
 from lmmjax.inference.clusters import alone, clustered
-from lmmjax.inference.clusters_many import Block, shared_blocks, tests_of_many
-from lmmjax.inference.robust import correction, single_tests
+from lmmjax.inference.clusters_many import Block, ManyClusters, shared_blocks
+from lmmjax.inference.robust import correction, hotelling_f, joint_test, single_tests
+from lmmjax.postestimation.alike import Alike, alike
 from lmmjax.postestimation.robust import Robust, lost_to_clusters
 
 FEW = 4
@@ -29,58 +35,130 @@ def robust_of_many(
     t, k = len(fits.names), len(rows)
     cov, df = np.full((t, k, k), np.nan), np.full((t, k), np.nan)
     lost_to_clusters(fits.data, robust, rows)
-    for which, weights in _alike(fits):
-        found = _of_one_design(fits, robust, rows, which, weights)
-        cov[which], df[which] = found
+    for own in alike(fits):
+        made, l = _sandwich(robust, own), rows[:, own.columns]
+        ok = np.flatnonzero(~alone(made.design, made.codes, l) & np.any(l != 0, axis=1))
+        if made.groups < 2 or not len(ok):
+            continue
+        found = made.single_tests(robust.kind, l[ok])
+        at = own.which[:, None]
+        cov[at[:, :, None], ok[:, None], ok], df[at, ok] = found
     return cov, df if tests else np.full((t, k), np.nan)
 
 
-def _alike(fits: FittedMany) -> list[tuple[np.ndarray, np.ndarray | None]]:
-    """Positions of responses with rows, weights and fixed effects in common, and their weights (n,).
-
-    Weights are 0 where a row is missing, and None of responses with the design of the model.
-    """
-    fitted = np.isfinite(fits.estimate.psi).all(axis=1)
-    whole = ~np.isnan(fits.y).any(axis=0) & fits.kept.all(axis=1) & (fits.weights is None)
-    out: list[tuple[np.ndarray, np.ndarray | None]] = [(np.flatnonzero(fitted & whole), None)]
-    found: dict[bytes, tuple[list[int], np.ndarray]] = {}
-    for j in np.flatnonzero(fitted & ~whole):
-        own = np.where(np.isnan(fits.y[:, j]), 0.0, 1.0 if fits.weights is None else fits.weights[:, j])
-        found.setdefault(own.tobytes() + fits.kept[j].tobytes(), ([], own))[0].append(int(j))
-    out += [(np.array(those), own) for those, own in found.values()]
-    return [(which, own) for which, own in out if len(which)]
-
-
-def _of_one_design(
-    fits: FittedMany, robust: Robust, rows: np.ndarray, which: np.ndarray, weights: np.ndarray | None
+def robust_joint_of_many(
+    fits: FittedMany,
+    robust: Robust,
+    those: np.ndarray,
+    rows: np.ndarray,
+    difference: np.ndarray,
+    sets: Sequence[np.ndarray],
+    ddf: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`robust_of_many` of responses at positions `which` (t,), alike."""
-    design, codes, y, columns = fits.data.design, robust.codes, fits.y[:, which], fits.kept[which[0]]
+    """F and its denominator degrees of freedom (T, h) of h sets of contrasts of the responses `those` (T,).
+
+    Parameters
+    ----------
+    rows : (k, p) L; difference : (T, k) Lβ̂ − rhs.
+    sets : positions of the rows of L, independent ones, that are tested together.
+    ddf : "satterthwaite", Hotelling's T² approximation, or "normal".
+
+    Missing where a single cluster determines one of the contrasts, or clusters are too few.
+    """
+    f, den_df = np.full((2, len(fits.names), len(sets)), np.nan)
+    used = np.unique(np.concatenate([np.zeros(0, int), *sets]))
+    gone = np.zeros(len(rows), bool)
+    gone[used] = lost_to_clusters(fits.data, robust, rows[used])
+    few: list[int] = []
+    for own in alike(fits):
+        if not those[own.which].all():
+            continue
+        made, l = _sandwich(robust, own), rows[:, own.columns]
+        lost = alone(made.design, made.codes, l) | gone
+        for j, at in enumerate(sets):
+            if made.groups < 2 or lost[at].any():
+                continue
+            cov, eta = made.joint_tests(robust.kind, l[at])
+            for k, c, e in zip(own.which, cov, eta, strict=True):
+                test = hotelling_f(c, float(e), difference[k, at], ddf)
+                f[k, j], den_df[k, j] = test.f, test.den_df
+            if np.isnan(f[own.which, j]).all():
+                few.append(len(at))
+    if few:
+        warnings.warn(
+            f"clusters of {robust.cluster!r} are too few to test {min(few)} contrasts together for some "
+            "responses: test fewer, or without robust=",
+            EstimabilityWarning,
+            stacklevel=stack_level(),
+        )
+    return f, den_df
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Sandwich:
+    """The clusters of responses alike.
+
+    Attributes
+    ----------
+    design, codes : on the rows that they have; groups : number of clusters.
+    psi, beta, y : (t, m + 1), (t, p), (n, t).
+    blocks : of the design, or None: one response after the other.
+    """
+
+    design: Design
+    codes: np.ndarray
+    psi: np.ndarray
+    beta: np.ndarray
+    y: np.ndarray
+    blocks: list[Block] | None
+
+    @property
+    def groups(self) -> int:
+        return int(self.codes.max()) + 1
+
+    def single_tests(self, kind: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """LV_RLᵀ (t, k, k) and degrees of freedom (t, k)."""
+        if self.blocks is not None:
+            cov, df = self._many(self.blocks).single_tests(kind, rows)
+        else:
+            cov, df = self._each(single_tests, kind, rows)
+        return correction(kind, self.groups) * cov, df
+
+    def joint_tests(self, kind: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """LV_RLᵀ (t, k, k) and η (t,)."""
+        if self.blocks is not None:
+            cov, eta = self._many(self.blocks).joint_tests(kind, rows)
+        else:
+            cov, eta = self._each(joint_test, kind, rows)
+        return correction(kind, self.groups) * cov, eta
+
+    def _many(self, blocks: list[Block]) -> ManyClusters:
+        return ManyClusters(self.design, blocks, self.psi, self.beta, self.y)
+
+    def _each(self, test: Callable, kind: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = []
+        for psi, beta, y in zip(self.psi, self.beta, self.y.T, strict=True):
+            made = clustered(self.design, psi, beta, y, self.codes)
+            inner = made.factor.T @ rows.T
+            squares, degrees = test(made.pieces(kind), inner)
+            found.append((inner.T @ squares @ inner, degrees))
+        cov, degrees = zip(*found, strict=True)
+        return np.array(cov), np.array(degrees)
+
+
+def _sandwich(robust: Robust, own: Alike) -> _Sandwich:
+    fits, which, rows = own.fits, own.which, own.rows
+    design, codes = fits.data.design, robust.codes
     blocks: list[Block] | None = None
-    if weights is not None:
-        here = weights > 0
-        design = take_rows(take_columns(design, np.flatnonzero(columns)), here, weights)
-        codes, y = np.unique(codes[here], return_inverse=True)[1], y[here]
-    rows, groups = rows[:, columns], int(codes.max()) + 1
-    cov, df = np.full((len(which), len(rows), len(rows)), np.nan), np.full((len(which), len(rows)), np.nan)
-    ok = np.flatnonzero(~alone(design, codes, rows) & np.any(rows != 0, axis=1))
-    if groups < 2 or not len(ok):
-        return cov, df
-    psi, beta = fits.estimate.psi[which], fits.estimate.beta[which][:, columns]
+    if not own.whole:
+        design = take_rows(take_columns(design, own.columns), rows, own.weights)
+        codes = np.unique(codes[rows], return_inverse=True)[1]
     if len(which) > FEW:
-        blocks = _blocks(fits, robust) if weights is None else shared_blocks(design, codes)
-    if blocks is not None:
-        some, df[:, ok] = tests_of_many(design, blocks, robust.kind, psi, beta, y, rows[ok])
-        cov[:, ok[:, None], ok] = some
-    else:
-        for j in range(len(which)):
-            made = clustered(design, psi[j], beta[j], y[:, j], codes)
-            inner = made.factor.T @ rows[ok].T
-            squares, df[j, ok] = single_tests(made.pieces(robust.kind), inner)
-            cov[j, ok[:, None], ok] = inner.T @ squares @ inner
-    return correction(robust.kind, groups) * cov, df
+        blocks = _blocks(robust, fits.data) if own.whole else shared_blocks(design, codes)
+    psi, beta = fits.estimate.psi[which], fits.estimate.beta[which][:, own.columns]
+    return _Sandwich(design, codes, psi, beta, fits.y[np.ix_(rows, which)], blocks)
 
 
 @kept
-def _blocks(fits: FittedMany, robust: Robust) -> list[Block] | None:
-    return shared_blocks(fits.data.design, robust.codes)
+def _blocks(robust: Robust, data: ModelData) -> list[Block] | None:
+    return shared_blocks(data.design, robust.codes)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtr
 
-from lmmjax.batch.ddf import single_tests
+from lmmjax.batch.ddf import Responses, single_tests
 from lmmjax.core import Estimate
 from lmmjax.design import aliases
 from lmmjax.fitted import FittedMany, by_reml_many, kept
@@ -66,22 +66,20 @@ def t_tests(
             se = np.where(np.isnan(se), np.nan, np.sqrt(np.diagonal(cov, axis1=1, axis2=2)))
             df = np.where(np.isnan(se), np.nan, df if ddf == "normal" else own)
         elif ddf != "normal":
-            df, own = single_tests(
-                fits.data.maker,
-                fits.y,
-                estimate.psi,
-                estimate.cov_relative,
-                rows,
-                reml=source.reml,
-                method=ddf,
-                weights=fits.weights,
-                kept=kept,
-            )
+            df, own = single_tests(responses_of(source), rows, ddf)
             own, df = np.where(np.isnan(se), np.nan, own), np.where(np.isnan(se), np.nan, df)
             se = own if ddf in ADJUSTED else se
         t = value / se
     p = 2.0 * stdtr(df, -np.abs(t))
     return dict(zip(TABLE, (value, se, df, t, p, adjust(p)), strict=True))
+
+
+def responses_of(fits: FittedMany) -> Responses:
+    """The responses with what tests of them need."""
+    estimate = fits.estimate
+    return Responses(
+        fits.data.maker, fits.y, estimate.psi, estimate.cov_relative, fits.reml, fits.weights, fits.kept
+    )
 
 
 def combinations(estimate: Estimate, kept: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -129,7 +129,7 @@ def _units(fitted: Fitted, by: Any) -> tuple[np.ndarray, pd.Index]:
         codes, labels = known[by], pd.Index(frame.factor_levels.get(by, ()), name=by)
         groups = [term.group for term in frame.random]
         if by in groups:
-            codes, labels = units(fitted, by)
+            codes, labels = units(fitted.data, by)
         present, codes = np.unique(codes, return_inverse=True)
         labels = labels.take(present) if len(labels) > present[-1] else pd.RangeIndex(len(present))
         return codes, labels.rename(by)
@@ -138,7 +138,7 @@ def _units(fitted: Fitted, by: Any) -> tuple[np.ndarray, pd.Index]:
             f"unknown factor {by!r}: {nearest(by, [*known, OBSERVATION])}. For another pass its column, as "
             f"in by=data[{by!r}]"
         )
-    return units(fitted, OBSERVATION)
+    return units(fitted.data, OBSERVATION)
 
 
 def _given(fitted: Fitted, values: Any, what: str) -> tuple[np.ndarray, pd.Index]:

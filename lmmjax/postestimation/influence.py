@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.batch.leave_out import without_each
+from lmmjax.core import Estimate
 from lmmjax.fitted import (
     Fitted,
+    ModelData,
     component_names,
     identified_sds,
     kept,
@@ -73,52 +75,82 @@ def influence(fitted: Fitted, group: str | None = None, refit: bool = True) -> I
     require_estimates(fitted)
     require_switch("refit", refit)
     data, whole = fitted.data, fitted.estimate
-    codes, index = units(fitted, group)
-    if refit:
-        one, reasons = without_each(data.maker, fitted.y, fitted.reml, whole.theta, codes, len(index))
-        status = [
-            reason or Status(int(end)).name.lower() for reason, end in zip(reasons, one.status, strict=True)
-        ]
-        found, at, gone = Deleted(one.beta, one.cov_beta), one, False
-    else:
-        fit = held_at(fitted)
-        found = without_rows(fit) if index.name == OBSERVATION else without_groups(fit, codes, len(index))
-        lost = np.asarray(np.isnan(found.beta).any(axis=1))
-        status = ["not estimable: the other rows do not determine β" if one else "one step" for one in lost]
-        at, gone = whole, lost[:, None]
-    moved = change(whole.beta, whole.cov_beta, found)
-    bse = np.sqrt(np.diagonal(found.cov_beta, axis1=1, axis2=2))
+    codes, index = units(data, group)
+    found = without_levels(fitted, codes, len(index), refit)
+    moved = change(whole.beta, whole.cov_beta, found.deleted)
     x_names = data.x_names
-    sdcor = identified_sds(data.design.structure, data.components, at)
-    sdcor = np.where(gone, np.nan, sdcor)
-    measures = {
-        name: pd.Series(getattr(moved, name), index, name=name)
-        for name in ("cooks_distance", "mdffits", "covtrace", "covratio")
-    }
+    measures = {name: pd.Series(getattr(moved, name), index, name=name) for name in MEASURES}
     return Influence(
-        params=pd.DataFrame(found.beta, index, x_names),
-        bse=pd.DataFrame(bse, index, x_names),
-        sdcor=pd.DataFrame(sdcor, index, component_names(data.components)),
+        params=pd.DataFrame(found.deleted.beta, index, x_names),
+        bse=pd.DataFrame(found.deleted.bse, index, x_names),
+        sdcor=pd.DataFrame(found.sdcor, index, component_names(data.components)),
         dfbetas=pd.DataFrame(moved.dfbetas, index, x_names),
-        status=pd.Series(status, index, name="status"),
+        status=pd.Series(found.status, index, name="status"),
         **measures,
     )
+
+
+MEASURES = ("cooks_distance", "mdffits", "covtrace", "covratio")
+"""Those of `Influence` that have one value a level."""
+
+ONE_STEP = "one step"
+LOST = "not estimable: the other rows do not determine β"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Without:
+    """Fits without levels, of one response (G) or many (t, G); NaN where there is none.
+
+    Attributes
+    ----------
+    deleted : β̂ and Φ; sdcor : (..., ·) standard deviations and correlations.
+    status : (...) texts, how each ended, or why there is none.
+    """
+
+    deleted: Deleted
+    sdcor: np.ndarray
+    status: np.ndarray
+
+
+def without_levels(fitted: Fitted, codes: np.ndarray, levels: int, refit: bool) -> Without:
+    """Fits without the rows of each level, codes (n,) of `levels`, that all have rows."""
+    data, whole = fitted.data, fitted.estimate
+    if refit:
+        one, reasons = without_each(data.maker, fitted.y, fitted.reml, whole.theta, codes, levels)
+        ends = zip(reasons, one.status, strict=True)
+        status = [reason or Status(int(end)).name.lower() for reason, end in ends]
+        return Without(Deleted(one.beta, one.cov_beta), sds_of(data, one), np.array(status, object))
+    fit = held_at(fitted)
+    rowwise = levels == len(codes)
+    found = without_rows(fit) if rowwise else without_groups(fit, codes, levels)
+    return one_step(sds_of(data, whole), found)
+
+
+def one_step(sdcor: np.ndarray, found: Deleted) -> Without:
+    """What is left out with the variance parameters held, whose sds and correlations are `sdcor` (..., ·)."""
+    lost = np.asarray(np.isnan(found.beta).any(axis=-1))
+    return Without(found, np.where(lost[..., None], np.nan, sdcor), np.where(lost, LOST, ONE_STEP))
+
+
+def sds_of(data: ModelData, estimate: Estimate) -> np.ndarray:
+    """Standard deviations and correlations (..., ·) of estimates of a model."""
+    return identified_sds(data.design.structure, data.components, estimate)
 
 
 influence_kept = kept(influence)
 """`influence`, computed once for a fit: several measures are read from it."""
 
 
-def units(fitted: Fitted, group: str | None) -> tuple[np.ndarray, pd.Index]:
+def units(data: ModelData, group: str | None) -> tuple[np.ndarray, pd.Index]:
     """Codes (n,) and levels of the grouping factor that is meant, or of the rows."""
-    frame = fitted.data.frame
+    frame = data.frame
     levels = {term.group: (term.codes, term.levels) for term in reversed(frame.random)}
     levels = dict(reversed(levels.items()))
     own = frame.residual
     if own is not None and own.design is not None and own.groups is not None:
         levels.setdefault(":".join(own.groups.names), (own.design.codes, own.groups.labels))
     if group == OBSERVATION and group not in levels:
-        return np.arange(fitted.nobs), pd.Index(frame.index, name=OBSERVATION)
+        return np.arange(data.design.n), pd.Index(frame.index, name=OBSERVATION)
     group = only_group(list(levels), group)
     codes, labels = levels[group]
     return np.asarray(codes), pd.Index(labels, name=group)

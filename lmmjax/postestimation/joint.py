@@ -8,18 +8,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.fitted import Fitted
+from lmmjax.fitted import Fitted, ModelData
 from lmmjax.postestimation.fixed_tests import f_tail, f_test
 from lmmjax.postestimation.means import Functions, View, combined, estimable_part, rows_of
 
+Hypotheses = list[tuple[dict[str, Any], Functions]]
+"""Functions that are tested together, with what they are called: term, by-columns."""
 
-def effect_tests(fitted: Fitted, means: Functions, how: View) -> pd.DataFrame:
-    """F tests of main effects and interactions of the factors of the means, a family after the other.
+COLUMNS = ("num_df", "den_df", "F", "p")
+
+
+def effects_of(means: Functions) -> Hypotheses:
+    """Main effects and interactions of the factors of the means, a family after the other.
 
     An effect is tested on means averaged, with equal weights, over the other factors; that of a nested factor
     within what it is nested in. What is not estimable is left out, which costs degrees of freedom.
     """
-    tables = []
+    out = []
     for key, at in means.families():
         levels = means.labels.loc[at, means.specs].reset_index(drop=True)
         factors = [name for name in means.specs if levels[name].nunique() > 1]
@@ -29,40 +34,57 @@ def effect_tests(fitted: Fitted, means: Functions, how: View) -> pd.DataFrame:
             weights = _effect_weights(levels, factors, effect, nests)
             own = np.zeros((len(weights), len(means.labels)))
             own[:, at] = weights
-            row = joint_test(fitted, combined(means, own, pd.DataFrame(index=range(len(own))), ()), how)
-            tables.append(
-                {
-                    "term": ":".join(sorted(effect, key=lambda name: name not in outer)),
-                    **dict(zip(means.by, key, strict=True)),
-                    **row,
-                }
-            )
-    columns = ["term", *means.by, "num_df", "den_df", "F", "p"]
-    out = pd.DataFrame(tables, columns=columns)
+            term = ":".join(sorted(effect, key=lambda name: name not in outer))
+            called = {"term": term, **dict(zip(means.by, key, strict=True))}
+            out.append((called, combined(means, own, pd.DataFrame(index=range(len(own))), ())))
+    return out
+
+
+def families_of(functions: Functions) -> Hypotheses:
+    """All functions of a family together, a family after the other."""
+    out = []
+    for key, at in functions.families():
+        own = combined(functions, np.eye(len(functions.labels))[at], functions.labels.iloc[at], ())
+        out.append((dict(zip(functions.by, key, strict=True)), own))
+    return out
+
+
+def effect_tests(fitted: Fitted, means: Functions, how: View) -> pd.DataFrame:
+    """F tests of `effects_of` means; without those of which nothing is estimable."""
+    tables = [called | joint_test(fitted, own, how) for called, own in effects_of(means)]
+    out = pd.DataFrame(tables, columns=["term", *means.by, *COLUMNS])
     return out.loc[out["num_df"] > 0].reset_index(drop=True)
 
 
 def family_tests(fitted: Fitted, functions: Functions, how: View) -> pd.DataFrame:
     """F tests that all functions of a family are zero, a row a family."""
-    tables = []
-    for key, at in functions.families():
-        own = combined(functions, np.eye(len(functions.labels))[at], functions.labels.iloc[at], ())
-        tables.append(dict(zip(functions.by, key, strict=True)) | joint_test(fitted, own, how))
-    return pd.DataFrame(tables, columns=[*functions.by, "num_df", "den_df", "F", "p"])
+    tables = [called | joint_test(fitted, own, how) for called, own in families_of(functions)]
+    return pd.DataFrame(tables, columns=[*functions.by, *COLUMNS])
 
 
 def joint_test(fitted: Fitted, functions: Functions, how: View) -> dict[str, Any]:
     """num_df, den_df, F and p of the hypothesis that all estimable combinations of functions are zero."""
-    part = estimable_part(fitted, functions)
-    some = combined(functions, part, functions.labels.iloc[: len(part)], ())
-    rows, _ = rows_of(fitted.data, some)
-    used = np.abs(rows).max(axis=1, initial=0.0) > 1e-12 * np.abs(rows).max(initial=1.0)
-    if not used.any():
+    rows, rhs = estimable_rows(fitted.data, functions)
+    if not len(rows):
         return {"num_df": 0, "den_df": np.nan, "F": np.nan, "p": np.nan}
-    test = f_test(fitted, rows[used], -some.shift[used], how.ddf, how.robust)
+    test = f_test(fitted, rows, rhs, how.ddf, how.robust)
     f, num, den = float(test.f), int(test.num_df), float(test.den_df)
     p = float(f_tail(np.array([f]), np.array([num]), np.array([den]))[0])
     return {"num_df": num, "den_df": den, "F": f, "p": p}
+
+
+def estimable_rows(data: ModelData, functions: Functions) -> tuple[np.ndarray, np.ndarray]:
+    """L (k, p) and rhs (k,) of the hypothesis Lβ = rhs that all estimable combinations are zero."""
+    part = estimable_part(data, functions)
+    some = combined(functions, part, functions.labels.iloc[: len(part)], ())
+    rows, _ = rows_of(data, some)
+    used = not_zero(rows)
+    return rows[used], -some.shift[used]
+
+
+def not_zero(rows: np.ndarray) -> np.ndarray:
+    """Which of the rows (k, p) are more than rounding."""
+    return np.abs(rows).max(axis=1, initial=0.0) > 1e-12 * np.abs(rows).max(initial=1.0)
 
 
 def _effects(factors: list[str], nests: dict[str, tuple[str, ...]]) -> list[tuple[str, ...]]:

@@ -40,7 +40,7 @@ def hat(fitted: Fitted, part: str, group: str | None) -> pd.Series | pd.DataFram
         values = values + fit.random_leverage()
     if group is None:
         return pd.Series(values, index=fitted.data.frame.index, name="hat")
-    codes, index = units(fitted, group)
+    codes, index = units(fitted.data, group)
     count = np.bincount(codes, minlength=len(index))
     total = np.bincount(codes, values, minlength=len(index))
     with np.errstate(invalid="ignore"):

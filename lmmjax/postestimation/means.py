@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.arrays.caller import stack_level
-from lmmjax.design import EstimabilityWarning
+from lmmjax.design import Aliases, EstimabilityWarning
 from lmmjax.fitted import Fitted, ModelData, require_choice
 from lmmjax.formula.response import BackTransform
 from lmmjax.postestimation.fixed_tests import t_table
@@ -221,19 +221,21 @@ def rows_of(data: ModelData, functions: Functions) -> tuple[np.ndarray, np.ndarr
     return whole[:, own.kept], known & own.estimable(filled)
 
 
-def estimable_part(fitted: Fitted, functions: Functions) -> np.ndarray:
+def estimable_part(data: ModelData, functions: Functions) -> np.ndarray:
     """Weights (j, k) of the combinations of k functions that are estimable, as many as there are."""
     known = np.asarray(np.isfinite(functions.whole).all(axis=1))
-    own, some = fitted.data.frame.dependence, np.eye(len(known))[known]
-    if own is None or not known.any():
-        return some
-    whole = functions.whole[known]
-    # what the row space of X does not reach: rᵀ = r₂ᵀ − r₁ᵀA
+    own, some = data.frame.dependence, np.eye(len(known))[known]
+    return some if own is None or not known.any() else reached(own, functions.whole[known]) @ some
+
+
+def reached(own: Aliases, whole: np.ndarray) -> np.ndarray:
+    """Weights (j, k) of the combinations of rows (k, p + r) that lie in the row space of X."""
+    # what it does not reach: rᵀ = r₂ᵀ − r₁ᵀA
     off = whole[:, own.out] - whole[:, own.kept] @ own.weights
-    size = np.abs(whole).max() * (1.0 + np.abs(own.weights).max(initial=0.0))
+    size = np.abs(whole).max(initial=0.0) * (1.0 + np.abs(own.weights).max(initial=0.0))
     left, values, _ = np.linalg.svd(off)
     rank = int(np.sum(values > 1e-8 * size))
-    return left[:, rank:].T @ some if rank else some
+    return left[:, rank:].T if rank else np.eye(len(whole))
 
 
 def estimates(fitted: Fitted, functions: Functions, how: View) -> dict[str, np.ndarray]:

@@ -10,7 +10,15 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.core.kriging import NewResiduals, n_pairs, new_residuals
-from lmmjax.fitted import Fitted, random_part, require_choice, require_level, require_switch, residuals
+from lmmjax.fitted import (
+    Fitted,
+    ModelData,
+    random_part,
+    require_choice,
+    require_level,
+    require_switch,
+    residuals,
+)
 from lmmjax.formula import NewFrame, fitted_rows, new_frame
 from lmmjax.inference.delta import t_quantile
 from lmmjax.postestimation.estimability import warn_of_rows
@@ -52,27 +60,11 @@ class Request:
 
 def predict_new(fitted: Fitted, newdata: Any, request: Request) -> pd.Series | pd.DataFrame:
     """See `Fit.predict`."""
-    _check(fitted, newdata, request)
+    check(fitted.data, newdata, request)
     ddf = ddf_method(request.ddf)
     made_from = source(fitted, ddf) if request.errors else fitted
-    new = _rows(made_from, newdata, request)
-    values = new.x @ made_from.estimate.beta + (0.0 if new.offset is None else new.offset)
-    terms = [(term.term, term.z * term.columns, term.codes) for term in new.random]
-    values = values + random_part(made_from, [t for t in terms if np.any(t[2] >= 0)], len(values))
-    if request.residual:
-        new = _with_variances(made_from, new, values)
-    se, half = np.full(len(values), np.nan), np.full(len(values), np.nan)
-    known = np.isfinite(values)
-    for term in new.random:
-        known &= np.isfinite(term.z).all(axis=1)
-    for rows, own in _pieces(made_from, new, np.flatnonzero(known), request):
-        if own is not None and own.cross is not None:
-            e = equations_at(made_from)
-            values[rows] += (own.cross @ e.root.T) @ (e.root @ residuals(made_from))
-        if request.errors:
-            wanted = Wanted(new, rows, own, request.kriging, request.interval == "prediction")
-            se[rows], total, df = standard_errors(made_from, wanted, ddf)
-            half[rows] = t_quantile(df, request.level) * total
+    new = new_rows(made_from.data, newdata, request)
+    values, se, half = predicted(made_from, new, request, ddf)
     if not request.errors:
         return pd.Series(values, index=new.index, name="predicted")
     out = pd.DataFrame(
@@ -83,14 +75,42 @@ def predict_new(fitted: Fitted, newdata: Any, request: Request) -> pd.Series | p
     return out
 
 
-def _check(fitted: Fitted, newdata: Any, request: Request) -> None:
+def predicted(
+    fitted: Fitted, new: NewFrame, request: Request, ddf: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predictions (k,) of new rows, their standard errors and half the lengths of the intervals.
+
+    The latter are NaN where none are asked for. `ddf` is a key of `fixed_tests.METHODS`.
+    """
+    values = new.x @ fitted.estimate.beta + (0.0 if new.offset is None else new.offset)
+    terms = [(term.term, term.z * term.columns, term.codes) for term in new.random]
+    values = values + random_part(fitted, [t for t in terms if np.any(t[2] >= 0)], len(values))
+    if request.residual:
+        new = _with_variances(fitted, new, values)
+    se, half = np.full(len(values), np.nan), np.full(len(values), np.nan)
+    known = np.isfinite(values)
+    for term in new.random:
+        known &= np.isfinite(term.z).all(axis=1)
+    for rows, own in _pieces(fitted, new, np.flatnonzero(known), request):
+        if own is not None and own.cross is not None:
+            e = equations_at(fitted)
+            values[rows] += (own.cross @ e.root.T) @ (e.root @ residuals(fitted))
+        if request.errors:
+            wanted = Wanted(new, rows, own, request.kriging, request.interval == "prediction")
+            se[rows], total, df = standard_errors(fitted, wanted, ddf)
+            half[rows] = t_quantile(df, request.level) * total
+    return values, se, half
+
+
+def check(data: ModelData, newdata: Any, request: Request) -> None:
+    """ValueError for what cannot be asked of predictions for `newdata`."""
     require_choice("new_levels", request.new_levels, ("error", "population"))
     require_switch("kriging", request.kriging)
     require_switch("se", request.se)
     require_level(request.level)
     if request.interval is not None:
         require_choice("interval", request.interval, INTERVALS)
-    if request.kriging and (fitted.data.design.residual is None or newdata is None):
+    if request.kriging and (data.design.residual is None or newdata is None):
         raise ValueError("kriging is for new rows of a model with a residual structure: pass newdata")
     for name in ("offset", "weights"):
         if newdata is None and getattr(request, name) is not None:
@@ -101,8 +121,9 @@ def _check(fitted: Fitted, newdata: Any, request: Request) -> None:
         )
 
 
-def _rows(fitted: Fitted, newdata: Any, request: Request) -> NewFrame:
-    frame, wanted, rest = fitted.data.frame, _wanted(request.re), request.interval == "prediction"
+def new_rows(data: ModelData, newdata: Any, request: Request, warn: bool = True) -> NewFrame:
+    """The rows to predict, those of the fit if `newdata` is None; not estimable ones are named, if `warn`."""
+    frame, wanted, rest = data.frame, _wanted(request.re), request.interval == "prediction"
     if newdata is None:
         return fitted_rows(frame, groups=wanted)
     new = new_frame(
@@ -114,7 +135,8 @@ def _rows(fitted: Fitted, newdata: Any, request: Request) -> NewFrame:
         weights=request.weights,
         residual=request.residual,
     )
-    warn_of_rows(fitted.data, new)
+    if warn:
+        warn_of_rows(data, new)
     for term in new.random:
         if term.unseen and request.new_levels == "error":
             shown = ", ".join(map(str, term.unseen[:5])) + (", …" if len(term.unseen) > 5 else "")

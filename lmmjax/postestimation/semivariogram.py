@@ -55,7 +55,7 @@ def _codes(fitted: Fitted, group: str | None) -> np.ndarray:
     own = fitted.data.design.residual
     if group is None and own is not None and own.structure.residual.correlation is not None:
         return np.asarray(own.codes)
-    return units(fitted, group)[0]
+    return units(fitted.data, group)[0]
 
 
 def _places(fitted: Fitted, time: Any) -> np.ndarray | None:

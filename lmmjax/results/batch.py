@@ -29,11 +29,12 @@ from lmmjax.postestimation.batch_tests import covariances
 from lmmjax.reports import batch_tables
 from lmmjax.reports.table import prints_whole
 from lmmjax.results.batch_means import Means
+from lmmjax.results.batch_predictions import BatchPredictions
 from lmmjax.results.batch_tests import BatchTests
 
 
 @prints_whole
-class BatchFit(BatchTests, Means):
+class BatchFit(BatchTests, Means, BatchPredictions):
     """Results of `Model.fit_batch`, indexed by response.
 
     Attributes

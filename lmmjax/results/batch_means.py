@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 
 from lmmjax.fitted import FittedMany, require_level
-from lmmjax.postestimation.batch_means import contrasts_of_many, means_of_many
+from lmmjax.postestimation.batch_means import contrasts_of_many, joint_tests_of_many, means_of_many
 from lmmjax.postestimation.fixed_tests import ddf_method
-from lmmjax.postestimation.mean_tables import Contrasted, contrasted
+from lmmjax.postestimation.joint import effects_of, families_of
+from lmmjax.postestimation.mean_tables import Contrasted, contrasted, slopes
 from lmmjax.postestimation.means import Functions, View, marginal_means
 from lmmjax.postestimation.robust import robust_choice
 from lmmjax.reports.table import prints_whole
@@ -35,6 +36,11 @@ class BatchContrasts:
         """
         return contrasts_of_many(self.fitted, self.contrasted, self.how)
 
+    def joint_tests(self) -> pd.DataFrame:
+        """F tests that all contrasts of a family are zero: response, by-columns, num_df, den_df, F, p, q."""
+        own = self.contrasted.functions
+        return joint_tests_of_many(self.fitted, families_of(own), self.how, list(own.by))
+
     def __repr__(self) -> str:
         return self.table.to_string(index=False)
 
@@ -42,7 +48,10 @@ class BatchContrasts:
 @prints_whole
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class BatchMeans:
-    """Marginal means of many responses by the levels of factors; made by `BatchFit.emmeans`."""
+    """Marginal means, or slopes, of many responses by the levels of factors.
+
+    Made by `BatchFit.emmeans` and `BatchFit.emtrends`.
+    """
 
     fitted: FittedMany
     functions: Functions
@@ -72,6 +81,16 @@ class BatchMeans:
     def pairs(self, adjust: str | None = None, by: str | Sequence[str] | None = None) -> BatchContrasts:
         """All differences of two: `contrast("pairwise")`."""
         return self.contrast("pairwise", adjust, by)
+
+    def joint_tests(self) -> pd.DataFrame:
+        """F tests of the main effects and interactions of the factors for every response, in each family.
+
+        Columns response, term, by-columns, num_df, den_df, F, p, q; see `MarginalMeans.joint_tests`. A
+        response has the degrees of freedom of what its rows determine; q are Benjamini-Hochberg values over
+        the responses, effect by effect.
+        """
+        called = ["term", *self.functions.by]
+        return joint_tests_of_many(self.fitted, effects_of(self.functions), self.how, called)
 
     def __repr__(self) -> str:
         return self.table.to_string(index=False)
@@ -104,4 +123,24 @@ class Means:
         ddf, level = ddf_method(ddf), require_level(level)
         chosen = robust_choice(self.fitted.data, robust, cluster, ddf)
         functions = marginal_means(self.fitted.data, specs, by, at, weights, offset)
+        return BatchMeans(self.fitted, functions, View(ddf, level, chosen))
+
+    def emtrends(
+        self,
+        var: str,
+        specs: str | Sequence[str] = "1",
+        by: str | Sequence[str] | None = None,
+        *,
+        at: Mapping[str, Any] | None = None,
+        weights: str = "equal",
+        ddf: str = "satterthwaite",
+        level: float = 0.95,
+        robust: str | None = None,
+        cluster: Any = None,
+    ) -> BatchMeans:
+        """Slopes of a covariate for every response, on the grid of `emmeans`; arguments as in `Fit.emtrends`."""
+        ddf, level = ddf_method(ddf), require_level(level)
+        chosen = robust_choice(self.fitted.data, robust, cluster, ddf)
+        slope = slopes(self.fitted.data, var)
+        functions = marginal_means(self.fitted.data, specs, by, at, weights, None, slope)
         return BatchMeans(self.fitted, functions, View(ddf, level, chosen))

@@ -48,7 +48,14 @@ class BatchTests:
         return fixed_t_tests(self.fitted, ddf, robust, cluster)
 
     def test(
-        self, l: Any, ddf: str = "satterthwaite", rhs: Any = None, *, level: float = 0.95
+        self,
+        l: Any,
+        ddf: str = "satterthwaite",
+        rhs: Any = None,
+        *,
+        level: float = 0.95,
+        robust: str | None = None,
+        cluster: Any = None,
     ) -> pd.DataFrame:
         """Test of Lβ = rhs for every response: columns F, num_df, den_df, p, q, a row a response.
 
@@ -58,6 +65,9 @@ class BatchTests:
         Parameters
         ----------
         l, rhs, level : as in `Fit.test`. ddf : as in `t_tests`.
+        robust, cluster : the covariance, as in `Fit.cov_params`; of several contrasts F is Hotelling's T²
+            approximation (Pustejovsky & Tipton 2018, doi:10.1080/07350015.2016.1247004), missing where
+            clusters are too few.
 
         q are Benjamini-Hochberg values over the responses. A response is NaN where its rows do not determine
         all of Lβ, or where its covariance depends on what the data leave open. What no response determines
@@ -67,20 +77,27 @@ class BatchTests:
         ------
         ValueError : an unknown coefficient, a wrong shape, or equations that contradict each other.
         """
-        return batch_f_tests.test_frame(self.fitted, l, ddf, rhs, level)
+        return batch_f_tests.test_frame(self.fitted, l, ddf, rhs, level, robust, cluster)
 
-    def anova(self, type: int | str = 3, ddf: str = "satterthwaite") -> pd.DataFrame:
+    def anova(
+        self,
+        type: int | str = 3,
+        ddf: str = "satterthwaite",
+        *,
+        robust: str | None = None,
+        cluster: Any = None,
+    ) -> pd.DataFrame:
         """F tests of the fixed terms: rows (term, response), columns F, num_df, den_df, p, q.
 
         Parameters
         ----------
         type : 1, 2 or 3, as in `Fit.anova`. Responses with missing values have the hypotheses of their rows.
-        ddf : as in `t_tests`.
+        ddf : as in `t_tests`. robust, cluster : as in `test`.
 
         q are Benjamini-Hochberg values over the responses, term by term. A term of which a response has no
         column left is NaN.
         """
-        return batch_f_tests.anova(self.fitted, type, ddf)
+        return batch_f_tests.anova(self.fitted, type, ddf, robust, cluster)
 
     def contrast(
         self,
