@@ -65,7 +65,7 @@ def contrasts_of_many(fits: FittedMany, contrasted: Contrasted, how: View) -> pd
 def joint_tests_of_many(
     fits: FittedMany, hypotheses: Hypotheses, how: View, called: list[str]
 ) -> pd.DataFrame:
-    """F tests (T, h) of hypotheses as a table, a row a response and hypothesis; `called` are label columns."""
+    """F tests of hypotheses, a row a response and hypothesis; `called` are the columns of their names."""
     labels = [own for own, _ in hypotheses]
     made = [estimable_rows(fits.data, functions) for _, functions in hypotheses]
     there = [k for k, (rows, _) in enumerate(made) if len(rows)]

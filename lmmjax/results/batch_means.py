@@ -138,7 +138,7 @@ class Means:
         robust: str | None = None,
         cluster: Any = None,
     ) -> BatchMeans:
-        """Slopes of a covariate for every response, on the grid of `emmeans`; arguments as in `Fit.emtrends`."""
+        """Slopes of a covariate for every response; arguments as in `Fit.emtrends`, grid as in `emmeans`."""
         ddf, level = ddf_method(ddf), require_level(level)
         chosen = robust_choice(self.fitted.data, robust, cluster, ddf)
         slope = slopes(self.fitted.data, var)

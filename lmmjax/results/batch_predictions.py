@@ -51,8 +51,8 @@ class BatchPredictions:
         """What every level of a grouping factor, or every row, does to the estimates of every response.
 
         Arguments are those of `Fit.influence`. With `refit` the model is fitted to every response without
-        each level, as `Model.fit_batch` does it; refit=False holds the variance parameters, and is quick where
-        the levels are independent of each other.
+        each level, as `Model.fit_batch` does it; refit=False holds the variance parameters, and is quick
+        where the levels are independent of each other.
 
         Returns
         -------

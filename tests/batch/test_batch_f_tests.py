@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose
 
 import lmmjax as lj
 from lmmjax.batch import ddf as batch_ddf
+from lmmjax.postestimation import batch_robust
 
 COLUMNS = ["F", "num_df", "den_df", "p"]
 GROUPS, SIZE = 12, 6
@@ -121,3 +122,54 @@ def test_marginal_means(fits, ddf, adjust, options):
     assert table.loc[(table["response"] == "no r") & (table["a"] != "r"), "se"].notna().all()
     assert table.loc[table["response"] == "bad", "estimate"].isna().all()
     assert pairs.loc[pairs["response"] == "no r", "p"].notna().sum() == 2
+
+
+def test_joint_tests_of_means_and_trends(fits):
+    """As the fits one by one: with a level that a response lacks, a family a level, robust."""
+    for options in ({"ddf": "kenward-roger"}, {"robust": "CR2"}):
+        means = fits.emmeans(["a", "arm"], **options)
+        table, families = means.joint_tests(), fits.emmeans("a", by="arm", **options).pairs()
+        assert list(table) == ["response", "term", "num_df", "den_df", "F", "p", "q"]
+        both = families.joint_tests()
+        for name in NAMES:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", lj.EstimabilityWarning)
+                single = fits[name].emmeans(["a", "arm"], **options)
+                pairs = fits[name].emmeans("a", by="arm", **options).pairs()
+            for ours, theirs in ((table, single.joint_tests()), (both, pairs.joint_tests())):
+                own = ours[ours["response"] == name].reset_index(drop=True)[list(theirs)]
+                if name == "no r":
+                    own = own.dropna().reset_index(drop=True)
+                    theirs = theirs.dropna().reset_index(drop=True)
+                pd.testing.assert_frame_equal(own, theirs, rtol=1e-6, check_dtype=False)
+        assert table.loc[table["response"] == "bad", "p"].isna().all()
+    slopes = fits.emtrends("x", ddf="kenward-roger").table
+    for name in NAMES:
+        theirs = fits[name].emtrends("x", ddf="kenward-roger").table
+        own = slopes[slopes["response"] == name].reset_index(drop=True)[list(theirs)]
+        pd.testing.assert_frame_equal(own, theirs, rtol=1e-6, check_dtype=False)
+
+
+@pytest.mark.parametrize("few", [4, 0])
+@pytest.mark.parametrize("kind", ["CR0", "CR2"])
+def test_robust_f(fits, kind, few, monkeypatch):
+    """Hotelling's T² approximation: terms, several contrasts and one, whichever way they are computed."""
+    monkeypatch.setattr(batch_robust, "FEW", few)
+    texts = ["a[T.q] = 0.5", "x = 2 * arm[T.t]", "2 * x - 4 * arm[T.t] = 0"]
+    table, terms = fits.test(texts, robust=kind), fits.anova(robust=kind)
+    for name in NAMES:
+        single = fits[name].test(texts, robust=kind).iloc[0][COLUMNS]
+        assert_allclose(table.loc[name, COLUMNS], single.astype(float), rtol=1e-7)
+        assert_allclose(terms.xs(name, level=1)[COLUMNS], fits[name].anova(robust=kind)[COLUMNS], rtol=1e-7)
+    one, alone = fits.test("x = 1", robust=kind), fits["holes"].test("x = 1", robust=kind).iloc[0]
+    assert_allclose(one.loc["holes"].drop("q"), alone, rtol=1e-9)
+    normal, alone = (own.test(texts, "normal", robust=kind) for own in (fits, fits["holes"]))
+    assert_allclose(normal.loc["holes", "F"], alone["F"], rtol=1e-9)
+    assert table.loc["bad"].isna().all()
+
+
+def test_too_few_clusters_for_a_joint_test(fits, data):
+    sites = data["g"] // 4
+    with pytest.warns(lj.EstimabilityWarning, match=r"too few to test 4 contrasts together"):
+        table = fits.test(["a[T.q]", "a[T.r]", "x", "a[T.q]:arm[T.t]"], robust="CR2", cluster=sites)
+    assert table["F"].isna().all()

@@ -31,7 +31,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def responses(data):
-    """Whole responses of two scales and a singular one; holes and a group without rows; no level r; no fit."""
+    """Whole ones of two scales and a singular one; holes and a group without rows; no level r; no fit."""
     rng, code = np.random.default_rng(4), data["g"].str[1:].astype(int)
     y = rng.normal(size=(len(data), 6)) + 2 * rng.normal(size=(GROUPS, 6))[code]
     y = pd.DataFrame(y, columns=[*NAMES, "bad"])
@@ -182,7 +182,7 @@ MEASURES = ("cooks_distance", "mdffits", "covtrace", "covratio")
 @pytest.mark.parametrize("refit", [True, False])
 @pytest.mark.parametrize("together", [True, False])
 def test_influence(fits, refit, together, monkeypatch):
-    """Without each group: NaN for a response without a fit, no change without a group that it does not have."""
+    """Without each group; nothing changes without one that a response does not have."""
     monkeypatch.setattr(batch_influence, "TOGETHER", 1 if together else 99)
     found = fits.influence("g", refit=refit)
     assert found.status.loc["bad"].eq("no fit to all rows").all()
