@@ -155,21 +155,3 @@ def test_folds_are_random_by_the_key_and_hold_groups_whole(fit):
     assert sorted(one.table["n"]) == [30, 30, 40, 40, 40]
     given = fit.cross_validate("Subject", one.predictions["fold"], fixed_variances=True)
     assert_allclose(given.predictions["fit"], one.predictions["fit"])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"by": "Subjekt"}, "did you mean 'Subject'"),
-        ({"by": "Subject", "folds": 19, "key": KEY}, "19 folds for 18 levels"),
-        ({"by": "Subject", "folds": 1, "key": KEY}, "at least 2"),
-        ({"folds": 5}, "key must be one of jax.random"),
-        ({"by": "Subject", "folds": np.arange(180) % 2}, "folds cut 'Subject'"),
-        ({"folds": np.zeros(180)}, "at least two"),
-        ({"folds": np.zeros(5)}, "5 rows"),
-        ({"fixed_variances": 2}, "True or False"),
-    ],
-)
-def test_bad_arguments(fit, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        fit.cross_validate(**arguments)

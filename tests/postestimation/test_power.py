@@ -171,34 +171,3 @@ def test_printed_and_drawn(paired):
     plt.close(ax.figure)
     again = lj.power(paired, "x", {"g": 8}, 2.0, key=KEY, draws=10, sdcor=SDS)
     assert again.table["power"][0] == found.table["power"][3]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({}, "pass effect="),
-        ({"test": "z", "effect": {"x": 1}}, "'z'"),
-        ({"effect": {"z": 1}}, "unknown coefficient 'z'"),
-        ({"effect": {"x": 1}, "n": {"k": 3}}, "unknown grouping factor 'k'"),
-        ({"effect": {"x": 1}, "n": {"g": 1}}, "at least 2"),
-        ({"effect": {"x": 1}, "n": {"g": 2.5}}, "whole number"),
-        ({"effect": {"x": [1, 2], "arm[T.b]": [1, 2, 3]}}, "of one length"),
-        ({"effect": {"x": "much"}}, "finite number"),
-        ({"effect": {"x": 1}, "sdcor": {"sigma": 1.0}}, "sd_\\(Intercept\\)\\|g"),
-        ({"effect": {"x": 1}, "sdcor": SDS | {"sigma": 0.0}}, "above 0"),
-        ({"effect": {"x": 1}, "sdcor": SDS | {"sd_x|g": 1.0}}, "unknown standard deviation"),
-        ({"effect": {"x": 1}, "method": "score"}, "choose one of: wald, lrt"),
-        ({"effect": {"x": 1}, "key": 3}, "jax.random.key\\(3\\)"),
-        ({"effect": {"x": 1}, "draws": 0}, "at least 1"),
-        ({"effect": {"x": 1}, "n": {"observation|g": 1}}, "does not determine x"),
-    ],
-)
-def test_bad_arguments(paired, arguments, message):
-    options = {"key": KEY, "draws": 5, "sdcor": SDS} | arguments
-    with pytest.raises(ValueError, match=message):
-        lj.power(paired, **options)
-
-
-def test_other_objects_are_refused():
-    with pytest.raises(ValueError, match="a fit or a model, not DataFrame"):
-        lj.power(pd.DataFrame(), "x", key=KEY)
