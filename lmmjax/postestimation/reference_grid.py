@@ -238,6 +238,8 @@ def _slopes(data: ModelData, own: tuple[Predictor, ...], name: str) -> tuple[np.
     """∂/∂x of rows and offset by differences of the fourth order, exact for polynomials of that degree.
 
     f′ = [8(f(x + h) − f(x − h)) − (f(x + 2h) − f(x − 2h))]/12h
+
+    Differences are from f(x), so that what does not depend on the covariate has a slope of exactly 0.
     """
     k = [p.name for p in own].index(name)
     column = np.asarray(data.frame.columns[name], float)  # pyright: ignore[reportOptionalSubscript]
@@ -248,13 +250,13 @@ def _slopes(data: ModelData, own: tuple[Predictor, ...], name: str) -> tuple[np.
     place = np.unravel_index(np.arange(math.prod(len(p.levels) for p in own)), [len(p.levels) for p in own])[
         k
     ]
-    rows, shift = 0.0, 0.0
-    for step in sorted({s for side in sides for s in _DIFFERENCES[side]}):
+    at, (rows, shift) = _rows(data, own), (0.0, 0.0)
+    for step in sorted({s for side in sides for s in _DIFFERENCES[side]} - {0}):
         used = [step in _DIFFERENCES[side] for side in sides]
         moved = [v + step * h if use else v for v, use in zip(levels, used, strict=True)]
         weights = np.array([_DIFFERENCES[side].get(step, 0) for side in sides])[place] / (12.0 * h)
         x, o = _rows(data, (*own[:k], dataclasses.replace(own[k], levels=moved), *own[k + 1 :]))
-        rows, shift = rows + weights[:, None] * x, shift + weights * o
+        rows, shift = rows + weights[:, None] * (x - at[0]), shift + weights * (o - at[1])
     return np.asarray(rows), np.asarray(shift)
 
 

@@ -139,8 +139,9 @@ def test_joint_tests_of_means_and_trends(fits):
             for ours, theirs in ((table, single.joint_tests()), (both, pairs.joint_tests())):
                 own = ours[ours["response"] == name].reset_index(drop=True)[list(theirs)]
                 if name == "no r":
-                    own = own.dropna().reset_index(drop=True)
-                    theirs = theirs.dropna().reset_index(drop=True)
+                    # the grid of all rows: a mean over all levels of a is not determined
+                    own, theirs = (f[f.iloc[:, 0] != "arm"].dropna() for f in (own, theirs))
+                    own, theirs = (f.reset_index(drop=True) for f in (own, theirs))
                 pd.testing.assert_frame_equal(own, theirs, rtol=1e-6, check_dtype=False)
         assert table.loc[table["response"] == "bad", "p"].isna().all()
     slopes = fits.emtrends("x", ddf="kenward-roger").table
