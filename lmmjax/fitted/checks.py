@@ -52,10 +52,10 @@ def require_key(key: Any) -> None:
         raise ValueError(f"key must be one of jax.random, such as jax.random.key({seed}), not {key!r:.60}")
 
 
-def require_level(level: float) -> float:
+def require_level(level: float, what: str = "level") -> float:
     """The level, or ValueError."""
     if isinstance(level, bool) or not isinstance(level, int | float | np.number) or not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, not {level!r}")
+        raise ValueError(f"{what} must lie between 0 and 1, not {level!r}")
     return level
 
 

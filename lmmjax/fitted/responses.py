@@ -87,6 +87,8 @@ def on_rows(frame: ModelFrame, given: Labelled, what: str) -> np.ndarray:
         return given.values if place is None else given.values[place]
     if given.index is not None and given.index.is_unique and frame.data_index.isin(given.index).all():
         raise ValueError(f"{what} have {size} rows, those of the data and more: pass {what}.loc[data.index]")
+    if given.values.ndim == 1:
+        raise ValueError(f"{what} has {size} values: pass one for each of the {n_data} rows of the data")
     raise ValueError(
         f"{what} have {size} rows; the data have {n_data}: pass an n × T array with one row per row of the "
         "data (transpose it?)"

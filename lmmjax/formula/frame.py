@@ -208,7 +208,7 @@ def confined(new: NewFrame, frame: ModelFrame, part: ModelFrame) -> NewFrame:
         whole[:, at] = new.x
         if before is not None:
             whole[:, before.out] = new.x @ before.weights
-    there = np.isfinite(whole).all(axis=1)
+    there = np.asarray(np.isfinite(whole).all(axis=1))
     lost = new.lost | (there & ~own.estimable(np.where(there[:, None], whole, 0.0)))
     return replace(new, x=np.where(lost[:, None], np.nan, whole[:, own.kept]), lost=lost, whole=whole)
 

@@ -131,7 +131,8 @@ def backward(
     """See `Fit.step`."""
     require_estimates(fitted)
     ddf = ddf_method(ddf)
-    alpha_random, alpha_fixed = require_level(alpha_random), require_level(alpha_fixed)
+    alpha_random = require_level(alpha_random, "alpha_random")
+    alpha_fixed = require_level(alpha_fixed, "alpha_fixed")
     keep = [keep] if isinstance(keep, str) else list(keep)
     require_known("fixed term to keep", keep, [n for n, own in fitted.data.frame.term_factors.items() if own])
     random, fixed = pd.DataFrame(), pd.DataFrame()

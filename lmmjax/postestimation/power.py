@@ -146,7 +146,7 @@ def power_table(
 ) -> pd.DataFrame:
     """A row a size and effect; see `lmmjax.power`."""
     require_key(key)
-    draws, alpha, level = require_count("draws", draws), require_level(alpha), require_level(level)
+    draws, alpha, level = require_count("draws", draws), require_level(alpha, "alpha"), require_level(level)
     betas = [planned_beta(made.data, made.beta, effect) for effect in effects]
     table = []
     for size in sizes:

@@ -112,7 +112,7 @@ class MarginalMeans(_Estimates):
         Source: Piepho (2004), doi:10.1198/1061860043515.
         """
         pairs = contrasted(self.functions, self.how, "pairwise", adjust, None, None)
-        return letter_table(self.fitted, self.functions, pairs, self.how, require_level(alpha))
+        return letter_table(self.fitted, self.functions, pairs, self.how, require_level(alpha, "alpha"))
 
     def regrid(self) -> MarginalMeans:
         """Means on the scale of the response as linear functions: their contrasts are differences there.
