@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import threading
@@ -76,6 +77,9 @@ def quick_jit(
     On one CPU the programs of functions of the package are kept on disk (`arrays.store`); of a closure too,
     if `name` says all that it depends on. `plays` is False for functions that are called often, or another
     function of the same arguments with the same results, which is shorter to write down and played always.
+
+    `.ahead(...)` compiles what a call with these arguments will need, on another core, where it is so large
+    that it is not played.
     """
     traced = jax.jit(function, **jit_arguments)
     split = _splitter(function, **jit_arguments)
@@ -84,11 +88,7 @@ def quick_jit(
     _tables.add(table)
     lock, locks = threading.Lock(), {}
 
-    def call(*args: Any, **kwargs: Any) -> Any:
-        fixed, free = split(args, kwargs)
-        leaves, tree = jax.tree.flatten(free)
-        if any(isinstance(leaf, Tracer) for leaf in leaves) or setting("disable_jit"):
-            return traced(*args, **kwargs)
+    def found(leaves: list, tree: Any, fixed: tuple) -> Program:
         key = (tree, fixed, *map(setting, SETTINGS), *map(kind, leaves))
         program = table.get(key)
         if program is None:
@@ -104,8 +104,30 @@ def quick_jit(
                         shorter = None if plays is True else partial(_flat, plays, fixed, tree)
                         program.prepare(leaves, shorter)
                     table[key] = program
-        return program(leaves)
+        return program
 
+    def call(*args: Any, **kwargs: Any) -> Any:
+        fixed, free = split(args, kwargs)
+        leaves, tree = jax.tree.flatten(free)
+        if any(isinstance(leaf, Tracer) for leaf in leaves) or setting("disable_jit"):
+            return traced(*args, **kwargs)
+        return found(leaves, tree, fixed)(leaves)
+
+    def ahead(*args: Any, **kwargs: Any) -> None:
+        fixed, free = split(args, kwargs)
+        leaves, tree = jax.tree.flatten(free)
+        if max(map(np.size, leaves)) < PLAYED or (os.cpu_count() or 1) < 2 or setting("disable_jit"):
+            return
+        wide = bool(setting("enable_x64"))
+
+        def ready() -> None:
+            # settings are a thread's own; what fails here fails where it is called for
+            with contextlib.suppress(Exception), jax.enable_x64(wide):
+                found(leaves, tree, fixed).ready(leaves)
+
+        threading.Thread(target=ready, name="lmmjax ahead").start()
+
+    call.ahead = ahead  # type: ignore[attr-defined]
     call.cache_size = lambda: len(table) + traced._cache_size()  # type: ignore[attr-defined]
     return call
 

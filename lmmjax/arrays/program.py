@@ -92,6 +92,12 @@ class Program:
             compiled, structure = self.compiled
         return jax.tree.unflatten(structure, compiled(*leaves) if values is None else values)
 
+    def ready(self, leaves: list) -> None:
+        """Compile it, or load it, unless it is."""
+        with self.lock:
+            if self.compiled is None:
+                self.compiled, _ = self.compile(leaves)
+
     def lasts(self) -> bool:
         """Whether a call as long as the longest one may still be played."""
         return self.played + self.longest <= self.enough

@@ -53,6 +53,8 @@ def multistart(
     with jax.enable_x64(True):
         problem = data.problem(y, reml)
         starts = [first] if start is not None else [first, *other_starts(data, data.maker.in_units(y))]
+        # what the standard errors and tests of large data are made from: a summary asks for it next
+        at_estimate_jit.ahead(problem, np.zeros(m + 1), np.zeros((m + 1, m + 1)))
     found = best_of(problem, starts, method=method, max_iter=require_evaluations(max_iter))
     one = jax.tree.map(lambda a: a[None], found)
     if (exact := exact_lanes(data.maker, y[:, None], one)).any():

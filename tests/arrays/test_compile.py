@@ -1,5 +1,7 @@
-"""Programs run where a jaxlib does not know an option of the compiler."""
+"""Programs: options of the compiler that a jaxlib does not know, and what is compiled ahead of its use."""
 
+import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -40,3 +42,20 @@ def test_other_errors_of_a_program_are_raised(unknown_first):
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         compiling.quick_jit(wrong, plays=False)(np.ones(2, np.float32))
     assert not program._refused
+
+
+def test_what_large_data_ask_for_next_is_compiled_by_then(monkeypatch):
+    monkeypatch.setenv("LMMJAX_CACHE", "0")
+    monkeypatch.setattr(compiling, "PLAYED", 10)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    double = compiling.quick_jit(lambda x: 2.0 * x)
+    before = compiling.counts["compiled"]
+    double.ahead(np.ones(5))
+    assert not any(thread.name == "lmmjax ahead" for thread in threading.enumerate())
+    with jax.enable_x64(True):
+        double.ahead(np.ones(20))
+        [thread] = [thread for thread in threading.enumerate() if thread.name == "lmmjax ahead"]
+        thread.join(60)
+        with jax.no_tracing():
+            assert (np.asarray(double(np.full(20, 3.0))) == 6.0).all()
+    assert compiling.counts["compiled"] == before + 1
