@@ -20,6 +20,7 @@ DOUBLE = "_double_"
 
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow)
 _SIGNS = (ast.UAdd, ast.USub)
+_SCOPES = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _FUNCTIONS = frozenset(("abs", "absolute", "add", "divide", "float_power", "floor_divide", "fmod", "mod")) | {
     *("multiply", "negative", "positive", "pow", "power", "reciprocal", "remainder", "square", "subtract"),
     "true_divide",
@@ -41,7 +42,13 @@ def evaluable(text: str) -> tuple[str, dict[str, str]]:
 
 
 class _Doubles(ast.NodeTransformer):
-    """Puts `double` around operands of arithmetic that may be no doubles."""
+    """Puts `double` around operands of arithmetic that may be no doubles.
+
+    Not in lambdas and comprehensions, which do not see what surrounds them.
+    """
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        return node if isinstance(node, _SCOPES) else super().visit(node)
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)

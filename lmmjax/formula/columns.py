@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.formula.labelled import eager
-from lmmjax.formula.levels import factorize
+from lmmjax.formula.levels import factorize, require_different_texts
 from lmmjax.formula.matching import (
     first_index,
     own_index,
@@ -214,7 +214,9 @@ def _series(values: Any, name: str) -> pd.Series:
 def _kind(values: pd.Series, name: str) -> pd.Series:
     dtype, api = values.dtype, pd.api.types
     if isinstance(dtype, pd.CategoricalDtype):
-        return values.cat.remove_unused_categories()
+        used = values.cat.remove_unused_categories()
+        require_different_texts(np.asarray(used.cat.categories), name)
+        return used
     if api.is_bool_dtype(dtype):
         return values.astype(bool)
     if api.is_complex_dtype(dtype):

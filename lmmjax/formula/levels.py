@@ -18,7 +18,7 @@ def factorize(values: pd.Series, name: str) -> tuple[np.ndarray, pd.Index]:
     """Codes and levels, sorted (by their text if they cannot be compared)."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         codes, levels = _categories(values)
-        _require_different_texts(np.asarray(levels), name)
+        require_different_texts(np.asarray(levels), name)
         return codes, levels
     try:
         codes, uniques = pd.factorize(values)
@@ -26,7 +26,7 @@ def factorize(values: pd.Series, name: str) -> tuple[np.ndarray, pd.Index]:
         raise ValueError(f"column {name!r} has values that are no labels, such as lists") from None
     labels = _whole(np.asarray(uniques))
     require_told_apart(labels, f"column {name!r}")
-    _require_different_texts(labels, name)
+    require_different_texts(labels, name)
     try:
         order = np.argsort(labels, kind="stable")
     except TypeError:
@@ -44,7 +44,7 @@ def _categories(values: pd.Series) -> tuple[np.ndarray, pd.Index]:
     return rank[codes], pd.Index(_whole(np.asarray(values.cat.categories)[used]))
 
 
-def _require_different_texts(labels: np.ndarray, name: str) -> None:
+def require_different_texts(labels: np.ndarray, name: str) -> None:
     """ValueError if labels read the same, as 1 and "1"."""
     known: dict[str, Any] = {}
     for label in labels if labels.dtype == object else ():
