@@ -64,6 +64,9 @@ def smaller(text):
 
 @pytest.mark.parametrize("page", [page for page, blocks in PAGES.items() if blocks])
 def test_page(page, tmp_path, monkeypatch):
+    if page == "other_packages.md":
+        for package in ("marginaleffects", "maketables"):
+            pytest.importorskip(package)
     if page == "bayes.md":
         pytest.importorskip("blackjax")
         # a page is tested, not a posterior

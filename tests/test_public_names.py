@@ -20,7 +20,8 @@ NAMES = {
         grad_norm hat icc influence is_singular llf lrt mdffits n_iter n_params nobs normalized_resid
         params permutation posterior predict profile pvalues r2 random_effects ranef ranova refit
         repca resid residual_cov residuals rlrt scale scaled_resid semivariogram sensitivity sigma
-        simulate status step summary test theta tidy tvalues unidentified update varcorr vif
+        simulate status step summary test theta tidy to_maketables to_marginaleffects tvalues
+        unidentified update varcorr vif
     """,
     "BatchFit": """
         anova bse by_reml conf_int contrast converged cov_params delta deviance df emmeans icc is_singular

@@ -12,8 +12,8 @@ from lmmjax.arrays import Array
 from lmmjax.batch.lanes import lane_count, take_lanes
 from lmmjax.batch.sources import OwnDesigns, SharedDesign, Source, is_apart, mapped_axes
 from lmmjax.core import Estimate, Problem, ProblemMaker
-from lmmjax.inference.estimable import inward_moves, unsteady
 from lmmjax.inference.natural import Natural, at_estimate_jit, natural
+from lmmjax.inference.open_directions import inward_moves, moving_covariances
 
 
 def determined(
@@ -34,7 +34,7 @@ def determined(
         ):
             for k, problem, there in _derivatives(source, np.flatnonzero(chosen), estimate):
                 moves = inward_moves(problem, estimate.psi[k], estimate.moves[k])
-                lost = unsteady(there, moves, there.outward)
+                lost = moving_covariances(there, moves, there.outward)
                 cov[k, at[:, None], at] = np.where(lost, np.nan, cov[k, at[:, None], at])
     return dataclasses.replace(estimate, cov_beta=cov)
 

@@ -295,7 +295,7 @@ def finish(
     on_edge = structure.margins(inner, pivoting) < BOUNDARY
     sigma2 = sigma2 * problem.origin.scale**2
     # ψ_c = σ^(2p_c) d_c
-    unit = sigma2 ** np.append(structure.powers, 1.0).astype(dtype)
+    unit = structure.units(sigma2)
     psi = unit * (outward @ jnp.concatenate([d, jnp.ones(1, dtype)]))
     fixed = jnp.logical_or(freely(moves), jnp.append(on_edge, known is not None))
     missing = jnp.logical_or(fixed[:, None], fixed[None, :])

@@ -10,6 +10,7 @@ B and the factors of I + BᵀB are sparse: cost and memory follow the random coe
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,12 @@ class Marginal:
 
     Attributes
     ----------
-    root : L⁻¹ (n, n), sparse; effects : B (n, ΣqG), sparse; solver : LU factors of I + BᵀB, or None.
+    root : L⁻¹ (n, n), sparse; effects : B (n, ΣqG), sparse; solve : (I + BᵀB)⁻¹a for a (ΣqG, k).
     """
 
     root: Any
     effects: Any
-    solver: Any
+    solve: Callable[[np.ndarray], np.ndarray]
 
     def whitened(self, a: np.ndarray) -> np.ndarray:
         """L⁻¹a for rows a (n, k)."""
@@ -38,39 +39,55 @@ class Marginal:
 
     def apart(self, w: np.ndarray) -> np.ndarray:
         """(I + BBᵀ)⁻¹w for whitened rows w (n, k): uᵀV⁻¹v is `whitened(u)` ᵀ`apart(whitened(v))`."""
-        if self.solver is None or not w.shape[1]:
-            return w
-        return w - self.effects @ self.solver.solve(self.effects.T @ w)
+        return w - self.effects @ self.solve(self.effects.T @ w) if w.shape[1] else w
 
 
 def marginal(design: Design, psi: np.ndarray) -> Marginal:
     """The record of V at ψ (m + 1,); nothing of size n × n is formed."""
-    # imported here: scipy.sparse adds a warning filter, and few fits need it
-    import scipy.sparse as sps
-    from scipy.sparse.linalg import splu
-
-    root, columns = decorrelating(design, psi), scaled_columns(design, psi)
-    if not columns.shape[1]:
-        return Marginal(root, columns, None)
-    effects = root @ columns
-    inner = sps.eye_array(effects.shape[1], format="csc") + (effects.T @ effects).tocsc()
-    return Marginal(root, effects, splu(inner, "MMD_AT_PLUS_A", 0.0, options={"SymmetricMode": True}))
+    root = decorrelating(design, psi)
+    effects = root @ scaled_columns(design, psi)
+    return Marginal(root, effects, solver(effects.T @ effects))
 
 
 def scaled_columns(design: Design, psi: np.ndarray) -> Any:
-    """ZΛ (n, ΣqG), sparse, with ΛΛᵀ = Cov(b): columns of a term group after group."""
+    """ZΛ (n, ΣqG), sparse, with ΛΛᵀ = Cov(b)."""
+    terms = zip(design.terms, design.structure.absolute(psi), strict=True)
+    out = by_level(design, [np.asarray(t.z) @ psd_cholesky(np.asarray(cov), 1e-13) for t, cov in terms])
+    out.eliminate_zeros()
+    return out
+
+
+def first_columns(design: Design) -> np.ndarray:
+    """Per term the first of its columns of Z, and their number: those of a level stand side by side."""
+    return np.cumsum([0, *(term.n_groups * term.q for term in design.terms)])
+
+
+def by_level(design: Design, values: Sequence[np.ndarray]) -> Any:
+    """Rows (n, q) of every term in the columns of their levels: (n, ΣqG), sparse, without a gap."""
+    # imported here: scipy.sparse adds a warning filter, and few fits need it
     import scipy.sparse as sps
 
-    parts = []
-    for term, matrix in zip(design.terms, design.structure.absolute(psi), strict=True):
-        values = np.asarray(term.z) @ psd_cholesky(np.asarray(matrix), 1e-13)
-        at = term.codes[:, None] * term.q + np.arange(term.q)
-        pointer = np.arange(design.n + 1) * term.q
-        shape = (design.n, term.n_groups * term.q)
-        part = sps.csr_array((values.ravel(), at.ravel(), pointer), shape=shape)
-        part.eliminate_zeros()
-        parts.append(part)
-    return sps.hstack(parts, format="csr") if parts else sps.csr_array((design.n, 0))
+    n, starts = design.n, first_columns(design)
+    at = [
+        start + term.codes[:, None] * term.q + np.arange(term.q)
+        for start, term in zip(starts, design.terms, strict=False)
+    ]
+    entries = np.hstack([np.zeros((n, 0)), *values])
+    columns = np.hstack([np.zeros((n, 0), int), *at])
+    pointer = np.arange(n + 1) * entries.shape[1]
+    return sps.csr_array((entries.ravel(), columns.ravel(), pointer), shape=(n, int(starts[-1])))
+
+
+def solver(products: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """(I + C)⁻¹a for a (N, k), by the sparse factors of I + C, C (N, N) positive semidefinite."""
+    import scipy.sparse as sps
+    from scipy.sparse.linalg import splu
+
+    if not products.shape[0]:
+        return lambda a: a
+    inner = (products + sps.eye_array(products.shape[0])).tocsc()
+    options = {"SymmetricMode": True}
+    return splu(inner, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options).solve
 
 
 def blocks(design: Design, psi: np.ndarray, rows: np.ndarray) -> np.ndarray:

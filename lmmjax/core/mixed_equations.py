@@ -25,6 +25,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from lmmjax.arrays import Array, psd_cholesky, quick_jit
+from lmmjax.core.marginal import by_level, first_columns, solver
 from lmmjax.core.residual_slopes import ResidualSlopes, residual_slopes
 from lmmjax.core.residuals import decorrelating
 from lmmjax.design import Basis, Design
@@ -73,14 +74,7 @@ class MixedEquations:
     @cached_property
     def solve(self) -> Callable[[np.ndarray], np.ndarray]:
         """M⁻¹a for a (N, k)."""
-        import scipy.sparse as sp
-        from scipy.sparse.linalg import splu
-
-        if not self.n_columns:
-            return lambda a: a
-        m = (self.factor.T @ self.zz @ self.factor + sp.eye_array(self.n_columns)).tocsc()
-        options = {"SymmetricMode": True}
-        return splu(m, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options).solve
+        return solver(self.factor.T @ self.zz @ self.factor)
 
     @cached_property
     def _absorbed(self) -> np.ndarray:
@@ -181,20 +175,12 @@ def mixed_equations(design: Design, basis: Basis, psi: np.ndarray, cov_beta: np.
 
     root, x_factor = decorrelating(design, psi), np.asarray(basis.x_factor)
     inward, outward = ([np.asarray(b) for b in side] for side in (basis.inward, basis.outward))
-    sizes = [term.n_groups * term.q for term in design.terms]
-    starts = np.cumsum([0, *sizes])
-    blocks, factors = [], []
-    for term, start, b, back, cov in zip(
-        design.terms, starts, inward, outward, design.structure.absolute(psi), strict=False
-    ):
-        columns = start + term.codes[:, None] * term.q + np.arange(term.q)
-        blocks.append((np.asarray(term.z) @ back, columns))
-        factors.append(sp.kron(sp.eye_array(term.n_groups), psd_cholesky(b @ np.asarray(cov) @ b.T, 1e-13)))
-    rows = np.repeat(np.arange(design.n), sum(term.q for term in design.terms))
-    values, at = (
-        (np.hstack([block[k] for block in blocks]).ravel() for k in (0, 1)) if blocks else (np.zeros(0), rows)
-    )
-    z = root @ sp.coo_array((values, (rows, at)), shape=(design.n, starts[-1])).tocsr()
+    terms = list(zip(design.terms, inward, outward, design.structure.absolute(psi), strict=False))
+    factors = [
+        sp.kron(sp.eye_array(term.n_groups), psd_cholesky(b @ np.asarray(cov) @ b.T, 1e-13))
+        for term, b, _, cov in terms
+    ]
+    z = root @ by_level(design, [np.asarray(term.z) @ back for term, _, back, _ in terms])
     x = root @ solve_triangular(x_factor, np.asarray(design.x).T, trans=1).T
     zz = (z.T @ z).tocsr()
     factor = sp.block_diag(factors, format="csr") if factors else sp.csr_array((0, 0))
@@ -205,7 +191,7 @@ def mixed_equations(design: Design, basis: Basis, psi: np.ndarray, cov_beta: np.
         x_factor,
         tuple(inward),
         tuple(outward),
-        starts,
+        first_columns(design),
         root,
         x,
         z,

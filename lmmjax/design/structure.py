@@ -189,6 +189,10 @@ class Structure:
         """d (..., m) from ψ (..., m + 1)."""
         return psi[..., :-1] / psi[..., -1:] ** self.powers.astype(psi.dtype)
 
+    def units(self, sigma2: Array) -> Array:
+        """σ^(2·power) (..., m + 1) of every entry of ψ, at σ² () or (..., 1)."""
+        return sigma2 ** np.append(self.powers, 1.0).astype(sigma2.dtype)
+
     def prior(self, dtype) -> Array:
         """d (m,) of unit relative variances, and the first start of every other parameter."""
         return jnp.asarray(np.array([p.starts[0] for p in self.parameters]), dtype)

@@ -11,10 +11,7 @@ from lmmjax.core import Estimate
 from lmmjax.design import Structure
 from lmmjax.fitted.components import Component, component_names, sd_scale
 from lmmjax.fitted.records import Fitted
-
-ROUNDING = 1e-6
-"""A function is left alone by a direction if its parts along it cancel to this share of them."""
-
+from lmmjax.inference.open_directions import moving
 
 DEPENDENT = 1e-9
 """Share of the length of a column of Z that those before it leave, below which it depends on them."""
@@ -22,11 +19,6 @@ DEPENDENT = 1e-9
 
 class FitWarning(UserWarning):
     """A fit that is singular, unidentified or not converged; given once, by `Model.fit`."""
-
-
-def relative_units(structure: Structure, psi: np.ndarray) -> np.ndarray:
-    """σ^(2p) of every entry of ψ (..., m + 1)."""
-    return psi[..., -1:] ** np.append(structure.powers, 1.0)
 
 
 def unidentified(structure: Structure, rows: list[Component], estimate: Estimate) -> np.ndarray:
@@ -38,9 +30,10 @@ def unidentified(structure: Structure, rows: list[Component], estimate: Estimate
     if not out.any():
         return out
     with np.errstate(divide="ignore", invalid="ignore"):
-        _, jacobian = sd_scale(estimate.psi / relative_units(structure, estimate.psi), rows)
+        _, jacobian = sd_scale(estimate.psi / structure.units(estimate.psi[..., -1:]), rows)
         parts = jacobian[..., :, :, None] * estimate.moves[..., None, :, :]
-        steady = np.abs(parts.sum(axis=-2)) <= ROUNDING * np.abs(parts).sum(axis=-2)
+        change, size = parts.sum(axis=-2), np.abs(parts).sum(axis=-2)
+        steady = np.isfinite(size) & ~moving(change, size)
     correlation = np.array([row.kind == "covariance" for row in rows])
     return np.where(correlation, ~steady.all(axis=-1), out)
 

@@ -16,8 +16,8 @@ from lmmjax.fitted.checks import beyond, require_choice, require_evaluations
 from lmmjax.fitted.data import ModelData
 from lmmjax.fitted.kept import kept
 from lmmjax.fitted.records import Fitted
-from lmmjax.inference.estimable import inward_moves, unsteady
 from lmmjax.inference.natural import at_estimate_jit
+from lmmjax.inference.open_directions import inward_moves, moving_covariances
 from lmmjax.optimize import Status
 
 
@@ -68,7 +68,7 @@ def determined(problem: Problem, found: Estimate) -> np.ndarray:
     """The covariance (p, p) of β̂, NaN where it depends on what the data leave open."""
     with jax.enable_x64(True):
         at, _ = jax.tree.map(np.asarray, at_estimate_jit(problem, found.psi, found.cov_relative))
-    lost = unsteady(at, inward_moves(problem, found.psi, found.moves), at.outward)
+    lost = moving_covariances(at, inward_moves(problem, found.psi, found.moves), at.outward)
     return np.where(lost, np.nan, found.cov_beta)
 
 

@@ -16,7 +16,7 @@ from lmmjax.fitted.kept import kept
 from lmmjax.fitted.records import Fitted
 from lmmjax.gram import Projection
 from lmmjax.gram.grouped.products import GroupedProducts
-from lmmjax.inference.nearby import nearby, settled
+from lmmjax.inference.open_directions import nearby, settled
 
 
 def projected(problem: Problem, psi: Array) -> tuple[tuple[Array, ...], tuple[Projection, ...]]:

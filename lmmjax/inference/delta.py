@@ -10,9 +10,7 @@ import numpy as np
 from scipy.special import expit, logit, ndtri, stdtrit
 
 from lmmjax.arrays import Array
-
-ROUNDING = 1e-6
-"""A value is left alone by a direction of ψ if its parts along it cancel to this share of them."""
+from lmmjax.inference.open_directions import moving
 
 
 def delta(
@@ -38,8 +36,7 @@ def delta(
     both = known[:, None] & known[None, :]
     cov = by_beta @ cov_beta @ by_beta.T + by_psi @ jnp.where(both, cov_psi, 0.0) @ by_psi.T
     # a derivative that is not finite, such as that of an sd at zero, spoils its value as well
-    along, parts = jnp.abs(by_psi @ moves), jnp.abs(by_psi) @ jnp.abs(moves)
-    chance = jnp.any(along > ROUNDING * parts, axis=1)
+    chance = jnp.any(moving(by_psi @ moves, jnp.abs(by_psi) @ jnp.abs(moves)), axis=1)
     lost = chance | jnp.any((by_psi != 0.0) & ~known[None, :], axis=1)
     value = jnp.where(chance, jnp.nan, flat(beta, psi))
     return value, jnp.where(lost[:, None] | lost[None, :], jnp.nan, cov)

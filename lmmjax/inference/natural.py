@@ -148,7 +148,7 @@ def _bordered(block: Array, edge: Array, corner: Array) -> Array:
 def inward_covariance(problem: Problem, psi: Array, cov: Array) -> Array:
     """Covariance (m + 1, m + 1) of ψ̂ in internal coordinates from `Estimate.cov_relative`."""
     _, s = internal_point(problem, psi)
-    unit = s ** np.append(problem.structure.powers, 1.0).astype(cov.dtype)
+    unit = problem.structure.units(s).astype(cov.dtype)
     inward = problem.structure.entry_map(problem.basis.inward).astype(cov.dtype)
     inward = jnp.eye(len(unit), dtype=cov.dtype).at[:-1, :-1].set(inward)
     return (inward @ cov @ inward.T) * unit[:, None] * unit[None, :]
@@ -158,10 +158,9 @@ def outward_covariance(problem: Problem, psi: np.ndarray, cov: np.ndarray) -> np
     """Covariance (m + 1, m + 1) of ψ̂ in the user's coordinates from one in internal ones."""
     structure, outward = problem.structure, np.eye(len(psi))
     outward[:-1, :-1] = np.asarray(structure.entry_map(problem.basis.outward))
-    powers = np.append(structure.powers, 1.0)
-    unit = (psi[-1] / np.asarray(problem.origin.scale) ** 2) ** -powers
+    unit = 1.0 / structure.units(psi[-1] / np.asarray(problem.origin.scale) ** 2)
     relative = outward @ (cov * unit[:, None] * unit[None, :]) @ outward.T
-    unit = psi[-1] ** powers
+    unit = structure.units(psi[-1])
     return relative * unit[:, None] * unit[None, :]
 
 

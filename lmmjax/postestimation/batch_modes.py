@@ -10,7 +10,7 @@ import numpy as np
 
 from lmmjax.core import conditional_means, response_axes
 from lmmjax.fitted import FittedMany
-from lmmjax.inference.nearby import nearby, settled
+from lmmjax.inference.open_directions import nearby, settled
 from lmmjax.postestimation.alike import Alike, alike
 
 CHUNK = 4_000_000

@@ -24,13 +24,13 @@ from lmmjax.inference.ddf import (
     single_df,
 )
 from lmmjax.inference.delta import t_quantile
-from lmmjax.inference.estimable import inward_moves, unsteady
 from lmmjax.inference.natural import (
     Natural,
     at_estimate_jit,
     natural_bent_jit,
     natural_jit,
 )
+from lmmjax.inference.open_directions import inward_moves, moving_covariances
 from lmmjax.inference.robust import hotelling_f
 from lmmjax.postestimation.contrasts import hypothesis, written
 from lmmjax.postestimation.estimability import lost_contrasts
@@ -77,16 +77,19 @@ def coef_table(fitted: Fitted, ddf: str, robust: str | None = None, cluster: Any
     return out
 
 
-def cov_params(fitted: Fitted, robust: str | None, cluster: Any) -> pd.DataFrame:
+def cov_params(fitted: Fitted, robust: str | None, cluster: Any, ddf: str = "satterthwaite") -> pd.DataFrame:
     """See `Fit.cov_params`."""
+    ddf = ddf_method(ddf)
     names, cov = fitted.data.x_names, fitted.estimate.cov_beta
-    if chosen := robust_choice(fitted.data, robust, cluster):
+    chosen = robust_choice(fitted.data, robust, cluster, ddf)
+    if chosen is not None or ddf in ADJUSTED:
         cov = np.full(cov.shape, np.nan)
         if np.all(np.isfinite(fitted.estimate.psi)):
-            lost = open_covariances(fitted, np.eye(len(names)))
-            alone = lost_to_clusters(fitted.data, chosen, np.eye(len(names)))
-            lost |= alone[:, None] | alone[None]
-            cov = np.where(lost, np.nan, robust_covariance(fitted, chosen))
+            lost = open_covariances(source(fitted, ddf), np.eye(len(names)))
+            if chosen is not None:
+                alone = lost_to_clusters(fitted.data, chosen, np.eye(len(names)))
+                lost |= alone[:, None] | alone[None]
+            cov = np.where(lost, np.nan, covariance_for(fitted, ddf, chosen))
     return pd.DataFrame(cov, index=names, columns=names)
 
 
@@ -227,7 +230,7 @@ def open_covariances(fitted: Fitted, rows: np.ndarray) -> np.ndarray:
     at, _ = natural_at(fitted)
     problem = fitted.data.problem(fitted.y, fitted.reml)
     moves = inward_moves(problem, fitted.estimate.psi, fitted.estimate.moves)
-    return unsteady(at, moves, rows @ at.outward)
+    return moving_covariances(at, moves, rows @ at.outward)
 
 
 def t_table(

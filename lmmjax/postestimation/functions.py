@@ -18,7 +18,6 @@ from lmmjax.fitted import (
     FittedMany,
     ModelData,
     component_names,
-    relative_units,
     require_function,
     require_level,
 )
@@ -78,7 +77,7 @@ def parameter_arrays(fits: Fitted | FittedMany) -> list[np.ndarray]:
         kept = fits.kept
         cov_beta = np.where(kept[:, :, None] & kept[:, None, :], cov_beta, 0.0)
     if np.any(moves):
-        unit = relative_units(fits.data.design.structure, psi)
+        unit = fits.data.design.structure.units(psi[..., -1:])
         moves, open_ = moves * unit[..., None], np.asarray(estimate.unidentified)
         # of a response of 1e140 variances have no variance that is a number
         with np.errstate(over="ignore", invalid="ignore"):

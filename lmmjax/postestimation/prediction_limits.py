@@ -24,8 +24,8 @@ from lmmjax.core.prediction_error import Errors, marginal_errors, prediction_err
 from lmmjax.core.targets import Targets
 from lmmjax.fitted import Fitted, kept
 from lmmjax.formula import NewFrame
-from lmmjax.inference.estimable import ROUNDING
 from lmmjax.inference.natural import outward_covariance
+from lmmjax.inference.open_directions import moving_values
 from lmmjax.postestimation.fixed_tests import ADJUSTED, adjusted_at, covariance_at, natural_at
 
 
@@ -85,8 +85,8 @@ def standard_errors(fitted: Fitted, wanted: Wanted, ddf: str) -> tuple[np.ndarra
     se, limit = np.sqrt(errors.variance + added), np.sqrt(total.variance + added)
     own = errors.gradient(e.psi, e.design.structure.powers)
     return (
-        np.where(_open(fitted, own, errors.variance), np.nan, se),
-        np.where(_open(fitted, gradient, total.variance), np.nan, limit),
+        np.where(_moving(fitted, own, errors.variance), np.nan, se),
+        np.where(_moving(fitted, gradient, total.variance), np.nan, limit),
         df,
     )
 
@@ -120,7 +120,7 @@ def _random(targets: Targets) -> np.ndarray:
 def _of_estimation(fitted: Fitted, targets: Targets, ddf: str) -> tuple[np.ndarray, np.ndarray]:
     """What the estimation of ψ adds to variances (k,), and the covariance A (m + 1, m + 1) of ψ̂."""
     e, estimate, none = equations_at(fitted), fitted.estimate, np.zeros(len(targets))
-    unit = e.psi[-1] ** np.append(e.design.structure.powers, 1.0)
+    unit = e.design.structure.units(e.psi[-1])
     observed = np.asarray(estimate.cov_relative) * unit[:, None] * unit[None, :]
     if ddf not in ADJUSTED:
         return none, observed
@@ -140,11 +140,8 @@ def _of_estimation(fitted: Fitted, targets: Targets, ddf: str) -> tuple[np.ndarr
     return estimation_errors(e, targets, cov_psi), cov_psi
 
 
-def _open(fitted: Fitted, gradient: np.ndarray, variance: np.ndarray) -> np.ndarray:
+def _moving(fitted: Fitted, gradient: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """Which variances (k,) move along directions of ψ that the data leave open."""
-    moves, psi = np.asarray(fitted.estimate.moves), np.asarray(fitted.estimate.psi)
-    unit = psi[-1] ** np.append(fitted.data.design.structure.powers, 1.0)
-    along = moves * unit[:, None]
-    length = np.max(np.abs(along) / np.maximum(np.abs(psi), unit)[:, None], axis=0, initial=0.0)
-    along = along / np.where(length > 0, length, 1.0)
-    return np.any(np.abs(gradient @ along) > ROUNDING * variance[:, None], axis=1)
+    estimate, structure = fitted.estimate, fitted.data.design.structure
+    psi, moves = np.asarray(estimate.psi), np.asarray(estimate.moves)
+    return moving_values(structure, psi, moves, gradient, variance)

@@ -15,7 +15,7 @@ from lmmjax.fitted import (
     require_switch,
 )
 from lmmjax.formula import ResidualColumns, nearest
-from lmmjax.inference.nearby import nearby, settled
+from lmmjax.inference.open_directions import nearby, settled
 from lmmjax.residual import VarIdent
 
 

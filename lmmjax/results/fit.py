@@ -22,6 +22,7 @@ from lmmjax.reports.table import prints_whole
 from lmmjax.results.building import Building
 from lmmjax.results.cross_validation import Validation
 from lmmjax.results.diagnostics import Diagnostics
+from lmmjax.results.exports import Exports
 from lmmjax.results.fixed_tests import FixedTests
 from lmmjax.results.intervals import Intervals
 from lmmjax.results.means import Means
@@ -38,7 +39,16 @@ if TYPE_CHECKING:
 
 @prints_whole
 class Fit(
-    FixedTests, Means, Intervals, RandomTests, RandomEffects, Predictions, Diagnostics, Building, Validation
+    FixedTests,
+    Means,
+    Intervals,
+    RandomTests,
+    RandomEffects,
+    Predictions,
+    Diagnostics,
+    Building,
+    Validation,
+    Exports,
 ):
     """A linear mixed model fitted to one response.
 

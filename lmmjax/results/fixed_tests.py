@@ -22,7 +22,9 @@ class FixedTests:
         table = self.coef_table()
         return pd.Series(table["p"], name="p")
 
-    def cov_params(self, robust: str | None = None, cluster: Any = None) -> pd.DataFrame:
+    def cov_params(
+        self, robust: str | None = None, cluster: Any = None, *, ddf: str = "satterthwaite"
+    ) -> pd.DataFrame:
         """Covariance matrix of the fixed effects: the model's Φ = (XᵀV⁻¹X)⁻¹, or a robust one.
 
         A robust covariance needs no more than that clusters are independent; the model serves as a guess of
@@ -36,6 +38,7 @@ class FixedTests:
         cluster : name of a factor of the model or of a column of its data, or a label for each row of the
             data (matched by the labels of rows). By default the coarsest grouping factor, in which all
             others must be nested.
+        ddf : "kenward-roger" for their adjusted covariance, in place of Φ.
 
         Raises
         ------
@@ -46,7 +49,7 @@ class FixedTests:
         28(2), 169–181); Pustejovsky & Tipton (2018, doi:10.1080/07350015.2016.1247004). See
         `lmmjax.inference.robust`.
         """
-        return fixed_tests.cov_params(self.fitted, robust, cluster)
+        return fixed_tests.cov_params(self.fitted, robust, cluster, ddf)
 
     def coef_table(
         self, ddf: str = "satterthwaite", robust: str | None = None, cluster: Any = None
