@@ -154,7 +154,7 @@ def _over(
     whole = np.full(len(psi), of.weights is None) & ~np.isnan(of.y).any(axis=0)
     with np.errstate(all="ignore"):
         unit = np.sqrt(psi[:, -1])
-        relative = psi / psi[:, -1:] ** np.append(maker.design.structure.powers, 1.0)
+        relative = psi / maker.design.structure.units(psi[:, -1:])
     for chosen, source, at, own in (
         (those & whole, SharedDesign(maker, of.reml), relative, unit),
         (those & ~whole, OwnDesigns(maker, of.y, of.weights, of.reml, adjust), psi, np.ones(len(psi))),
