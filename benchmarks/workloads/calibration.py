@@ -2,8 +2,9 @@
 
 Parameters are drawn from the priors and a response from the model at them; then the true value of every
 parameter is uniformly distributed among exact posterior draws, whatever the data. Model: six groups of 3 to 8
-observations, a covariate within groups, random intercepts. One chain, thinned to 99 draws, a data set. The
-table has counts of the ranks in 20 bins, and the p-value of a χ² test that they are equal.
+observations, a covariate within groups, random intercepts; or, without these, residuals that are
+autoregressive within groups. One chain, thinned to 99 draws, a data set. The table has counts of the ranks in
+20 bins, and the p-value of a χ² test that they are equal.
 
 Source: Talts, Betancourt, Simpson, Vehtari & Gelman (2018), arXiv:1804.06788.
 """
@@ -27,9 +28,13 @@ if TYPE_CHECKING:
     import lmmjax as lj
 
 SIZES = [3, 4, 5, 6, 7, 8]
-QUANTITIES = ["Intercept", "x", "sd", "sigma", "b of group 1", "b of group 6"]
+QUANTITIES = {
+    "nuts": ["Intercept", "x", "sd", "sigma", "b of group 1", "b of group 6"],
+    "gibbs": ["Intercept", "x", "sd", "sigma", "b of group 1", "b of group 6"],
+    "nuts, AR1": ["Intercept", "x", "Phi", "sigma"],
+}
 KEPT, WARMUP, BINS = 99, 500, 20
-THIN = {"nuts": 10, "gibbs": 50}
+THIN = {"nuts": 10, "gibbs": 50, "nuts, AR1": 10}
 """Every so many draws are kept: Gibbs sampling mixes slowly where the variance of the groups is small."""
 
 
@@ -44,15 +49,16 @@ def priors(method: str) -> dict[str, Any]:
     """Those from which `prior_draw` draws."""
     from lmmjax.bayes import HalfNormal, HalfT, Normal
 
-    scale = HalfNormal(1.0) if method == "nuts" else HalfT(5.0, 1.0)
+    scale = HalfT(5.0, 1.0) if method == "gibbs" else HalfNormal(1.0)
+    # Phi has its default, uniform on (−1, 1)
     return {"sd": scale, "sigma": scale, "beta": Normal(0.0, 2.0)}
 
 
 def prior_draw(rng: np.random.Generator, method: str) -> tuple[np.ndarray, float, float]:
-    """β (2,), the standard deviation of the groups and σ from the priors."""
+    """β (2,), the standard deviation of the groups, or Phi, and σ from the priors."""
     beta = rng.normal(0.0, 2.0, 2)
-    sd, sigma = np.abs(rng.normal(size=2) if method == "nuts" else rng.standard_t(5.0, 2))
-    return beta, float(sd), float(sigma)
+    first, sigma = np.abs(rng.standard_t(5.0, 2) if method == "gibbs" else rng.normal(size=2))
+    return beta, float(rng.uniform(-1.0, 1.0) if "AR1" in method else first), float(sigma)
 
 
 def one_rank(model: lj.Model, data: pd.DataFrame, method: str, seed: int) -> np.ndarray:
@@ -60,21 +66,36 @@ def one_rank(model: lj.Model, data: pd.DataFrame, method: str, seed: int) -> np.
     import jax
 
     rng = np.random.default_rng(seed)
-    beta, sd, sigma = prior_draw(rng, method)
-    b = sd * rng.normal(size=len(SIZES))
+    beta, second, sigma = prior_draw(rng, method)
+    mean = beta[0] + beta[1] * data["x"].to_numpy()
+    b = np.zeros(len(SIZES))
+    if "AR1" in method:
+        e = np.concatenate([autoregression(rng, second, size) for size in SIZES])
+    else:
+        b = second * rng.normal(size=len(SIZES))
+        e = rng.normal(size=len(data))
     codes = data["g"].str[1:].astype(int).to_numpy()
-    y = beta[0] + beta[1] * data["x"].to_numpy() + b[codes] + sigma * rng.normal(size=len(data))
-    fit = model.fit_response(y)
+    fit = model.fit_response(mean + b[codes] + sigma * e)
     post = fit.posterior(
         jax.random.key(seed),
         priors(method),
         draws=KEPT * THIN[method],
         warmup=WARMUP,
         chains=1,
-        method=method,
+        method=method.split(",")[0],
     )
-    draws = np.column_stack([post.values[0], post.b[0][0, :, [0, 5], 0].T])[:: THIN[method]]
-    return np.sum(draws < np.array([*beta, sd, sigma, b[0], b[5]]), axis=0)
+    draws, truth = post.values[0], [*beta, second, sigma]
+    if post.b:
+        draws, truth = np.column_stack([draws, post.b[0][0, :, [0, 5], 0].T]), [*truth, b[0], b[5]]
+    return np.sum(draws[:: THIN[method]] < np.array(truth), axis=0)
+
+
+def autoregression(rng: np.random.Generator, phi: float, size: int) -> np.ndarray:
+    """A stationary series (size,) of unit variance."""
+    out = rng.normal(size=size)
+    for k in range(1, size):
+        out[k] = phi * out[k - 1] + np.sqrt(1.0 - phi**2) * out[k]
+    return out
 
 
 def counts(ranks: np.ndarray) -> np.ndarray:
@@ -89,11 +110,13 @@ def measure(sampler: str, runs: int) -> Record:
     begin = time.perf_counter()
     data = design()
     model = lj.lmm("y ~ x + (1 | g)", data)
+    if "AR1" in sampler:
+        model = lj.lmm("y ~ x", data, residual=lj.AR1(group="g"))
     ranks = np.stack([one_rank(model, data, sampler, seed) for seed in range(runs)])
     histograms = counts(ranks)
     return {
         "seconds": time.perf_counter() - begin,
-        "counts": dict(zip(QUANTITIES, histograms.tolist(), strict=True)),
+        "counts": dict(zip(QUANTITIES[sampler], histograms.tolist(), strict=True)),
     }
 
 
@@ -126,10 +149,12 @@ def figure(records: list[Record], path: Path) -> None:
     import matplotlib.pyplot as plt
     from scipy.stats import binom
 
-    rows, columns = len(records), len(QUANTITIES)
+    rows, columns = len(records), max(map(len, QUANTITIES.values()))
     _, axes = plt.subplots(rows, columns, figsize=(2 * columns, 1.6 * rows), sharex=True, squeeze=False)
     for own, got in zip(axes, records, strict=True):
-        for ax, (name, bins) in zip(own, got["counts"].items(), strict=True):
+        for ax in own[len(got["counts"]) :]:
+            ax.axis("off")
+        for ax, (name, bins) in zip(own, got["counts"].items(), strict=False):
             low, high = binom.ppf([0.005, 0.995], sum(bins), 1 / BINS)
             ax.axhspan(low, high, color="0.88")
             ax.bar(np.arange(BINS) * 100 / BINS, bins, 100 / BINS, align="edge", color="C0")
@@ -143,7 +168,7 @@ def figure(records: list[Record], path: Path) -> None:
 register(
     Workload(
         id="calibration",
-        title="ranks of the truth among posterior draws, by NUTS and by Gibbs sampling, 1,000 data sets each",
+        title="ranks of the truth among posterior draws, NUTS (AR1 residuals too) and Gibbs, 1,000 data sets",
         goal="uniform ranks",
         run=run,
         table=table,

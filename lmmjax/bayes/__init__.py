@@ -2,6 +2,7 @@
 
 from lmmjax.bayes.priors import (
     LKJ,
+    Beta,
     Exponential,
     HalfCauchy,
     HalfNormal,
@@ -9,12 +10,14 @@ from lmmjax.bayes.priors import (
     InverseGamma,
     InverseWishart,
     LogDensity,
+    LogNormal,
     Normal,
     Uniform,
 )
 
 __all__ = [
     "LKJ",
+    "Beta",
     "Exponential",
     "HalfCauchy",
     "HalfNormal",
@@ -22,6 +25,7 @@ __all__ = [
     "InverseGamma",
     "InverseWishart",
     "LogDensity",
+    "LogNormal",
     "Normal",
     "Uniform",
 ]

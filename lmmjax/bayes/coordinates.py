@@ -1,160 +1,221 @@
 """Variance parameters on the real line: u ↔ standard deviations, correlations, σ; their prior density.
 
-u stacks, term after term, a coordinate a standard deviation and, for a term with correlations, one a partial
-correlation ρ = tanh z of coefficients i > k given the first k, k outermost; the last is that of σ. The
-correlation matrix is R = LLᵀ with rows of L
-
-    L_ik = ρ_ik Π_{l<k} √(1 − ρ_il²),     L_ii = Π_{l<i} √(1 − ρ_il²),     |R| = Π (1 − ρ²),
-
-so that Σ = (SL)(SL)ᵀ, S = diag(τ). The Jacobians are
-
-    |dΣ/d(τ, R)| = Π 2τ_i^q,     |dR/dρ| = Π (1 − ρ_ik²)^((q−2−k)/2),     dρ/dz = 1 − ρ².
-
-Source: Lewandowski, Kurowicka & Joe (2009), doi:10.1016/j.jmva.2009.04.008.
+u stacks the blocks, random terms and then those of the residual structure, and last a coordinate of σ: of
+free matrices as in `bayes.matrices`, of patterns as in `bayes.patterns`. σ is the first standard deviation of
+an unstructured residual matrix; where it is known it has no coordinate.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax.arrays import Array, diagonal, psd_cholesky, quick_jit, record
-from lmmjax.bayes.priors import BlockPrior, PriorSet, SeparatePrior
+from lmmjax.arrays import Array, quick_jit, record
+from lmmjax.bayes import matrices
+from lmmjax.bayes.matrices import Block
+from lmmjax.bayes.patterns import PatternPrior
+from lmmjax.bayes.priors import BetaPrior, BlockPrior, Known, ScalarPrior, SeparatePrior
+from lmmjax.covariance import CovarianceFamily
+from lmmjax.covariance.toeplitz import Toeplitz
 from lmmjax.design import Structure
+from lmmjax.residual import ARMA
+from lmmjax.residual import Toeplitz as Lags
+
+TermPrior = SeparatePrior | BlockPrior | PatternPrior
+
+SHRUNK = 0.8
+"""Factor of the correlations of matrices that chains start from."""
 
 
 @record
-class Block:
-    """Σ of one term: standard deviations (q,), correlations (q, q), log(1 − ρ²) of every pair (i, k)."""
+class PriorSet:
+    """Priors of all parameters of a model: one a term, σ, β, and one a block of the residual structure."""
+
+    terms: tuple[TermPrior, ...]
+    sigma: ScalarPrior | Known
+    beta: BetaPrior
+    residual: tuple[TermPrior, ...] = ()
+
+
+@record
+class Shape:
+    """A pattern: standard deviations (v,) and the parameters after them (k,)."""
 
     sds: Array
-    correlation: Array
-    rests: tuple[Array, ...]
-
-    @property
-    def covariance(self) -> Array:
-        """Σ (q, q)."""
-        return self.correlation * (self.sds[:, None] * self.sds[None, :])
+    values: Array
 
 
 @record
 class Components:
-    """All variance parameters: a block a term, and σ."""
+    """All variance parameters: a block a term, then a block of the residual structure, and σ."""
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[Block | Shape, ...]
     sigma: Array
 
 
-def pairs(q: int) -> list[tuple[int, int]]:
-    """The partial correlations (i, k) of q coefficients in the order of u."""
-    return [(i, k) for k in range(q) for i in range(k + 1, q)]
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A block among the parameters ψ.
+
+    Attributes
+    ----------
+    at : where its parameters lie.
+    q : size of a free matrix, 0 of a pattern.
+    residual : whether it is one of the residuals: its first standard deviation is σ if `anchored`, all are 1
+        if `correlations`.
+    lags, orders : of a pattern, see `PatternPrior`.
+    """
+
+    at: slice
+    q: int
+    residual: bool = False
+    anchored: bool = False
+    correlations: bool = False
+    lags: int = 0
+    orders: tuple[int, int] = (0, 0)
+
+    @property
+    def known(self) -> int:
+        """How many standard deviations of the matrix come from elsewhere."""
+        return self.q if self.correlations else int(self.anchored)
+
+    def lead(self, sigma: Array) -> Array:
+        """Those (known,)."""
+        return jnp.ones(self.q, sigma.dtype) if self.correlations else sigma[None][: self.known]
 
 
-def has_correlations(prior: SeparatePrior | BlockPrior) -> bool:
-    """Whether the covariance of the term is unstructured."""
-    return isinstance(prior, BlockPrior) or prior.correlation is not None
+def places(structure: Structure) -> list[Place]:
+    """The blocks in the order of ψ."""
+    pairs = zip(structure.terms, structure.slices(), strict=True)
+    out = [
+        Place(s, term.q if term.family.linear else 0, lags=_lags(term.family, term.q)) for term, s in pairs
+    ]
+    own, first = structure.residual, structure.tail.start
+    for index, block in enumerate(own.blocks if own is not None else ()):
+        assert own is not None
+        family, at = own.residual.correlation, slice(first + block.at.start, first + block.at.stop)
+        if family is None or block.part != 0:
+            out.append(Place(at, 0, True))
+        elif not family.framed:
+            lags = len(block.own) if isinstance(family, Lags) else 0
+            orders = (family.p, family.q) if isinstance(family, ARMA) else (0, 0)
+            out.append(Place(at, 0, True, lags=lags, orders=orders))
+        elif family.variances:
+            out.append(Place(at, own.space.size, True, anchored=index == 0))
+        elif block.scale:
+            # the ratio of a level, then its correlations
+            out += [Place(slice(at.start, at.start + 1), 0, True)]
+            out += [Place(slice(at.start + 1, at.stop), own.space.size, True, correlations=True)]
+        else:
+            out.append(Place(at, own.space.size, True, correlations=True))
+    return out
+
+
+def _lags(family: CovarianceFamily, q: int) -> int:
+    return len(family.correlations(q)) if isinstance(family, Toeplitz) else 0
 
 
 def components(u: Array, structure: Structure, priors: PriorSet) -> tuple[Components, Array]:
-    """What u (k,) stands for, and log |d(τ, ρ, σ)/du|."""
-    blocks, jacobian, at = [], jnp.zeros((), u.dtype), 0
-    for term, prior in zip(structure.terms, priors.terms, strict=True):
-        q = term.q
-        moved = [scalar.from_line(u[at + j]) for j, scalar in enumerate(prior.scalars(q))]
-        tau = jnp.stack([value for value, _ in moved])
-        jacobian = jacobian + sum(slope for _, slope in moved)
-        at += q
-        matrix, rests = jnp.eye(q, dtype=u.dtype), ()
-        if has_correlations(prior) and q > 1:
-            count = len(pairs(q))
-            matrix, rests = correlation(u[at : at + count], q)
-            # dρ/dz = 1 − ρ²
-            jacobian = jacobian + sum(rests)
+    """What u (k,) stands for, and log |d(τ, ρ, r, σ)/du|."""
+    jacobian = jnp.zeros((), u.dtype)
+    if isinstance(priors.sigma, Known):
+        sigma = jnp.asarray(priors.sigma.value, u.dtype)
+    else:
+        sigma, jacobian = priors.sigma.from_line(u[-1])
+    blocks, at = [], 0
+    for place, prior in zip(places(structure), (*priors.terms, *priors.residual), strict=True):
+        if isinstance(prior, PatternPrior):
+            sds, values, slope = prior.from_line(u[at : at + prior.size])
+            blocks.append(Shape(sds, values))
+            at += prior.size
+        else:
+            count = matrices.width(prior, place.q, place.known)
+            block, slope = matrices.from_line(u[at : at + count], prior, place.q, place.lead(sigma))
+            blocks.append(block)
             at += count
-        blocks.append(Block(tau, matrix, rests))
-    sigma, slope = priors.sigma.from_line(u[at])
-    return Components(tuple(blocks), sigma), jacobian + slope
+        jacobian = jacobian + slope
+    return Components(tuple(blocks), sigma), jacobian
 
 
 def log_prior(parts: Components, priors: PriorSet) -> Array:
-    """log p(τ, ρ, σ): the density in standard deviations and partial correlations."""
-    total = priors.sigma.log_density(parts.sigma)
-    for block, prior in zip(parts.blocks, priors.terms, strict=True):
-        q = block.sds.shape[0]
-        places = [k for _, k in pairs(q)]
-        if isinstance(prior, SeparatePrior):
-            total = total + sum(p.log_density(t) for p, t in zip(prior.sds, block.sds, strict=True))
-            if prior.correlation is not None and q > 1:
-                rests = zip(places, block.rests, strict=True)
-                total = total + sum(prior.correlation.log_density(k, q, rest) for k, rest in rests)
-            continue
-        # |dΣ/d(τ, R)| |dR/dρ|
-        total = total + q * np.log(2.0) + q * jnp.sum(jnp.log(block.sds))
-        total = total + sum(0.5 * (q - 2 - k) * rest for k, rest in zip(places, block.rests, strict=True))
-        log_det = sum(block.rests) + jnp.zeros_like(total)
-        total = total + prior.block.log_density(block.sds, block.correlation, log_det)
+    """log p(τ, ρ, r, σ): the density in standard deviations, partial correlations and other parameters."""
+    total = jnp.zeros_like(parts.sigma)
+    if not isinstance(priors.sigma, Known):
+        total = priors.sigma.log_density(parts.sigma)
+    for block, prior in zip(parts.blocks, (*priors.terms, *priors.residual), strict=True):
+        if isinstance(prior, PatternPrior):
+            assert isinstance(block, Shape)
+            total = total + prior.log_density(block.sds, block.values)
+        else:
+            assert isinstance(block, Block)
+            total = total + matrices.log_density(block, prior)
     return total
 
 
-def correlation(z: Array, q: int) -> tuple[Array, tuple[Array, ...]]:
-    """R (q, q) from z (q(q−1)/2,), and log(1 − ρ²) of every pair."""
-    at = {pair: j for j, pair in enumerate(pairs(q))}
-    # log(1 − tanh² z) = 2(log 2 − z − log(1 + e⁻²ᶻ))
-    rests = tuple(2.0 * (np.log(2.0) - v - jnp.logaddexp(0.0, -2.0 * v)) for v in z)
-    rows = []
-    for i in range(q):
-        left, row = jnp.zeros((), z.dtype), []
-        for k in range(i):
-            row.append(jnp.tanh(z[at[i, k]]) * jnp.exp(0.5 * left))
-            left = left + rests[at[i, k]]
-        rows.append(jnp.stack([*row, jnp.exp(0.5 * left), *[jnp.zeros((), z.dtype)] * (q - 1 - i)]))
-    factor = jnp.stack(rows)
-    matrix = factor @ factor.T
-    # ones on the diagonal exactly
-    eye = jnp.eye(q, dtype=z.dtype)
-    return matrix * (1.0 - eye) + eye, rests
-
-
 def natural(parts: Components, structure: Structure) -> Array:
-    """ψ (m + 1,) in the order of `varcorr()`: variances and covariances, then σ²."""
-    sigma2 = parts.sigma[None] ** 2
-    if not parts.blocks:
-        return sigma2
-    entries = structure.natural(tuple(block.covariance for block in parts.blocks), sigma2.dtype)
-    return jnp.concatenate([entries, sigma2])
+    """ψ (m + 1,) in the order of `varcorr()`: variances, covariances and other parameters, then σ²."""
+    out = []
+    for k, (place, block) in enumerate(zip(places(structure), parts.blocks, strict=True)):
+        if isinstance(block, Shape):
+            out += [block.sds**2, block.values]
+        elif not place.residual:
+            out.append(structure.terms[k].family.natural(block.covariance))
+        else:
+            below, matrix = np.triu_indices(place.q, k=1)[::-1], block.covariance
+            variances = jnp.diagonal(matrix)[place.known :]
+            out += [variances, matrix[below]]
+    return jnp.concatenate([*out, parts.sigma[None] ** 2])
 
 
-def from_natural(psi: Array, structure: Structure) -> Components:
-    """The inverse of `natural`, for positive definite ψ (m + 1,)."""
+def from_natural(psi: Array, structure: Structure, priors: PriorSet) -> Components:
+    """The inverse of `natural`, for ψ (m + 1,) inside its range."""
     psi, blocks = jnp.asarray(psi), []
-    for matrix in structure.matrices(psi[:-1]):
-        q = matrix.shape[0]
-        tau = jnp.sqrt(diagonal(matrix))
-        scaled = matrix / (tau[:, None] * tau[None, :])
-        factor = psd_cholesky(scaled, 0.0)
-        # 1 − ρ_ik² = (1 − Σ_{l≤k} L_il²)/(1 − Σ_{l<k} L_il²)
-        left = jnp.concatenate(
-            [jnp.ones((q, 1), psi.dtype), jnp.maximum(1.0 - jnp.cumsum(factor**2, axis=1), 1e-300)], axis=1
-        )
-        rests = tuple(jnp.log(left[i, k + 1]) - jnp.log(left[i, k]) for i, k in pairs(q))
-        blocks.append(Block(tau, scaled, rests))
+    for k, (place, prior) in enumerate(
+        zip(places(structure), (*priors.terms, *priors.residual), strict=True)
+    ):
+        own = psi[place.at]
+        if isinstance(prior, PatternPrior):
+            count = len(prior.sds)
+            blocks.append(Shape(jnp.sqrt(own[:count]), own[count:]))
+        elif not place.residual:
+            blocks.append(matrices.of_covariance(structure.terms[k].family.matrix(own, place.q)))
+        else:
+            blocks.append(matrices.of_covariance(_matrix(own, place, psi[-1])))
     return Components(tuple(blocks), jnp.sqrt(psi[-1]))
 
 
+def _matrix(own: Array, place: Place, sigma2: Array) -> Array:
+    """The matrix (q, q) of residual parameters: variances that are there, then what is below the diagonal."""
+    count = place.q * (place.q - 1) // 2
+    split = own.shape[0] - count
+    lead = place.lead(jnp.sqrt(sigma2)) ** 2
+    off = jnp.zeros((place.q, place.q), own.dtype).at[np.triu_indices(place.q, k=1)[::-1]].set(own[split:])
+    return off + off.T + jnp.diag(jnp.concatenate([lead, own[:split]]))
+
+
+@partial(quick_jit, static_argnames=("structure",))
+def _line(psi: Array, priors: PriorSet, structure: Structure) -> Array:
+    parts, out = from_natural(psi, structure, priors), []
+    everything = zip(places(structure), parts.blocks, (*priors.terms, *priors.residual), strict=True)
+    for place, block, prior in everything:
+        if isinstance(prior, PatternPrior):
+            assert isinstance(block, Shape)
+            out.append(prior.to_line(block.sds, block.values))
+        else:
+            assert isinstance(block, Block)
+            out.append(matrices.to_line(block, prior, place.known))
+    if not isinstance(priors.sigma, Known):
+        out.append(priors.sigma.to_line(parts.sigma)[None])
+    return jnp.concatenate([*out, psi[:0]])
+
+
 def to_line(psi: np.ndarray, structure: Structure, priors: PriorSet) -> np.ndarray:
-    """u (k,) for positive definite ψ (m + 1,): the inverse of `components`."""
-    parts, out = from_natural(psi, structure), []
-    for block, prior in zip(parts.blocks, priors.terms, strict=True):
-        q = block.sds.shape[0]
-        out += [scalar.to_line(t) for scalar, t in zip(prior.scalars(q), block.sds, strict=True)]
-        if has_correlations(prior):
-            factor = psd_cholesky(block.correlation, 0.0)
-            for i, k in pairs(q):
-                out.append(jnp.arctanh(factor[i, k] / jnp.sqrt(1.0 - jnp.sum(factor[i, :k] ** 2))))
-    return np.array([float(v) for v in [*out, priors.sigma.to_line(parts.sigma)]])
+    """u (k,) for ψ (m + 1,) inside its range: the inverse of `components`."""
+    return np.asarray(_line(np.asarray(psi, float), priors, structure))
 
 
 def scattered(
@@ -162,26 +223,42 @@ def scattered(
 ) -> np.ndarray:
     """Starting points u (chains, k) about ψ (m + 1,): normal with standard deviation ½ in every coordinate.
 
-    Variances are taken to be at least those of `floor` (m + 1,), correlations are shrunk by a fifth, so that
-    a singular ψ has a place on the line.
+    Variances are taken to be at least those of `floor` (m + 1,), correlations are shrunk by a fifth and other
+    parameters taken off the ends of their range, so that a singular ψ has a place on the line.
     """
-    inside = []
-    for matrix, least in zip(structure.matrices(psi[:-1]), structure.matrices(floor[:-1]), strict=True):
-        root = np.sqrt(np.diagonal(matrix))
-        safe = np.where(root > 0, root, 1.0)
-        eye = np.eye(len(root))
-        wide = np.sqrt(np.maximum(np.diagonal(matrix), np.diagonal(least)))
-        inside.append((0.8 * matrix / np.outer(safe, safe) * (1 - eye) + eye) * np.outer(wide, wide))
-    entries = structure.natural(tuple(inside), float)
-    centre = to_line(np.append(entries, max(psi[-1], floor[-1])), structure, priors)
+    inside, sigma2 = [], max(psi[-1], floor[-1])
+    for k, (place, prior) in enumerate(
+        zip(places(structure), (*priors.terms, *priors.residual), strict=True)
+    ):
+        own, least = psi[place.at], floor[place.at]
+        if isinstance(prior, PatternPrior):
+            count = len(prior.sds)
+            inside += [np.maximum(own[:count], least[:count]), prior.inside(own[count:])]
+        elif not place.residual:
+            family = structure.terms[k].family
+            wide = _opened(family.matrix(own, place.q), np.diagonal(family.matrix(least, place.q)))
+            inside.append(family.natural(wide))
+        else:
+            split = len(own) - place.q * (place.q - 1) // 2
+            inside += [np.maximum(own[:split], 0.0), SHRUNK * own[split:]]
+    centre = to_line(np.concatenate([*inside, [sigma2]]), structure, priors)
     return centre + 0.5 * np.asarray(jax.random.normal(key, (chains, len(centre)), float))
+
+
+def _opened(matrix: np.ndarray, least: np.ndarray) -> np.ndarray:
+    """A positive definite (q, q) near a matrix: variances of at least `least` (q,), smaller correlations."""
+    root = np.sqrt(np.diagonal(matrix))
+    safe, eye = np.where(root > 0, root, 1.0), np.eye(len(root))
+    wide = np.sqrt(np.maximum(np.diagonal(matrix), least))
+    return (SHRUNK * matrix / np.outer(safe, safe) * (1 - eye) + eye) * np.outer(wide, wide)
 
 
 @partial(quick_jit, static_argnames=("structure",))
 def log_priors(psi: Array, beta: Array, priors: PriorSet, structure: Structure) -> Array:
-    """log p(τ, ρ, σ) + log p(β) of draws ψ (N, m + 1) and β (N, p), (N,)."""
+    """log p(τ, ρ, r, σ) + log p(β) of draws ψ (N, m + 1) and β (N, p), (N,)."""
 
     def one(row: Array, coefficients: Array) -> Array:
-        return log_prior(from_natural(row, structure), priors) + priors.beta.log_density(coefficients)
+        parts = from_natural(row, structure, priors)
+        return log_prior(parts, priors) + priors.beta.log_density(coefficients)
 
     return jax.vmap(one)(psi, beta)

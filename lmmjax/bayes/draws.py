@@ -35,7 +35,7 @@ def perturbations(
     psi: Array,
     z: tuple[Array, ...],
     codes: tuple[Array, ...],
-    root_weight: Array,
+    noise: Array,
     structure: Structure,
     n_groups: tuple[int, ...],
 ) -> tuple[tuple[Array, ...], Array]:
@@ -43,15 +43,12 @@ def perturbations(
 
     Parameters
     ----------
-    z : per term (n, q); codes : per term (n,); root_weight : (n,) √w.
+    z : per term (n, q); codes : per term (n,); noise : ε* (N, n).
     """
-    keys = jax.random.split(key, len(z) + 1)
-    n = root_weight.shape[0]
-    noise = jax.random.normal(keys[0], (psi.shape[0], n), psi.dtype)
-    y = noise * jnp.sqrt(psi[:, -1:]) / root_weight[None]
-    effects = []
+    keys = jax.random.split(key, len(z))
+    y, effects = noise, []
     matrices = jax.vmap(structure.matrices)(psi[:, :-1])
-    for k, zk, ck, matrix, groups in zip(keys[1:], z, codes, matrices, n_groups, strict=True):
+    for k, zk, ck, matrix, groups in zip(keys, z, codes, matrices, n_groups, strict=True):
         factor = jax.vmap(lambda a: psd_cholesky(a, 1e-15))(matrix)
         u = jax.random.normal(k, (psi.shape[0], groups, zk.shape[1]), psi.dtype)
         b = jnp.einsum("dij,dgj->dgi", factor, u)

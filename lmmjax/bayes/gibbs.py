@@ -6,7 +6,8 @@ With T = [X Z] and c = (β, b), a sweep draws, in this order,
     σ² | c, y ~ InverseGamma(a + n/2, s + ½‖y − Tc‖²_w),
     Σ | b ~ InverseWishart(ν + G, S + Σ_g b_g b_gᵀ), or τ² | b ~ InverseGamma(a + G/2, s + ½Σ_g b_g²),
 
-where a, s, ν, S are those of the prior and R = diag(w). A half-t prior of τ, df d and scale A, is the mixture
+where a, s, ν, S are those of the prior and R = diag(w). Where q columns share a variance it has
+a + Gq/2. A half-t prior of τ, df d and scale A, is the mixture
 
     τ² | h ~ InverseGamma(d/2, d/h),     h ~ InverseGamma(½, 1/A²),
 
@@ -26,7 +27,9 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 
 from lmmjax.arrays import Array, psd_cholesky, quick_jit, record, sweep
-from lmmjax.bayes.priors import BlockPrior, HalfT, InverseGamma, PriorSet, ScalarPrior, SeparatePrior
+from lmmjax.bayes.coordinates import PriorSet, TermPrior
+from lmmjax.bayes.patterns import PatternPrior
+from lmmjax.bayes.priors import BlockPrior, HalfT, InverseGamma, Known, ScalarPrior
 from lmmjax.design import Design, Structure
 
 LARGEST = 2000
@@ -127,7 +130,9 @@ def sweep_conditionals(
 
     residual = data.y - data.t @ c
     squares, count = residual @ residual, residual.shape[0]
-    sigma2 = draw_variance(key_sigma, priors.sigma, psi[-1], squares, count)
+    sigma2 = psi[-1]
+    if not isinstance(priors.sigma, Known):
+        sigma2 = draw_variance(key_sigma, priors.sigma, sigma2, squares, count)
 
     effects, drawn, at = [], [], p
     for k, matrix, prior, groups in zip(keys, matrices, priors.terms, n_groups, strict=True):
@@ -137,6 +142,11 @@ def sweep_conditionals(
         effects.append(b)
         if isinstance(prior, BlockPrior):
             drawn.append(inverse_wishart(k, prior.block.df + groups, prior.block.scale + b.T @ b))
+            continue
+        if isinstance(prior, PatternPrior):
+            # one variance for all columns
+            common = draw_variance(k, prior.sds[0], matrix[0, 0], jnp.sum(b * b), b.size)
+            drawn.append(common * jnp.eye(q, dtype=psi.dtype))
             continue
         one = [
             draw_variance(key_j, own, matrix[j, j], b[:, j] @ b[:, j], groups)
@@ -166,12 +176,15 @@ def conjugate(priors: PriorSet) -> bool:
     def simple(prior: ScalarPrior) -> bool:
         return isinstance(prior, HalfT | InverseGamma)
 
-    def covered(prior: SeparatePrior | BlockPrior) -> bool:
+    def covered(prior: TermPrior) -> bool:
         if isinstance(prior, BlockPrior):
             return True
+        if isinstance(prior, PatternPrior):
+            return not prior.shape and len(prior.sds) == 1 and simple(prior.sds[0])
         return all(map(simple, prior.sds)) and (prior.correlation is None or len(prior.sds) == 1)
 
-    return simple(priors.sigma) and all(map(covered, priors.terms))
+    residual = not priors.residual and (isinstance(priors.sigma, Known) or simple(priors.sigma))
+    return residual and all(map(covered, priors.terms))
 
 
 def inverse_gamma(key: Array, shape: Array, scale: Array) -> Array:

@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from lmmjax.arrays import Array, quick_jit, record
-from lmmjax.bayes.coordinates import components, natural
-from lmmjax.bayes.priors import PriorSet
+from lmmjax.bayes.coordinates import PriorSet, components, natural
 from lmmjax.bayes.target import log_posterior
 from lmmjax.core import Problem
 

@@ -131,6 +131,21 @@ class InverseGamma(ScalarPrior):
 
 
 @record
+class LogNormal(ScalarPrior):
+    """log τ ~ N(log median, sd²): the median in the units of τ, sd without any.
+
+    1/τ has the same law with median 1/median, so that a ratio does not depend on what is the reference.
+    """
+
+    median: Array
+    sd: Array
+
+    def log_density(self, sd: Array) -> Array:
+        away = (jnp.log(sd) - jnp.log(self.median)) / self.sd
+        return -0.5 * np.log(2.0 * np.pi) - jnp.log(self.sd) - jnp.log(sd) - 0.5 * away**2
+
+
+@record
 class LogDensity(ScalarPrior):
     """A density of one's own: `function` takes τ > 0, a JAX scalar, and returns log p(τ) up to a constant."""
 
@@ -147,11 +162,34 @@ class LogDensity(ScalarPrior):
 
 
 @record
-class _LogLine(ScalarPrior):
+class Known:
+    """A residual standard deviation that is known, and has no coordinate."""
+
+    value: Array
+
+
+@record
+class LogLine(ScalarPrior):
     """The map of a standard deviation whose density is that of its block."""
 
     def log_density(self, sd: Array) -> Array:
         return jnp.zeros_like(sd)
+
+
+@record
+class Beta:
+    """Beta(a, b) on the range of a parameter, a correlation or a share, scaled to (0, 1)."""
+
+    a: Array
+    b: Array
+
+    def log_density(self, share: Array) -> Array:
+        """log p of a place in the range, 0 at its lower end and 1 at its upper."""
+        constant = gammaln(self.a + self.b) - gammaln(self.a) - gammaln(self.b)
+        return constant + (self.a - 1.0) * jnp.log(share) + (self.b - 1.0) * jnp.log1p(-share)
+
+    def __str__(self) -> str:
+        return f"Beta({float(self.a):.4g}, {float(self.b):.4g})"
 
 
 @record
@@ -215,10 +253,18 @@ class InverseWishart:
 
 @record
 class Normal:
-    """N(mean, sd²) for a fixed effect, in its units; sd = inf is flat."""
+    """N(mean, sd²), in the units of what it is the prior of; sd = inf is flat, for fixed effects.
+
+    On a parameter with a range it is cut off there, up to a constant.
+    """
 
     mean: Array
     sd: Array
+
+    def log_density(self, value: Array) -> Array:
+        """log p(value), sd finite."""
+        away = (value - self.mean) / self.sd
+        return -0.5 * np.log(2.0 * np.pi) - jnp.log(self.sd) - 0.5 * away**2
 
     def __str__(self) -> str:
         return "flat" if np.isinf(self.sd) else f"Normal({float(self.mean):.4g}, {float(self.sd):.4g})"
@@ -226,7 +272,11 @@ class Normal:
 
 @record
 class SeparatePrior:
-    """Prior of one term: one for each standard deviation, LKJ for correlations (None: there are none)."""
+    """Prior of one term: one for each standard deviation, LKJ for correlations (None: there are none).
+
+    Of a free matrix of the residuals too, where σ or, of correlations alone, all standard deviations are left
+    out.
+    """
 
     sds: tuple[ScalarPrior, ...]
     correlation: LKJ | None
@@ -244,7 +294,7 @@ class BlockPrior:
 
     def scalars(self, q: int) -> tuple[ScalarPrior, ...]:
         """What maps the real line to each standard deviation."""
-        return (_LogLine(),) * q
+        return (LogLine(),) * q
 
 
 @record
@@ -259,12 +309,3 @@ class BetaPrior:
         flat = self.precision <= 0
         constant = jnp.where(flat, 0.0, jnp.log(jnp.where(flat, 1.0, self.precision / (2.0 * np.pi))))
         return 0.5 * jnp.sum(constant - self.precision * (beta - self.mean) ** 2)
-
-
-@record
-class PriorSet:
-    """Priors of all parameters of a model: one a term, σ, β."""
-
-    terms: tuple[SeparatePrior | BlockPrior, ...]
-    sigma: ScalarPrior
-    beta: BetaPrior

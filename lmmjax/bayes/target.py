@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmmjax.arrays import Array, ldl, quick_jit, record, sweep
-from lmmjax.bayes.coordinates import components, log_prior, natural
-from lmmjax.bayes.priors import BetaPrior, PriorSet
+from lmmjax.bayes.coordinates import PriorSet, components, log_prior, natural
+from lmmjax.bayes.priors import BetaPrior
 from lmmjax.core import Problem
 from lmmjax.core.likelihood import profile
 from lmmjax.core.problem import internal_parameters, log_x_factor

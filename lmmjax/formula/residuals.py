@@ -225,6 +225,22 @@ def _new_residuals(own: ResidualColumns, table: Table, rows: np.ndarray, correla
     return ResidualDesign(structure, codes, design.n_groups, place, tuple(covariates))
 
 
+def among_themselves(own: ResidualColumns, table: Table, places: NewPlaces) -> ResidualDesign | None:
+    """New rows as groups of their own, whether the fit knows these or not, each with its own first time."""
+    design, correlation = places.design, own.residual.correlation
+    if design is None or correlation is None or own.groups is None:
+        return design
+    codes, _ = group_levels(own.groups.names, [table.take(v, places.rows) for v in own.groups.names])
+    out = replace(design, codes=codes, n_groups=len(set(codes)))
+    if own.scale is None or own.scale.first is None or own.design is None:
+        return out
+    column = table.raw(correlation.columns[0]).take(places.rows).reset_index(drop=True)
+    first = pd.Series(own.scale.clocks[0].ticks(column)).groupby(codes).min().to_numpy()
+    place = replace(own.scale, first=first).place([column], codes)
+    space = _wider(correlation, own.design, place, codes)
+    return replace(out, place=place, structure=replace(design.structure, space=space))
+
+
 def _group_names(correlation: Correlation, table: Table) -> list[str]:
     group = correlation.group
     if group is None:

@@ -6,6 +6,8 @@ projector of X, and ξ_k those of ZᵀZ. With independent w_k² ~ χ²₁, and w
     U(λ) = N/D,    N = Σ w_k² λμ_k/(1 + λμ_k),    D = Σ w_k²/(1 + λμ_k) + w₀²,
     RLRT = sup (n − p) log(1 + U) − Σ log(1 + λμ_k),      LRT = sup n log(1 + U) − Σ log(1 + λξ_k).
 
+Where σ² is known nothing is estimated under H₀, and N takes the place of (n − p) log(1 + U) and n log(1 + U).
+
 Source: Crainiceanu & Ruppert (2004), doi:10.1111/j.1467-9868.2004.00438.x.
 """
 
@@ -50,6 +52,32 @@ def spectrum(x: np.ndarray, z: np.ndarray, codes: np.ndarray, n_groups: int) -> 
     return np.where(mu > 1e-10 * a.max(), mu, 0.0), a
 
 
+def dense_spectrum(
+    x: np.ndarray, z: np.ndarray, codes: np.ndarray, n_groups: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same for a term with q columns of one variance; min(n, Gq) of the eigenvalues.
+
+    Parameters
+    ----------
+    x : (n, p), z : (n, q), both times √w where there are weights; codes (n,) in 0 … n_groups − 1.
+    """
+    n, q = z.shape
+    basis = np.linalg.qr(x)[0] if x.shape[1] else x
+    if n <= n_groups * q:
+        whole = np.where(codes[:, None] == codes, z @ z.T, 0.0)
+        half = whole - basis @ (basis.T @ whole)
+        inner = half - (half @ basis) @ basis.T
+    else:
+        columns = np.zeros((n, n_groups, q))
+        columns[np.arange(n), codes] = z
+        columns = columns.reshape(n, -1)
+        whole, across = columns.T @ columns, basis.T @ columns
+        inner = whole - across.T @ across
+    mu, xi = (np.linalg.eigvalsh(0.5 * (a + a.T)) for a in (inner, whole))
+    least = 1e-10 * xi.max()
+    return np.where(mu > least, mu, 0.0), np.where(xi > least, xi, 0.0)
+
+
 def _equal(a: np.ndarray, rtol: float = 1e-9) -> list[np.ndarray]:
     """Positions of the elements of a (k,), those that agree together."""
     order = np.argsort(a, kind="stable")
@@ -64,7 +92,14 @@ def distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def simulate_null(
-    mu: np.ndarray, xi: np.ndarray, n: int, p: int, key: Array, draws: int, reml: bool = True
+    mu: np.ndarray,
+    xi: np.ndarray,
+    n: int,
+    p: int,
+    key: Array,
+    draws: int,
+    reml: bool = True,
+    known: bool = False,
 ) -> np.ndarray:
     """Draws (draws,) of the statistic under the null.
 
@@ -72,7 +107,7 @@ def simulate_null(
     ----------
     mu, xi : eigenvalues as from `spectrum`; n observations, p fixed effects.
     key : `jax.random` key; it seeds NumPy's generator.
-    reml : RLRT, or LRT of a model with the same fixed effects.
+    reml : RLRT, or LRT of a model with the same fixed effects; known : whether σ² is.
     """
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
     values, count = distinct(mu)
@@ -94,7 +129,8 @@ def simulate_null(
         total = w.sum(axis=1) + w0
         # 1 + U = total/D
         d = w @ shrink + w0[:, None]
-        part[:] = _peak(nu * (np.log(total)[:, None] - np.log(d)) - penalty)
+        gain = total[:, None] - d if known else nu * (np.log(total)[:, None] - np.log(d))
+        part[:] = _peak(gain - penalty)
     return out
 
 

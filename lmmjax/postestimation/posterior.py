@@ -19,10 +19,10 @@ import numpy as np
 from lmmjax.arrays.caller import stack_level
 from lmmjax.arrays.memory import require_memory
 from lmmjax.bayes import gibbs, nuts
-from lmmjax.bayes.coordinates import components, natural, scattered
+from lmmjax.bayes.coordinates import PriorSet, components, natural, scattered
 from lmmjax.bayes.draws import beta_draws, perturbations, pulled
-from lmmjax.bayes.priors import PriorSet
 from lmmjax.bayes.target import densities
+from lmmjax.core.residual_draws import coloured_each
 from lmmjax.fitted import (
     Fitted,
     ModelData,
@@ -34,6 +34,7 @@ from lmmjax.fitted import (
     require_switch,
     sd_scale,
 )
+from lmmjax.fitted.mean_variance import by_mean
 from lmmjax.postestimation.arviz_bridge import diagnostics, require
 from lmmjax.postestimation.priors import METHODS, named_priors, response_sd
 
@@ -60,7 +61,8 @@ class Draws:
     method : "nuts" or "gibbs".
     priors : the prior of every parameter, in words by name.
     beta : (chains, draws, p).
-    psi : (chains, draws, m + 1) variances and covariances in the order of `varcorr()`, σ² last.
+    psi : (chains, draws, m + 1) variances, covariances and other parameters in the order of `varcorr()`, σ²
+        last.
     b : per random term (chains, draws, G, q), or None if they were not asked for.
     stats : by name (chains, draws): what the sampler says of every draw.
     prior_set : the priors as records.
@@ -115,11 +117,13 @@ def posterior_draws(
     require_estimates(fitted)
     data, y = fitted.data, fitted.y
     design = data.design
-    if not design.structure.linear or design.residual is not None or design.known is not None:
+    if by_mean(data):
         raise ValueError(
-            "posteriors are for unstructured and diagonal random effects with independent residuals: use "
-            "bootstrap for others"
+            "the residual variance is a function of the fitted values, so that there is no likelihood of the "
+            "variance parameters alone: take a covariate of the data, or bootstrap"
         )
+    if not len(fitted.estimate.psi) - (design.known is not None):
+        raise ValueError("the model has no variance parameters to sample: all of its variances are known")
     coefficients = sum(term.n_groups * term.q for term in design.terms)
     each = len(fitted.estimate.psi) + design.p + 4 + (coefficients if random_effects else 0)
     require_memory(f"{chains * draws:,} draws of {each:,} numbers", chains * draws, each)
@@ -143,9 +147,19 @@ def posterior_draws(
 
 def floor(data: ModelData, y: np.ndarray) -> np.ndarray:
     """Variances (m + 1,) from which chains start at the least: a hundredth of the squared default scales."""
-    s2 = 0.01 * response_sd(data, y) ** 2
-    matrices = [np.diag(s2 / np.mean(np.asarray(term.z) ** 2, axis=0)) for term in data.design.terms]
-    return np.append(data.design.structure.natural(tuple(matrices), float), s2)
+    structure, s2 = data.design.structure, 0.01 * response_sd(data, y) ** 2
+    out = np.zeros(structure.n_params + 1)
+    out[-1] = s2
+    for term, own, at in zip(data.design.terms, structure.terms, structure.slices(), strict=True):
+        squares = np.mean(np.asarray(term.z) ** 2, axis=0)
+        matrix = np.diag(s2 / squares)
+        if own.family.linear:
+            out[at] = own.family.natural(matrix)
+            continue
+        least = [squares.sum() if p.place is None else squares[p.place] for p in own.parameters]
+        variance = np.array([p.kind == "variance" for p in own.parameters])
+        out[at] = np.where(variance, s2 / np.array(least), 0.0)
+    return out
 
 
 def _nuts(
@@ -202,12 +216,14 @@ def effect_draws(fitted: Fitted, key: Any, psi: Any, beta: Any) -> tuple[np.ndar
     for k, begin in enumerate(range(0, total, size)):
         # the last chunk is filled up, so that all have one shape
         at = np.minimum(np.arange(begin, begin + size), total - 1)
+        key_noise, key_effects = jax.random.split(jax.random.fold_in(key, k))
+        white = standard_normal(key_noise, (size, design.n))
         prior, noise = perturbations(
-            jax.random.fold_in(key, k),
+            key_effects,
             psi[at],
             tuple(jnp.asarray(term.z) for term in design.terms),
             tuple(jnp.asarray(term.codes) for term in design.terms),
-            jnp.asarray(root),
+            jnp.asarray(coloured_each(design.structure, design.residual, np.asarray(psi)[at], root, white)),
             design.structure,
             tuple(term.n_groups for term in design.terms),
         )
@@ -219,6 +235,12 @@ def effect_draws(fitted: Fitted, key: Any, psi: Any, beta: Any) -> tuple[np.ndar
             ]
         )
     return tuple(np.concatenate(term) for term in zip(*pieces, strict=True))
+
+
+def standard_normal(key: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Independent standard normal draws."""
+    with jax.enable_x64(True):
+        return np.asarray(jax.random.normal(key, shape, float))
 
 
 def _gibbs(

@@ -10,13 +10,15 @@ import pandas as pd
 
 from lmmjax.arrays import Array, psd_cholesky, quick_jit
 from lmmjax.arrays.memory import require_memory
+from lmmjax.core.residual_draws import coloured_each, row_log_densities
 from lmmjax.fitted import require_choice
 from lmmjax.formula import Table, new_frame
+from lmmjax.formula.residuals import among_themselves
 from lmmjax.postestimation.estimability import warn_of_rows
-from lmmjax.postestimation.posterior import Draws
+from lmmjax.postestimation.posterior import Draws, standard_normal
 
-AT_ONCE = 5
-"""Arrays (draws, n) that there are at a time: the values, Zb of a term, its sum over columns, noise."""
+AT_ONCE = 8
+"""Arrays (draws, n) that there are at a time: the values, Zb of a term, its sum over columns, noise twice."""
 
 
 def predictive(
@@ -32,26 +34,29 @@ def predictive(
     """See `Posterior.posterior_predictive`."""
     require_choice("groups", groups, ("same", "new"))
     require_choice("kind", kind, ("response", "mean"))
-    own = draws.fitted.data.frame
+    data, own = draws.fitted.data, draws.fitted.data.frame
     if newdata is None:
         if offset is not None or weights is not None:
             raise ValueError("offset and weights are for new rows: pass newdata with them")
-        x, added, weights = own.x, own.offset, own.weights
+        x, added, rows = own.x, own.offset, slice(None)
+        residual, root = data.design.residual, _root(data.design.weights, data.design.n)
         terms = [(term.z, term.codes, term.codes) for term in own.random]
     else:
-        residual = "variance" if kind == "response" else ""
-        new = new_frame(own, newdata, offset=offset, weights=weights, residual=residual)
+        wanted = "kriging" if kind == "response" else ""
+        new = new_frame(own, newdata, offset=offset, weights=weights, residual=wanted)
         table = Table(newdata)
-        warn_of_rows(draws.fitted.data, new)
+        warn_of_rows(data, new)
         x, added = new.x, new.offset
         terms = [
             (term.z, term.codes, _labels(table, known._levels.names))
             for term, known in zip(new.random, own.random, strict=True)
         ]
-        places, weights = new.places, None
-        if places is not None and places.weights is not None:
-            weights = np.full(len(x), np.nan)
-            weights[places.rows] = places.weights
+        rows, residual, root = np.arange(0), None, np.ones(0)
+        if new.places is not None:
+            rows = new.places.rows
+            root = _root(new.places.weights, len(rows))
+            if own.residual is not None:
+                residual = among_themselves(own.residual, table, new.places)
     if groups == "new":
         terms = [(z, np.full_like(codes, -1), labels) for z, codes, labels in terms]
     drawn = [z.shape[1] * len(np.unique(labels[_fresh(codes, labels)])) for z, codes, labels in terms]
@@ -61,18 +66,29 @@ def predictive(
     for k, (key_k, (z, codes, labels)) in enumerate(zip(keys, terms, strict=True)):
         values = values + _contribution(draws, key_k, k, z, codes, labels)
     if kind == "response":
-        sd = np.sqrt(draws.psi[..., -1:]) / (1.0 if weights is None else np.sqrt(weights))
-        values = values + sd * _normal(key_noise, values.shape)
+        flat = draws.psi.reshape(-1, draws.psi.shape[-1])
+        white = standard_normal(key_noise, (len(flat), len(root)))
+        noise = coloured_each(data.design.structure, residual, flat, root, white)
+        # rows with a missing value have none
+        known = np.full((*values.shape[:2], values.shape[2]), np.nan)
+        known[..., rows] = noise.reshape(*values.shape[:2], -1)
+        values = values + known
     return values
+
+
+def _root(weights: np.ndarray | None, n: int) -> np.ndarray:
+    """√w (n,)."""
+    return np.ones(n) if weights is None else np.sqrt(np.asarray(weights))
 
 
 def log_likelihood(draws: Draws) -> np.ndarray:
     """See `Posterior.log_likelihood`."""
-    frame, y = draws.fitted.data.frame, draws.fitted.y
+    design, y = draws.fitted.data.design, draws.fitted.y
     _require_room(draws, len(y))
     mean = predictive(draws, jax.random.key(0), kind="mean")
-    variance = draws.psi[..., -1:] / (1.0 if frame.weights is None else frame.weights)
-    return -0.5 * (np.log(2.0 * np.pi * variance) + (y - mean) ** 2 / variance)
+    flat, away = draws.psi.reshape(-1, draws.psi.shape[-1]), (y - mean).reshape(-1, len(y))
+    root = _root(design.weights, design.n)
+    return row_log_densities(design.structure, design.residual, flat, root, away).reshape(mean.shape)
 
 
 def _contribution(
@@ -95,7 +111,7 @@ def _contribution(
                 return psd_cholesky(structure.matrices(d)[k], 1e-15)
 
             factor = np.asarray(quick_jit(jax.vmap(root))(flat[:, :-1]))
-        u = _normal(key, (len(flat), len(levels), z.shape[1]))
+        u = standard_normal(key, (len(flat), len(levels), z.shape[1]))
         b = np.einsum("dij,dgj->dgi", factor, u).reshape(*draws.psi.shape[:2], *u.shape[1:])
         out[..., fresh] = _product(z[fresh], b, at)
     return out
@@ -117,11 +133,6 @@ def _labels(table: Table, names: tuple[str, ...]) -> np.ndarray:
     missing = np.any([pd.isna(column) for column in columns], axis=0)
     rows = pd.MultiIndex.from_arrays([column.astype(object) for column in columns])
     return np.where(missing, -1, pd.factorize(rows)[0])
-
-
-def _normal(key: Any, shape: tuple[int, ...]) -> np.ndarray:
-    with jax.enable_x64(True):
-        return np.asarray(jax.random.normal(key, shape, float))
 
 
 def _require_room(draws: Draws, rows: int, drawn: int = 0) -> None:

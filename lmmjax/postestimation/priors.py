@@ -12,7 +12,8 @@ With s the standard deviation of the response and m_z = √mean(z²) of a column
 
     τ ~ half-t(3, s/m_z),    σ ~ half-t(3, s),    R ~ LKJ(1),    β flat;
 
-for Gibbs sampling a correlated block has Σ ~ InverseWishart(q + 1, diag(s²/m_z²)).
+for Gibbs sampling a correlated block has Σ ~ InverseWishart(q + 1, diag(s²/m_z²)). Those of patterned terms
+and of residual structures are in `structure_priors`.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ import numpy as np
 
 from lmmjax.arrays.caller import stack_level
 from lmmjax.bayes import LKJ, HalfT, InverseGamma, InverseWishart, Normal
+from lmmjax.bayes.coordinates import PriorSet, TermPrior, places
 from lmmjax.bayes.gibbs import conjugate
-from lmmjax.bayes.priors import BetaPrior, BlockPrior, PriorSet, ScalarPrior, SeparatePrior
+from lmmjax.bayes.priors import BetaPrior, BlockPrior, ScalarPrior, SeparatePrior
 from lmmjax.fitted import ModelData
 from lmmjax.formula import nearest
+from lmmjax.postestimation.structure_priors import pattern_kinds, pattern_prior, residual_priors
 
 METHODS = ("nuts", "gibbs")
 FAMILIES = {"us": True, "diag": False}
@@ -51,17 +54,22 @@ def named_priors(data: ModelData, y: np.ndarray, priors: dict[str, Any] | None, 
     ------
     ValueError : names the key or the parameter of a prior that is wrong, and the remedy.
     """
-    covered(data)
     given = _checked(data, priors or {})
     scale = response_sd(data, y)
     terms, text = [], {}
-    for design, term in zip(data.design.terms, data.frame.random, strict=True):
+    pairs = zip(data.design.terms, data.frame.random, places(data.design.structure), strict=False)
+    for design, term, place in pairs:
         scales = scale / np.sqrt(np.mean(np.asarray(design.z) ** 2, axis=0))
-        correlated = FAMILIES[design.family.name] and design.q > 1
-        prior, words = _term(given, term.group, term.names, scales, correlated, method)
+        if place.q:
+            correlated = FAMILIES[design.family.name] and design.q > 1
+            prior, words = _term(given, term.group, term.names, scales, correlated, method)
+        else:
+            whole = scale / np.sqrt(np.mean(np.sum(np.asarray(design.z) ** 2, axis=1)))
+            prior, words = pattern_prior(data, given, place, term.group, scales, whole)
         terms.append(prior)
         text |= words
-    sigma = given.get("sigma", HalfT(3.0, scale))
+    residual, sigma, words = residual_priors(data, y, given, scale)
+    text |= words
     text["sigma"] = str(sigma)
     normals = {name: given.get(name, given.get("beta")) or Normal(0.0, np.inf) for name in data.frame.x_names}
     text |= {name: str(normal) for name, normal in normals.items()}
@@ -69,25 +77,16 @@ def named_priors(data: ModelData, y: np.ndarray, priors: dict[str, Any] | None, 
         np.array([float(v.mean) for v in normals.values()]),
         np.array([float(v.sd) ** -2.0 for v in normals.values()]),
     )
-    arrays = PriorSet(tuple(terms), sigma, beta)
+    arrays = PriorSet(tuple(terms), sigma, beta, residual)
     arrays = jax.tree.map(lambda a: np.asarray(a, dtype=float), arrays)
     if method == "gibbs" and not conjugate(arrays):
         raise ValueError(
             "the Gibbs sampler needs conditionals that can be drawn: HalfT or InverseGamma for standard "
-            "deviations, InverseWishart (key 'cov|group') for correlated blocks; or use method='nuts'"
+            "deviations, InverseWishart (key 'cov|group') for correlated blocks, and no other parameters of "
+            "terms or residuals; or use method='nuts'"
         )
     warn_improper(data, arrays)
     return NamedPriors(arrays, text)
-
-
-def covered(data: ModelData) -> None:
-    """ValueError if a covariance structure has no priors here."""
-    for design in data.design.terms:
-        if design.family.name not in FAMILIES:
-            raise ValueError(
-                f"the posterior covers unstructured and diagonal covariances; {design.name} has "
-                f"{design.family.name!r}: write it as (x | g) or (x || g)"
-            )
 
 
 def response_sd(data: ModelData, y: np.ndarray) -> float:
@@ -109,7 +108,7 @@ def _term(
     scales: np.ndarray,
     correlated: bool,
     method: str,
-) -> tuple[SeparatePrior | BlockPrior, dict[str, str]]:
+) -> tuple[TermPrior, dict[str, str]]:
     """The prior of one term, and in words."""
     own = [f"sd_{name}|{group}" for name in names]
     separate = [key for key in (*own, f"sd|{group}", f"cor|{group}") if key in given]
@@ -143,10 +142,14 @@ def _term(
 def _checked(data: ModelData, priors: dict[str, Any]) -> dict[str, Any]:
     """The priors given; ValueError if a key, a kind or a parameter is wrong."""
     random = data.frame.random
-    kinds: dict[str, type] = {"sd": ScalarPrior, "cor": LKJ, "cov": InverseWishart, "sigma": ScalarPrior}
+    kinds: dict[str, Any] = {"sd": ScalarPrior, "cor": LKJ, "cov": InverseWishart}
     for term in random:
-        kinds |= {f"sd_{name}|{term.group}": ScalarPrior for name in term.names}
-        kinds |= {f"{key}|{term.group}": kinds[key] for key in ("sd", "cor", "cov")}
+        free = term.structure in FAMILIES
+        kinds |= {f"sd_{name}|{term.group}": ScalarPrior for name in term.names if free}
+        kinds |= {f"{key}|{term.group}": kinds[key] for key in (("sd", "cor", "cov") if free else ("sd",))}
+    kinds |= pattern_kinds(data)
+    if data.design.known is None:
+        kinds["sigma"] = ScalarPrior
     fixed = {"beta", *data.frame.x_names} - set(kinds)
     if not isinstance(priors, dict):
         raise ValueError(f"priors are a dict of priors by name, not {priors!r}: there are {', '.join(kinds)}")
@@ -158,20 +161,21 @@ def _checked(data: ModelData, priors: dict[str, Any]) -> dict[str, Any]:
         kind = Normal if key in fixed else kinds[key]
         if not isinstance(prior, kind):
             what = "a prior of a standard deviation (HalfT, Exponential, ...)"
-            wanted = what if kind is ScalarPrior else kind.__name__
+            some = kind if isinstance(kind, tuple) else (kind,)
+            wanted = what if kind is ScalarPrior else " or ".join(one.__name__ for one in some)
             raise ValueError(f"the prior of {key!r} must be {wanted}, not {type(prior).__name__}")
-        _check_parameters(key, prior)
+        _check_parameters(key, prior, key in fixed)
     return {key: prior for key, prior in priors.items() if prior is not None}
 
 
-def _check_parameters(key: str, prior: Any) -> None:
-    """Numbers finite, and positive where they have to be."""
+def _check_parameters(key: str, prior: Any, fixed: bool) -> None:
+    """Numbers finite, and positive where they have to be; a normal prior of fixed effects may be flat."""
     parameters = prior.parameters() if isinstance(prior, ScalarPrior) else vars(prior)
     allowed = {"df", "scale"} if isinstance(prior, InverseWishart) else {"mean"}
     allowed |= set(getattr(prior, "zero_allowed", ()))
     for name, value in parameters.items():
         value = np.asarray(value, dtype=float)
-        flat = isinstance(prior, Normal) and name == "sd" and np.isposinf(value)
+        flat = fixed and name == "sd" and np.isposinf(value)
         if name == "mean":
             good = np.isfinite(value).all()
         elif isinstance(prior, InverseWishart) and name == "scale":

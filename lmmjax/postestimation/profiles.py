@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
+
 import jax
 import numpy as np
 import pandas as pd
 from scipy.special import chdtri, ndtr, ndtri
 
+from lmmjax.arrays.caller import stack_level
 from lmmjax.fitted import (
     Fitted,
     by_criterion,
@@ -15,18 +19,28 @@ from lmmjax.fitted import (
     require_estimates,
     require_level,
     sd_scale,
+    unidentified_names,
 )
+from lmmjax.fitted.mean_variance import by_mean
 from lmmjax.formula import nearest
-from lmmjax.inference.surface import Surface, Target, endpoint
+from lmmjax.inference.axes import Target
+from lmmjax.inference.profile import anchored
+from lmmjax.inference.surface import LOWER, Surface, endpoint
 
 
 def targets(fitted: Fitted) -> dict[str, Target]:
     """Every parameter by name, in the order of `conf_int(which="all")`."""
-    rows = fitted.data.components
     out = {}
-    for name, row in zip(component_names(rows), rows, strict=True):
-        kind = {"variance": "sd", "covariance": "cor"}.get(row.kind, row.kind)
-        out[name] = Target(kind, row.term, row.i, row.j) if kind != "sigma" else Target("sigma", -1)
+    for k, (name, row) in enumerate(
+        zip(component_names(fitted.data.components), fitted.data.components, strict=True)
+    ):
+        if row.kind == "sigma":
+            out[name] = Target("sigma", -1)
+        elif row.parameter is not None:
+            out[name] = Target("parameter", -1, k, unit=row.unit)
+        else:
+            kind = {"variance": "sd", "covariance": "cor"}[row.kind]
+            out[name] = Target(kind, row.term, row.i, row.j)
     return out | {name: Target("beta", -1, i) for i, name in enumerate(fitted.data.x_names)}
 
 
@@ -41,31 +55,72 @@ def surface(fitted: Fitted, names: list[str], criterion: str | None) -> Surface:
     wanted = [known[name] for name in names]
     reml = criterion == "reml" and all(target.kind != "beta" for target in wanted)
     require_estimates(fitted)
-    structure = fitted.data.design.structure
-    if structure.residual is not None or not structure.linear or fitted.data.design.known is not None:
+    if by_mean(fitted.data):
         raise ValueError(
-            "profiles are for unstructured and diagonal random effects with independent residuals: use "
-            "conf_int(method='wald') or method='boot'"
+            "the residual variance is a function of the fitted values, which change along a profile, so that "
+            "its points have no common likelihood: take a covariate of the data, or "
+            "conf_int(method='boot')"
+        )
+    design = fitted.data.design
+    if design.known is not None and anchored(design.structure):
+        raise ValueError(
+            "a free covariance matrix beside known variances has no profiles: its first variance is held at "
+            "1; use conf_int(method='wald'), or Symmetric in place of Unstructured"
         )
     best = by_criterion(fitted, reml)
+    for name in names:
+        if why := without(best, name):
+            raise ValueError(f"{name!r} {why}: it has no profile")
     with jax.enable_x64(True):
         problem = best.data.problem(best.y, best.reml)
         return Surface(problem, best.estimate.psi, best.estimate.beta, wanted)
 
 
-def limits(surface: Surface, level: float) -> tuple[float, float]:
-    """Profile interval of the one parameter of a surface."""
+def without(fitted: Fitted, name: str) -> str:
+    """Why a parameter has no profile; empty where it has one."""
+    if targets(fitted)[name].kind == "sigma" and fitted.data.design.known is not None:
+        return "is known"
+    return "is not identified by these data" if name in unidentified_names(fitted) else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """The ends of a profile interval, and which of them, "lower" or "upper", are on a boundary."""
+
+    lower: float
+    upper: float
+    boundary: tuple[str, ...]
+
+
+def limits(name: str, surface: Surface, level: float) -> Limits:
+    """Profile interval of the one parameter of a surface; missing, with a warning, where it has none."""
     target = float(ndtri(0.5 + level / 2))
     if not np.isfinite(surface.best[0]):
-        return np.nan, np.nan
-    low, high = (surface.value(0, endpoint(surface, side, target)[0]) for side in (-1, 1))
-    return low, high
+        return Limits(np.nan, np.nan, ())
+    ends = {word: endpoint(surface, side, target) for word, side in (("lower", -1), ("upper", 1))}
+    fell = surface.minimum - surface.lowest
+    if fell > LOWER:
+        warnings.warn(
+            f"the profile of {name!r} found a fit whose criterion is lower by {fell:.3g}: the model's is not "
+            "the best, and the interval is NaN; see allfit(), or fit with another start=",
+            stacklevel=stack_level(),
+        )
+        return Limits(np.nan, np.nan, ())
+    lost = [word for word, end in ends.items() if np.isnan(end.value)]
+    if lost:
+        warnings.warn(
+            f"the profile of {name!r} could not be followed to its {' and '.join(lost)} limit, which is NaN: "
+            "the criterion has no certified minimum there; use conf_int(method='boot')",
+            stacklevel=stack_level(),
+        )
+    boundary = tuple(word for word, end in ends.items() if end.boundary)
+    return Limits(ends["lower"].value, ends["upper"].value, boundary)
 
 
 def profile_frame(fitted: Fitted, name: str, surface: Surface, level: float, points: int) -> pd.DataFrame:
     """The profile of one parameter; see `Fit.profile`."""
     target, best = float(ndtri(0.5 + level / 2)), float(surface.best[0])
-    ends = [endpoint(surface, side, target)[0] for side in (-1, 1)]
+    ends = [endpoint(surface, side, target).at for side in (-1, 1)]
     half = points // 2 + 1
     grid = np.unique(np.concatenate([np.linspace(end, best, half) for end in ends]))
     rows: dict[float, list[float]] = {}
@@ -73,10 +128,14 @@ def profile_frame(fitted: Fitted, name: str, surface: Surface, level: float, poi
         x = surface.x
         for at in side:
             found, _ = surface.locate(np.array([at]), x)
-            x, rise = found.x, max(float(found.f) - surface.minimum, 0.0)
+            zeta = surface.zeta(found)
+            if not np.isfinite(zeta):
+                rows[at] = [surface.value(0, at), *[np.nan] * (2 + len(targets(fitted)))]
+                continue
+            x = found.x
             psi, beta = surface.parameters(found)
             sdcor, _ = sd_scale(psi, fitted.data.components)
-            zeta = np.sign(at - best) * np.sqrt(rise)
+            zeta = np.sign(at - best) * zeta
             rows[at] = [surface.value(0, at), zeta, float(found.f), *sdcor, *beta]
     columns = ["value", "zeta", "deviance", *targets(fitted)]
     frame = pd.DataFrame([rows[at] for at in sorted(rows)], columns=columns)
@@ -90,11 +149,22 @@ def _criterion(surface: Surface) -> str:
 
 
 def profile_limits(fitted: Fitted, names: list[str], level: float, criterion: str | None) -> pd.DataFrame:
-    """Profile intervals of parameters by name, columns lower and upper."""
-    surfaces = {name: surface(fitted, [name], criterion) for name in names}
-    ends = [limits(own, level) for own in surfaces.values()]
-    frame = pd.DataFrame(ends, index=list(surfaces), columns=["lower", "upper"])
-    frame.attrs["criterion"] = {name: _criterion(own) for name, own in surfaces.items()}
+    """Profile intervals of parameters by name, columns lower and upper.
+
+    `attrs["boundary"]` says by name which ends are those of a parameter's range. Parameters that are known or
+    not identified have none.
+    """
+    frame = pd.DataFrame(np.nan, index=names, columns=["lower", "upper"])
+    frame.attrs |= {"criterion": {}, "boundary": {}}
+    for name in names:
+        if without(fitted, name):
+            continue
+        own = surface(fitted, [name], criterion)
+        found = limits(name, own, level)
+        frame.loc[name] = found.lower, found.upper
+        frame.attrs["criterion"][name] = _criterion(own)
+        if found.boundary:
+            frame.attrs["boundary"][name] = found.boundary
     return frame
 
 
@@ -105,11 +175,17 @@ def profile(
     require_level(level)
     points = require_count("points", points, 2)
     wanted = [parameters] if isinstance(parameters, str) else parameters
-    wanted = list(targets(fitted)) if wanted is None else wanted
+    wanted = [name for name in targets(fitted) if not without(fitted, name)] if wanted is None else wanted
     pieces = [
         profile_frame(fitted, name, surface(fitted, [name], criterion), level, points) for name in wanted
     ]
     return pd.concat(pieces, ignore_index=True)
+
+
+def _grid_ends(surface: Surface, level: float) -> list[float]:
+    """Values of the one parameter of a surface between which a grid lies."""
+    target = float(ndtri(0.5 + level / 2))
+    return [surface.value(0, endpoint(surface, side, target).at) for side in (-1, 1)]
 
 
 def contour(
@@ -127,7 +203,7 @@ def contour(
     same = "reml" if joint.problem.reml else "ml"
     values = [
         np.linspace(low, high, points)
-        for low, high in (limits(surface(fitted, [name], same), region) for name in (first, second))
+        for low, high in (_grid_ends(surface(fitted, [name], same), region) for name in (first, second))
     ]
     rise, x = np.empty((points, points)), joint.x
     for i, a in enumerate(values[0]):
@@ -135,7 +211,8 @@ def contour(
         for j in range(points)[:: 1 if i % 2 == 0 else -1]:
             at = np.array([joint.coordinate(0, a), joint.coordinate(1, values[1][j])])
             found, _ = joint.locate(at, x)
-            rise[i, j], x = float(found.f) - joint.minimum, found.x
+            rise[i, j] = joint.zeta(found) ** 2
+            x = found.x if np.isfinite(rise[i, j]) else x
     frame = pd.DataFrame(
         rise, index=pd.Index(values[0], name=first), columns=pd.Index(values[1], name=second)
     )

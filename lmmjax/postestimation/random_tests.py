@@ -1,61 +1,19 @@
-"""Tests of random terms: deletion table, exact (restricted) likelihood ratio tests."""
+"""Tests of random terms by deletion, and the models without them."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import numpy as np
 import pandas as pd
 
 from lmmjax.arrays import quick_jit
-from lmmjax.arrays.memory import require_memory
 from lmmjax.core import profiled_deviance
-from lmmjax.fitted import (
-    Fitted,
-    fit_one,
-    model_data,
-    require_count,
-    require_estimates,
-    require_key,
-)
+from lmmjax.fitted import Fitted, ModelData, fit_one, model_data, require_estimates
 from lmmjax.formula import ModelFrame, RandomColumns, nearest, quoted, reduced_text
 from lmmjax.inference.chisq import boundary_weights, chi_square_p, mixture_p
-from lmmjax.inference.rlrt import simulate_null, spectrum
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class RandomTest:
-    """A likelihood ratio test of a variance component by simulation.
-
-    Attributes
-    ----------
-    kind : "RLRT" or "LRT".
-    term : the random term tested.
-    statistic : observed, at least 0.
-    p : share of draws above it; p_se : its simulation standard error.
-    n : draws.
-    sample : (n,) draws of the null distribution.
-    exact : whether that distribution is exact, as it is where no other random terms are in the model.
-    """
-
-    kind: str
-    term: str
-    statistic: float
-    p: float
-    p_se: float
-    n: int
-    sample: np.ndarray
-    exact: bool
-
-    def __repr__(self) -> str:
-        how = "exact" if self.exact else "other random terms left out of the null distribution"
-        return (
-            f"{self.kind} of ({self.term}): statistic={self.statistic:.6g}, p={self.p:.4g} "
-            f"(simulation error {self.p_se:.1g}; {how})"
-        )
 
 
 def ranova(fitted: Fitted) -> pd.DataFrame:
@@ -71,34 +29,6 @@ def ranova(fitted: Fitted) -> pd.DataFrame:
         rows[label] = [npar, -0.5 * deviance, deviance + 2 * npar, *tests]
     columns = ["npar", "llf", "aic", "chisq", "df", "p", "p_boundary"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("term")
-
-
-def simulated_test(fitted: Fitted, term: str | None, n: int, key: Any) -> RandomTest:
-    """See `Fit.rlrt`; on the criterion of the fit."""
-    require_estimates(fitted)
-    key = jax.random.key(0) if key is None else key
-    require_key(key)
-    n = require_count("n", n)
-    require_memory(f"{n:,} draws", n, 4)
-    random = fitted.data.frame.random
-    at = which_term(random, term)
-    if random[at].z.shape[1] != 1:
-        raise ValueError(
-            f"({random[at].text}) has {random[at].z.shape[1]} columns, and the test is of one variance: use "
-            "ranova(), or write the term as uncorrelated ones with ||"
-        )
-    if fitted.data.design.residual is not None or fitted.data.design.known is not None:
-        raise ValueError("simulated null distributions are for independent residuals: use compare or ranova")
-    _, without = reduced(fitted, (*random[:at], *random[at + 1 :]))
-    design, own = fitted.data.design, fitted.data.design.terms[at]
-    root = np.ones(design.n) if design.weights is None else np.sqrt(design.weights)
-    eigenvalues = spectrum(design.x * root[:, None], own.z[:, 0] * root, own.codes, own.n_groups)
-    sample = simulate_null(*eigenvalues, design.n, design.p, key, n, fitted.reml)
-    statistic = max(without - fitted.deviance, 0.0)
-    p = float(np.mean(sample > statistic)) if statistic > 0 else 1.0
-    kind = "RLRT" if fitted.reml else "LRT"
-    se = float(np.sqrt(p * (1.0 - p) / n))
-    return RandomTest(kind, random[at].text, statistic, p, se, n, sample, len(random) == 1)
 
 
 def which_term(random: tuple[RandomColumns, ...], term: str | None) -> int:
@@ -128,12 +58,15 @@ def reduced(fitted: Fitted, random: tuple[RandomColumns, ...]) -> tuple[int, flo
         with jax.enable_x64(True):
             problem = data.problem(fitted.y, fitted.reml)
             theta = np.zeros(data.design.structure.n_params)
-            return data.design.p + 1, float(_deviance(theta, problem))
-    # fewer terms may leave the range of a backend
-    backend = "dense" if data.backend == "dense" else None
-    smaller = model_data(dataclasses.replace(data.frame, random=random), backend)
-    refit = fit_one(smaller, fitted.y, fitted.reml)
+            return data.design.p + (data.design.known is None), float(_deviance(theta, problem))
+    refit = fit_one(smaller(data, random), fitted.y, fitted.reml)
     return refit.n_params, refit.deviance
+
+
+def smaller(data: ModelData, random: tuple[RandomColumns, ...]) -> ModelData:
+    """The model with other random terms: fewer of them may leave the range of a backend."""
+    backend = "dense" if data.backend == "dense" else None
+    return model_data(dataclasses.replace(data.frame, random=random), backend)
 
 
 def deletions(frame: ModelFrame) -> Iterator[tuple[str, tuple[RandomColumns, ...], list[tuple[int, int]]]]:

@@ -213,8 +213,9 @@ class Fit(
         Parameters
         ----------
         key : `jax.random` key.
-        priors : by name, see `lmmjax.postestimation.priors`; by default half-t(3) on standard deviations
-            with the scale of the response, LKJ(1) on correlations, and flat fixed effects.
+        priors : by name, see `lmmjax.postestimation.priors` and, for patterned terms and residual structures,
+            `structure_priors`; by default half-t(3) on standard deviations with the scale of the response,
+            LKJ(1) on correlation matrices, uniform on other correlations, and flat fixed effects.
         draws, warmup, chains : 1000 draws are kept of each of 4 chains, after 1000 of warm-up.
         method : "nuts" on the marginal posterior of the variance parameters, β and b drawn given them, or
             "gibbs" through the conjugate conditionals.
@@ -223,7 +224,8 @@ class Fit(
 
         Raises
         ------
-        ValueError : names the prior or the option that is wrong. ImportError : a package is missing.
+        ValueError : names the prior or the option that is wrong; a residual variance that is a function of
+            the fitted values. ImportError : a package is missing.
         """
         from lmmjax.results.posterior import posterior
 

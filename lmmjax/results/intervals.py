@@ -50,7 +50,7 @@ class Intervals:
         ----------
         method : "wald": standard deviations on the log scale, correlations on Fisher's z scale; "profile":
             the values at which twice the log-likelihood, maximised over the other parameters, is within χ²₁'s
-            quantile of its maximum; "boot": from `bootstrap`.
+            quantile of its maximum, for every structure; "boot": from `bootstrap`.
         which : "fixed", or "all" for sds, correlations, sigma and then the fixed effects.
         ddf : of Wald intervals of fixed effects: t quantiles with the degrees of freedom, standard errors
             and estimates of `coef_table`, Satterthwaite's as in `summary`; "normal" as in lme4.
@@ -60,6 +60,15 @@ class Intervals:
         key, n, kind : of the bootstrap: `jax.random` key (key 0 if None), replicates, and "percentile",
             "basic", "normal" or "bca" (see `Bootstrap.conf_int`).
         robust, cluster : of Wald intervals of fixed effects: their covariance, as in `cov_params`.
+
+        `attrs["boundary"]` of profiles says by name which limits, "lower" or "upper", are ends of a
+        parameter's range. Limits of parameters that are known or not identified are NaN, and so are, with a
+        warning, those that could not be followed.
+
+        Raises
+        ------
+        ValueError : profiles where the residual variance is a function of the fitted values, or known beside
+            a free matrix of the residuals.
         """
         require_choice("method", method, METHODS)
         require_choice("which", which, ("fixed", "all"))

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from lmmjax.bayes.priors import PriorSet
+from lmmjax.bayes.coordinates import PriorSet
 from lmmjax.fitted import Fitted
 from lmmjax.postestimation.posterior import Draws, posterior_draws
 from lmmjax.postestimation.posterior_predict import log_likelihood, predictive

@@ -26,9 +26,9 @@ from lmmjax.bayes import (
     Normal,
     Uniform,
 )
-from lmmjax.bayes.coordinates import components, from_natural, log_prior, natural, to_line
+from lmmjax.bayes.coordinates import PriorSet, components, from_natural, log_prior, natural, to_line
 from lmmjax.bayes.draws import beta_draws
-from lmmjax.bayes.priors import BetaPrior, BlockPrior, PriorSet, SeparatePrior
+from lmmjax.bayes.priors import BetaPrior, BlockPrior, SeparatePrior
 from lmmjax.bayes.target import log_marginal
 from lmmjax.covariance import family
 from lmmjax.datasets import load
@@ -263,7 +263,7 @@ def densities(block):
         parts, jacobian = components(u, STRUCTURE, priors)
         psi = natural(parts, STRUCTURE)
         slopes = jax.jacfwd(lambda u: natural(components(u, STRUCTURE, priors)[0], STRUCTURE))(u)
-        again = log_prior(from_natural(psi, STRUCTURE), priors)
+        again = log_prior(from_natural(psi, STRUCTURE, priors), priors)
         return psi, slopes, log_prior(parts, priors), again, jacobian
 
     for u in POINTS:

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from reference_data import STORED, read
 
 import lmmjax as lj
-from lmmjax.inference.rlrt import distinct, simulate_null, spectrum
+from lmmjax.inference.rlrt import dense_spectrum, distinct, simulate_null, spectrum
 
 MODELS = STORED["models"]
 TESTED = [name for name, ref in MODELS.items() if "exactRLRT" in ref]
@@ -110,6 +110,54 @@ def test_closed_form_for_balanced_groups():
     assert_allclose(ours, np.where(ratio > 1, exact, 0.0), rtol=0, atol=2e-3)
 
 
+def test_known_residual_variance():
+    """With m equal eigenvalues w − m − m log(w/m) where w > m, w ~ χ²_m."""
+    ours = simulate_null(np.repeat(5.0, 5), np.repeat(5.0, 5), 30, 1, jax.random.key(7), 2000, known=True)
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(7))).ravel().tolist())
+    w = np.maximum(generator.chisquare(5.0, (2000, 1))[:, 0], 5.0)
+    assert_allclose(ours, w - 5 - 5 * np.log(w / 5), rtol=0, atol=2e-3)
+
+
+def test_several_columns_of_one_variance():
+    """Z by row and coefficient; a test of a homogeneous diagonal term is exact."""
+    rng = np.random.default_rng(1)
+    for per in (1, 4):
+        codes, z = np.repeat(np.arange(6), 3 * per), rng.normal(size=(18 * per, 3))
+        x = np.column_stack([np.ones(len(z)), rng.normal(size=len(z))])
+        whole = np.zeros((len(z), 6, 3))
+        whole[np.arange(len(z)), codes] = z
+        whole = whole.reshape(len(z), -1)
+        mu, xi = dense_spectrum(x, z, codes, 6)
+        residual = whole - x @ np.linalg.lstsq(x, whole)[0]
+        for ours, theirs in ((mu, whole.T @ residual), (xi, whole.T @ whole)):
+            assert_allclose(np.sort(ours)[-18:], np.linalg.eigvalsh(theirs), rtol=1e-9, atol=1e-9)
+
+
+def test_bootstrap_has_the_exact_distribution_where_there_is_one():
+    """Shares of a one-column term within five standard errors; p counts draws and the response itself."""
+    rng = np.random.default_rng(2)
+    y = rng.normal(size=len(CODES)) + 0.5 * rng.normal(size=12)[CODES]
+    fit = lj.Model.from_arrays(y, np.ones((len(CODES), 1)), CODES).fit()
+    exact, ours = fit.rlrt(n=50_000), fit.rlrt(n=500, method="bootstrap")
+    assert_allclose(ours.statistic, exact.statistic, atol=1e-9)
+    for at in (1e-6, 0.2, 1.0, 2.0):
+        share = np.mean(exact.sample > at)
+        assert abs(share - np.mean(ours.sample > at)) <= 5 * np.sqrt(share * (1 - share) / 500), at
+    assert ours.p == (1 + np.sum(ours.sample >= ours.statistic)) / 501
+    assert "parametric bootstrap of 500" in repr(ours)
+
+
+def test_residual_structures_have_a_bootstrap():
+    d = pd.DataFrame({"g": CODES, "t": np.concatenate([np.arange(k) for k in np.bincount(CODES)])})
+    d["y"] = np.random.default_rng(3).normal(size=len(d))
+    fit = lj.lmm("y ~ 1 + (1 | g)", d, residual=lj.AR1("t", group="g")).fit()
+    test = fit.rlrt(n=20)
+    assert (test.method, test.exact, test.n) == ("bootstrap", False, 20)
+    assert_allclose(test.statistic, fit.ranova()["chisq"].iloc[1], atol=1e-8)
+    with pytest.raises(ValueError, match="these have estimated parameters: use method='bootstrap'"):
+        fit.rlrt(method="spectrum")
+
+
 def test_keys_and_weights(sleepstudy):
     fit = lj.lmm("Reaction ~ Days + (1 | Subject)", sleepstudy, weights="1 + Days").fit()
     a, b, c = (fit.rlrt(n=500, key=key) for key in (None, jax.random.key(0), jax.random.key(1)))
@@ -137,7 +185,11 @@ def test_zero_variance():
 def test_errors(fit, sleepstudy):
     zcp = lj.lmm("Reaction ~ Days + (Days || Subject)", sleepstudy).fit()
     for call, message in (
-        (lambda: fit.rlrt(), "(Days | Subject) has 2 columns, and the test is of one variance"),
+        (
+            lambda: fit.rlrt(method="spectrum"),
+            "(Days | Subject) has 3 covariance parameters, and the null distribution is of one variance",
+        ),
+        (lambda: fit.rlrt(method="exact"), "unknown method 'exact'; choose one of: spectrum, bootstrap"),
         (lambda: zcp.rlrt(), "several random terms: pass term=, one of: 1 | Subject, 0 + Days | Subject"),
         (lambda: zcp.rlrt("Subject"), "no one random term 'Subject'"),
         (lambda: zcp.rlrt("1 | Subject", n=0), "n must be at least 1"),

@@ -364,6 +364,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("fit.icc(se=True, level=0)", "level"),
         ("fit.r2(se=1.5)", "se must be True or False"),
         ("fit.rlrt('k')", "'k'"),
+        ("fit.rlrt(method='exact')", "unknown method 'exact'", "spectrum, bootstrap"),
         ("fit.rlrt(n=0)", "n "),
         ("fit.rlrt(n=10**12)", "memory"),
         ("fit.rlrt(key=3)", "jax.random.key(3)"),
