@@ -51,7 +51,7 @@ def test_lost_levels_are_those_of_the_model_on_the_rows(name):
     responses = gaps(frame, y)
     if name in ("crossed", "whitened"):
         # every pattern of rows is a program of its own there
-        responses = responses[["whole", "no p", "half the groups"]]
+        responses = responses[["whole", "no p"]]
     fits = lj.lmm(f"~ {formula}", frame, residual=residual).fit_batch(responses)
     for k in responses:
         rows = responses[k].notna()
@@ -93,7 +93,7 @@ def test_in_a_batch_of_many_as_alone():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         fits = model.fit_batch(many)
-        for k in (3, 5, 79, 80, 89, 300):
+        for k in (3, 79, 80):
             few = model.fit_batch(many[:, [k]])
             np.testing.assert_allclose(fits.params.loc[k], few.params.loc[0], rtol=1e-6)
             np.testing.assert_allclose(fits.deviance[k], few.deviance[0], rtol=1e-9)
