@@ -36,7 +36,7 @@ from lmmjax.formula.frame import (
     require_weights,
     row_vector,
 )
-from lmmjax.formula.levels import group_levels, row_labels
+from lmmjax.formula.levels import group_levels, require_other_texts, row_labels
 from lmmjax.formula.occasions import column_places, require_columns
 from lmmjax.formula.parts import Part, kind_of, require_known
 from lmmjax.formula.residuals import group_columns, new_places, own_places, residual_columns, used_columns
@@ -233,6 +233,9 @@ def new_frame(
     absent = np.logical_or.reduce([np.zeros(table.n, bool), *map(table.missing, wanted_names)])
     rows = np.flatnonzero(~absent)
     matrices = {name: apply_part(part, table, rows, recipe.kinds) for name, part in parts.items()}
+    for name, part in parts.items():
+        for j, what in enumerate(part.names or (name,)):
+            require_finite(matrices[name][rows, j], f"{part.label}: {what!r}", table.index[rows])
     random = []
     for k, (term, some) in enumerate(chosen):
         if not rest and not some.any():
@@ -242,6 +245,7 @@ def new_frame(
             columns = [table.take(name, rows) for name in term._levels.names]
             codes[rows] = term._levels.codes(columns) if rows.size else -1
             unseen = row_labels(columns, np.flatnonzero(codes[rows] < 0))
+            require_other_texts(unseen, term._levels)
         random.append(NewRandom(matrices[term.text], codes, unseen, term.group, term.text, k, some))
     offsets = [matrix[:, 0] for name, matrix in matrices.items() if name.startswith("offset")]
     offsets += [fixed_offset] if fixed_offset is not None else []

@@ -243,6 +243,10 @@ def _interacting(part: Part, evaluated: dict[str, Any], lost: list[int]) -> dict
 
 def _shortened(error: Exception, frame: pd.DataFrame) -> str:
     """What an expression raised, with its name and those of its columns that are no numbers."""
+    if none := re.match(
+        r"Error encountered while checking for nulls in `(.*)`: No implementation", str(error)
+    ):
+        return f"{none.group(1)!r} does not give one value for each row"
     found = re.fullmatch(r"Unable to evaluate factor `(.*)`\. \[\w+: (.*)\]", str(error), re.DOTALL)
     if not found:
         return str(error)

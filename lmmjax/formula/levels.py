@@ -82,8 +82,11 @@ def whole_labels(values: Any) -> Any:
         require_told_apart(np.unique(array), "a factor")
         return values
     if np.max(np.abs(array)) >= 2**53:
-        raise ValueError("whole numbers beyond 2^53 are not told apart as levels: convert the column to text")
+        raise ValueError(f"{BEYOND}: convert the column to text")
     return values.astype(np.int64)
+
+
+BEYOND = "whole numbers beyond 2^53 are not told apart as levels"
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,9 +158,32 @@ def row_labels(columns: Sequence[pd.Series], rows: np.ndarray) -> tuple[str, ...
     return tuple(dict.fromkeys(":".join(labels) for labels in zip(*parts, strict=True)))
 
 
+def require_other_texts(unseen: Sequence[str], levels: Levels) -> None:
+    """ValueError if labels that are no levels of the fit read like some: numbers that have become text."""
+    known = set(map(str, levels.labels)) if unseen else set()
+    if same := [label for label in unseen if label in known]:
+        name = ":".join(levels.names)
+        raise ValueError(
+            f"{name!r} has {same[0]!r} in the new data, which reads like a level of the fit and is of "
+            "another type: give the column the type that it had in the fit"
+        )
+
+
+def _as_dates(index: pd.Index) -> pd.Index:
+    """Objects of dates as an index of dates, any other as it is."""
+    dates = index.dtype == object and index.inferred_type == "date"
+    return pd.to_datetime([str(day) for day in index]) if dates else index
+
+
 def _lookup(levels: pd.Index, values: pd.Series) -> np.ndarray:
     plain = values.astype(values.cat.categories.dtype) if hasattr(values, "cat") else values
     wanted = pd.Index(plain)
+    kinds = {levels.dtype.kind, wanted.dtype.kind}
+    if kinds == {"M", "O"}:
+        # dates, and objects of dates
+        levels, wanted = _as_dates(levels), _as_dates(wanted)
+    if "f" in kinds and kinds & {"i", "u"} and np.any(np.abs(np.asarray(plain, dtype=float)) >= 2**53):
+        raise ValueError(f"{BEYOND}: give the column the type that it had in the fit")
     if levels.dtype.kind == "f" and wanted.dtype.kind == "f" and not wanted.hasnans:
         # 0.1 * 3 is 0.3 up to rounding
         near = SAME * np.abs(np.asarray(wanted))

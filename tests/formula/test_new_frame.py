@@ -196,3 +196,28 @@ def test_a_frame_can_be_pickled():
     frame = model_frame("y ~ poly(x, 2) + ns(k, 2) + f*flag + (x | g)", DATA)
     copy = pickle.loads(pickle.dumps(frame))
     assert_array_equal(new_frame(copy, DATA).x, frame.x)
+
+
+def test_groups_of_another_type_are_not_unseen():
+    """1 of the fit and "1" of new rows are told; dates and objects of dates are the same."""
+    data = pd.DataFrame({"y": np.arange(12.0), "x": np.arange(12.0) ** 2, "g": np.repeat([7, 8, 9], 4)})
+    frame = model_frame("y ~ x + (1 | g)", data)
+    with pytest.raises(ValueError, match="'g' has '7' in the new data, which reads like a level of the fit"):
+        new_frame(frame, data.astype({"g": str}))
+    assert new_frame(frame, data.assign(g="x")).random[0].unseen == ("x",)
+    large = data.assign(g=data["g"] + 2**53)
+    with pytest.raises(ValueError, match=r"beyond 2\^53 are not told apart"):
+        new_frame(model_frame("y ~ x + (1 | g)", large), large.astype({"g": float}))
+    days = pd.Timestamp("2024-01-01") + pd.to_timedelta(data["g"], unit="D")
+    for fitted, new in ((days, days.dt.date), (days.dt.date, days)):
+        frame = model_frame("y ~ x + (1 | g)", data.assign(g=fitted))
+        assert (
+            new_frame(frame, data.assign(g=new)).random[0].codes.tolist() == np.repeat([0, 1, 2], 4).tolist()
+        )
+
+
+def test_infinite_values_in_new_rows_are_refused():
+    data = pd.DataFrame({"y": np.arange(12.0), "x": np.arange(12.0) ** 2, "g": np.repeat([7, 8, 9], 4)})
+    for formula in ("y ~ x + (1 | g)", "y ~ 1 + (0 + x | g)"):
+        with pytest.raises(ValueError, match=r"'x' is infinite in row 3"):
+            new_frame(model_frame(formula, data), data.assign(x=[1.0, 2.0, 3.0, np.inf, *range(8)]))
