@@ -9,7 +9,7 @@ WORKERS ?= 2
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint format types notebooks pair bench dev clean
+.PHONY: help demo test lint format types notebooks pair docs bench dev clean
 
 help:
 	@echo "make demo       fit a model, then 10,000 of them, and print what came out"
@@ -18,6 +18,7 @@ help:
 	@echo "make format     mend what can be mended"
 	@echo "make types      check types"
 	@echo "make notebooks  check that notebooks match their sources, and execute them"
+	@echo "make docs       build the site in docs/_build/html, with notebooks that are executed"
 	@echo "make pair       write the notebooks anew from their sources"
 	@echo "make bench      time against the packages that are installed (RUN='W9 W1' selects)"
 	@echo "make dev        everything above, and the pre-commit hooks"
@@ -40,6 +41,8 @@ types: $(STAMPS)/dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 SOURCES := $(wildcard notebooks/*.py)
+EXECUTED := notebooks/executed/.done
+CODE := $(shell find lmmjax -name '*.py')
 HEADER := 2,/^\# ---$$/d
 
 # the notebook must be what its source gives, and hold no outputs
@@ -52,8 +55,17 @@ notebooks: $(STAMPS)/docs
 	  ! grep -q '"output_type"' $$notebook \
 	    || { echo "$$notebook holds outputs: run make pair"; exit 1; }; \
 	done
+	@$(MAKE) --no-print-directory $(EXECUTED)
+
+# what `make notebooks` has executed is not executed again
+$(EXECUTED): $(SOURCES:.py=.ipynb) $(CODE) | $(STAMPS)/docs
 	printf '%s\n' $(SOURCES:.py=.ipynb) | xargs -n 1 -P $(WORKERS) \
 	  $(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --output-dir notebooks/executed
+	@touch $@
+
+docs: $(EXECUTED)
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 pair: $(STAMPS)/docs
 	$(BIN)/jupytext --quiet --update --to ipynb $(SOURCES)
@@ -66,7 +78,7 @@ dev: $(STAMPS)/dev $(STAMPS)/test $(STAMPS)/docs
 	$(BIN)/pre-commit install
 
 clean:
-	rm -rf $(VENV) notebooks/executed .pytest_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) notebooks/executed docs/_build docs/_gallery docs/notebooks docs/project .pytest_cache .ruff_cache .hypothesis dist build
 
 # a stamp an extra: a second run installs nothing until pyproject.toml changes; dev has all the others in it
 $(STAMPS)/data $(STAMPS)/test $(STAMPS)/docs $(STAMPS)/dev: $(STAMPS)/%: pyproject.toml | $(STAMPS)/pip

@@ -62,6 +62,14 @@ def lmm(
     Raises
     ------
     ValueError : names what is wrong with the formula or the data, and the remedy.
+
+    Examples
+    --------
+    >>> import lmmjax as lj
+    >>> from lmmjax.datasets import load
+    >>> fit = lj.lmm("Reaction ~ Days + (Days | Subject)", load("sleepstudy")).fit()
+    >>> fit.params.round(3).to_dict()
+    {'Intercept': 251.405, 'Days': 10.467}
     """
     require_switch("safe", safe)
     frame = model_frame(formula, data, weights=weights, offset=offset, residual=residual, safe=safe)
@@ -211,6 +219,17 @@ class Model:
             begin there. By default one, and all where several optima are known to occur: a factor has fewer
             than 50 groups, which differ in size, weights, missing values or columns of Z. `n_optima` says how
             many there were.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lmmjax as lj
+        >>> from lmmjax.datasets import load
+        >>> sleep = load("sleepstudy")
+        >>> y = sleep["Reaction"].to_numpy()
+        >>> model = lj.lmm("~ Days + (Days | Subject)", sleep)
+        >>> model.fit_batch(np.column_stack([y, 2 * y])).params["Days"].round(3).tolist()
+        [10.467, 20.935]
         """
         options = {"weights": weights, "offset": offset, "max_iter": max_iter, "dtype": dtype}
         options["starts"] = starts

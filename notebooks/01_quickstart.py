@@ -254,5 +254,5 @@ plt.show()
 # (`fits.is_singular`), not failures. Any member of the batch is a full fit, taken out without fitting again:
 # `fits[17].summary()`.
 #
-# What differs from lme4, and what is not there yet, is listed in `docs/for_lme4_users.md`; how it works is in
-# `docs/architecture.md`.
+# What differs from lme4, and what is not there yet, is listed in `docs/coming_from/lme4.md`; how it works
+# is in `docs/architecture.md`.

@@ -357,4 +357,4 @@ assert (
 #
 # `model.stream_batch("responses.parquet", "results.parquet")` does the same in bounded memory, from file to
 # file, and `resume=True` continues what was interrupted; on the command line it is `lmmjax batch`. Weights
-# by value are for `fit_batch` only.
+# and offsets by value are sources like the responses: `stream_batch(..., weights="weights.parquet")`.

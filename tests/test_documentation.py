@@ -1,95 +1,81 @@
-"""The Python of README and docs runs, page by page, and prints what the page says it does."""
+"""The Python of README, docs and docstrings runs, page by page, and prints what it is said to print."""
 
-import contextlib
+import doctest
 import functools
-import io
+import importlib
 import re
-import warnings
-from pathlib import Path
 
 import jax
-import numpy as np
-import pandas as pd
 import pytest
+from doc_pages import BLOCK, ROOT, differences, pages, printed, written
 
 import lmmjax as lj
-from lmmjax.bayes import LKJ, Exponential, HalfNormal, InverseGamma, Normal
 
-ROOT = Path(__file__).parents[1]
-# the same call is made by tests/selfcheck; it takes long
-ELSEWHERE = {"self_check.md"}
-BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n^```\n(.*?)^```)?", re.MULTILINE | re.DOTALL)
-PAGES = {
-    page.name: BLOCK.findall(page.read_text())
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    if page.name not in ELSEWHERE
-}
-PRINTED = {("README.md", 0)}
-"""Blocks whose output depends on no random number, clock or number of draws."""
+PAGES = pages()
+MODULES = [
+    ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    for file in sorted((ROOT / "lmmjax").rglob("*.py"))
+    if ">>> " in file.read_text()
+]
 
 
-def visits():
-    rng = np.random.default_rng(1)
-    d = pd.DataFrame({"id": np.repeat(np.arange(12), 4), "week": np.tile(np.arange(4), 12)})
-    d["visit"], d["arm"] = d["week"], np.where(d["id"] % 2, "a", "b")
-    d["sex"], d["dose"] = np.where(d["id"] % 3, "f", "m"), 1.0 + d["id"] % 4
-    return d.assign(y=rng.normal(size=12)[d["id"]] + rng.normal(size=48), x=rng.normal(size=48))
-
-
-def arrays():
-    rng = np.random.default_rng(1)
-    x, groups = np.column_stack([np.ones(30), rng.normal(size=30)]), np.repeat(np.arange(6), 5)
-    given = {"y": rng.normal(size=6)[groups] + rng.normal(size=30), "x": x, "groups": groups, "z": x[:, :1]}
-    given |= {"w": np.ones(30), "keep": None, "rows": rng.uniform(size=30) > 0.1, "beta": np.zeros(2)}
-    new = {"x_new": x[:3], "groups_new": np.array([0, 5, -1]), "z_new": x[:3, :1]}
-    return given | new | {"sigma2": 1.0, "theta": np.ones(1)}
-
-
-def pulp():
-    rng = np.random.default_rng(1)
-    d = pd.DataFrame({"operator": np.repeat(list("abcd"), 5), "bright": 60 + rng.normal(size=20)})
-    names = {"LKJ": LKJ, "Exponential": Exponential, "HalfNormal": HalfNormal}
-    given = names | {"InverseGamma": InverseGamma, "Normal": Normal, "key": jax.random.key(1)}
-    return given | {"pulp": lj.lmm("bright ~ 1 + (1 | operator)", d).fit()}
-
-
-GIVEN = {"structures.md": lambda: {"d": visits()}, "gradients.md": arrays, "bayes.md": pulp}
-"""What a page takes as known."""
-
-
-def smaller(text):
+def smaller(code):
     """Fewer responses and replicates, so that no program for many of them is compiled."""
-    return text.replace("10_000", "12").replace(", 1000)", ", 12)")
+    return code.replace("10_000", "12").replace(", 1000)", ", 12)")
 
 
-@pytest.mark.parametrize("page", [page for page, blocks in PAGES.items() if blocks])
-def test_page(page, tmp_path, monkeypatch):
-    if page == "other_packages.md":
+@pytest.fixture(autouse=True)
+def _as_a_script(tmp_path, monkeypatch):
+    """In an empty folder, with JAX as it is by default."""
+    monkeypatch.chdir(tmp_path)
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", False)
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page(page, monkeypatch):
+    if page.endswith("other_packages.md"):
         for package in ("marginaleffects", "maketables"):
             pytest.importorskip(package)
-    if page == "bayes.md":
+    if "posterior(" in PAGES[page]:
         pytest.importorskip("blackjax")
         # a page is tested, not a posterior
         short = functools.partialmethod(lj.Fit.posterior, draws=40, warmup=40, chains=2)
         monkeypatch.setattr(lj.Fit, "posterior", short)
-    monkeypatch.chdir(tmp_path)
-    known = {"lj": lj, "jax": jax, "np": np, "pd": pd} | GIVEN.get(page, dict)()
-    with warnings.catch_warnings(), jax.enable_x64(page == "gradients.md"):
-        # what a page prints is for its reader to judge
-        warnings.simplefilter("ignore")
-        for number, (code, output) in enumerate(PAGES[page]):
-            printed = io.StringIO()
-            with contextlib.redirect_stdout(printed):
-                exec(compile(smaller(code), f"{page}, block {number + 1}", "exec"), known)
-            if (page, number) in PRINTED:
-                assert lines(printed.getvalue()) == lines(output)
+    wrong = []
+    for number, (block, said) in enumerate(
+        zip(BLOCK.finditer(PAGES[page]), printed(PAGES[page], page, smaller), strict=True), 1
+    ):
+        found = differences(block["output"] or "", said, bool(block["varies"]))
+        wrong += [f"block {number}:", *found] if found else []
+    assert not wrong, "\n".join([page, *wrong, "python tests/doc_pages.py PAGE writes what is printed"])
 
 
-def lines(text):
-    """Without blank ones, by which a page sets outputs apart."""
-    return [line.rstrip() for line in text.splitlines() if line.strip()]
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_imports_once(page):
+    code = "".join(block["code"] for block in BLOCK.finditer(PAGES[page]))
+    assert len(re.findall(r"^import lmmjax as lj$", code, re.MULTILINE)) == 1
 
 
-def test_there_are_blocks():
-    assert all(PAGES[name] for name in ("README.md", "structures.md", "bayes.md"))
-    assert all(len(PAGES[name]) > number for name, number in PRINTED)
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring(name):
+    flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    failed, tried = doctest.testmod(importlib.import_module(name), optionflags=flags)
+    assert tried
+    assert not failed
+
+
+def test_differences():
+    """Words, numbers of lines and digits count; blank lines, widths and the last digit do not."""
+    shown = "      a    b\nx  1.25  2e-16\n"
+    assert not differences(shown, "  a b\n\nx 1.26 2e-16")
+    assert differences(shown, "  a b\nx 1.29 2e-16")
+    assert differences(shown, "  a c\nx 1.25 2e-16")
+    assert differences(shown, "  a b\nx 1.25")
+    assert differences(shown, "")
+    assert differences("1000", "1001")
+    assert not differences("took 0.1 s", "took 0.9 s", varies=True)
+    page = "```python\nprint(1)\n```\n\nAnd so on.\n"
+    assert written(page, ["1\n"]) == "```python\nprint(1)\n```\n\n```text\n1\n```\n\nAnd so on.\n"

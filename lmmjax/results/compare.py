@@ -32,6 +32,14 @@ def compare(
     Raises
     ------
     ValueError : models of different data, not nested, or of criteria that cannot be compared.
+
+    Examples
+    --------
+    >>> import lmmjax as lj
+    >>> from lmmjax.datasets import load
+    >>> fit = lj.lmm("Reaction ~ Days + (Days | Subject)", load("sleepstudy")).fit()
+    >>> lj.compare(fit.update("~ . - Days"), fit)["chisq"].round(2).tolist()
+    [nan, 23.54]
     """
     if len(fits) < 2:
         raise ValueError("compare takes at least two fits")

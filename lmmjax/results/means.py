@@ -243,6 +243,18 @@ class Means:
 
         Sources: Searle, Speed & Milliken (1980, doi:10.1080/00031305.1980.10483031); Lenth (2016,
         doi:10.18637/jss.v069.i01), whose R package emmeans these results agree with.
+
+        Examples
+        --------
+        >>> import lmmjax as lj
+        >>> from lmmjax.datasets import load
+        >>> fit = lj.lmm("score ~ Machine + (Machine | Worker)", load("machines")).fit()
+        >>> fit.emmeans("Machine").pairs().table[["estimate", "se"]].round(2)
+          estimate    se
+        contrast
+        A - B        -7.97  2.42
+        A - C       -13.92  1.54
+        B - C        -5.95  2.45
         """
         how = view(self.fitted, ddf, level, type, bias_adjust, sigma, robust, cluster)
         functions = marginal_means(self.fitted.data, specs, by, at, weights, offset)
