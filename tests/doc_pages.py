@@ -23,7 +23,7 @@ BLOCK = re.compile(
     rf"(?:\n*(?P<varies>{re.escape(VARIES)}\n+)?^```(?:text)?\n(?P<output>.*?)^```\n)?",
     re.MULTILINE | re.DOTALL,
 )
-NUMBER = re.compile(r"(?<![\w.])[-+−]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?(?!\w)|\bnan\b|\binf\b")
+NUMBER = re.compile(r"(?<![\w.])[-+−]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?(?!\w)|\b(?i:nan|inf)\b")
 
 
 def pages() -> dict[str, str]:
