@@ -249,12 +249,8 @@ class Means:
         >>> import lmmjax as lj
         >>> from lmmjax.datasets import load
         >>> fit = lj.lmm("score ~ Machine + (Machine | Worker)", load("machines")).fit()
-        >>> fit.emmeans("Machine").pairs().table[["estimate", "se"]].round(2)
-          estimate    se
-        contrast
-        A - B        -7.97  2.42
-        A - C       -13.92  1.54
-        B - C        -5.95  2.45
+        >>> fit.emmeans("Machine").pairs().table["estimate"].round(2).tolist()
+        [-7.97, -13.92, -5.95]
         """
         how = view(self.fitted, ddf, level, type, bias_adjust, sigma, robust, cluster)
         functions = marginal_means(self.fitted.data, specs, by, at, weights, offset)
