@@ -24,9 +24,9 @@ NAMES = {
         unidentified update varcorr vif
     """,
     "BatchFit": """
-        anova bse by_reml conf_int contrast converged cov_params delta deviance df emmeans icc is_singular
-        llf n_optima params pvalues r2 random_effects reasons sdcor sigma status t_tests test tidy top tvalues
-        unidentified varcorr varcorr_se
+        anova bse by_reml conf_int contrast converged cov_params delta deviance df emmeans emtrends icc
+        influence is_singular llf n_optima params predict pvalues r2 random_effects reasons sdcor sigma status
+        t_tests test tidy top tvalues unidentified varcorr varcorr_se
     """,
     "Model": """
         components expanded fit fit_batch fit_response formula from_arrays moments problem simulate

@@ -199,7 +199,7 @@ def mixed_equations(design: Design, basis: Basis, psi: np.ndarray, cov_beta: np.
         zz,
         z.T @ x,
         phi,
-        *_parts(design, z, zz),
+        *_parts(design, root),
     )
 
 
@@ -208,11 +208,15 @@ def _matrix_slopes(term: TermStructure, d: Array) -> Array:
     return jax.jacfwd(lambda d: term.family.matrix(d, term.q))(d)
 
 
-def _parts(design: Design, z: Any, zz: Any) -> tuple[np.ndarray, np.ndarray]:
+def _parts(design: Design, root: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Of columns and rows: what residuals and levels connect, also where a row of Z is zero."""
+    import scipy.sparse as sp
     from scipy.sparse.csgraph import connected_components
 
-    if not zz.shape[0]:
+    if not design.terms:
         own = np.zeros(design.n, int) if design.residual is None else design.residual.codes
         return np.zeros(0, int), own
-    _, parts = connected_components(zz, directed=False)
-    return parts, parts[z.indices[z.indptr[:-1]]]
+    levels = by_level(design, [np.ones((design.n, term.q)) for term in design.terms])
+    square = sp.csr_array((levels.shape[1],) * 2)
+    _, parts = connected_components(sp.block_array([[root, levels], [None, square]]), directed=False)
+    return parts[design.n :], parts[: design.n]

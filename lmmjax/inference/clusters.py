@@ -3,21 +3,25 @@
 What needs V⁻¹X only goes row by row, whatever V is. CR2 needs a function of V_i and X_i that mixes them: it
 is formed cluster by cluster, of clusters of one size at once. In a large cluster whose residuals are
 independent everything happens in the space that X_i and Z_i span among rows of equal residual variance, on
-whose complement V_i is a multiple of I.
+whose complement V_i is a multiple of I; with a variance for every row by a rational approximation
+(`bias_reduced.py`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from lmmjax.arrays.memory import require_memory
-from lmmjax.core.marginal import blocks, marginal
+from lmmjax.core.marginal import blocks, marginal, scaled_columns
 from lmmjax.core.residuals import variances
 from lmmjax.design import Design
-from lmmjax.inference.robust import LEVERAGE, ByProducts, ByRows, Clusters, by_rows, jackknife
+from lmmjax.inference.bias_reduced import BySums, bias_reduced
+from lmmjax.inference.robust import LEVERAGE, ByProducts, Clusters, by_rows, jackknife
 
 SMALL = 64
 """Rows of a cluster up to which it is taken as it is."""
@@ -80,7 +84,7 @@ class Clustered:
                 yield f, np.add.reduceat(apart * e[:, None], inner, axis=0)
             first = last
 
-    def _bias_reduced(self) -> Iterator[ByRows]:
+    def _bias_reduced(self) -> Iterator[Clusters]:
         sizes = np.diff(self.starts)
         for size in np.unique(sizes):
             which = np.flatnonzero(sizes == size)
@@ -90,11 +94,38 @@ class Clustered:
                 rows = self.order[at]
                 x, e = self.design.x[rows] @ self.factor, self.residual[at]
                 reduced = None if size <= SMALL else _reduced(self.design, self.psi, rows[0], x[0], e[0])
+                if reduced is None and size > SMALL:
+                    sums = self._low_rank(rows[0], x[0], e[0])
+                    if sums is not None:
+                        yield sums
+                        continue
                 if reduced is None:
                     what = f"CR2 of a cluster of {size:,} rows (CR1 and CR3 need no such matrix)"
                     require_memory(what, 6, len(rows), size, size)
                     reduced = blocks(self.design, self.psi, rows), x, e
                 yield by_rows("CR2", *reduced)
+
+    @cached_property
+    def _effects(self) -> Any:
+        return scaled_columns(self.design, self.psi)
+
+    @cached_property
+    def _variances(self) -> np.ndarray:
+        return variances(self.design, self.psi)
+
+    def _low_rank(self, rows: np.ndarray, x: np.ndarray, e: np.ndarray) -> BySums | None:
+        """A large cluster with residual variances of its rows' own; None if it has too many levels."""
+        if _correlated(self.design):
+            return None
+        part = self._effects[rows]
+        used = np.unique(part.indices)
+        if x.shape[1] + 2 * len(used) > len(rows) // 2:
+            return None
+        return bias_reduced(self._variances[rows], part[:, used].toarray(), x, e)
+
+
+def _correlated(design: Design) -> bool:
+    return design.residual is not None and design.residual.structure.residual.correlation is not None
 
 
 def clustered(
@@ -128,8 +159,7 @@ def _reduced(
     design: Design, psi: np.ndarray, rows: np.ndarray, x: np.ndarray, e: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """V (1, r, r), X (1, r, p) and e (1, r) of a cluster in the space that matters; None if that is all."""
-    own = design.residual
-    if own is not None and own.structure.residual.correlation is not None:
+    if _correlated(design):
         return None
     z, covariances = [], design.structure.absolute(psi)
     for term in design.terms:

@@ -9,7 +9,11 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 import lmmjax as lj
+from lmmjax.core.marginal import blocks
+from lmmjax.covariance import family
+from lmmjax.design import Design, RandomTerm
 from lmmjax.inference import clusters, robust
+from lmmjax.inference.bias_reduced import BySums, bias_reduced
 
 KINDS = robust.KINDS
 
@@ -204,3 +208,38 @@ def test_clusters_by_name():
     default = fit.coef_table(robust="CR2", cluster="room")
     assert_allclose(fit.coef_table(robust="CR2"), default, rtol=1e-12)
     assert default.attrs["cluster"] == "room"
+
+
+@pytest.mark.parametrize(("spread", "between"), [(1.0, 0.1), (6.0, 1.0), (3.0, 1e4)])
+def test_large_clusters_with_variances_of_their_own(spread, between):
+    """A by a rational approximation beside matrices of the rows, which lose some digits themselves."""
+    rng = np.random.default_rng(3)
+    r, b = np.exp(spread * rng.uniform(-0.5, 0.5, 150)), np.sqrt(between) * rng.normal(size=(150, 3))
+    x, e = rng.normal(size=(150, 2)), rng.normal(size=150)
+    v = np.diag(r) + b @ b.T
+    # X with XᵀV⁻¹X = 0.9 I: a cluster of leverage 0.9
+    x = x @ np.linalg.inv(np.linalg.cholesky(x.T @ np.linalg.solve(v, x) / 0.9)).T
+    found, dense = bias_reduced(r, b, x, e), robust.by_rows("CR2", v[None], x[None], e[None])
+    assert found is not None
+    pairs = zip(
+        (found.scores, *found.moments(np.eye(2))), (dense.scores, *dense.moments(np.eye(2))), strict=True
+    )
+    for one, two in pairs:
+        assert_allclose(one, two, rtol=1e-9, atol=1e-9 * np.abs(two).max())
+    assert bias_reduced(r, b, x / np.sqrt(0.9), e) is None
+
+
+def test_large_weighted_clusters_of_a_design():
+    """Are summed up without matrices of their rows, and are the same."""
+    rng = np.random.default_rng(4)
+    codes = np.repeat(np.arange(5), 90)
+    x = np.column_stack([np.ones(450), rng.normal(size=450)])
+    term = RandomTerm(np.ones((450, 1)), codes * 2 + rng.integers(0, 2, 450), 10, family("us"))
+    design = Design(x, (term,), rng.uniform(0.2, 3.0, 450))
+    own = clusters.clustered(design, np.array([0.5, 1.0]), np.zeros(2), rng.normal(size=450), codes)
+    pieces = list(own.pieces("CR2"))
+    assert all(isinstance(piece, BySums) for piece in pieces)
+    rows = own.order.reshape(5, 90)
+    parts = blocks(design, own.psi, rows), x[rows] @ own.factor, own.residual.reshape(5, 90)
+    scores = np.concatenate([piece.scores for piece in pieces])
+    assert_allclose(scores, robust.by_rows("CR2", *parts).scores, rtol=1e-9)

@@ -226,3 +226,18 @@ def test_columns_of_a_factor_depend_on_the_intercept(crossed):
     assert fit.predict(d[:2], re="f | a").equals(fit.predict(d[:2]))
     with pytest.raises(ValueError, match=r"because there is an intercept: write 'f \| a'"):
         fit.predict(d[:2], re="0 + f | a")
+
+
+def test_rows_without_a_random_effect():
+    """A row of zeros of Z has the error of x'β̂ alone, wherever it stands."""
+    rng = np.random.default_rng(8)
+    d = pd.DataFrame({"g": np.repeat(np.arange(8), 6), "x": rng.normal(size=48)})
+    d["t"] = np.tile(np.arange(6.0), 8)
+    d.loc[d["t"] > 3, "x"] = 0.0
+    d["y"] = d["t"] + rng.normal(size=8)[d["g"]] * d["x"] + 0.3 * rng.normal(size=48)
+    fit = lj.lmm("y ~ t + (0 + x | g)", d).fit()
+    rows = d[d["t"] > 3]
+    found, own = fit.predict(rows, se=True), fit.predict(rows, se=True, re="none")
+    assert_allclose(found["se"], own["se"])
+    shuffled = lj.lmm("y ~ t + (0 + x | g)", d.sample(frac=1, random_state=1)).fit()
+    assert_allclose(shuffled.predict(d, se=True)["se"], fit.predict(d, se=True)["se"], rtol=1e-6)
