@@ -19,6 +19,7 @@ from lmmjax.bayes import matrices
 from lmmjax.bayes.matrices import Block
 from lmmjax.bayes.patterns import PatternPrior
 from lmmjax.bayes.priors import BetaPrior, BlockPrior, Known, ScalarPrior, SeparatePrior
+from lmmjax.bayes.random import standard_normal
 from lmmjax.covariance import CovarianceFamily
 from lmmjax.covariance.toeplitz import Toeplitz
 from lmmjax.design import Structure
@@ -242,7 +243,13 @@ def scattered(
             split = len(own) - place.q * (place.q - 1) // 2
             inside += [np.maximum(own[:split], 0.0), SHRUNK * own[split:]]
     centre = to_line(np.concatenate([*inside, [sigma2]]), structure, priors)
-    return centre + 0.5 * np.asarray(jax.random.normal(key, (chains, len(centre)), float))
+    return centre + 0.5 * standard_normal(key, (chains, len(centre)))
+
+
+@partial(quick_jit, static_argnames=("structure",))
+def natural_of(lines: Array, priors: PriorSet, structure: Structure) -> Array:
+    """ψ (N, m + 1) of u (N, k)."""
+    return jax.vmap(lambda u: natural(components(u, structure, priors)[0], structure))(lines)
 
 
 def _opened(matrix: np.ndarray, least: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from lmmjax.arrays import Array, quick_jit, record
 from lmmjax.bayes.coordinates import PriorSet, components, natural
@@ -83,9 +83,10 @@ def one_chain(
 
 @partial(quick_jit, short=0, static_argnames=("warmup", "draws"))
 def run_chains(
-    keys: Array, starts: Array, problem: Problem, priors: PriorSet, warmup: int, draws: int, target: Array
+    key: Array, starts: Array, problem: Problem, priors: PriorSet, warmup: int, draws: int, target: Array
 ) -> Chains:
     """Chains from starts (chains, k): mapped over, or one after the other where the backend says so."""
+    keys = jax.random.split(key, starts.shape[0])
 
     def chain(key, start):
         return one_chain(key, start, problem, priors, warmup, draws, target)
@@ -97,7 +98,7 @@ def run_chains(
 
 def sample(
     key: Array,
-    starts: Array,
+    starts: np.ndarray,
     problem: Problem,
     priors: PriorSet,
     *,
@@ -105,7 +106,6 @@ def sample(
     draws: int,
     target_accept: float = 0.9,
 ) -> Chains:
-    """`run_chains` with a key for each chain; blackjax promotes dtypes and ranks, which is let pass here."""
-    keys = jax.random.split(key, starts.shape[0])
+    """`run_chains`; blackjax promotes dtypes and ranks, which is let pass here."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        return run_chains(keys, starts, problem, priors, warmup, draws, jnp.asarray(target_accept))
+        return run_chains(key, starts, problem, priors, warmup, draws, np.asarray(target_accept))

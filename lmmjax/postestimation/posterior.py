@@ -13,14 +13,14 @@ from functools import cached_property
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lmmjax.arrays.caller import stack_level
 from lmmjax.arrays.memory import require_memory
 from lmmjax.bayes import gibbs, nuts
-from lmmjax.bayes.coordinates import PriorSet, components, natural, scattered
+from lmmjax.bayes.coordinates import PriorSet, natural_of, scattered
 from lmmjax.bayes.draws import beta_draws, perturbations, pulled
+from lmmjax.bayes.random import chunk_keys, keys_of, standard_normal
 from lmmjax.bayes.target import densities
 from lmmjax.core.residual_draws import coloured_each
 from lmmjax.fitted import (
@@ -134,7 +134,7 @@ def posterior_draws(
         )
     named = named_priors(data, y, priors, method)
     with jax.enable_x64(True):
-        key_start, key_run = jax.random.split(key)
+        key_start, key_run = keys_of(key, 2)
         starts = scattered(
             key_start, fitted.estimate.psi, floor(data, y), design.structure, named.arrays, chains
         )
@@ -173,23 +173,24 @@ def _nuts(
     target_accept: float,
 ) -> Drawn:
     problem = fitted.data.problem(fitted.y, fitted.reml)
-    key_chains, key_beta, key_b = jax.random.split(key, 3)
-    at_start = densities(jnp.asarray(starts), problem, priors)
+    key_chains, key_beta, key_b = keys_of(key, 3)
+    at_start = densities(starts, problem, priors)
     if not np.all(np.isfinite(at_start)):
         raise ValueError("the posterior density is not finite near the estimates: check the priors' scales")
     chains = nuts.sample(
         key_chains,
-        jnp.asarray(starts),
+        starts,
         problem,
         priors,
         warmup=warmup,
         draws=draws,
         target_accept=target_accept,
     )
-    flat = chains.psi.reshape(-1, chains.psi.shape[-1])
-    beta = beta_draws(key_beta, problem, flat, priors.beta)
+    psi = np.asarray(chains.psi)
+    flat = psi.reshape(-1, psi.shape[-1])
+    beta = np.asarray(beta_draws(key_beta, problem, flat, priors.beta))
     b = effect_draws(fitted, key_b, flat, beta) if random_effects else None
-    shape = chains.psi.shape[:2]
+    shape = psi.shape[:2]
     stats = {
         "lp": chains.log_density,
         "diverging": chains.divergent,
@@ -200,14 +201,14 @@ def _nuts(
     }
     kept = None if b is None else tuple(a.reshape(*shape, *a.shape[1:]) for a in b)
     return (
-        np.asarray(beta).reshape(*shape, -1),
-        np.asarray(chains.psi),
+        beta.reshape(*shape, -1),
+        psi,
         kept,
         {name: np.asarray(value) for name, value in stats.items()},
     )
 
 
-def effect_draws(fitted: Fitted, key: Any, psi: Any, beta: Any) -> tuple[np.ndarray, ...]:
+def effect_draws(fitted: Fitted, key: Any, psi: np.ndarray, beta: np.ndarray) -> tuple[np.ndarray, ...]:
     """b per term (N, G, q) given ψ (N, m + 1) and β (N, p), a chunk of draws at a time."""
     design, total = fitted.data.design, len(psi)
     size = min(total, max(16, CHUNK // design.n))
@@ -216,31 +217,25 @@ def effect_draws(fitted: Fitted, key: Any, psi: Any, beta: Any) -> tuple[np.ndar
     for k, begin in enumerate(range(0, total, size)):
         # the last chunk is filled up, so that all have one shape
         at = np.minimum(np.arange(begin, begin + size), total - 1)
-        key_noise, key_effects = jax.random.split(jax.random.fold_in(key, k))
+        key_noise, key_effects = chunk_keys(key, np.uint32(k))
         white = standard_normal(key_noise, (size, design.n))
         prior, noise = perturbations(
             key_effects,
             psi[at],
-            tuple(jnp.asarray(term.z) for term in design.terms),
-            tuple(jnp.asarray(term.codes) for term in design.terms),
-            jnp.asarray(coloured_each(design.structure, design.residual, np.asarray(psi)[at], root, white)),
+            tuple(np.asarray(term.z) for term in design.terms),
+            tuple(np.asarray(term.codes) for term in design.terms),
+            coloured_each(design.structure, design.residual, psi[at], root, white),
             design.structure,
             tuple(term.n_groups for term in design.terms),
         )
         means = pulled(fitted.data.expanded(fitted.y - np.asarray(noise), fitted.reml), psi[at], beta[at])
         pieces.append(
             [
-                np.asarray(own + mean[:, : own.shape[1]])[: total - begin]
+                (np.asarray(own) + np.asarray(mean)[:, : own.shape[1]])[: total - begin]
                 for own, mean in zip(prior, means, strict=True)
             ]
         )
     return tuple(np.concatenate(term) for term in zip(*pieces, strict=True))
-
-
-def standard_normal(key: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Independent standard normal draws."""
-    with jax.enable_x64(True):
-        return np.asarray(jax.random.normal(key, shape, float))
 
 
 def _gibbs(
@@ -253,9 +248,7 @@ def _gibbs(
     random_effects: bool,
 ) -> Drawn:
     design = fitted.data.design
-    psi = jnp.stack(
-        [natural(components(jnp.asarray(u), design.structure, priors)[0], design.structure) for u in starts]
-    )
+    psi = natural_of(starts, priors, design.structure)
     drawn = gibbs.run_chains(
         jax.random.split(key, len(starts)),
         psi,

@@ -10,12 +10,13 @@ import pandas as pd
 
 from lmmjax.arrays import Array, psd_cholesky, quick_jit
 from lmmjax.arrays.memory import require_memory
+from lmmjax.bayes.random import keys_of, standard_normal
 from lmmjax.core.residual_draws import coloured_each, row_log_densities
 from lmmjax.fitted import require_choice
 from lmmjax.formula import Table, new_frame
 from lmmjax.formula.residuals import among_themselves
 from lmmjax.postestimation.estimability import warn_of_rows
-from lmmjax.postestimation.posterior import Draws, standard_normal
+from lmmjax.postestimation.posterior import Draws
 
 AT_ONCE = 8
 """Arrays (draws, n) that there are at a time: the values, Zb of a term, its sum over columns, noise twice."""
@@ -62,7 +63,7 @@ def predictive(
     drawn = [z.shape[1] * len(np.unique(labels[_fresh(codes, labels)])) for z, codes, labels in terms]
     _require_room(draws, len(x), max(drawn, default=0))
     values = draws.beta @ x.T + (0.0 if added is None else added)
-    key_noise, *keys = jax.random.split(key, len(terms) + 1)
+    key_noise, *keys = keys_of(key, len(terms) + 1)
     for k, (key_k, (z, codes, labels)) in enumerate(zip(keys, terms, strict=True)):
         values = values + _contribution(draws, key_k, k, z, codes, labels)
     if kind == "response":

@@ -328,14 +328,14 @@ def test_coefficients_given_variances(name, x64):
     """Means: GLS estimates, BLUPs; variances: Φ, prediction error variances; Cov(β, b) = −ΦXᵀV⁻¹ZG."""
     data, formula = MODELS[name]
     fit, draws = lj.lmm(formula, load(data)).fit(), 1500
-    psi = jnp.asarray(np.tile(fit.estimate.psi, (draws, 1)))
+    psi = np.tile(fit.estimate.psi, (draws, 1))
     p = len(fit.params)
     flat = BetaPrior(np.zeros(p), np.zeros(p))
     beta = np.asarray(beta_draws(jax.random.key(4), fit.model.problem(fit.y), psi, flat))
     close = ERRORS / np.sqrt(draws)
     np.testing.assert_allclose((beta.mean(0) - fit.params) / fit.bse, 0, atol=close)
     np.testing.assert_allclose(beta.std(0) / fit.bse, 1, atol=close / np.sqrt(2))
-    terms = effect_draws(fit.fitted, jax.random.key(5), psi, jnp.asarray(beta))
+    terms = effect_draws(fit.fitted, jax.random.key(5), psi, beta)
     errors = [np.sqrt(np.diagonal(v, axis1=1, axis2=2)).ravel() for v in fit.cond_var(mspe=True).values()]
     drawn = np.concatenate([b.reshape(draws, -1) for b in terms], axis=1)
     error, modes = np.concatenate(errors), np.concatenate([b.ravel() for b in blups(fit)])
@@ -421,7 +421,7 @@ def test_what_memory_cannot_hold_is_refused_beforehand(sleepstudy_draws, monkeyp
     new = pd.DataFrame({"Days": 1.0, "Subject": [f"new {k}" for k in range(40)]})
     monkeypatch.setattr("lmmjax.arrays.memory.available_memory", lambda: 5 << 20)
     post.posterior_predictive(jax.random.key(1), new.iloc[:4])
-    monkeypatch.setattr("lmmjax.postestimation.posterior_predict._normal", None)
+    monkeypatch.setattr("lmmjax.postestimation.posterior_predict.standard_normal", None)
     for call in (post.log_likelihood, lambda: post.posterior_predictive(jax.random.key(1), new)):
         with pytest.raises(ValueError, match=r"4,000 draws of \d+ rows would take .* pass fewer rows"):
             call()
