@@ -7,7 +7,7 @@ from scipy.special import stdtrit
 
 import lmmjax as lj
 
-T = 10_000
+T = 4_000
 SIZES = [3, 4, 5, 6, 7, 8, 9, 3, 5, 6, 8, 9]
 TRUTH = {"sd_(Intercept)|g": 1.0, "sigma": 1.0}
 # four standard errors of a share of 0.95 in T data sets

@@ -6,7 +6,7 @@ import pytest
 
 import lmmjax as lj
 
-GROUPS, SIZE = 7, 5
+GROUPS, SIZE = 4, 6
 RNG = np.random.default_rng(1)
 FRAME = pd.DataFrame(
     {

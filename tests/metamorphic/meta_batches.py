@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 
@@ -18,8 +19,9 @@ OWN = "y"
 NAMES: set[str] = set()
 
 
+@functools.lru_cache(maxsize=1)
 def batch(case: Case, others: Callable[[pd.DataFrame], dict[str, np.ndarray]]) -> lj.BatchFit:
-    """The response in the middle of others, each with its own missing values."""
+    """The response in the middle of others, each with its own missing values; the last one is kept."""
     names = list(made := others(case.data))
     middle = len(names) // 2
     columns = (

@@ -19,7 +19,7 @@ def test_every_model_and_transformation_is_tried():
     assert min(models[name] for name in MODELS) >= meta_pairs.MOVES_A_MODEL
     for name in set(MOVES) - meta_pairs.SPECIAL:
         possible = sum(move == name for move, _ in meta_pairs.ALL)
-        assert moves[name] >= min(3, possible) > 0, name
+        assert moves[name] >= min(meta_pairs.MODELS_A_MOVE, possible) > 0, name
     assert len(meta_pairs.CHOSEN) == len(set(meta_pairs.CHOSEN))
 
 
