@@ -79,7 +79,8 @@ def require_factor(values: pd.Series, column: pd.Series, name: str, index: pd.In
     levels, n = column.cat.categories, len(column)
     if len(levels) <= MANY_LEVELS:
         return
-    wrong = np.asarray(pd.isna(pd.to_numeric(pd.Series(levels), errors="coerce")))
+    read = np.asarray(pd.to_numeric(pd.Series(levels), errors="coerce"), dtype=float)
+    wrong = np.isnan(read)
     numbers = len(levels) - int(wrong.sum())
     what = f"column {name!r} is text with {len(levels):,} different values"
     if numbers >= 0.9 * len(levels) and wrong.any():
@@ -88,6 +89,9 @@ def require_factor(values: pd.Series, column: pd.Series, name: str, index: pd.In
             f"{what}, of which {numbers:,} are numbers; the first that is not is {column.iloc[row]!r} in row "
             f"{index[row]}: correct it, or make the column categorical if its values are labels"
         )
+    fractions = np.count_nonzero(np.isfinite(read) & (read != np.round(read)))
+    if 2 * fractions > len(levels):
+        raise ValueError(f"{what}, all of them numbers: convert it")
     if len(levels) == n:
         remedy = "all of them numbers: convert it" if numbers == n else "one a row: leave it out"
         raise ValueError(f"{what} in {n:,} rows, {remedy}")

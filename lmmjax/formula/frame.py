@@ -1,6 +1,6 @@
 """What a model reads from data: response, design matrices, group codes. Built here from plain arrays."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -250,6 +250,13 @@ def require_levels(levels: Levels) -> None:
         raise ValueError(f"grouping factor {name!r} has one level{only}: leave its random term out")
 
 
+def require_different_names(names: Sequence[str], what: str) -> None:
+    """ValueError if two columns of a matrix have one name, such as a column of the data called Intercept."""
+    twice = [name for k, name in enumerate(names) if name in names[:k]]
+    if twice:
+        raise ValueError(f"two columns {what} are called {twice[0]!r}: rename the column of the data")
+
+
 def row_vector(values: Any, what: str, n: int, index: pd.Index | None) -> np.ndarray:
     """A vector beside the data as (n,) float64, in the order of the labels `index` of their rows."""
     given = labelled(values, what)
@@ -272,6 +279,9 @@ def assemble(
     **others: Any,
 ) -> ModelFrame:
     """Check complete rows and drop aliased columns; `recipe` is told the columns kept."""
+    require_different_names(x_names, "of the fixed part")
+    for term in random:
+        require_different_names(term.names, f"of ({term.text})")
     for j, name in enumerate(x_names):
         require_finite(x[:, j], f"column {name!r}", index)
     for term in random:

@@ -110,3 +110,31 @@ def test_a_word_among_numbers_is_named_at_once(n):
     few = frame.assign(x=pd.Categorical(frame["x"].where(frame.index < 18, "1")))
     assert model_frame("y ~ x", few.iloc[:60]).x.shape[1] == 19
     assert model_frame("y ~ 1 + (1 | x)", frame).random[0].codes.max() == n - 1
+
+
+def test_text_of_fractions_is_no_factor():
+    """Though some occur twice; whole numbers as text may be labels."""
+    fractions = [str(v / 8) for v in range(1, 25)] * 2
+    data = pd.DataFrame({"y": np.arange(48.0), "x": fractions, "g": np.repeat(range(12), 4)})
+    with pytest.raises(
+        ValueError, match=r"'x' is text with 24 different values, all of them numbers: convert it"
+    ):
+        model_frame("y ~ x + (1 | g)", data)
+    whole = data.assign(x=[str(v) for v in range(24)] * 2)
+    assert len(model_frame("y ~ x + (1 | g)", whole).x_names) == 24
+
+
+@pytest.mark.parametrize(
+    ("name", "formula"),
+    [
+        ("Intercept", "y ~ Intercept"),
+        ("a:b", "y ~ a + `a:b` + a:b"),
+        ("(Intercept)", "y ~ 1 + (`(Intercept)` | g)"),
+    ],
+)
+def test_two_columns_of_one_name(name, formula):
+    rng = np.random.default_rng(1)
+    data = pd.DataFrame({"y": rng.normal(size=8), "a": rng.normal(size=8), "b": rng.normal(size=8)})
+    data[name], data["g"] = rng.normal(size=8), np.repeat(range(4), 2)
+    with pytest.raises(ValueError, match=re.escape(f"are called {name!r}: rename the column of the data")):
+        model_frame(formula, data)
