@@ -7,7 +7,8 @@ before, and
     γ̂ = −aᵀb̂,     xᵀβ̂ − γ̂ = t̂,     Var(xᵀβ̂ − γ̂) = Var(t̂ − t) + σ²/w.
 
 Contrasts of β and γ thus have the prediction errors, their derivatives in ψ and what Kenward and Roger add to
-them, for all responses in one program. Several targets are several rows.
+them, for all responses in one program. Several targets are several rows. A row with s⁻¹aᵀ, s of the size of a
+beside the rows of the design, leaves the internal coordinates as they are: its γ̂ is taken s times.
 
 Source: Henderson (1975), doi:10.2307/2529430, for Var(t̂ − t); the row added is that of the missing-plot
 method.
@@ -38,13 +39,24 @@ class Effects:
         return Effects(tuple(z[some] for z in self.z), tuple(codes[some] for codes in self.codes))
 
 
+def sizes(maker: ProblemMaker, effects: Effects) -> np.ndarray:
+    """s (k,), at least 1: the length of a in the internal coordinates of a term, in lengths of rows."""
+    rows = np.sqrt(maker.design.n * weight_of(maker.design))
+    out = np.ones(len(effects))
+    for z, outward in zip(effects.z, maker.basis.outward, strict=False):
+        out = np.maximum(out, rows * np.linalg.norm(z @ np.asarray(outward), axis=1))
+    return out
+
+
 def weight_of(design: Design) -> float:
     """w: about that of a row, so that σ²/w neither covers what it is added to nor outweighs a level."""
     return 1.0 if design.weights is None else float(np.mean(design.weights))
 
 
-def with_effects(maker: ProblemMaker, effects: Effects) -> ProblemMaker:
+def with_effects(maker: ProblemMaker, effects: Effects, size: np.ndarray) -> ProblemMaker:
     """The maker of the design with a row and a coefficient, after those of X, for each of k combinations.
+
+    Rows are over their `size` (k,).
 
     Raises
     ------
@@ -56,13 +68,11 @@ def with_effects(maker: ProblemMaker, effects: Effects) -> ProblemMaker:
     x = np.zeros((design.n + k, design.p + k))
     x[: design.n, : design.p] = design.x
     x[design.n :, design.p :] = np.eye(k)
-    terms = tuple(
-        dataclasses.replace(
-            term, z=np.concatenate([np.asarray(term.z), z]), codes=np.concatenate([term.codes, codes])
-        )
-        for term, z, codes in zip(design.terms, effects.z, effects.codes, strict=True)
-    )
+    terms = []
+    for term, z, codes in zip(design.terms, effects.z, effects.codes, strict=True):
+        whole = np.concatenate([np.asarray(term.z), z / size[:, None]])
+        terms.append(dataclasses.replace(term, z=whole, codes=np.concatenate([term.codes, codes])))
     weights = np.ones(design.n) if design.weights is None else np.asarray(design.weights)
     added = np.concatenate([weights, np.full(k, weight_of(design))])
     weights = None if design.weights is None else added
-    return ProblemMaker(Design(x, terms, weights, known=design.known), maker.backend)
+    return ProblemMaker(Design(x, tuple(terms), weights, known=design.known), maker.backend)

@@ -8,10 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from lmmjax.batch import FEW
 from lmmjax.core import conditional_means, response_axes
-from lmmjax.fitted import FittedMany
+from lmmjax.fitted import FittedMany, fitted_modes
 from lmmjax.inference.open_directions import nearby, settled
 from lmmjax.postestimation.alike import Alike, alike
+
+ALONE = FEW // 8
+"""Responses alike up to which their modes are those of single fits."""
 
 CHUNK = 4_000_000
 """Numbers that a chunk of responses may hold while their modes are computed."""
@@ -26,8 +30,13 @@ def modes_of_responses(fits: FittedMany) -> Iterator[tuple[np.ndarray, list[np.n
 def modes_of(own: Alike) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
     """Yields (positions, modes) of responses alike; chunks of one shape, so one program.
 
-    Of a level that has none of their rows nothing is known: b = 0.
+    Of a level that has none of their rows nothing is known: b = 0. A few go one by one: every pattern of
+    missing values would be a program.
     """
+    if len(own.which) < ALONE:
+        for j in own.which:
+            yield np.array([j]), [modes.b[None] for modes in fitted_modes(own.fit(int(j)))]
+        return
     fits, make, keep, lanes = own.fits, own.data.expanded, own.rows, own.which
     design, estimate = fits.data.design, fits.estimate
     cost = design.n + sum(t.n_groups * t.q * (t.q + design.p + 2) for t in design.terms)

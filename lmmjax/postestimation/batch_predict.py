@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.batch.added_rows import Effects, weight_of, with_effects
+from lmmjax.batch.added_rows import Effects, sizes, weight_of, with_effects
 from lmmjax.batch.ddf import Covariances, Responses, covariances
 from lmmjax.batch.sources import few
 from lmmjax.design import Structure
@@ -153,19 +153,21 @@ class _Errors:
     ) -> None:
         """Fill in the columns `here` of se and half, rows with the combinations `place` of `effects`."""
         fits, own, data = self.own.fits, self.own, self.own.data
-        maker = with_effects(data.maker, effects) if len(effects) else data.maker
+        size = sizes(data.maker, effects)
+        maker = with_effects(data.maker, effects, size) if len(effects) else data.maker
         structure, p = data.design.structure, data.design.p
         x = np.zeros((len(here), p + len(effects)))
         x[:, :p] = self.new.x[self.rows[here]]
         random = place >= 0
-        x[np.flatnonzero(random), p + place[random]] = -1.0
+        x[np.flatnonzero(random), p + place[random]] = -size[place[random]]
         psi, cov = fits.estimate.psi[own.which], fits.estimate.cov_relative[own.which]
         of = Responses(maker, np.broadcast_to(0.0, (maker.design.n, len(psi))), psi, cov, fits.reml)
         inward = _inward(maker, structure)
         relative = np.column_stack([structure.relative(psi), np.ones(len(psi))])
         unknown, unknown_slopes = self._unknown_variance(here, relative, structure)
         residual = self._new_variance(here)
-        taken = np.where(random, 1.0 / weight_of(data.design), 0.0)
+        taken = np.zeros(len(here))
+        taken[random] = size[place[random]] ** 2 / weight_of(data.design)
         everyone = np.ones(len(psi), bool)
         for at, unit, found in covariances(of, everyone, np.eye(maker.design.p), self._method):
             step = max(1, ENTRIES // max(found.slopes.size // x.shape[1], 1))

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 
 import lmmjax as lj
 from lmmjax.batch import ddf as batch_ddf
-from lmmjax.postestimation import batch_influence, batch_predict
+from lmmjax.postestimation import batch_influence, batch_modes, batch_predict
 
 GROUPS, SIZE = 10, 5
 NAMES = ["one", "singular", "small", "holes", "no r"]
@@ -98,6 +98,7 @@ LEVELS = {"new_levels": "population"}
 def mapped(monkeypatch):
     """All responses that share a design in one program."""
     monkeypatch.setattr(batch_predict, "few", lambda maker: 0)
+    monkeypatch.setattr(batch_modes, "ALONE", 0)
     monkeypatch.setattr(batch_ddf.SharedDesign, "few", 0)
 
 
