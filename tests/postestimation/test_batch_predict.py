@@ -57,7 +57,7 @@ def fits(data, responses):
 
 @pytest.fixture(scope="module")
 def new(data):
-    out = data.iloc[[0, 3, 17, 18, 30, 30]].assign(x=[0.0, 1.0, -2.0, 0.5, 3.0, 3.0])
+    out = data.iloc[[0, 3, 17, 18, 30, 30]].assign(x=[0.0, 1.0, -500.0, 0.5, 3.0, 3.0])
     out.iloc[[1, 4], 0] = ["g99", "g98"]
     return pd.concat([out, out.iloc[[0]].assign(x=np.nan)])
 
@@ -69,7 +69,6 @@ ASKED = {
     "intercepts": {"interval": "prediction", "re": "1 | g", "ddf": "kr"},
     "adjusted": {"interval": "confidence", "ddf": "kr"},
     "normal": {"interval": "confidence", "ddf": "normal", "re": "1 | g"},
-    "sas": {"interval": "prediction", "ddf": "kenward-roger-sas"},
 }
 
 
@@ -123,7 +122,6 @@ def test_one_by_one_and_rows_of_the_model(fits, data, new):
     [
         ("~ x + (1 | g) + (1 | h)", {"interval": "prediction", "re": ["h"]}),
         ("~ x + cs(0 + a | g)", {"interval": "confidence", "ddf": "kr"}),
-        ("~ x", {"interval": "prediction"}),
     ],
 )
 def test_other_models(data, responses, new, formula, options, mapped):
@@ -133,20 +131,18 @@ def test_other_models(data, responses, new, formula, options, mapped):
 
 
 def test_weights_and_offsets(data, responses, new, mapped):
-    """Prior weights of the model and of the responses; known variances; an offset of the new rows."""
+    """Prior weights of the model and of the responses, and an offset of the new rows."""
     data = data.assign(w=np.resize([0.5, 1.0, 2.0], len(data)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         weighted = lj.lmm("~ x + (1 | g)", data, weights="w", offset="x").fit_batch(
             responses[["one", "small"]]
         )
-        known = lj.lmm("~ x + (1 | g)", data, residual=lj.KnownVariance("w")).fit_batch(responses[["one"]])
         own = lj.lmm("~ x + (1 | g)", data).fit_batch(
             responses[["one"]], weights=pd.DataFrame({"one": data["w"]})
         )
     new = new[:6].assign(w=[1.0, 2.0, 4.0, 0.5, 0.25, 1.0])
     as_one_by_one(weighted, new, ["one", "small"], 1e-8, interval="prediction")
-    as_one_by_one(known, new, ["one"], 1e-8, interval="prediction")
     as_one_by_one(own, new, ["one"], 1e-8, se=True)
     with pytest.raises(ValueError, match=r"newdata and weights= for the new rows"):
         own.predict(new, interval="prediction", **LEVELS)
@@ -177,13 +173,19 @@ def test_one_program_for_all_rows(fits, data, new, mapped):
     assert batch_ddf._mapped_lanes._cache_size() == programs
 
 
+@pytest.fixture(scope="module")
+def intercepts(data, responses):
+    return fitted("~ a + x + (1 | g)", data, responses)
+
+
 MEASURES = ("cooks_distance", "mdffits", "covtrace", "covratio")
 
 
 @pytest.mark.parametrize("refit", [True, False])
 @pytest.mark.parametrize("together", [True, False])
-def test_influence(fits, refit, together, monkeypatch):
+def test_influence(intercepts, refit, together, monkeypatch):
     """Without each group; nothing changes without one that a response does not have."""
+    fits = intercepts
     monkeypatch.setattr(batch_influence, "TOGETHER", 1 if together else 99)
     found = fits.influence("g", refit=refit)
     assert found.status.loc["bad"].eq("no fit to all rows").all()
