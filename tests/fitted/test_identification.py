@@ -203,7 +203,8 @@ def test_random_effects_of_a_fixed_factor(visits):
     assert_allclose(tests[0].to_numpy(float), tests[1].to_numpy(float), rtol=1e-9)
 
 
-def test_a_batch_says_which(visits):
+def test_a_batch_says_which(visits, monkeypatch):
+    monkeypatch.setattr("lmmjax.postestimation.batch_modes.ALONE", 0)
     rng = np.random.default_rng(2)
     y = rng.normal(size=(len(visits), 3)) + rng.normal(size=(80, 3))[visits.id]
     y += visits.x.to_numpy()[:, None] * rng.normal(size=(80, 3))[visits.id]

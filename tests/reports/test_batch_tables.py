@@ -251,6 +251,7 @@ MODELS = {
 def test_random_effects_equal_those_of_each_fit(name, data, monkeypatch):
     """Computed in chunks, the last one padded."""
     monkeypatch.setattr("lmmjax.postestimation.batch_modes.CHUNK", 1800)
+    monkeypatch.setattr("lmmjax.postestimation.batch_modes.ALONE", 0)
     formula, options = MODELS[name]
     y = simulated(data, np.random.default_rng(5), 5)
     fits = lj.lmm(formula, data, **options).fit_batch(y)
@@ -281,6 +282,8 @@ def test_random_effects_of_bad_and_incomplete_responses(data):
     assert_allclose(mine[1:], expected["Subject"], rtol=0, atol=1e-6)
     assert_allclose(mine[0], 0.0, rtol=0, atol=0)
     assert_allclose(mine, fits[1].random_effects["Subject"], rtol=0, atol=1e-12)
+    # no response is whole
+    assert_allclose(fits[[1]].random_effects(), effects.loc[[1]], rtol=0, atol=1e-12)
 
 
 def test_random_effects_with_weights_of_each_response(data):
