@@ -279,16 +279,17 @@ class Axes:
         if p.kind == "positive":
             return Axis(target.i, "log", scale=factor, parameter=p, unit=target.unit)
         # the sign of a column of loadings is that of its first
-        first = 0.0 if target.i in self.leading() else -np.inf
+        first = 0.0 if target.i in [c[0] for c in self.loadings()] else -np.inf
         return Axis(target.i, "value", (first, np.inf), factor)
 
-    def leading(self) -> list[int]:
-        """Positions of loadings on the diagonal, which are taken positive."""
+    def loadings(self) -> list[np.ndarray]:
+        """Positions of the columns of loadings, the one on the diagonal first, which is taken positive."""
         out = []
         for term, s in zip(self.structure.terms, self.structure.slices(), strict=True):
             if isinstance(term.family, LowRank):
-                rows, columns = term.family._positions(term.q)
-                out += list(s.stop - len(rows) + np.flatnonzero(rows == columns))
+                _, columns = term.family._positions(term.q)
+                first = s.stop - len(columns)
+                out += [first + np.flatnonzero(columns == j) for j in np.unique(columns)]
         return out
 
 

@@ -89,6 +89,7 @@ class Surface:
         point = self.lift @ (wanted - self.shift)
         with jax.enable_x64(True):
             found = self._solve(self._chart(self.plane, point), x, fixed)
+        found = self._upright(found)
         if self._is_optimum(found):
             self.lowest = min(self.lowest, float(found.f))
         pull = iter(found.score @ self.lift)
@@ -138,7 +139,16 @@ class Surface:
     def _is_optimum(self, point: Point) -> bool:
         there = int(point.status) == Status.CONVERGED or float(point.decrement) <= SETTLED
         # loadings are those of columns with a positive first one
-        return there and not np.any(point.x[self.laid.leading()] < 0.0)
+        return there and not any(point.x[column[0]] < 0.0 for column in self.laid.loadings())
+
+    def _upright(self, point: Point) -> Point:
+        """The same point with columns of loadings turned whose sign the targets leave open."""
+        held = {axis.at for axis in self.axes}
+        x, natural = np.array(point.x), np.array(point.natural)
+        for column in self.laid.loadings():
+            if x[column[0]] < 0.0 and not held & set(column.tolist()):
+                x[column], natural[column] = -x[column], -natural[column]
+        return dataclasses.replace(point, x=x, natural=natural)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -99,7 +99,7 @@ def limits(name: str, surface: Surface, level: float) -> Limits:
         return Limits(np.nan, np.nan, ())
     ends = {word: endpoint(surface, side, target) for word, side in (("lower", -1), ("upper", 1))}
     fell = surface.minimum - surface.lowest
-    if fell > LOWER:
+    if fell > LOWER * max(1.0, 1e-4 * abs(surface.minimum)):
         warnings.warn(
             f"the profile of {name!r} found a fit whose criterion is lower by {fell:.3g}: the model's is not "
             "the best, and the interval is NaN; see allfit(), or fit with another start=",
