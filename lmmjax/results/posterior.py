@@ -122,6 +122,8 @@ class Posterior:
     def posterior_predictive(self, key: Any, newdata: Any = None, **options: Any) -> np.ndarray:
         """Responses (chains, draws, n) drawn from the model at every draw of its parameters.
 
+        Residuals that correlate are drawn together: those of the rows of the fit, or of new rows by group.
+
         Parameters
         ----------
         key : `jax.random` key.
@@ -136,7 +138,10 @@ class Posterior:
         return predictive(self.draws, key, newdata, **options)
 
     def log_likelihood(self) -> np.ndarray:
-        """log p(y_i | β, b, σ), (chains, draws, n)."""
+        """log p(y_i | β, b, σ), (chains, draws, n); of correlated residuals given the others of the group.
+
+        Source: Bürkner, Gabry & Vehtari (2021), doi:10.1007/s00180-020-01045-4.
+        """
         return log_likelihood(self.draws)
 
     def reweight(self, priors: dict[str, Any] | None) -> Reweighted:
