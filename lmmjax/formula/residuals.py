@@ -235,7 +235,7 @@ def among_themselves(own: ResidualColumns, table: Table, places: NewPlaces) -> R
     if own.scale is None or own.scale.first is None or own.design is None:
         return out
     column = table.raw(correlation.columns[0]).take(places.rows).reset_index(drop=True)
-    first = pd.Series(own.scale.clocks[0].ticks(column)).groupby(codes).min().to_numpy()
+    first = np.asarray(pd.Series(own.scale.clocks[0].ticks(column)).groupby(codes).min())
     place = replace(own.scale, first=first).place([column], codes)
     space = _wider(correlation, own.design, place, codes)
     return replace(out, place=place, structure=replace(design.structure, space=space))
