@@ -9,6 +9,7 @@ from lmmjax.arrays import quick_jit
 from lmmjax.core import ProblemMaker, estimate, response_axes
 from lmmjax.covariance import FAMILIES, family
 from lmmjax.design import Design, RandomTerm
+from lmmjax.gram.base import Gram, GramJet, Projection
 
 N, GROUPS, P = 36, 6, 2
 TERMS = {
@@ -49,12 +50,14 @@ def design(rng, terms="us2", *, weights=False, offset=False, patterns=False, cod
 def several(rng, kind, widths, *, weights=False, n=60):
     """A random unbalanced design with grouping factors "nested", "crossed", or some of both ("mixed").
 
-    `widths` are the columns of the terms, from the coarsest factor to the finest.
+    `widths` are the columns of the terms, from the coarsest factor to the finest. Who belongs to which group
+    depends on `widths` alone, so that designs of one kind share programs.
     """
-    top = np.concatenate([np.arange(4), rng.integers(0, 4, n - 4)])
-    middle = top * 3 + rng.integers(0, 3, n)
-    low = middle * 3 + rng.integers(0, 3, n)
-    free = [rng.integers(0, groups, n) for groups in (4, 5, 9)]
+    draw = np.random.default_rng(widths).integers
+    top = np.concatenate([np.arange(4), draw(0, 4, n - 4)])
+    middle = top * 3 + draw(0, 3, n)
+    low = middle * 3 + draw(0, 3, n)
+    free = [draw(0, groups, n) for groups in (4, 5, 9)]
     codes = {"nested": (top, middle, low), "crossed": free, "mixed": (top, free[1], middle)}[kind]
     terms = []
     for q, factor in zip(widths, codes, strict=False):
@@ -78,6 +81,34 @@ def relative_covariance(design, theta):
         same = term.codes[:, None] == term.codes[None, :]
         h += same * (term.z @ matrix @ term.z.T)
     return h
+
+
+def dense_jet(problem, d):
+    """The Gram at d (m,) with its derivatives, and what every term sees of the data, by n × n matrices.
+
+    In internal coordinates, from the rows of a problem of the dense backend whose structure is linear.
+    """
+    shared, p = problem.shared, problem.shared.x.shape[0]
+    w, d = np.column_stack([shared.x.T, problem.response.y]), np.asarray(d)
+    terms = list(zip(shared.structure.terms, shared.z, shared.codes, strict=True))
+    v = np.array(
+        [(codes[:, None] == codes) * (z.T @ unit @ z) for term, z, codes in terms for unit in term.units]
+    )
+    inverse = np.linalg.inv(np.eye(len(w)) + np.tensordot(d, v, axes=1))
+    a, solved = inverse @ v, inverse @ w
+    half = np.einsum("aij,bjk,kr,is->abrs", v, a, solved, solved)
+    jet = GramJet(
+        Gram.of(shared.logdet_r - np.linalg.slogdet(inverse)[1], w.T @ solved),
+        Gram.of(np.trace(a, axis1=1, axis2=2), -solved.T @ v @ solved),
+        Gram.of(-np.einsum("aij,bji->ab", a, a), half + half.swapaxes(-1, -2)),
+    )
+    found = []
+    for (_, z, codes), groups in zip(terms, shared.n_groups, strict=True):
+        own = [z * (codes == g) for g in range(groups)]
+        t = np.stack([one @ solved for one in own], axis=-1)
+        u = np.stack([one @ inverse @ one.T for one in own], axis=-1)
+        found.append(Projection(u, t[:, :p], t[:, p]))
+    return jet, tuple(found)
 
 
 def response(rng, design, theta, sigma=1.0):

@@ -3,7 +3,8 @@
 What is listed here is for everyone; `unroll` and `memory` are for the few that need them.
 """
 
-from lmmjax.arrays.compile import enable_compilation_cache, quick_jit
+from lmmjax.arrays.compile import eager_jit, enable_compilation_cache, quick_jit
+from lmmjax.arrays.derivatives import derivatives, value_and_slopes
 from lmmjax.arrays.linalg import (
     BRIEF,
     UNROLL,
@@ -27,7 +28,9 @@ __all__ = [
     "UNROLL",
     "Array",
     "block_diagonal",
+    "derivatives",
     "diagonal",
+    "eager_jit",
     "eliminate",
     "enable_compilation_cache",
     "hold",
@@ -43,4 +46,5 @@ __all__ = [
     "static",
     "sweep",
     "transpose",
+    "value_and_slopes",
 ]

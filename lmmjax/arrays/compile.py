@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import os
 import threading
 import weakref
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -30,6 +30,7 @@ from lmmjax.arrays.program import (
 __all__ = [
     "compiled_at_once",
     "counts",
+    "eager_jit",
     "enable_compilation_cache",
     "forget_programs",
     "plays_now",
@@ -42,6 +43,8 @@ of longer vectors take two to four times as long."""
 
 PLAYED = 1_000_000
 """Elements of the largest argument below which a program is played by NumPy before it is compiled."""
+
+Function = TypeVar("Function", bound=Callable)
 
 _tables: weakref.WeakSet[_Table] = weakref.WeakSet()
 
@@ -98,10 +101,10 @@ def quick_jit(
                 program = table.get(key)
                 if program is None:
                     largest = int(max((np.size(leaf) for leaf in leaves), default=1))
-                    whole = partial(_flat, function, fixed, tree)
+                    whole = functools.partial(_flat, function, fixed, tree)
                     program = Program(whole, named, tree, fixed, leaves, int(largest >= short))
                     if plays and largest < PLAYED and plays_now():
-                        shorter = None if plays is True else partial(_flat, plays, fixed, tree)
+                        shorter = None if plays is True else functools.partial(_flat, plays, fixed, tree)
                         program.prepare(leaves, shorter)
                     table[key] = program
         return program
@@ -130,6 +133,23 @@ def quick_jit(
     call.ahead = ahead  # type: ignore[attr-defined]
     call.cache_size = lambda: len(table) + traced._cache_size()  # type: ignore[attr-defined]
     return call
+
+
+def eager_jit(function: Function, **options: Any) -> Function:
+    """The function itself where an argument is traced, its `quick_jit` (attribute `alone`) elsewhere.
+
+    For functions that are called in programs of others and alone, where every operation of its own would be
+    a program to compile.
+    """
+    alone = quick_jit(function, **options)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((args, kwargs)))
+        return (function if traced else alone)(*args, **kwargs)
+
+    call.alone = alone  # type: ignore[attr-defined]
+    return call  # type: ignore[return-value]
 
 
 def _flat(function: Callable, fixed: tuple, tree: Any, returned: list, *leaves: Any) -> list[Any]:

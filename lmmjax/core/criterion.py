@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lmmjax.arrays import Array, hold, record
+from lmmjax.arrays import Array, derivatives, hold, record
 from lmmjax.core.likelihood import Profile, profile
 from lmmjax.gram import CrossProducts, GramJet, ResponseProducts
 
@@ -116,12 +116,12 @@ def criterion(split: CriterionParts, nu: Array, known: Array | None = None) -> J
 def chain(jet: Jet, entries: Callable[[Array], Array], theta: Array) -> Jet:
     """Derivatives in θ from those in d, through d = entries(θ)."""
     jet = jax.lax.optimization_barrier(jet)
-    slope = jax.jacfwd(entries)
-    jacobian = hold(slope(theta))
     if len(theta) > CUBE:
-        bend = weighted_bend(entries, theta, jet.first)
+        jacobian, bend = jax.jacfwd(entries)(theta), weighted_bend(entries, theta, jet.first)
     else:
-        bend = jnp.tensordot(jet.first, jax.jacfwd(slope)(theta), axes=1)
+        _, jacobian, bend = derivatives(entries, theta)
+        bend = jnp.tensordot(jet.first, bend, axes=1)
+    jacobian = hold(jacobian)
     return Jet(jet.value, jet.first @ jacobian, jacobian.T @ jet.second @ jacobian + bend)
 
 

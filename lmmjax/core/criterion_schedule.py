@@ -15,7 +15,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from lmmjax.arrays import Array
+from lmmjax.arrays import Array, value_and_slopes
 from lmmjax.core.criterion import SMOOTH, CriterionParts, Jet
 from lmmjax.core.likelihood import profile
 from lmmjax.gram import Gram
@@ -31,8 +31,8 @@ def scheduled_parts(
     products, structure = shared.products, shared.structure.residual
     if not isinstance(products, ScheduleProducts) or structure is None:
         return None
-    e = products.slopes(structure, d)
-    there = products.solve(products.covariance(structure, d), response)
+    matrix, e = products.with_slopes(structure, d)
+    there = products.solve(matrix, response)
     fit = profile(Gram.of(shared.logdet_r + there.logdet, there.s))
     phi, kappa, c = fit.xx_inv, jnp.asarray(reml, d.dtype), there.c
     z_x, pattern, count = there.z[..., :-1], products.pattern, products.mask.shape[1]
@@ -41,13 +41,12 @@ def scheduled_parts(
     nc = jnp.asarray(products.count)[..., None, None] * c
     g = nc - kappa * by_pattern(z_x, z_x @ phi, pattern, count)
 
-    def along(weights: Array) -> tuple[Array, Array]:
-        """The derivatives (k,) and (k, k) of Σ weights · R, weights (L, K, U, U), in d."""
-        total = jnp.sum(weights, axis=1)
-        bend = jax.jacfwd(jax.grad(lambda d: jnp.sum(total * products.covariance(structure, d))))
-        return e.reshape(len(d), -1) @ total.reshape(-1), bend(d)
+    def pulled(d: Array) -> Array:
+        """The derivatives (2, k) of Σ F · R and Σ G · R in d."""
+        return jax.vmap(jax.vjp(lambda d: products.covariance(structure, d), d)[1])(totals)[0]
 
-    of_r2, of_logdet = along(f), along(g)
+    totals = jnp.stack([jnp.sum(f, axis=1), jnp.sum(g, axis=1)])
+    of_r2, of_logdet = zip(*value_and_slopes(pulled, d), strict=True)
     first = between(e, jnp.concatenate([z_x, residual], axis=-1))
     v, xx = first[:, :-1, -1], first[:, :-1, :-1]
     half = phi @ xx

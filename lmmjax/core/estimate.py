@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax.arrays import Array, ldl, quick_jit, record
+from lmmjax.arrays import Array, eager_jit, ldl, record, value_and_slopes
 from lmmjax.core import (  # noqa: F401  register shortcuts
     criterion_crossed,
     criterion_grouped,
@@ -92,6 +92,7 @@ class Estimate:
 METHODS = ("newton", "lbfgs")
 
 
+@partial(eager_jit, static_argnames=("method", "max_iter"))
 def estimate(
     problem: Problem, start: Array | None = None, *, method: str = "newton", max_iter: int = 100
 ) -> Estimate:
@@ -186,7 +187,7 @@ def _optimum_jvp(method: str, max_iter: int, primals: tuple, tangents: tuple) ->
     def inner(t: Array) -> Array:
         return entries(problem, t, pivoting)
 
-    d, jacobian = inner(theta), jax.jacfwd(inner)(theta)
+    d, jacobian = value_and_slopes(inner, theta)
     second = chain(criterion(split, problem.nu, problem.known_inside), inner, theta).second
     # ∂f/∂d at d fixed, moved along the tangent of the data
     _, moved = jax.jvp(lambda p: plain_criterion(p, d).first, (problem,), (tangents[0],))
@@ -336,4 +337,4 @@ def outward_map(problem: Problem) -> Array:
     return out.at[:m, :m].set(structure.entry_map(problem.basis.outward).astype(dtype))
 
 
-estimate_jit = quick_jit(estimate, static_argnames=("method", "max_iter"))
+estimate_jit = estimate.alone  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from lmmjax.arrays import Array, diagonal, eliminate, hold, record
+from lmmjax.arrays import Array, derivatives, diagonal, eliminate, hold, record
 from lmmjax.core.criterion import CUBE, CriterionParts, Jet, weighted_bend
 from lmmjax.core.problem import Problem
 
@@ -79,9 +79,7 @@ def settled(jet: Jet, entries: Callable[[Array], Array], theta: Array) -> Settle
     Where d is curved along a direction that the criterion does not depend on, what is left of the gradient f′
     in d would pass for curvature, f′·∂²d: it is taken where Newton's step leads, f′ + f″J δθ.
     """
-    slope = jax.jacfwd(entries)
-    jacobian = hold(slope(theta))
-    along, turn = _bends(entries, theta)
+    jacobian, along, turn = _bends(entries, theta)
     gradient, straight = hold(jet.first @ jacobian), hold(jacobian.T @ jet.second @ jacobian)
     first = curvature(theta, straight + along(jet.first))
     step = hold(-first.inverse @ gradient)
@@ -91,17 +89,19 @@ def settled(jet: Jet, entries: Callable[[Array], Array], theta: Array) -> Settle
     return Settled(gradient, jacobian, -0.5 * (gradient @ step), at, moves)
 
 
-def _bends(entries: Callable[[Array], Array], theta: Array) -> tuple[Callable[[Array], Array], Array]:
-    """Σ w_c ∂²d_c (m, m) as a function of w (m,), and ∂²d/∂θ_k² as columns (m, m)."""
+def _bends(entries: Callable[[Array], Array], theta: Array) -> tuple[Array, Callable[[Array], Array], Array]:
+    """∂d (m, m), Σ w_c ∂²d_c (m, m) as a function of w (m,), and ∂²d/∂θ_k² as columns (m, m)."""
     if len(theta) <= CUBE:
-        bend = hold(jax.jacfwd(jax.jacfwd(entries))(theta))
-        return lambda w: jnp.tensordot(w, bend, axes=1), diagonal(jnp.moveaxis(bend, 0, 2)).T
+        _, jacobian, bend = derivatives(entries, theta)
+        bend = hold(bend)
+        turn = diagonal(jnp.moveaxis(bend, 0, 2)).T
+        return hold(jacobian), lambda w: jnp.tensordot(w, bend, axes=1), turn
 
     def twice(unit: Array) -> Array:
         return jax.jvp(lambda t: jax.jvp(entries, (t,), (unit,))[1], (theta,), (unit,))[1]
 
     turn = jax.vmap(twice, out_axes=1)(jnp.eye(len(theta), dtype=theta.dtype))
-    return lambda w: weighted_bend(entries, theta, w), turn
+    return jax.jacfwd(entries)(theta), lambda w: weighted_bend(entries, theta, w), turn
 
 
 def directions(second: Array, gradient: Array, jacobian: Array, turn: Array, at: Curvature) -> Array:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax.arrays import Array, diagonal, namespace, record, static
+from lmmjax.arrays import Array, diagonal, eager_jit, namespace, record, static
 from lmmjax.core import likelihood
 from lmmjax.design import (
     Basis,
@@ -243,6 +243,7 @@ def log_x_factor(basis: Basis) -> Array:
     return jnp.sum(jnp.log(jnp.abs(diagonal(basis.x_factor))))
 
 
+@eager_jit
 def gram(theta: Array, problem: Problem) -> Gram:
     """(log|H|, S = WᵀH⁻¹W) for W = [X y] at θ.
 
@@ -260,6 +261,7 @@ def gram(theta: Array, problem: Problem) -> Gram:
     return Gram(inner.logdet, r.T @ inner.xx @ r, r.T @ tilted, yy)
 
 
+@eager_jit
 def profiled_deviance(theta: Array, problem: Problem) -> Array:
     """−2ℓ or −2ℓᴿ at θ (m,), with β and σ² profiled out: the function that `estimate` minimises."""
     inner = problem.shared.gram(internal_entries(theta, problem), problem.response)
@@ -272,6 +274,7 @@ def deviance_shift(problem: Problem) -> Array:
     return 2.0 * (problem.reml * log_x_factor(problem.basis) + problem.nu * jnp.log(problem.origin.scale))
 
 
+@eager_jit
 def loglik(problem: Problem, beta: Array, sigma2: Array, theta: Array) -> Array:
     """ℓ(β, σ², θ), the log density of y; for REML problems too, where β is (p,) as well."""
     inner = problem.shared.gram(internal_entries(theta, problem), problem.response)
@@ -281,6 +284,7 @@ def loglik(problem: Problem, beta: Array, sigma2: Array, theta: Array) -> Array:
     return -0.5 * (value + 2.0 * problem.n * jnp.log(scale))
 
 
+@eager_jit
 def restricted_loglik(problem: Problem, sigma2: Array, theta: Array) -> Array:
     """ℓᴿ(σ², θ), the restricted log likelihood (Patterson & Thompson 1971, doi:10.1093/biomet/58.3.545)."""
     inner = problem.shared.gram(internal_entries(theta, problem), problem.response)

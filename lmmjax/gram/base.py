@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax.arrays import Array, namespace, record
+from lmmjax.arrays import Array, derivatives, namespace, record
 from lmmjax.design import Basis, Origin, Rows
 
 
@@ -215,8 +215,8 @@ class Prepared(abc.ABC):
 
 def forward_jet(gram: Callable[[Array], Gram], d: Array) -> GramJet:
     """The jet of a function of d by forward differentiation."""
-    first = jax.jacfwd(gram)
-    return GramJet(gram(d), lead(first(d), 1), lead(jax.jacfwd(first)(d), 2))
+    value, first, second = derivatives(gram, d)
+    return GramJet(value, lead(first, 1), lead(second, 2))
 
 
 def taylor(f: Callable[[Array], Any], at: Array) -> Callable[[Array], Any]:
@@ -224,8 +224,7 @@ def taylor(f: Callable[[Array], Any], at: Array) -> Callable[[Array], Any]:
 
     In its place where f is dear and is differentiated in more than its own argument.
     """
-    first = jax.jacfwd(f)
-    value, slope, curve = f(at), first(at), jax.jacfwd(first)(at)
+    value, slope, curve = derivatives(f, at)
 
     def near(x: Array) -> Any:
         step = x - at

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from lmmjax.arrays import Array, record, static
+from lmmjax.arrays import Array, derivatives, record, static
 from lmmjax.covariance import Unstructured
 from lmmjax.design import Design, Rows, Structure
 from lmmjax.gram.base import Cost, CrossProducts, Gram, GramJet, Prepared, Projection, ResponseProducts
@@ -55,8 +55,10 @@ class CurvedProducts(CrossProducts):
         return self._chained(d, jet, bend=False)
 
     def _chained(self, d: Array, jet: GramJet, bend: bool) -> GramJet:
-        slope = jax.jacfwd(self.structure.free_entries)
-        jacobian = slope(d)
+        if bend:
+            _, jacobian, curve = derivatives(self.structure.free_entries, d)
+        else:
+            jacobian, curve = jax.jacfwd(self.structure.free_entries)(d), None
 
         def along(a: Array) -> Array:
             return jnp.tensordot(jacobian.T, a, axes=1)
@@ -65,8 +67,7 @@ class CurvedProducts(CrossProducts):
             return jnp.moveaxis(jnp.tensordot(jacobian.T, along(a), axes=((1,), (1,))), 0, 1)
 
         second = jax.tree.map(twice, jet.second)
-        if bend:
-            curve = jax.jacfwd(slope)(d)
+        if curve is not None:
             second = jax.tree.map(
                 lambda a, b: a + jnp.tensordot(jnp.moveaxis(curve, 0, -1), b, axes=1), second, jet.first
             )

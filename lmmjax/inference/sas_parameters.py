@@ -10,10 +10,9 @@ Source: SAS/STAT User's Guide, The MIXED Procedure, table of covariance structur
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 
-from lmmjax.arrays import Array
+from lmmjax.arrays import Array, derivatives
 from lmmjax.design import Structure
 from lmmjax.residual import ARMA, Correlation, ResidualStructure, VarIdent
 
@@ -55,8 +54,7 @@ def sas_curvature(structure: Structure, psi: Array) -> Array:
     def phi(psi: Array) -> Array:
         return sas_parameters(structure, psi)
 
-    slope = jax.jacfwd(phi)
-    g, curve = slope(psi), jax.jacfwd(slope)(psi)
+    _, g, curve = derivatives(phi, psi)
     # a correlation beside a variance of zero is held fixed: its covariance is zero, whatever stands here
     scale = jnp.diagonal(g)
     scale = jnp.where(scale == 0.0, 1.0, scale)

@@ -285,6 +285,18 @@ def test_what_is_known_is_worked_out_once():
     assert len(tape.steps) <= 2
 
 
+def test_what_is_written_twice_is_played_once():
+    def function(a, b):
+        total = [jnp.sum(jnp.exp(a) * 2.0 - b[None]) for _ in range(3)]
+        return total[0] + 2.0 * total[1], total[2], jnp.exp(b) - 2.0
+
+    arrays = np.ones((3, 4), np.float32), np.ones(4, np.float32)
+    tape = record_tape(jax.make_jaxpr(function)(*arrays))
+    assert sum(step.name == "exp" for step in tape.steps) == 2
+    assert sum(step.name == "reduce_sum" for step in tape.steps) == 1
+    agrees(function, *arrays, rtol=1e-6)
+
+
 def test_where_results_must_not_depend_on_what_was_called_nothing_is_played(monkeypatch):
     monkeypatch.setenv("LMMJAX_CACHE", "0")
     compiling.counts.clear()

@@ -1,4 +1,4 @@
-"""Zero variances, correlations of ±1: six hundred simulated data sets, each against six random restarts."""
+"""Zero variances, correlations of ±1: simulated data sets, each against random restarts."""
 
 import functools
 
@@ -10,8 +10,10 @@ from core_data import arrays, design, lanes, problem, response, stack
 import lmmjax as lj
 from lmmjax.optimize import Status
 
-SETS, RESTARTS = 300, 6
-CODES = np.repeat(np.arange(15), np.resize([4, 6, 8, 10], 15))
+SETS, RESTARTS = 120, 4
+GROUPS = 15
+CODES = np.repeat(np.arange(GROUPS), np.resize([4, 6, 8, 10], GROUPS))
+N = len(CODES)
 
 
 def truth(rng, terms, boundary):
@@ -25,17 +27,34 @@ def truth(rng, terms, boundary):
     return np.array([[0, 0, 0], [0, 0, c], [a, 0, 0], [a, rng.choice([-1, 1]) * c, 0]])[rng.integers(4)]
 
 
+def uneven(rng):
+    """Codes of six groups of very different sizes, and of one row in each other group."""
+    few = 6
+    sizes = rng.multinomial(N - GROUPS, np.append(rng.dirichlet(np.ones(few)), np.zeros(GROUPS - few))) + 1
+    return rng.permutation(np.repeat(np.arange(GROUPS), sizes))
+
+
 @functools.cache
-def simulated(terms, codes=True):
-    """Half of the data sets from the boundary; 15 groups of 4 to 10, or six of very different sizes."""
+def simulated(terms, even=True):
+    """Half of the data sets from the boundary; groups of 4 to 10 rows, or of very different sizes."""
     rng = np.random.default_rng(2024)
     problems = []
-    shape = {"codes": CODES, "n": len(CODES), "groups": 15} if codes else {}
     for k in range(SETS):
-        d = design(rng, terms, weights=k % 4 == 0, **shape)
+        d = design(rng, terms, weights=k % 4 == 0, codes=CODES if even else uneven(rng), n=N, groups=GROUPS)
         y = response(rng, d, truth(rng, terms, boundary=k % 2 == 0))
         problems.append(problem(d, y, reml=k % 3 > 0, compress=False))
     return stack(problems)
+
+
+def fitted(problems, starts):
+    """The fits from θ (T, m); NaN is the moment start."""
+    return arrays(lanes(start=True)(problems, starts))
+
+
+@functools.cache
+def fits_of(terms, even=True):
+    problems = simulated(terms, even)
+    return fitted(problems, np.full((SETS, int(terms == "us2") * 2 + 1), np.nan))
 
 
 def best_of_restarts(problems, fits):
@@ -44,7 +63,7 @@ def best_of_restarts(problems, fits):
     best = np.full(SETS, np.inf)
     for _k in range(RESTARTS):
         starts = rng.normal(size=fits.theta.shape) * 10.0 ** rng.uniform(-2, 1, (SETS, 1))
-        again = arrays(lanes(start=True)(problems, starts))
+        again = fitted(problems, starts)
         best = np.fmin(best, again.deviance)
     return best
 
@@ -52,8 +71,7 @@ def best_of_restarts(problems, fits):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("terms", ["us1", "us2"])
 def test_simulated_data_sets(terms):
-    problems = simulated(terms)
-    fits = arrays(lanes()(problems))
+    problems, fits = simulated(terms), fits_of(terms)
     assert np.all(fits.status == Status.CONVERGED)
     # some estimates leave the boundary that they were drawn from, others join it
     assert 0.2 * SETS < fits.singular.sum() < 0.8 * SETS
@@ -65,18 +83,17 @@ def test_simulated_data_sets(terms):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("terms", ["us1", "us2"])
 def test_several_maxima_are_rare_in_tiny_designs(terms):
-    """With six very unequal groups some 0.3 % of such data sets have several maxima; a descent finds one."""
-    problems = simulated(terms, codes=False)
-    fits = arrays(lanes()(problems))
+    """With very unequal groups some 0.3 % of such data sets have several maxima; a descent finds one."""
+    problems, fits = simulated(terms, False), fits_of(terms, False)
     assert np.all(fits.status == Status.CONVERGED)
-    assert np.mean(fits.deviance > best_of_restarts(problems, fits) + 1e-6) <= 0.01
+    assert np.sum(fits.deviance > best_of_restarts(problems, fits) + 1e-6) <= 2
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("terms", ["us1", "us2"])
 def test_boundary_is_told_from_the_interior(terms):
     """`singular`, exact zeros and missing standard errors say the same."""
-    fits = arrays(lanes()(simulated(terms)))
+    fits = fits_of(terms)
     q = int(terms[-1])
     diagonal = fits.theta[:, [0] if q == 1 else [0, 2]]
     if q == 1:

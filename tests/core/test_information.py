@@ -108,8 +108,9 @@ def test_bends_of_many_parameters_equal_those_that_are_formed(monkeypatch):
         return jnp.stack([t[0] ** 2, t[0] * t[1] ** 3, jnp.sin(t[2]) * t[0]])
 
     theta, w = jnp.array([0.3, -0.7, 1.1]), jnp.array([1.0, -2.0, 0.5])
-    formed, turn = information._bends(entries, theta)
+    slope, formed, turn = information._bends(entries, theta)
     monkeypatch.setattr(information, "CUBE", 0)
-    contracted, same = information._bends(entries, theta)
+    other, contracted, same = information._bends(entries, theta)
     np.testing.assert_allclose(contracted(w), formed(w), atol=1e-15)
     np.testing.assert_allclose(same, turn, atol=1e-15)
+    np.testing.assert_allclose(other, slope, atol=1e-15)

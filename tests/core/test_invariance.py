@@ -13,8 +13,7 @@ from lmmjax.optimize import Status
 
 pytestmark = pytest.mark.usefixtures("x64")
 
-# a fit takes two milliseconds
-many = settings(max_examples=100)
+many = settings(max_examples=30)
 SEEDS = st.integers(0, 10**6)
 UNITS = st.sampled_from([1e-6, 1e6])
 # the criterion to rounding errors; a minimum to their square root times a margin

@@ -48,11 +48,10 @@ def counts(name, q):
 
 @pytest.mark.parametrize("name", TERMS)
 def test_programs_hardly_grow(name, x64):
-    # twelve times as many covariance parameters
-    small, large = counts(name, 2), counts(name, 8)
-    assert large[0] < 3.2 * small[0]
-    assert large[1] < 3.5 * small[1]
-    assert large[0] < 11_000
+    # with two columns and a twelfth of the parameters a fit has some 3,500
+    fit, after = counts(name, 8)
+    assert fit < 11_000
+    assert after < 5_000
 
 
 def test_the_criterion_of_eight_slopes():

@@ -199,7 +199,9 @@ def singular(sleepstudy):
         if fit.is_singular:
             sd = fit.varcorr()["sdcor"]
             out["correlation" if min(sd[:2]) > 0 else "slope"].append(fit)
-    return out
+        if min(map(len, out.values())) > 2:
+            return out
+    raise AssertionError("too few of them")
 
 
 restricted_loglik, gram = quick_jit(lj.restricted_loglik), quick_jit(lj.gram)
@@ -249,7 +251,6 @@ def test_wald_intervals_hold_what_the_t_tests_do_not_reject(ddf):
 
 @pytest.mark.parametrize("kind", ["slope", "correlation"])
 def test_singular_fits(singular, kind, x64):
-    assert len(singular[kind]) > 2
     for fit in singular[kind][:3]:
         assert_allclose(fit.coef_table()["df"], tangent_df(fit), rtol=2e-3)
 
@@ -311,10 +312,8 @@ def test_pure_functions_trace_and_map(data, x64):
         several = ddf.satterthwaite_f(at, cov, rows, beta), ddf.kenward_roger_f(at, adjusted, rows, beta)
         return ddf.single_df(at, cov, rows), [(t.f, t.den_df) for t in several]
 
-    single, several = quick_jit(tests)(psi)
-    assert_allclose(single, fit.coef_table()["df"], rtol=1e-10)
+    single, several = quick_jit(jax.vmap(tests))(jnp.stack([psi, 2.0 * psi]))
+    assert_allclose(single[0], fit.coef_table()["df"], rtol=1e-10)
     for (f, den_df), name in zip(several, ("satterthwaite", "kenward-roger"), strict=True):
         expected = fit.test(np.eye(2), ddf=name)
-        assert_allclose([f, den_df], expected[["F", "den_df"]].to_numpy()[0], rtol=1e-9)
-    mapped = quick_jit(jax.vmap(tests))(jnp.stack([psi, 2.0 * psi]))
-    assert_allclose(mapped[0][0], single, rtol=1e-10)
+        assert_allclose([f[0], den_df[0]], expected[["F", "den_df"]].to_numpy()[0], rtol=1e-9)

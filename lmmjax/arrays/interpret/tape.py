@@ -28,6 +28,9 @@ CALLS = frozenset(
 )
 """Primitives that only call a program, by the names that versions of JAX have for the program."""
 
+SMALL = 64
+"""Elements of the largest constant that is kept once, however often a program has it."""
+
 LARGEST_KNOWN = 4096
 """Elements of the largest array that is worked out while writing a tape."""
 
@@ -124,14 +127,22 @@ class _Writer:
         self.steps: list[Step] = []
         self.thin: dict[int, int] = {}
         self.shapes: dict[int, tuple[int, ...]] = {}
+        # slots of what has been written, by what it is
+        self.written: dict[tuple, list[int]] = {}
 
     def slot(self) -> int:
         self.count += 1
         return self.count - 1
 
     def constant(self, value: Any) -> int:
+        array = np.asarray(value)
+        same = (array.dtype.str, array.shape, array.tobytes()) if array.size <= SMALL else None
+        if same is not None and same in self.written:
+            return self.written[same][0]
         place = self.slot()
-        self.known[place] = np.asarray(value)
+        self.known[place] = array
+        if same is not None:
+            self.written[same] = [place]
         return place
 
     def inline(self, jaxpr: Any, consts: list[Any], slots: list[int]) -> list[int]:
@@ -180,7 +191,7 @@ class _Writer:
         return self.step(name, PARAMETERS[name](eqn), reads, eqn.outvars)
 
     def step(self, name: str, params: dict[str, Any], reads: list[int], outvars: Any) -> list[int]:
-        """Write a step, unless all it reads is known and what it returns is small."""
+        """Write a step, unless it is written, or all it reads is known and what it returns is small."""
         size = sum(int(np.prod(v.aval.shape)) for v in outvars)
         values = [self.known.get(s) for s in reads]
         if all(v is not None for v in values) and size <= LARGEST_KNOWN:
@@ -193,7 +204,10 @@ class _Writer:
             ]
         if name in SCALARWISE:
             reads = self.thinned(reads, outvars[0].aval.shape)
-        writes = self._write(name, params, reads, outvars)
+        same = (name, tuple(params.items()), tuple(reads))
+        if same in self.written:
+            return self.written[same]
+        writes = self.written[same] = self._write(name, params, reads, outvars)
         if name == "broadcast_in_dim" and values[0] is None and outvars[0].aval.shape:
             self.thin[writes[0]] = self.narrow(params, reads[0])
         return writes

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 import numpy as np
 
-from lmmjax.arrays import Array, record, static
+from lmmjax.arrays import Array, record, static, value_and_slopes
 from lmmjax.design import Structure
 from lmmjax.gram.base import Cost, CrossProducts, Gram, GramJet, Projection, ResponseProducts
 from lmmjax.gram.whitened.patterns import Patterns
@@ -55,7 +55,9 @@ class DenseProducts(CrossProducts):
         return jnp.linalg.cholesky(self._matrix(d))
 
     def gram(self, d: Array, response: DenseResponse) -> Gram:
-        factor = self._factor(d)
+        return self._gram(self._factor(d), response)
+
+    def _gram(self, factor: Array, response: DenseResponse) -> Gram:
         x = jsl.solve_triangular(factor, self.x.T, lower=True)
         y = jsl.solve_triangular(factor, response.y, lower=True)
         logdet = 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor))) + self.logdet_r
@@ -86,19 +88,20 @@ class DenseProducts(CrossProducts):
 
     def _linear(self, d: Array, response: DenseResponse) -> tuple[GramJet, Array, Array]:
         """The jet along the tangent of H at d, H⁻¹, and H⁻¹W."""
-        factor = (self._factor(d), True)
+        h, v = value_and_slopes(self._matrix, d)
+        factor = jnp.linalg.cholesky(h)
         n, p = self.x.shape[1], self.x.shape[0]
-        inverse = jsl.cho_solve(factor, jnp.eye(n, dtype=self.x.dtype))
+        inverse = jsl.cho_solve((factor, True), jnp.eye(n, dtype=self.x.dtype))
         solved = inverse @ jnp.concatenate([self.x.T, response.y[:, None]], axis=1)
         # V_a = ∂H/∂d_a, A_a = H⁻¹V_a
-        v = jnp.moveaxis(jax.jacfwd(self._matrix)(d), -1, 0)
+        v = jnp.moveaxis(v, -1, 0)
         a = inverse @ v
         moved = v @ solved
         first = -jnp.einsum("nr,ans->ars", solved, moved)
         half = jnp.einsum("anr,nk,bks->abrs", moved, inverse, moved)
         second = half + jnp.swapaxes(half, -1, -2)
         jet = GramJet(
-            self.gram(d, response),
+            self._gram(factor, response),
             Gram(jnp.einsum("ann->a", a), first[..., :p, :p], first[..., :p, p], first[..., p, p]),
             Gram(
                 -jnp.einsum("ank,bkn->ab", a, a), second[..., :p, :p], second[..., :p, p], second[..., p, p]

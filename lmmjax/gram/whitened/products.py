@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lmmjax.arrays import Array, hold, matmul, record, static, transpose
+from lmmjax.arrays import Array, derivatives, hold, matmul, record, static, transpose
 from lmmjax.design import Structure
 from lmmjax.gram.base import Cost, CrossProducts, Gram, GramCurve, GramJet, Projection, lead
 from lmmjax.gram.grouped.products import GroupedProducts, GroupedResponse
@@ -153,8 +153,8 @@ class WhitenedProducts(CrossProducts):
 
     def _jet(self, d: Array, blocks: Callable[[Array], Blocks]) -> GramJet:
         r = d[self.structure.tail]
-        slope = jax.jacfwd(blocks)
-        value, first, second = blocks(r), _groups_last(slope(r), 1), _groups_last(jax.jacfwd(slope)(r), 2)
+        value, first, second = derivatives(blocks, r)
+        first, second = _groups_last(first, 1), _groups_last(second, 2)
         if self.q == 0:
             total = Gram(self.logdet_r + value.logdet, *(a.sum(-1) for a in (value.xx, value.xy, value.yy)))
             sums = [Gram(b.logdet, b.xx.sum(-1), b.xy.sum(-1), b.yy.sum(-1)) for b in (first, second)]

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax.arrays import Array, namespace, record
+from lmmjax.arrays import Array, namespace, record, value_and_slopes
 from lmmjax.gram.whitened.blocks import Blocks, Products, Tangent, WhitenedResponse, covariance_of
 from lmmjax.gram.whitened.patterns import SWEPT, Patterns, inverse
 from lmmjax.residual import ResidualStructure
@@ -62,9 +62,10 @@ class ScheduleProducts(Products):
         """R (L, U, U)."""
         return covariance_of(self.occasions, structure, r)
 
-    def slopes(self, structure: ResidualStructure | Tangent, r: Array) -> Array:
-        """∂R (k, L, U, U) in r (k,)."""
-        return jnp.moveaxis(jax.jacfwd(lambda r: self.covariance(structure, r))(r), -1, 0)
+    def with_slopes(self, structure: ResidualStructure | Tangent, r: Array) -> tuple[Array, Array]:
+        """R (L, U, U) and ∂R (k, L, U, U) in r (k,)."""
+        value, first = value_and_slopes(lambda r: self.covariance(structure, r), r)
+        return value, jnp.moveaxis(first, -1, 0)
 
     def solve(self, matrix: Array, response: WhitenedResponse) -> Solved:
         """Everything at R (L, U, U)."""

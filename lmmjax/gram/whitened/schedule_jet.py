@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 
-from lmmjax.arrays import Array, namespace, record
+from lmmjax.arrays import Array, derivatives, namespace, record
 from lmmjax.gram.base import Curve, Gram, GramCurve, GramJet
 from lmmjax.gram.whitened.blocks import Tangent, WhitenedResponse
 from lmmjax.gram.whitened.schedule import (
@@ -46,24 +45,24 @@ class ScheduleCurve(Curve):
 
 
 def _start(
-    products: ScheduleProducts, structure: ResidualStructure | Tangent, r: Array, response: WhitenedResponse
-) -> tuple[Array, Solved, Array, Gram, Gram]:
-    """Directions E, everything at R, n c, and the Gram with its first derivatives."""
-    e = products.slopes(structure, r)
-    there = products.solve(products.covariance(structure, r), response)
+    products: ScheduleProducts, matrix: Array, e: Array, response: WhitenedResponse
+) -> tuple[Solved, Array, Gram, Gram]:
+    """Everything at R (L, U, U), n c, and the Gram with its first derivatives along E (k, L, U, U)."""
+    there = products.solve(matrix, response)
     nc = jnp.asarray(products.count)[..., None, None] * there.c
     flat, cyc = e.reshape(len(e), -1), there.c @ response.yy @ there.c
     first = -between(e, there.z)
     first = first.at[:, -1, -1].add(-flat @ jnp.sum(cyc, axis=1).reshape(-1))
     logdet = flat @ jnp.sum(nc, axis=1).reshape(-1)
-    return e, there, nc, Gram.of(there.logdet, there.s), Gram.of(logdet, first)
+    return there, nc, Gram.of(there.logdet, there.s), Gram.of(logdet, first)
 
 
 def schedule_curve(
     products: ScheduleProducts, structure: ResidualStructure | Tangent, r: Array, response: WhitenedResponse
 ) -> GramCurve:
     """The Gram at r (k,), its first derivatives, and the second along the tangent of R."""
-    e, there, nc, value, first = _start(products, structure, r, response)
+    matrix, e = products.with_slopes(structure, r)
+    there, nc, value, first = _start(products, matrix, e, response)
     curve = ScheduleCurve(e, there.c, there.z[..., :-1], jnp.asarray(products.pattern))
     return GramCurve(value, first, -twice(e, there.c, nc), curve)
 
@@ -72,10 +71,11 @@ def schedule_jet(
     products: ScheduleProducts, structure: ResidualStructure | Tangent, r: Array, response: WhitenedResponse
 ) -> GramJet:
     """The Gram at r (k,) with first and second derivatives."""
-    e, there, nc, value, first = _start(products, structure, r, response)
+    matrix, e, bend = derivatives(lambda r: products.covariance(structure, r), r)
+    e, bend = jnp.moveaxis(e, -1, 0), jnp.moveaxis(bend, (-1, -2), (0, 1))
+    there, nc, value, first = _start(products, matrix, e, response)
     k, c = len(e), there.c
-    bend = jax.jacfwd(lambda r: products.slopes(structure, r))(r)
-    bend = jnp.moveaxis(bend, -1, 0).reshape(k * k, *e.shape[1:])
+    bend = bend.reshape(k * k, *e.shape[1:])
     cyc = c @ response.yy @ c
 
     def along(weights: Array) -> Array:
