@@ -278,9 +278,17 @@ def table(records: list[Record]) -> str:
         at = {(r["what"], r["kind"], r["method"]): r for r in got["rates"]}
         for what, kind in dict.fromkeys((r["what"], r["kind"]) for r in got["rates"]):
             cells = [at.get((what, kind, method)) for method in methods]
-            shown = [f"{c['rate']:.1f} ± {c['error']:.1f} ({c['width']:.2f})" if c else "" for c in cells]
+            shown = [_cell(c) for c in cells]
             lines.append([f"{got['case']}, `{got['formula']}`", what, kind, *shown])
     return markdown(("case", "limits", "rows", *(f"{m}:" for m in methods)), lines)
+
+
+def _cell(entry: Record | None) -> str:
+    """A variance near zero has hardly any degrees of freedom, and limits without bound."""
+    if entry is None:
+        return ""
+    width = f"{entry['width']:.2f}" if entry["width"] < 20 else "unbounded"
+    return f"{entry['rate']:.1f} ± {entry['error']:.1f} ({width})"
 
 
 register(

@@ -63,16 +63,17 @@ def structure_report(data: ModelData) -> StructureReport:
 
 
 def _bytes(count: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.3g} {unit}"
-        count /= 1024
-    return f"{count:.3g} GiB"
+    return _scaled(count, 1024, (" B", " KiB", " MiB", " GiB"))
 
 
 def _count(number: float) -> str:
-    for unit in ("", " thousand", " million"):
-        if number < 1000:
-            return f"{number:.3g}{unit}"
-        number /= 1000
-    return f"{number:,.3g} billion"
+    return _scaled(number, 1000, ("", " thousand", " million", " billion"))
+
+
+def _scaled(value: float, step: int, units: tuple[str, ...]) -> str:
+    """A number in the largest of some units, each `step` of the one before."""
+    for unit in units[:-1]:
+        if value < step:
+            return f"{value:.3g}{unit}"
+        value /= step
+    return f"{value:,.3g}{units[-1]}"
