@@ -6,8 +6,8 @@ simulated and the model refitted by lme4, and pbkrtest tests the coefficient. So
 timed, in processor seconds of one core, and scaled to all.
 
 What simr states: a curve of five sizes and 1,000 draws of each took 11 min 35 s, of 30 to 150 rows, a Poisson
-model and z tests (the printed result in Green & MacLeod 2016, doi:10.1111/2041-210X.12504, as quoted in public
-notes on it).
+model and z tests (the printed result in Green & MacLeod 2016, doi:10.1111/2041-210X.12504, as quoted in
+public notes on it).
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ from lmmjax.inference.precision import Precision, precision
 LOST = 1e-9
 """Share of V⁻¹ in rows that P leaves, below which the other rows do not determine β."""
 
-LARGE = 1500
-"""Rows from which on those that are left are looked at, not those that are left out."""
+PER_ROW = 1000
+"""Operations a row that a fit to the rows that are left takes, about."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -142,10 +142,12 @@ def without_groups(fit: Held, codes: np.ndarray, groups: int) -> Deleted:
     out = Deleted(np.full((groups, p), np.nan), np.full((groups, p, p), np.nan))
     order = np.argsort(codes, kind="stable")
     ends = np.cumsum(np.bincount(codes, minlength=groups))
+    # a matrix of the rows of a group, or the equations of those that are left
+    again = PER_ROW * len(codes) + sum(len(m) * m.shape[1] ** 3 for m in fit.at.inverse)
     for group, rows in enumerate(np.split(order, ends[:-1])):
         if len(rows) == len(codes):
             continue
-        found = _left(fit, codes != group) if len(rows) > LARGE else _less(fit, np.sort(rows))
+        found = _left(fit, codes != group) if len(rows) ** 3 > again else _less(fit, np.sort(rows))
         if found is not None:
             out.beta[group], out.cov_beta[group] = found
     return out

@@ -122,7 +122,7 @@ def test_one_step_is_least_squares_without_the_rows(pair, group, monkeypatch):
         assert_allclose(found.covratio[level], np.linalg.det(phi) * np.linalg.det(whole), rtol=1e-7)
     assert set(found.status) == {"one step"}
     # many rows a level are looked at from the other side
-    monkeypatch.setattr(deletion, "LARGE", 0)
+    monkeypatch.setattr(deletion, "PER_ROW", -np.inf)
     again = fit.influence(group, refit=False)
     assert_allclose(again.params, found.params, rtol=1e-9)
 
