@@ -208,16 +208,19 @@ def test_summary(sleepstudy_draws):
 # --- densities -----------------------------------------------------------------------------------------
 
 
+marginal = quick_jit(log_marginal)
+
+
 def test_marginal_likelihood_is_the_normal_density(any_fit, x64):
     """β integrated out by hand: V + XP⁻¹Xᵀ; flat, the restricted likelihood."""
     problem, y = any_fit.model.problem(any_fit.y), any_fit.y
     x, _, _, _, v = matrices(any_fit)
     free = y - (0 if any_fit.model.frame.offset is None else any_fit.model.frame.offset)
     mean, precision = np.array([240.0, 8.0]), np.array([1e-4, 0.02])
-    value = log_marginal(problem, jnp.asarray(any_fit.estimate.psi), BetaPrior(mean, precision))
+    value = marginal(problem, jnp.asarray(any_fit.estimate.psi), BetaPrior(mean, precision))
     whole = stats.multivariate_normal(x @ mean, v + x @ np.diag(1 / precision) @ x.T)
     np.testing.assert_allclose(value, whole.logpdf(free), rtol=1e-9)
-    flat = log_marginal(problem, jnp.asarray(any_fit.estimate.psi), BetaPrior(np.zeros(2), np.zeros(2)))
+    flat = marginal(problem, jnp.asarray(any_fit.estimate.psi), BetaPrior(np.zeros(2), np.zeros(2)))
     np.testing.assert_allclose(flat, any_fit.llf, rtol=1e-9)
 
 
