@@ -60,7 +60,7 @@ def train(key, steps=60):
 if __name__ == "__main__":
     losses, weights, (t, y) = train(jax.random.key(0))
     x = features(weights, t)
-    fit = lj.estimate(lj.problem_from_arrays(y, x, CODES, x[:, :2]))
+    fit = jax.jit(lambda x: lj.estimate(lj.problem_from_arrays(y, x, CODES, x[:, :2])))(x)
     print(f"criterion per row: {losses[0]:.4f} at the start, {losses[-1]:.4f} after {len(losses)} steps")
     print(f"residual sd: {jnp.sqrt(fit.sigma2):.3f} (true 0.3)")
     assert losses[-1] < losses[0] - 0.05

@@ -27,7 +27,7 @@ def minimise(start):
 
 
 if __name__ == "__main__":
-    theta, fit = minimise(START), lj.estimate(PROBLEM)
+    theta, fit = minimise(START), jax.jit(lj.estimate)(PROBLEM)
     print(f"theta: {theta}, by estimate {fit.theta}")
     assert abs(lj.profiled_deviance(theta, PROBLEM) - fit.deviance) < 1e-9
     assert jnp.max(jnp.abs(theta - fit.theta)) < 1e-6
