@@ -147,7 +147,7 @@ def _no_groups(data: ModelData, nested: bool) -> str:
 @kept
 def _rows(data: ModelData) -> Callable:
     """The program of `row_derivatives`, a function of y, θ and κ."""
-    return quick_jit(lambda *at: row_derivatives(data.design, *at, data.backend))
+    return quick_jit(lambda y, theta, reml: row_derivatives(data.design, y, theta, reml, data.backend))
 
 
 @kept
