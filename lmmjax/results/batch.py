@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -232,6 +232,13 @@ class BatchFit(BatchTests, Means, BatchPredictions):
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The labels of the responses, as of a dict of fits."""
+        return iter(self.names)
+
+    def __contains__(self, response: Any) -> bool:
+        return pd.api.types.is_hashable(response) and response in self.names
 
     def __getitem__(self, response: Any) -> Any:
         """The full `Fit` of one response, by its label; the `BatchFit` of several. Nothing is refitted.

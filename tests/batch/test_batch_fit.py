@@ -217,3 +217,9 @@ def test_missing_values_of_pandas(model, responses):
     with pytest.warns(UserWarning, match="1 of 2 responses could not be fitted"):
         batch = model.fit_batch(table)
     assert list(batch.converged) == [True, False]
+
+
+def test_a_batch_is_read_like_a_dict_of_fits(fits, responses):
+    assert list(fits) == list(responses)
+    assert "gene1" in fits and "gene9" not in fits and ["gene1"] not in fits
+    assert_allclose([fits[name].deviance for name in fits], fits.deviance)
