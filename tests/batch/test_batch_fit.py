@@ -221,5 +221,7 @@ def test_missing_values_of_pandas(model, responses):
 
 def test_a_batch_is_read_like_a_dict_of_fits(fits, responses):
     assert list(fits) == list(responses)
-    assert "gene1" in fits and "gene9" not in fits and ["gene1"] not in fits
+    assert "gene1" in fits
+    assert "gene9" not in fits
+    assert ["gene1"] not in fits
     assert_allclose([fits[name].deviance for name in fits], fits.deviance)
