@@ -95,9 +95,10 @@ LEVELS = {"new_levels": "population"}
 
 @pytest.fixture
 def mapped(monkeypatch):
-    """All responses that share a design in one program."""
-    monkeypatch.setattr(batch_predict, "few", lambda maker: 0)
-    monkeypatch.setattr(batch_modes, "ALONE", 0)
+    """Responses without gaps in one program; others one by one, which costs no compilation."""
+    whole = GROUPS * SIZE
+    monkeypatch.setattr(batch_predict, "few", lambda maker: 0 if maker.design.n == whole else np.inf)
+    monkeypatch.setattr(batch_modes, "ALONE", 2)
     monkeypatch.setattr(batch_ddf.SharedDesign, "few", 0)
 
 
@@ -166,10 +167,11 @@ def test_structures_of_residuals(data, responses):
 
 def test_one_program_for_all_rows(fits, data, new, mapped):
     """More rows and other questions take the program that is there."""
-    fits.predict(data, se=True)
+    fits = fits[["one", "small"]]
+    fits.predict(data[:20], se=True)
     programs = batch_ddf._mapped_lanes._cache_size()
-    fits.predict(data[3:40], interval="prediction", level=0.5)
-    fits[["one", "small"]].predict(data, se=True, ddf="normal")
+    fits.predict(data[3:30], interval="prediction", level=0.5)
+    fits.predict(data[20:], se=True, ddf="normal")
     assert batch_ddf._mapped_lanes._cache_size() == programs
 
 
