@@ -78,7 +78,7 @@ FIXED = {
 }
 
 
-@pytest.mark.parametrize(("name", "reml"), zip(FIXED, (True, False, True), strict=True))
+@pytest.mark.parametrize(("name", "reml"), list(zip(FIXED, (True, False, True), strict=True)))
 def test_profile_against_dense_minimisation(fit, name, reml):
     """A minimiser with finite differences stops about 1e-6 above the minimum."""
     value, function, start = FIXED[name]

@@ -23,9 +23,9 @@ ARGUMENTS = {
     "top": ("Days",),
 }
 OPTIONS = {"icc": {"se": True}, "r2": {"se": True}}
-# for plots, or of many refits; a residual structure is below
+# for plots and other packages, or of many refits; a residual structure is below
 NONE = {"bootstrap", "contour", "influence", "lrt", "permutation", "posterior", "profile", "refit"}
-NONE |= {"residual_cov", "rlrt", "sensitivity"}
+NONE |= {"residual_cov", "rlrt", "sensitivity", "to_maketables", "to_marginaleffects"}
 
 
 @pytest.fixture(autouse=True)
