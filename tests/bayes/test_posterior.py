@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fit_data import matrices
+from posterior_data import evaluated
 from scipy import stats
 
 import lmmjax as lj
@@ -26,7 +27,7 @@ from lmmjax.bayes import (
     Normal,
     Uniform,
 )
-from lmmjax.bayes.coordinates import PriorSet, components, from_natural, log_prior, natural, to_line
+from lmmjax.bayes.coordinates import PriorSet, components, natural, to_line
 from lmmjax.bayes.draws import beta_draws
 from lmmjax.bayes.priors import BetaPrior, BlockPrior, SeparatePrior
 from lmmjax.bayes.target import log_marginal
@@ -261,14 +262,7 @@ def densities(block):
     priors = PriorSet((block, DIAGONAL), HalfT(3.0, 1.0), FLAT)
     priors = jax.tree.map(lambda a: jnp.asarray(a, float), priors)
 
-    @quick_jit
-    def at(u):
-        parts, jacobian = components(u, STRUCTURE, priors)
-        psi = natural(parts, STRUCTURE)
-        slopes = jax.jacfwd(lambda u: natural(components(u, STRUCTURE, priors)[0], STRUCTURE))(u)
-        again = log_prior(from_natural(psi, STRUCTURE, priors), priors)
-        return psi, slopes, log_prior(parts, priors), again, jacobian
-
+    at = evaluated(STRUCTURE, priors)
     for u in POINTS:
         psi, slopes, value, again, jacobian = map(np.asarray, at(jnp.asarray(u)))
         np.testing.assert_allclose(again, value, rtol=1e-9)

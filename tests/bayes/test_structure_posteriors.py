@@ -7,17 +7,15 @@ import pandas as pd
 import pytest
 import structure_data as explicit
 from numpy.testing import assert_allclose
+from posterior_data import evaluated
 from scipy import stats
 from scipy.special import betaln
 
 import lmmjax as lj
-from lmmjax.arrays import quick_jit
 from lmmjax.bayes import LKJ, Beta, HalfT, InverseWishart, LogNormal, Normal
 from lmmjax.bayes.coordinates import (
     PriorSet,
     components,
-    from_natural,
-    log_prior,
     natural,
     scattered,
     to_line,
@@ -132,20 +130,6 @@ CASES = {name: rest for name, *rest in patterns()}
 
 
 POINT = np.random.default_rng(3).normal(0, 0.6, 6)
-
-
-def evaluated(structure, priors):
-    """Of u: ψ, ∂ψ/∂u, log p by way of u and by way of ψ, and the Jacobian."""
-
-    @quick_jit
-    def at(u):
-        parts, jacobian = components(u, structure, priors)
-        psi = natural(parts, structure)
-        slopes = jax.jacfwd(lambda u: natural(components(u, structure, priors)[0], structure))(u)
-        again = log_prior(from_natural(psi, structure, priors), priors)
-        return psi, slopes, log_prior(parts, priors), again, jacobian
-
-    return at
 
 
 @pytest.mark.parametrize("name", CASES)
