@@ -119,7 +119,8 @@ def quick_jit(
     def ahead(*args: Any, **kwargs: Any) -> None:
         fixed, free = split(args, kwargs)
         leaves, tree = jax.tree.flatten(free)
-        if max(map(np.size, leaves), default=0) < PLAYED or (os.cpu_count() or 1) < 2 or setting("disable_jit"):
+        largest = max(map(np.size, leaves), default=0)
+        if largest < PLAYED or (os.cpu_count() or 1) < 2 or setting("disable_jit"):
             return
         wide = bool(setting("enable_x64"))
 
