@@ -17,7 +17,7 @@ from lmmjax.core import (
 )
 from lmmjax.design import EstimabilityWarning
 from lmmjax.fitted import FitWarning
-from lmmjax.model import Model, lmm
+from lmmjax.model import Model, lmm, load
 from lmmjax.optimize import Status
 from lmmjax.residual import (
     AR1,
@@ -71,6 +71,7 @@ __all__ = [
     "estimate",
     "gram",
     "lmm",
+    "load",
     "loglik",
     "power",
     "predict",

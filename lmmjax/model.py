@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from lmmjax.core import Problem
 from lmmjax.fitted import (
     Component,
     Fitted,
+    FittedMany,
     ModelData,
     announce,
     fit_many,
@@ -285,6 +287,12 @@ class Model:
         frame = updated_frame(self.frame, formula, **changes)
         return Model(require_data(model_data(frame, self.data.backend)))
 
+    def save(self, path: str | Path, columns: str | Iterable[str] = ()) -> None:
+        """Write the model with its data to a file, which `lmmjax.load` reads; arguments as of `Fit.save`."""
+        from lmmjax.saving import save_record
+
+        save_record(self.data, path, columns)
+
     def _wrap(self, fitted: Fitted) -> Fit:
         """A fit of this model, or of the same on other rows, with its methods."""
         return Fit(self if fitted.data is self.data else Model(fitted.data), fitted)
@@ -292,3 +300,30 @@ class Model:
     def __repr__(self) -> str:
         groups = {term.group: len(term.levels) for term in self.frame.random}
         return f"Model({self.formula!r}, n={self.design.n}, groups={groups})"
+
+
+def load(path: str | Path, *, safe: bool = True) -> Model | Fit | BatchFit:
+    """A model, a fit or fits of many responses, from a file that its method `save` wrote.
+
+    Nothing is fitted. The formula is evaluated on the columns in the file, and the likelihood of the
+    estimates is compared with the one that was kept.
+
+    Parameters
+    ----------
+    safe : refuse formulas whose expressions are more than columns, literals, arithmetic, comparisons and
+        known functions: a file of unknown origin then runs no code (docs/security.md). With safe=False all
+        that `lmm` takes.
+
+    Raises
+    ------
+    FileNotFoundError : there is no such file.
+    ValueError : it is not one of lmmjax, of a later version, damaged or changed; its formula is not safe; its
+        estimates and its data do not belong together.
+    """
+    from lmmjax.saving import load_record
+
+    record = load_record(path, require_switch("safe", safe))
+    if isinstance(record, ModelData):
+        return Model(record)
+    model = Model(record.data)
+    return BatchFit(model, record, warn=False) if isinstance(record, FittedMany) else Fit(model, record)

@@ -32,6 +32,7 @@ NAMES = (
     "reports",
     "plot",
     "stream",
+    "saving",
     "results",
     "model",
     "selfcheck",

@@ -10,7 +10,7 @@ NAMES = {
         Gaussian KnownVariance Matern32 Matern52 Model Moments Problem Status Symmetric Toeplitz Unstructured
         VarExp VarIdent VarPower
         __version__ compare conditional_modes enable_compilation_cache estimate
-        gram lmm loglik power predict problem_from_arrays profiled_deviance response_axes
+        gram lmm load loglik power predict problem_from_arrays profiled_deviance response_axes
         restricted_loglik self_check
     """,
     "Fit": """
@@ -19,17 +19,17 @@ NAMES = {
         covtrace cross_validate delta deviance dfbetas drop1 emmeans emtrends fittedvalues glance
         grad_norm hat icc influence is_singular llf lrt mdffits n_iter n_params nobs normalized_resid
         params permutation posterior predict profile pvalues r2 random_effects ranef ranova refit
-        repca resid residual_cov residuals rlrt scale scaled_resid semivariogram sensitivity sigma
+        repca resid residual_cov residuals rlrt save scale scaled_resid semivariogram sensitivity sigma
         simulate status step summary test theta tidy to_maketables to_marginaleffects tvalues
         unidentified update varcorr vif
     """,
     "BatchFit": """
         anova bse by_reml conf_int contrast converged cov_params delta deviance df emmeans emtrends icc
-        influence is_singular llf n_optima params predict pvalues r2 random_effects reasons sdcor sigma status
-        t_tests test tidy top tvalues unidentified varcorr varcorr_se
+        influence is_singular llf n_optima params predict pvalues r2 random_effects reasons save sdcor sigma
+        status t_tests test tidy top tvalues unidentified varcorr varcorr_se
     """,
     "Model": """
-        components expanded fit fit_batch fit_response formula from_arrays moments problem simulate
+        components expanded fit fit_batch fit_response formula from_arrays moments problem save simulate
         stream_batch structure subset update
     """,
     "Moments": """

@@ -37,6 +37,7 @@ from lmmjax.fitted.identification import (
     unidentified_names,
 )
 from lmmjax.fitted.kept import kept
+from lmmjax.fitted.mean_variance import by_mean, with_mean
 from lmmjax.fitted.records import Fitted, FittedMany, ModelView
 from lmmjax.fitted.responses import kept_rows, response_vector
 from lmmjax.fitted.values import (
@@ -57,6 +58,7 @@ __all__ = [
     "ModelView",
     "announce",
     "by_criterion",
+    "by_mean",
     "by_reml_many",
     "component_names",
     "components",
@@ -95,4 +97,5 @@ __all__ = [
     "status",
     "unidentified",
     "unidentified_names",
+    "with_mean",
 ]

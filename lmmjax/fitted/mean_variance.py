@@ -32,7 +32,7 @@ def fit_by_mean(data: ModelData, y: np.ndarray, reml: bool, **options: Any) -> F
     plain = data.with_frame(dataclasses.replace(data.frame, residual=None))
     values = fitted_values(multistart(plain, y, reml))
     for _ in range(MOST):
-        found = multistart(_with_covariate(data, values), y, reml, **options)
+        found = multistart(with_mean(data, values), y, reml, **options)
         before, values = values, fitted_values(found)
         if np.max(np.abs(values - before)) <= SETTLED * np.max(np.abs(values)):
             return found
@@ -44,7 +44,7 @@ def fit_by_mean(data: ModelData, y: np.ndarray, reml: bool, **options: Any) -> F
     )
 
 
-def _with_covariate(data: ModelData, values: np.ndarray) -> ModelData:
+def with_mean(data: ModelData, values: np.ndarray) -> ModelData:
     """The model with |fitted values| as the covariate of its variance functions of the mean."""
     columns = data.frame.residual
     assert columns is not None

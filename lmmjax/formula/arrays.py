@@ -10,7 +10,14 @@ import pandas as pd
 
 from lmmjax.covariance import family
 from lmmjax.formula.columns import Table
-from lmmjax.formula.frame import ModelFrame, RandomColumns, assemble, complete_rows, row_vector
+from lmmjax.formula.frame import (
+    Matrices,
+    ModelFrame,
+    RandomColumns,
+    assemble,
+    complete_rows,
+    row_vector,
+)
 from lmmjax.formula.labelled import eager, labelled
 from lmmjax.formula.levels import group_levels
 from lmmjax.formula.matching import first_index, positions, without_labels
@@ -82,9 +89,26 @@ def array_frame(
             RandomColumns(part[rows], part_names, name, codes, levels.labels, structure, (), text, levels)
         )
     kept = {name: vectors[name][rows] if name in vectors else None for name in ("y", "weights", "offset")}
+    response = None if y is None else str(getattr(y, "name", None) or "y")
+    base = Matrices(
+        **{name: vectors.get(name) for name in kept},
+        x=pd.DataFrame(design, columns=list(names), copy=False),
+        groups={name: table.raw(name) for name in labels},
+        z={
+            name: pd.DataFrame(matrices[name][0], columns=list(matrices[name][1]))
+            if name in matrices
+            else None
+            for name in labels
+        },
+        structure=structure,
+        residual=own,
+        columns={name: table.raw(name) for name in columns or ()},
+        index=index,
+        response=response,
+    )
     return assemble(
         formula="",
-        response=None if y is None else str(getattr(y, "name", None) or "y"),
+        response=response,
         x=design[rows],
         x_names=names,
         terms={name: np.array([j]) for j, name in enumerate(names)},
@@ -100,6 +124,7 @@ def array_frame(
         weights=kept["weights"],
         offset=kept["offset"],
         residual=None if own is None else residual_columns(own, table, rows),
+        base=base,
     )
 
 

@@ -156,6 +156,7 @@ def model_frame(
         residual=None if structure is None else residual_columns(structure, table, rows),
         columns=columns[list(dict.fromkeys(name for part in of_means for name in part.columns))],
         source=source,
+        base=source,
         recipe=lambda kept: _Recipe(parts, kept, kinds, "offset" in arrays, safe),
     )
 

@@ -59,6 +59,27 @@ class Source:
 
 
 @dataclass(frozen=True, eq=False)
+class Matrices:
+    """What a frame of matrices was made from, as `array_frame` takes it, in the order of the labels `index`.
+
+    y, weights and offset are (N,) or None; x and z frames of doubles; `groups` and `columns` have labels by
+    name. Missing values are in it. `response` is the name of y.
+    """
+
+    y: np.ndarray | None
+    x: pd.DataFrame
+    groups: dict[str, pd.Series]
+    z: dict[str, pd.DataFrame | None]
+    structure: str
+    weights: np.ndarray | None
+    offset: np.ndarray | None
+    residual: Any
+    columns: dict[str, pd.Series]
+    index: pd.Index
+    response: str | None
+
+
+@dataclass(frozen=True, eq=False)
 class ModelFrame:
     """Data of one model: n complete rows of everything its formula names.
 
@@ -72,7 +93,8 @@ class ModelFrame:
     `n_dropped` the rows they cost. weights and offset are (n,) or None; `offset` is the sum of all.
     `residual` are the columns of a residual structure, or None; `columns` those that the fixed part and
     offsets read, as expressions see them, numbered 0, 1, … (None if built from arrays);
-    `source` is what the frame was made from.
+    `source` is what the frame was made from, `base` what it, or the frame that it is some rows of, was
+    evaluated from.
     """
 
     formula: str
@@ -97,6 +119,7 @@ class ModelFrame:
     dependence: Aliases | None = None
     columns: pd.DataFrame | None = None
     source: Source | None = field(default=None, repr=False)
+    base: Source | Matrices | None = field(default=None, repr=False)
     _recipe: Any = field(default=None, repr=False)
 
     @property
@@ -131,6 +154,14 @@ def _confined(frame: ModelFrame, rows: np.ndarray, weights: np.ndarray | None) -
     whole = np.full(len(frame.data_index), np.nan)
     whole[rows] = weights
     return replace(frame.source, rows=rows, weights=whole)
+
+
+def allowing(frame: ModelFrame, safe: bool) -> ModelFrame:
+    """The frame with new rows and updates evaluated as `safe` says, whatever it was evaluated with itself."""
+    if frame.source is None or frame._recipe is None:
+        return frame
+    source = replace(frame.source, safe=safe)
+    return replace(frame, source=source, base=source, _recipe=replace(frame._recipe, safe=safe))
 
 
 def take_columns(frame: ModelFrame, kept: np.ndarray) -> ModelFrame:

@@ -31,10 +31,11 @@ from lmmjax.reports.table import prints_whole
 from lmmjax.results.batch_means import Means
 from lmmjax.results.batch_predictions import BatchPredictions
 from lmmjax.results.batch_tests import BatchTests
+from lmmjax.results.saving import Saving
 
 
 @prints_whole
-class BatchFit(BatchTests, Means, BatchPredictions):
+class BatchFit(BatchTests, Means, BatchPredictions, Saving):
     """Results of `Model.fit_batch`, indexed by response.
 
     Attributes

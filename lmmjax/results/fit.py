@@ -29,6 +29,7 @@ from lmmjax.results.means import Means
 from lmmjax.results.predictions import Predictions
 from lmmjax.results.random_effects import RandomEffects
 from lmmjax.results.random_tests import RandomTests
+from lmmjax.results.saving import Saving
 
 # what few fits are asked for is imported when it is
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Fit(
     Building,
     Validation,
     Exports,
+    Saving,
 ):
     """A linear mixed model fitted to one response.
 
