@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cached_property
 
 import numpy as np
 from jax.core import Tracer
@@ -43,7 +44,7 @@ class ResidualDesign:
 
     Attributes
     ----------
-    structure : its parameters.
+    named : the structure with its names; `structure` is the same without them.
     codes : (n,) integer group of each row, within which rows correlate.
     n_groups : number of groups.
     place : (n,) or (n, k) occasion (integer) or coordinates of every row.
@@ -51,12 +52,17 @@ class ResidualDesign:
     units : of every class of rows with a free variance (`residual.units`), or None: 1.
     """
 
-    structure: ResidualStructure
+    named: ResidualStructure
     codes: np.ndarray
     n_groups: int
     place: np.ndarray
     covariates: tuple[np.ndarray, ...] = ()
     units: np.ndarray | None = None
+
+    @cached_property
+    def structure(self) -> ResidualStructure:
+        """What programs are made for: models that differ in names share them."""
+        return self.named.nameless()
 
     @property
     def classes(self) -> np.ndarray | None:

@@ -50,7 +50,10 @@ class ModelData:
         """The entries of ψ, in order."""
         random = self.frame.random
         unit = 1.0 if self.frame.residual is None else self.frame.residual.unit
-        return components(self.design.structure, [t.group for t in random], [t.names for t in random], unit)
+        structure, own = self.design.structure, self.design.residual
+        if own is not None:
+            structure = dataclasses.replace(structure, residual=own.named)
+        return components(structure, [t.group for t in random], [t.names for t in random], unit)
 
     def response(self) -> np.ndarray:
         """y (n,) of the frame, or ValueError if the formula has none."""

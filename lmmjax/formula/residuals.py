@@ -185,7 +185,7 @@ def _new_residuals(own: ResidualColumns, table: Table, rows: np.ndarray, correla
     """
     design, correlation = own.design, own.residual.correlation
     assert design is not None
-    m, structure = len(rows), design.structure
+    m, structure = len(rows), design.named
     codes = np.full(m, -1)
     place = np.zeros((m, *design.place.shape[1:]), design.place.dtype)
     if correlation is not None and not correlated:
@@ -238,7 +238,7 @@ def among_themselves(own: ResidualColumns, table: Table, places: NewPlaces) -> R
     first = np.asarray(pd.Series(own.scale.clocks[0].ticks(column)).groupby(codes).min())
     place = replace(own.scale, first=first).place([column], codes)
     space = _wider(correlation, own.design, place, codes)
-    return replace(out, place=place, structure=replace(design.structure, space=space))
+    return replace(out, place=place, named=replace(design.named, space=space))
 
 
 def _group_names(correlation: Correlation, table: Table) -> list[str]:
@@ -324,7 +324,7 @@ def _seen(levels: Levels, column: pd.Series, what: str) -> np.ndarray:
 
 def _wider(correlation: Correlation, own: ResidualDesign, place: np.ndarray, codes: np.ndarray) -> Space:
     """The space with room for the distances of new rows; ValueError if these have no correlation."""
-    space, near = own.structure.space, place[codes >= 0]
+    space, near = own.named.space, place[codes >= 0]
     if correlation.reads != "time" or not len(near):
         return space
     if near.dtype.kind == "f" and not correlation.fractional:

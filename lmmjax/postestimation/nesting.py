@@ -156,7 +156,7 @@ def _finer(one: str, few: ResidualDesign | None, two: str, many: ResidualDesign 
     """Whether the levels of a `by` of the first are told by those of one of the second."""
     if few is None or many is None:
         return False
-    small, large = few.structure.residual, many.structure.residual
+    small, large = few.named.residual, many.named.residual
     left = few.covariates[len(small.variances) + small.by.index(one)]
     return told_by(left, many.covariates[len(large.variances) + large.by.index(two)])
 

@@ -61,7 +61,7 @@ def _of_group(
         labels = pd.Index(columns.visits.labels, name=":".join(columns.visits.names))
         size = len(labels)
         covariates = () if level is None else (np.full(size, level),) * len(columns.residual.by)
-        whole = ResidualDesign(own.structure, np.zeros(size, int), 1, np.arange(size), covariates)
+        whole = ResidualDesign(own.named, np.zeros(size, int), 1, np.arange(size), covariates)
         return _table(
             fitted, Design(np.ones((size, 1)), design.terms, None, None, whole), np.arange(size), labels, cor
         )
@@ -118,10 +118,10 @@ def _labels(place: np.ndarray, visits: Any, names: tuple[str, ...], unit: float)
 
 def _levels(own: ResidualDesign, group: Any) -> tuple[np.ndarray, pd.Index]:
     """A row of each level of variance functions of levels alone."""
-    variances = own.structure.residual.variances
+    variances = own.named.residual.variances
     if group is not None or not all(isinstance(v, VarIdent) for v in variances):
         raise ValueError("the residuals are independent, each with a variance of its own: see scaled_resid")
     table = np.stack(own.covariates, axis=1)
     codes, rows = np.unique(table, axis=0, return_index=True)
-    labels = [":".join(names[c] for names, c in zip(own.structure.levels, row, strict=True)) for row in codes]
+    labels = [":".join(names[c] for names, c in zip(own.named.levels, row, strict=True)) for row in codes]
     return rows, pd.Index(labels, name=":".join(str(v.source) for v in variances))

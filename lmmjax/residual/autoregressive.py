@@ -46,6 +46,7 @@ class CAR1(WithNugget):
     """Correlation φ^|t − t′| at any times t, φ in [0, 1): the correlation at distance 1. nlme's corCAR1."""
 
     time: str
+    columned = ("time",)
     name = "CAR1"
     within = frozenset({"AR1", "Symmetric", "Unstructured"})
 

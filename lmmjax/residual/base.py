@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -21,14 +21,30 @@ from lmmjax.covariance import Parameter, each
 class Part:
     """A correlation or a variance function.
 
-    `within` names the families that contain this one, their other parameters inside their range.
+    `within` names the families that contain this one, their other parameters inside their range; `columned`
+    the fields, beside `group` and `by`, that name columns.
     """
 
     name = ""
     within: ClassVar[frozenset[str]] = frozenset()
+    columned: ClassVar[tuple[str, ...]] = ()
 
     def __mul__(self, other: Any) -> Residual:
         return as_residual(self) * other
+
+    def nameless(self, by: tuple[str, ...]) -> Self:
+        """The same with its columns numbered; `by` are the factors of the structure."""
+        given = vars(self)
+        changes = {name: _numbered(name, given[name]) for name in ("group", *self.columned) if name in given}
+        if given.get("by") is not None:
+            changes["by"] = f"by{by.index(given['by'])}"
+        return dataclasses.replace(self, **changes)
+
+
+def _numbered(field: str, names: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+    if isinstance(names, tuple):
+        return tuple(f"{field}{k}" for k in range(len(names)))
+    return names and field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +117,7 @@ class Timed(Correlation):
 
     time: str | None = None
     kind = "time"
+    columned = ("time",)
 
     @property
     def reads(self) -> str:

@@ -24,6 +24,7 @@ class Spatial(WithNugget):
     """
 
     coordinates: str | tuple[str, ...] = ()
+    columned = ("coordinates",)
 
     def __post_init__(self):
         if not isinstance(self.coordinates, str):

@@ -60,6 +60,19 @@ class ResidualStructure:
     levels: tuple[tuple[str, ...], ...] = ()
     by: tuple[tuple[str, ...], ...] = ()
 
+    def nameless(self) -> ResidualStructure:
+        """The same with columns, levels and visits numbered."""
+        one, by = self.residual, self.residual.by
+        residual = Residual(
+            one.correlation and one.correlation.nameless(by),
+            tuple(variance.nameless(by) for variance in one.variances),
+            one.known and "known",
+        )
+        levels, of_by = (
+            tuple(tuple(map(str, range(len(own)))) for own in names) for names in (self.levels, self.by)
+        )
+        return ResidualStructure(residual, dataclasses.replace(self.space, labels=()), levels, of_by)
+
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
         """The blocks of the correlation, then those of each variance function; levels in order."""

@@ -17,6 +17,7 @@ class VarIdent(Variance):
     """One standard deviation for every level of `factor`, relative to that of the first. nlme's varIdent."""
 
     factor: str
+    columned = ("factor",)
     name = "VarIdent"
     reads = "levels"
 
@@ -36,6 +37,7 @@ class VarPower(Variance):
     """|v|^δ of a covariate v, or of the fitted values if `covariate` is None. nlme's varPower."""
 
     covariate: str | None = None
+    columned = ("covariate",)
     name = "VarPower"
 
     @property
@@ -62,6 +64,7 @@ class VarExp(Variance):
     """exp(δv) of a covariate v, or of the fitted values if `covariate` is None. nlme's varExp."""
 
     covariate: str | None = None
+    columned = ("covariate",)
     name = "VarExp"
 
     @property

@@ -131,12 +131,30 @@ def test_a_fit_with_its_summary_is_few_programs(name, compiled, programs):
     assert not compiled
 
 
-@pytest.mark.parametrize("formula", ["y ~ x + (1 | g)", "y ~ x + (1 | g) + (1 | h)"])
-def test_another_model_of_the_kind_is_no_program(formula, programs):
-    str(lj.lmm(formula, odd()).fit().summary())
+NAMES = {"g": "u", "x": "z", "k": "v", "t": "week"}
+
+
+@pytest.mark.parametrize(
+    ("formula", "family", "reads"),
+    [
+        ("y ~ x + (1 | g)", None, ""),
+        ("y ~ x + (1 | g) + (1 | h)", None, ""),
+        ("y ~ x", lj.AR1, "t"),
+        ("y ~ x", lj.Unstructured, "k"),
+    ],
+)
+def test_another_model_of_the_kind_is_no_program(formula, family, reads, programs):
+    """Whatever its columns and levels are called."""
+
+    def summary(formula, frame, names):
+        residual = family and family(names[reads], group=names["g"])
+        return str(lj.lmm(formula, frame, residual=residual).fit().summary())
+
+    frame, other = (d.drop_duplicates(["g", "k"]) if reads == "k" else d for d in (odd(), odd(seed=6)))
+    summary(formula, frame, {name: name for name in NAMES})
     before = programs.copy()
-    other = odd(seed=6).rename(columns={"x": "z", "g": "u"})
-    str(lj.lmm(formula.replace("g", "u").replace("x", "z"), other).fit().summary())
+    other = other.assign(k=other["k"].map("day {}".format)).rename(columns=NAMES)
+    summary(formula.replace("g", "u").replace("x", "z"), other, NAMES)
     assert programs == before
 
 

@@ -118,11 +118,11 @@ def test_rows_left_out_keep_their_position():
 
 def test_visits_are_in_their_natural_order():
     own = frame([f"V{t + 5}" for t in T], Unstructured("t", group="g")).residual
-    assert own.design.structure.space.labels == ("V6", "V7", "V9", "V10", "V13", "V14")
+    assert own.design.named.space.labels == ("V6", "V7", "V9", "V10", "V13", "V14")
     assert_array_equal(own.design.place[:6], range(6))
     backwards = pd.Categorical(T, categories=range(9, 0, -1), ordered=True)
     own = frame(backwards, Unstructured("t", group="g")).residual
-    assert own.design.structure.space.labels == ("9", "8", "5", "4", "2", "1")
+    assert own.design.named.space.labels == ("9", "8", "5", "4", "2", "1")
 
 
 WEEKDAYS = np.array(["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun", "Hol", "Off", "End"])
