@@ -24,6 +24,7 @@ from lmmjax.fitted.components import (
     sd_scale,
 )
 from lmmjax.fitted.data import ModelData, model_data
+from lmmjax.fitted.errors import psi_errors, relative_covariance, sd_errors
 from lmmjax.fitted.fit_many import by_reml_many, fit_draws, fit_many, one_of_many, some_of_many
 from lmmjax.fitted.fit_one import by_criterion, fit_one, refitted
 from lmmjax.fitted.identification import (
@@ -75,8 +76,10 @@ __all__ = [
     "model_data",
     "normalized_residuals",
     "one_of_many",
+    "psi_errors",
     "random_part",
     "refitted",
+    "relative_covariance",
     "remarks",
     "reported",
     "require_choice",
@@ -91,6 +94,7 @@ __all__ = [
     "residuals",
     "response_vector",
     "scaled_residuals",
+    "sd_errors",
     "sd_limits",
     "sd_scale",
     "some_of_many",

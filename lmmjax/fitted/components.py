@@ -134,14 +134,13 @@ def component_names(rows: list[Component]) -> list[str]:
 
 
 def sd_limits(
-    rows: list[Component], psi: np.ndarray, cov: np.ndarray, level: float
+    rows: list[Component], psi: np.ndarray, se: np.ndarray, level: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Wald limits (..., m + 1), lower and upper.
+    """Wald limits (..., m + 1), lower and upper, from ψ̂ and the standard errors of `sd_scale`.
 
     Standard deviations on the log scale, correlations on Fisher's z scale, others as their range asks.
     """
-    values, jacobian = sd_scale(psi, rows)
-    se = delta_se(jacobian, cov)
+    values, _ = sd_scale(psi, rows)
     half = ndtri(0.5 + level / 2) * se
     correlation = np.array([row.kind == "covariance" for row in rows])
     # the interval of an sd near zero reaches to infinity

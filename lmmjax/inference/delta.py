@@ -14,9 +14,9 @@ from lmmjax.inference.open_directions import moving
 
 
 def delta(
-    fun: Callable, beta: Array, psi: Array, cov_beta: Array, cov_psi: Array, moves: Array
+    fun: Callable, beta: Array, psi: Array, cov_beta: Array, unit: Array, cov_psi: Array, moves: Array
 ) -> tuple[Array, Array]:
-    """Values (k,) of fun(beta, psi) and their covariance matrix (k, k): J diag(cov_beta, cov_psi) Jᵀ.
+    """Values (k,) of fun(beta, psi) and their covariance matrix (k, k): J diag(Φ, cov ψ̂) Jᵀ.
 
     β̂ and ψ̂ are taken as independent, which they are in the limit. Missing rows of cov_psi spoil the errors of
     values that depend on them, and no others. Pure: works under `jit` and `vmap`.
@@ -24,14 +24,16 @@ def delta(
     Parameters
     ----------
     fun : of β (p,) and ψ (m + 1,), returns a scalar or a vector (k,).
-    moves : (m + 1, m) directions of ψ that the data leave open, as columns. A value that changes along one
-        is missing; of one that does not, any generalised inverse of the information gives the variance.
+    unit : (m + 1,) of ψ, in which cov_psi (m + 1, m + 1) is.
+    moves : (m + 1, m) directions of ψ/unit that the data leave open, as columns. A value that changes along
+        one is missing; of one that does not, any generalised inverse of the information gives the variance.
     """
 
     def flat(beta, psi):
         return jnp.ravel(jnp.asarray(fun(beta, psi), psi.dtype))
 
     by_beta, by_psi = jax.jacfwd(flat, argnums=(0, 1))(beta, psi)
+    by_psi = by_psi * unit[None, :]
     known = ~jnp.isnan(jnp.diagonal(cov_psi))
     both = known[:, None] & known[None, :]
     cov = by_beta @ cov_beta @ by_beta.T + by_psi @ jnp.where(both, cov_psi, 0.0) @ by_psi.T

@@ -155,13 +155,11 @@ def inward_covariance(problem: Problem, psi: Array, cov: Array) -> Array:
 
 
 def outward_covariance(problem: Problem, psi: np.ndarray, cov: np.ndarray) -> np.ndarray:
-    """Covariance (m + 1, m + 1) of ψ̂ in the user's coordinates from one in internal ones."""
+    """Covariance (m + 1, m + 1) of ψ̂, in units of `cov_relative`, from one in internal coordinates."""
     structure, outward = problem.structure, np.eye(len(psi))
     outward[:-1, :-1] = np.asarray(structure.entry_map(problem.basis.outward))
     unit = 1.0 / structure.units(psi[-1] / np.asarray(problem.origin.scale) ** 2)
-    relative = outward @ (cov * unit[:, None] * unit[None, :]) @ outward.T
-    unit = structure.units(psi[-1])
-    return relative * unit[:, None] * unit[None, :]
+    return outward @ (cov * unit[:, None] * unit[None, :]) @ outward.T
 
 
 def at_estimate(problem: Problem, psi: Array, cov: Array) -> tuple[Natural, Array]:

@@ -18,6 +18,7 @@ from lmmjax.fitted import (
     FittedMany,
     ModelData,
     component_names,
+    relative_covariance,
     require_function,
     require_level,
 )
@@ -25,7 +26,8 @@ from lmmjax.inference.delta import delta, wald_limits
 from lmmjax.inference.r2 import Weights, group_shares, r_squared, share_weights
 
 COLUMNS = ["estimate", "se", "lower", "upper"]
-ARRAYS = ("beta", "psi", "cov_beta", "cov_psi", "moves")
+N_ARRAYS = 6
+"""How many arrays `delta` takes."""
 
 
 def icc(fits: Fitted | FittedMany, by_group: bool) -> tuple[Callable, Weights, list[str]]:
@@ -70,26 +72,16 @@ def at_estimate(fits: Fitted | FittedMany, fun: Callable, weights: Weights) -> n
 
 def parameter_arrays(fits: Fitted | FittedMany) -> list[np.ndarray]:
     """β̂, ψ̂, their covariances and open directions, as `delta` takes them; a known σ² has no variance."""
-    estimate = fits.estimate
-    beta, psi, cov_beta, cov_psi, moves = (np.asarray(getattr(estimate, name)) for name in ARRAYS)
+    estimate, structure = fits.estimate, fits.data.design.structure
+    beta, psi, cov_beta = (np.asarray(getattr(estimate, name)) for name in ("beta", "psi", "cov_beta"))
     if isinstance(fits, FittedMany) and not fits.kept.all():
         # coefficients that are left out have no covariance with any
         kept = fits.kept
         cov_beta = np.where(kept[:, :, None] & kept[:, None, :], cov_beta, 0.0)
-    if np.any(moves):
-        unit = fits.data.design.structure.units(psi[..., -1:])
-        moves, open_ = moves * unit[..., None], np.asarray(estimate.unidentified)
-        # of a response of 1e140 variances have no variance that is a number
-        with np.errstate(over="ignore", invalid="ignore"):
-            general = np.asarray(estimate.cov_relative) * unit[..., None] * unit[..., None, :]
-        closed = np.isnan(np.diagonal(cov_psi, axis1=-2, axis2=-1)) & ~open_
-        some = np.any(open_, axis=-1)[..., None, None]
-        gone = closed[..., :, None] | closed[..., None, :]
-        cov_psi = np.where(some, np.where(gone, np.nan, general), cov_psi)
+    unit, cov_psi = relative_covariance(structure, estimate, np.asarray(estimate.unidentified))
     if fits.data.design.known is not None:
-        cov_psi = cov_psi.copy()
         cov_psi[..., -1, :] = cov_psi[..., :, -1] = 0.0
-    return [beta, psi, cov_beta, cov_psi, moves]
+    return [beta, psi, cov_beta, unit, cov_psi, np.asarray(estimate.moves)]
 
 
 def _deltas(
@@ -102,7 +94,7 @@ def _deltas(
 
     if isinstance(fits, FittedMany):
         each = weights is not None and np.ndim(weights.noise) > 0
-        one = jax.vmap(one, in_axes=(0 if each else None, *(0 for _ in ARRAYS)))
+        one = jax.vmap(one, in_axes=(0 if each else None, *(0,) * N_ARRAYS))
     with jax.enable_x64(True):
         value, cov = quick_jit(one)(weights, *parameter_arrays(fits))
     return np.asarray(value), np.asarray(cov)

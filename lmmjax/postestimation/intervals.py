@@ -16,11 +16,10 @@ def wald_limits(
     fitted: Fitted, level: float, which: str, ddf: str, robust: str | None = None, cluster: Any = None
 ) -> pd.DataFrame:
     """Columns lower and upper, of sds and correlations first if `which` is "all"; see `Fit.conf_int`."""
-    table, estimate = coef_table(fitted, ddf, robust, cluster), fitted.estimate
+    table = coef_table(fitted, ddf, robust, cluster)
     half = t_quantile(table["df"].to_numpy(), level) * table["se"]
     fixed = pd.DataFrame({"lower": table["estimate"] - half, "upper": table["estimate"] + half})
     fixed.attrs.update(table.attrs)
     if which == "fixed":
         return fixed
-    random = sd_intervals(fitted.data.components, estimate.psi, estimate.cov_psi, level)
-    return pd.concat([random, fixed])
+    return pd.concat([sd_intervals(fitted, level), fixed])

@@ -23,7 +23,7 @@ from lmmjax.formula import NewFrame, fitted_rows, new_frame
 from lmmjax.inference.delta import t_quantile
 from lmmjax.postestimation.estimability import warn_of_rows
 from lmmjax.postestimation.fixed_tests import ddf_method, notes, source
-from lmmjax.postestimation.prediction_limits import Wanted, equations_at, standard_errors
+from lmmjax.postestimation.prediction_limits import Wanted, equations_at, relative_psi, standard_errors
 
 INTERVALS = ("confidence", "prediction")
 
@@ -168,7 +168,7 @@ def _pieces(
     if not request.residual or places is None:
         yield known, None
         return
-    psi = np.asarray(fitted.estimate.psi)
+    psi = relative_psi(fitted)
     at = np.searchsorted(places.rows, known)
     weights = np.ones(len(places.rows)) if places.weights is None else places.weights
     steps = np.zeros(len(known), int)

@@ -46,9 +46,15 @@ class Wanted:
 
 @kept
 def equations_at(fitted: Fitted) -> MixedEquations:
-    """The mixed-model equations at the estimate."""
-    data, psi = fitted.data, np.asarray(fitted.estimate.psi)
-    return mixed_equations(data.design, data.maker.basis, psi, covariance_at(fitted))
+    """The mixed-model equations at the estimate, in units of σ̂, of which no power is then too large."""
+    data, cov = fitted.data, covariance_at(fitted) / fitted.estimate.psi[-1]
+    return mixed_equations(data.design, data.maker.basis, relative_psi(fitted), cov)
+
+
+def relative_psi(fitted: Fitted) -> np.ndarray:
+    """ψ̂ (m + 1,) in units of σ̂: the last is 1."""
+    psi = np.asarray(fitted.estimate.psi)
+    return psi / fitted.data.design.structure.units(psi[-1:])
 
 
 def standard_errors(fitted: Fitted, wanted: Wanted, ddf: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -82,7 +88,8 @@ def standard_errors(fitted: Fitted, wanted: Wanted, ddf: str) -> tuple[np.ndarra
             spread = np.einsum("kc,cd,kd->k", gradient, cov_psi, gradient)
             v = total.variance + np.where(_random(targets), added, 0.0)
             df = np.where(spread > 0.0, 2.0 * v**2 / spread, np.inf)
-    se, limit = np.sqrt(errors.variance + added), np.sqrt(total.variance + added)
+    sigma = np.sqrt(fitted.estimate.psi[-1])
+    se, limit = sigma * np.sqrt(errors.variance + added), sigma * np.sqrt(total.variance + added)
     own = errors.gradient(e.psi, e.design.structure.powers)
     return (
         np.where(_moving(fitted, own, errors.variance), np.nan, se),
@@ -118,10 +125,12 @@ def _random(targets: Targets) -> np.ndarray:
 
 
 def _of_estimation(fitted: Fitted, targets: Targets, ddf: str) -> tuple[np.ndarray, np.ndarray]:
-    """What the estimation of ψ adds to variances (k,), and the covariance A (m + 1, m + 1) of ψ̂."""
-    e, estimate, none = equations_at(fitted), fitted.estimate, np.zeros(len(targets))
-    unit = e.design.structure.units(e.psi[-1])
-    observed = np.asarray(estimate.cov_relative) * unit[:, None] * unit[None, :]
+    """What the estimation of ψ adds to variances (k,), and the covariance A (m + 1, m + 1) of ψ̂.
+
+    Both in units of σ̂.
+    """
+    e, none = equations_at(fitted), np.zeros(len(targets))
+    observed = np.asarray(fitted.estimate.cov_relative)
     if ddf not in ADJUSTED:
         return none, observed
     adjusted = adjusted_at(fitted, ddf)
@@ -132,16 +141,16 @@ def _of_estimation(fitted: Fitted, targets: Targets, ddf: str) -> tuple[np.ndarr
                 "parameters: use ddf='kenward-roger', or re='none'"
             )
         outward = e.x_factor @ natural_at(fitted)[0].outward
-        change = outward @ adjusted.cov_beta @ outward.T - e.phi
+        change = outward @ adjusted.cov_beta @ outward.T / fitted.estimate.psi[-1] - e.phi
         return np.einsum("kp,pr,kr->k", targets.x, change, targets.x), observed
     cov_psi = observed
     if ddf == "kenward-roger":
-        cov_psi = outward_covariance(fitted.data.problem(fitted.y, fitted.reml), e.psi, adjusted.cov_psi)
+        problem = fitted.data.problem(fitted.y, fitted.reml)
+        cov_psi = outward_covariance(problem, np.asarray(fitted.estimate.psi), adjusted.cov_psi)
     return estimation_errors(e, targets, cov_psi), cov_psi
 
 
 def _moving(fitted: Fitted, gradient: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """Which variances (k,) move along directions of ψ that the data leave open."""
-    estimate, structure = fitted.estimate, fitted.data.design.structure
-    psi, moves = np.asarray(estimate.psi), np.asarray(estimate.moves)
-    return moving_values(structure, psi, moves, gradient, variance)
+    structure, moves = fitted.data.design.structure, np.asarray(fitted.estimate.moves)
+    return moving_values(structure, relative_psi(fitted), moves, gradient, variance)

@@ -12,7 +12,9 @@ from lmmjax.fitted import (
     component_names,
     identified_psi,
     identified_sds,
+    psi_errors,
     reported,
+    sd_errors,
     sd_limits,
     sd_scale,
 )
@@ -21,16 +23,17 @@ from lmmjax.fitted import (
 def varcorr(fitted: Fitted) -> pd.DataFrame:
     """`varcorr_table` of a fit, with `note_on_times`; what the data do not identify is missing."""
     data, estimate = fitted.data, fitted.estimate
-    table = varcorr_table(data.components, identified_psi(estimate), estimate.cov_psi)
-    own = identified_sds(data.design.structure, data.components, estimate)
+    structure = data.design.structure
+    table = varcorr_table(data.components, identified_psi(estimate), psi_errors(structure, estimate))
+    own = identified_sds(structure, data.components, estimate)
     table["sdcor"] = np.where(_of_visits(data.components), table["sdcor"], own)
     note = note_on_times(data, estimate.psi)
     table.attrs.update({"note": note} if note else {})
     return table
 
 
-def varcorr_table(rows: list[Component], psi: np.ndarray, cov: np.ndarray) -> pd.DataFrame:
-    """Columns group, term1, term2, vcov, sdcor, se.
+def varcorr_table(rows: list[Component], psi: np.ndarray, se: np.ndarray) -> pd.DataFrame:
+    """Columns group, term1, term2, vcov, sdcor, se, from ψ (m + 1,) and its standard errors.
 
     Variances and covariances between visits stand in vcov, their roots and correlations in sdcor. The
     standard error is that of vcov; of other parameters, which have no vcov, of the parameter in sdcor.
@@ -49,8 +52,6 @@ def varcorr_table(rows: list[Component], psi: np.ndarray, cov: np.ndarray) -> pd
                 pair = [int(k)] if p.pair is None else [places[place] for place in p.pair]
                 root = np.prod(np.sqrt(np.asarray(psi)[pair]))
                 values[k] = root if p.pair is None else psi[k] / root
-    with np.errstate(invalid="ignore"):
-        se = np.sqrt(np.diagonal(cov)) * reported(psi, rows)[1]
     return pd.DataFrame(
         {
             "group": [row.group for row in rows],
@@ -58,7 +59,7 @@ def varcorr_table(rows: list[Component], psi: np.ndarray, cov: np.ndarray) -> pd
             "term2": pd.Series([row.term2 for row in rows], dtype=object),
             "vcov": np.where(other, np.nan, psi),
             "sdcor": values,
-            "se": se,
+            "se": se * reported(psi, rows)[1],
         }
     )
 
@@ -85,9 +86,11 @@ def note_on_times(data: ModelData, psi: np.ndarray) -> str:
     return note if rates else f"{note}, which parameters count"
 
 
-def sd_intervals(rows: list[Component], psi: np.ndarray, cov: np.ndarray, level: float) -> pd.DataFrame:
-    """The limits of one fit, rows as `component_names`."""
-    lower, upper = sd_limits(rows, psi, cov, level)
+def sd_intervals(fitted: Fitted, level: float) -> pd.DataFrame:
+    """Wald limits of standard deviations, correlations and parameters, rows as `component_names`."""
+    rows, estimate = fitted.data.components, fitted.estimate
+    se = sd_errors(fitted.data.design.structure, rows, estimate)
+    lower, upper = sd_limits(rows, estimate.psi, se, level)
     return pd.DataFrame({"lower": lower, "upper": upper}, index=component_names(rows))
 
 

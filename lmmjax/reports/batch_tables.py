@@ -11,13 +11,12 @@ import pandas as pd
 from lmmjax.fitted import (
     FittedMany,
     component_names,
-    delta_se,
     identified_sds,
     require_choice,
     require_count,
     require_level,
+    sd_errors,
     sd_limits,
-    sd_scale,
 )
 from lmmjax.formula import nearest
 from lmmjax.inference.delta import t_quantile
@@ -46,9 +45,8 @@ def tidy(fits: FittedMany, ddf: str, robust: str | None = None, cluster: Any = N
             **{name: column.ravel() for name, column in fixed_t_tests(fits, ddf, robust, cluster).items()},
         }
     )
-    rows = fits.data.components
-    values = identified_sds(fits.data.design.structure, rows, fits.estimate)
-    _, jacobian = sd_scale(fits.estimate.psi, rows)
+    rows, structure = fits.data.components, fits.data.design.structure
+    values = identified_sds(structure, rows, fits.estimate)
     random = pd.DataFrame(
         {
             "response": np.repeat(labels, len(rows)),
@@ -56,7 +54,7 @@ def tidy(fits: FittedMany, ddf: str, robust: str | None = None, cluster: Any = N
             "group": np.tile(np.array([row.group for row in rows], dtype=object), count),
             "term": np.tile(np.array([n.split("|")[0] for n in component_names(rows)], dtype=object), count),
             "estimate": values.ravel(),
-            "se": delta_se(jacobian, fits.estimate.cov_psi).ravel(),
+            "se": sd_errors(structure, rows, fits.estimate).ravel(),
             **{name: np.full(values.size, np.nan) for name in TABLE[2:]},
         }
     )
@@ -74,7 +72,8 @@ def conf_int(
     values, names = np.stack([beta - half, beta + half], axis=-1), fits.data.x_names
     if which == "all":
         rows = fits.data.components
-        limits = sd_limits(rows, fits.estimate.psi, fits.estimate.cov_psi, level)
+        se = sd_errors(fits.data.design.structure, rows, fits.estimate)
+        limits = sd_limits(rows, fits.estimate.psi, se, level)
         values = np.concatenate([np.stack(limits, axis=-1), values], axis=1)
         names = component_names(rows) + names
     columns = pd.MultiIndex.from_product([names, ["lower", "upper"]])

@@ -8,13 +8,12 @@ import pandas as pd
 from lmmjax.fitted import (
     Fitted,
     component_names,
-    delta_se,
     fitted_values,
     identified_psi,
     identified_sds,
     residuals,
     scaled_residuals,
-    sd_scale,
+    sd_errors,
 )
 from lmmjax.postestimation.fixed_tests import coef_table
 
@@ -26,15 +25,14 @@ def tidy(fitted: Fitted) -> pd.DataFrame:
     """See `Fit.tidy`."""
     fixed = coef_table(fitted, "satterthwaite").rename_axis("term").reset_index()
     fixed.insert(0, "effect", "fixed")
-    rows = fitted.data.components
-    _, jacobian = sd_scale(fitted.estimate.psi, rows)
+    rows, structure = fitted.data.components, fitted.data.design.structure
     random = pd.DataFrame(
         {
             "effect": "random",
             "group": [row.group for row in rows],
             "term": [name.split("|")[0] for name in component_names(rows)],
-            "estimate": identified_sds(fitted.data.design.structure, rows, fitted.estimate),
-            "se": delta_se(jacobian, fitted.estimate.cov_psi),
+            "estimate": identified_sds(structure, rows, fitted.estimate),
+            "se": sd_errors(structure, rows, fitted.estimate),
         }
     )
     return pd.concat([fixed, random], ignore_index=True).reindex(columns=TIDY)

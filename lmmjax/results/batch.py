@@ -19,6 +19,7 @@ from lmmjax.fitted import (
     identified_psi,
     identified_sds,
     one_of_many,
+    psi_errors,
     reported,
     require_switch,
     some_of_many,
@@ -98,8 +99,7 @@ class BatchFit(BatchTests, Means, BatchPredictions, Saving):
     @property
     def varcorr_se(self) -> pd.DataFrame:
         """Standard errors of `varcorr`; missing on a boundary."""
-        with np.errstate(invalid="ignore"):
-            se = np.sqrt(np.diagonal(self.estimate.cov_psi, axis1=1, axis2=2))
+        se = psi_errors(self.fitted.data.design.structure, self.estimate)
         se = se * reported(self.estimate.psi, self.fitted.data.components)[1]
         return pd.DataFrame(se, index=self.names, columns=self.varcorr.columns)
 

@@ -37,7 +37,7 @@ class Moments:
     def varcorr(self) -> pd.DataFrame:
         """Variance components: group, term1, term2, vcov, sdcor (missing where a variance is negative)."""
         with np.errstate(invalid="ignore"):
-            unknown = np.full((len(self.psi),) * 2, np.nan)
+            unknown = np.full(len(self.psi), np.nan)
             table = varcorr_table(self.model.data.components, self.psi, unknown)
         return table.drop(columns="se")
 
