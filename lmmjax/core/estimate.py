@@ -303,8 +303,9 @@ def finish(
     beta = problem.origin.beta + problem.origin.scale * solve_upper(basis.x_factor, split.fit.beta)
     half = solve_upper(basis.x_factor, split.fit.xx_inv)
     cov_beta = solve_upper(basis.x_factor, half.T) * sigma2
-    # no residual variation: rounding leaves ν·eps²; known residual variance needs none
-    exact = split.r2.value <= 1e2 * problem.n * float(jnp.finfo(dtype).eps) ** 2
+    # no residual variation: rounding leaves ν·eps² of the size of R; known residual variance needs none
+    size = 1.0 if structure.residual is None else jnp.exp(split.logdet.value / problem.n)
+    exact = split.r2.value * size <= 1e2 * problem.n * float(jnp.finfo(dtype).eps) ** 2
     exact = exact & (known is None) & jnp.isfinite(problem.origin.scale)
     status = jnp.where(exact, Status.PERFECT_FIT, status)
     # nothing is left to estimate where X and Z fit perfectly

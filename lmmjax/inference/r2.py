@@ -118,8 +118,8 @@ def _variances(design: Design, factor: list[int]) -> Callable[..., Array]:
         each = rows
         if own is not None:
             r = structure.relative(psi)[structure.tail]
-            place = jnp.asarray(own.place)
-            each = each * own.structure.correlation(r, place, place, jnp.ones(design.n, bool))
+            place, level = jnp.asarray(own.place), own.structure.group_level(own.covariates)
+            each = each * own.structure.correlation(r, place, place, jnp.ones(design.n, bool), level)
             sd = own.structure.sd(r, own.covariates)
             each = each if sd is None else each * sd * sd
         return jnp.stack([*out, psi[-1] * jnp.sum(each)])

@@ -11,6 +11,12 @@ from lmmjax.arrays import Array
 from lmmjax.covariance import Parameter
 from lmmjax.residual.base import Variance
 
+FAR = 50.0
+"""Distance of a covariate from zero, in units of its range, from which on exp(δv) leaves the doubles."""
+
+MOST_DIGITS = 60.0
+"""Powers of 10 from which on |v|^δ does, for a δ of some size."""
+
 
 @dataclasses.dataclass(frozen=True)
 class VarIdent(Variance):
@@ -57,6 +63,12 @@ class VarPower(Variance):
                 f"VarPower: {self.covariate!r} is zero in row {row}, where |v|^δ vanishes; "
                 "shift the covariate or use VarExp"
             )
+        digits = np.abs(np.log10(np.abs(covariate)))
+        if np.max(digits, initial=0.0) > MOST_DIGITS:
+            raise ValueError(
+                f"VarPower: {self.covariate!r} has the value {covariate[np.argmax(digits)]:.3g}, powers of "
+                "which leave the range of numbers: divide it by a power of 10"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,3 +88,11 @@ class VarExp(Variance):
 
     def sd(self, r: Array, covariate: Array) -> Array:
         return jnp.exp(r[0] * jnp.asarray(covariate).astype(r.dtype))
+
+    def check(self, covariate: np.ndarray) -> None:
+        low, high = np.min(covariate), np.max(covariate)
+        if high > low and max(abs(low), abs(high)) > FAR * (high - low):
+            raise ValueError(
+                f"VarExp: {self.covariate!r} lies between {low:.10g} and {high:.10g}, so far from zero that "
+                f"exp(δv) leaves the range of numbers: subtract {0.5 * (low + high):.10g} from it"
+            )

@@ -61,5 +61,19 @@ def test_correlations_of_numbers_of_any_size():
     fits = lj.lmm("~ x + arm + (x | g)", data).fit_batch(np.outer(data["y"], [1.0, 1e140, 1e-140]))
     rho = fits.sdcor.filter(like="cor_").to_numpy()[:, 0]
     np.testing.assert_allclose(rho, rho[0], rtol=1e-6)
-    single = lj.lmm(case.formula, data.assign(y=1e140 * data["y"])).fit()
+    single, plain = (lj.lmm(case.formula, data.assign(y=c * data["y"])).fit() for c in (1e140, 1.0))
     np.testing.assert_allclose(single.varcorr()["sdcor"].iloc[2], rho[0], rtol=1e-6)
+    # and their errors, limits and predictions, of which some have the units of a variance of a variance
+    one, other = single.varcorr()["se"] / 1e280, plain.varcorr()["se"]
+    np.testing.assert_allclose(one, other, rtol=1e-6)
+    own = fits.varcorr_se.to_numpy() / np.array([1.0, 1e280, 1e-280])[:, None]
+    np.testing.assert_allclose(own, np.tile(other, (3, 1)), rtol=1e-6)
+    units = np.array([1e140, 1e140, 1.0] + [1e140] * 4)[:, None]
+    np.testing.assert_allclose(single.conf_int(which="all") / units, plain.conf_int(which="all"), rtol=1e-6)
+    units = np.array([1e140] * 5 + [1.0, 1e140])
+    np.testing.assert_allclose(single.tidy()["se"] / units, plain.tidy()["se"], rtol=1e-6)
+    new = data.iloc[[1, 20]]
+    limits = [fit.predict(new, interval="prediction", ddf="kenward-roger") for fit in (single, plain)]
+    np.testing.assert_allclose(limits[0] / 1e140, limits[1], rtol=1e-6)
+    ratio = [fit.delta(lambda p: p["sigma"] / p["x"]) for fit in (single, plain)]
+    np.testing.assert_allclose(*ratio, rtol=1e-6)

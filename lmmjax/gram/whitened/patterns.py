@@ -123,7 +123,7 @@ def stationary(structure: ResidualStructure) -> bool:
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
-    """Values to `DIGITS` digits of the largest."""
+    """Values to `DIGITS` significant digits, small ones beside large ones too."""
     values = np.asarray(values, dtype=float)
-    scale = np.abs(values).max(initial=0.0) or 1.0
-    return np.round(values / scale, DIGITS)
+    unit = 10.0 ** np.floor(np.log10(np.where(values == 0.0, 1.0, np.abs(values))))
+    return np.round(values / unit, DIGITS - 1) * unit

@@ -156,7 +156,7 @@ class WhitenedPrepared(Prepared):
         xp = namespace(rows.x, *rows.z)
         z = rows.x[:0] if plan is None else plan.expand(rows.z)
         w = xp.take(xp.concatenate([z, rows.x]), self.order, axis=1)
-        own, steps = own.take(self.order), own.structure.markov and markov
+        own, steps = own.take(self.order), own.structure.markov and markov and own.structure.n_params > 0
         schedule = schedule_of(own) if plan is None and not steps else None
         if schedule is not None and schedule.pays(own.structure.n_params, len(w)):
             self.blocks = PreparedSchedule(schedule, w)
