@@ -297,7 +297,7 @@ def _distances(
 
 
 def _neighbours(place: np.ndarray, codes: np.ndarray) -> float:
-    """Median distance of a row from the nearest of its group, as a power of two: to divide by it is exact."""
+    """Median distance of a row from the nearest of its group."""
     points = place if place.ndim > 1 else place[:, None]
     nearest = []
     for code in np.unique(codes)[:100]:
@@ -307,7 +307,7 @@ def _neighbours(place: np.ndarray, codes: np.ndarray) -> float:
         nearest.append(gaps.min(axis=1))
     found = np.concatenate(nearest)
     found = found[np.isfinite(found)]
-    return float(2.0 ** np.round(np.log2(np.median(found)))) if len(found) else 1.0
+    return float(np.median(found)) if len(found) else 1.0
 
 
 def _seen(levels: Levels, column: pd.Series, what: str) -> np.ndarray:

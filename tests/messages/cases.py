@@ -168,6 +168,8 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("lmm('y ~ x', d, residual=lj.VarIdent('k'))", "unknown column 'k'"),
         ("lmm('y ~ x', d, residual=lj.VarPower('f'))", "'f'", "not numeric"),
         ("lmm('y ~ x', d, residual=lj.VarPower('t'))", "VarPower"),
+        ("lmm('y ~ x', d.assign(v=1e150 * d.x), residual=lj.VarPower('v'))", "VarPower", "power of 10"),
+        ("lmm('y ~ x', d.assign(v=2015 + d.t), residual=lj.VarExp('v'))", "VarExp", "subtract 201"),
         ("lmm('y ~ x', d, residual=lj.KnownVariance('x'))", "'x' must be positive, and is not in row"),
         (
             "lmm('y ~ x', d.assign(s=d.t * 1000 + (d.t > 2)), residual=lj.Toeplitz('s', group='g'))",
