@@ -1,5 +1,7 @@
 """Linear mixed models in JAX: exact ML and REML, one fit or thousands."""
 
+from typing import TYPE_CHECKING
+
 from lmmjax._version import __version__
 from lmmjax.arrays import enable_compilation_cache
 from lmmjax.core import (
@@ -38,6 +40,10 @@ from lmmjax.residual import (
 )
 from lmmjax.results import BatchFit, Fit, Moments, compare, power
 from lmmjax.selfcheck import self_check, warn_of_known_fault
+
+if TYPE_CHECKING:
+    from lmmjax.adapters.regressors import LMMRegressor as LMMRegressor
+    from lmmjax.adapters.regressors import MixedEffectsRegressor as MixedEffectsRegressor
 
 __all__ = [
     "AR1",
@@ -81,5 +87,17 @@ __all__ = [
     "restricted_loglik",
     "self_check",
 ]
+
+_LATER = {"LMMRegressor": "adapters.regressors", "MixedEffectsRegressor": "adapters.regressors"}
+"""Names that are imported when they are asked for, because they need an extra."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+
 
 warn_of_known_fault()

@@ -112,6 +112,16 @@ class Model:
         """The entries of ψ, in order."""
         return self.data.components
 
+    @property
+    def endog_names(self) -> str | None:
+        """Name of the response, as statsmodels calls it; None without one."""
+        return self.frame.response
+
+    @property
+    def exog_names(self) -> list[str]:
+        """Names of the p fixed effects, as statsmodels calls them."""
+        return self.data.x_names
+
     def structure(self) -> StructureReport:
         """The blocks that the backend works on and the cost of an evaluation of them; prints as text."""
         return structure_report(self.data)

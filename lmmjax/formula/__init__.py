@@ -1,6 +1,6 @@
 """Formulas and data frames to arrays; the only part of the package that knows formulaic."""
 
-from lmmjax.formula.arrays import array_frame
+from lmmjax.formula.arrays import array_frame, new_array_frame
 from lmmjax.formula.bars import Bar, SplitFormula, quoted, split_bars
 from lmmjax.formula.build import fitted_rows, model_frame, new_frame
 from lmmjax.formula.columns import Table, nearest
@@ -30,6 +30,7 @@ __all__ = [
     "fitted_rows",
     "model_frame",
     "nearest",
+    "new_array_frame",
     "new_frame",
     "quoted",
     "reduced_text",

@@ -1,4 +1,4 @@
-"""From matrices to a model frame, without a formula."""
+"""From matrices to a model frame, and to new rows of it, without a formula."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from lmmjax.formula.columns import Table
 from lmmjax.formula.frame import (
     Matrices,
     ModelFrame,
+    NewFrame,
+    NewRandom,
     RandomColumns,
     assemble,
     complete_rows,
     row_vector,
 )
 from lmmjax.formula.labelled import eager, labelled
-from lmmjax.formula.levels import group_levels
+from lmmjax.formula.levels import group_levels, require_other_texts, row_labels
 from lmmjax.formula.matching import first_index, positions, without_labels
 from lmmjax.formula.occasions import require_columns
-from lmmjax.formula.residuals import residual_columns, used_columns
+from lmmjax.formula.residuals import own_places, residual_columns, used_columns
 from lmmjax.residual import as_residual
 
 
@@ -126,6 +128,35 @@ def array_frame(
         residual=None if own is None else residual_columns(own, table, rows),
         base=base,
     )
+
+
+def new_array_frame(
+    frame: ModelFrame, x: np.ndarray, groups: Mapping[str, Any], z: Mapping[str, np.ndarray]
+) -> NewFrame:
+    """m new rows of a model of matrices, with independent residuals of variance σ².
+
+    x (m, r) has all columns that the model was given, aliased ones too, z (m, q) those of every factor;
+    `groups` are labels (m,) by factor. A missing label, and a factor without labels, are levels that the fit
+    has not seen. A row that is not estimable is NaN.
+    """
+    m, index = len(x), pd.RangeIndex(len(x))
+    own, lost = frame.dependence, np.zeros(len(x), bool)
+    if own is not None:
+        lost = ~own.estimable(x)
+        x = np.where(lost[:, None], np.nan, x[:, own.kept])
+    table, random = Table(dict(groups), index), []
+    for k, term in enumerate(frame.random):
+        codes, unseen = np.full(m, -1, np.int32), ()
+        if term.group in table:
+            rows = np.flatnonzero(~table.missing(term.group))
+            column = [table.take(term.group, rows)]
+            codes[rows] = term._levels.codes(column) if rows.size else -1
+            unseen = row_labels(column, np.flatnonzero(codes[rows] < 0))
+            require_other_texts(unseen, term._levels)
+        every = np.ones(len(term.names), bool)
+        random.append(NewRandom(z[term.group], codes, unseen, term.group, term.text, k, every))
+    places = own_places(None, m, None)
+    return NewFrame(x, None, tuple(random), None, index, lost, places)
 
 
 def _matrix(

@@ -1,4 +1,4 @@
-"""Contrasts of the coefficients of a fit, each by itself, with simultaneous limits and p-values."""
+"""Contrasts of the coefficients of a fit, and hypotheses about them, each by itself, with limits."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pandas as pd
 
 from lmmjax.fitted import Fitted, require_level
 from lmmjax.postestimation.adjust import Family
-from lmmjax.postestimation.contrasts import contrast_matrix
+from lmmjax.postestimation.contrasts import contrast_matrix, hypothesis, written
 from lmmjax.postestimation.estimability import lost_contrasts
 from lmmjax.postestimation.fixed_tests import covariance_for, ddf_method, notes, t_table
-from lmmjax.postestimation.robust import robust_choice
+from lmmjax.postestimation.robust import Robust, robust_choice
 
 
 def contrast_frame(
@@ -28,8 +28,41 @@ def contrast_frame(
     ddf, level = ddf_method(ddf), require_level(level)
     chosen = robust_choice(fitted.data, robust, cluster, ddf)
     rows, labels, _ = contrast_matrix(contrasts, fitted.data.x_names, fitted.data.frame.aliased)
-    table = t_table(fitted, rows, np.zeros(len(rows)), ddf, chosen)
-    lost = lost_contrasts(fitted.data, rows, labels)
+    index = pd.Index(labels, name="contrast")
+    return _table(fitted, rows, np.zeros(len(rows)), index, adjust, ddf, level, chosen)
+
+
+def t_tests_frame(
+    fitted: Fitted,
+    l: Any,
+    ddf: str,
+    rhs: Any,
+    level: float,
+    robust: str | None,
+    cluster: Any,
+) -> pd.DataFrame:
+    """See `Fit.t_test`."""
+    ddf, level, names = ddf_method(ddf), require_level(level), fitted.data.x_names
+    chosen = robust_choice(fitted.data, robust, cluster, ddf)
+    rows, right, _ = hypothesis(l, names, rhs, fitted.data.frame.aliased)
+    # no −0
+    index = pd.Index([f"{written(row, names)} = {r + 0.0:g}" for row, r in zip(rows, right, strict=True)])
+    return _table(fitted, rows, right, index, "none", ddf, level, chosen)
+
+
+def _table(
+    fitted: Fitted,
+    rows: np.ndarray,
+    rhs: np.ndarray,
+    index: pd.Index,
+    adjust: str,
+    ddf: str,
+    level: float,
+    chosen: Robust | None,
+) -> pd.DataFrame:
+    """Estimates of Lβ, rows (k, p), with limits, and tests that each is its right-hand side (k,)."""
+    table = t_table(fitted, rows, rhs, ddf, chosen)
+    lost = lost_contrasts(fitted.data, rows, list(index))
     table = {name: np.where(lost, np.nan, column) for name, column in table.items()}
 
     def correlation() -> np.ndarray:
@@ -42,6 +75,6 @@ def contrast_frame(
     table["p"] = family.p_values(adjust)
     table |= {"lower": table["estimate"] - half, "upper": table["estimate"] + half}
     columns = ("estimate", "se", "df", "lower", "upper", "t", "p")
-    out = pd.DataFrame({name: table[name] for name in columns}, index=pd.Index(labels, name="contrast"))
+    out = pd.DataFrame({name: table[name] for name in columns}, index=index)
     out.attrs.update(notes(fitted, ddf, chosen) | {"level": level, "adjust": adjust})
     return out

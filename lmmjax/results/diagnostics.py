@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lmmjax.fitted import Fitted
+from lmmjax.results.native_rows import native_rows
 
 # what few fits are asked for is imported when it is
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ class Diagnostics:
 
     fitted: Fitted
 
+    @native_rows
     def hat(self, part: str = "conditional", group: str | None = None) -> pd.Series | pd.DataFrame:
         """Leverages (n,): ∂ŷᵢ/∂yᵢ with the variance parameters held.
 
@@ -37,6 +39,7 @@ class Diagnostics:
 
         return hat(self.fitted, part, group)
 
+    @native_rows
     def residuals(self, kind: str = "conditional") -> pd.Series:
         """Residuals (n,) of a kind.
 

@@ -26,10 +26,12 @@ from lmmjax.results.exports import Exports
 from lmmjax.results.fixed_tests import FixedTests
 from lmmjax.results.intervals import Intervals
 from lmmjax.results.means import Means
+from lmmjax.results.native_rows import native_rows
 from lmmjax.results.predictions import Predictions
 from lmmjax.results.random_effects import RandomEffects
 from lmmjax.results.random_tests import RandomTests
 from lmmjax.results.saving import Saving
+from lmmjax.results.statsmodels_names import StatsmodelsNames
 
 # what few fits are asked for is imported when it is
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class Fit(
     Validation,
     Exports,
     Saving,
+    StatsmodelsNames,
 ):
     """A linear mixed model fitted to one response.
 
@@ -180,6 +183,7 @@ class Fit(
         """The same model fitted to another response (n,); same criterion unless `reml` is given."""
         return self.model._wrap(refitted(self.fitted, y, reml))
 
+    @native_rows
     def simulate(self, key: Any, n: int = 1) -> pd.DataFrame:
         """n responses drawn from the fitted model: a frame of rows × draws, as `fit_batch` takes it.
 
@@ -247,6 +251,7 @@ class Fit(
         """One row about the fit."""
         return frames.glance(self.fitted)
 
+    @native_rows
     def augment(self) -> pd.DataFrame:
         """One row an observation: response, fitted, population-level fitted, residuals."""
         return frames.augment(self.fitted)

@@ -9,13 +9,18 @@ import pandas as pd
 
 from lmmjax.fitted import Fitted, fitted_values, normalized_residuals, residuals, scaled_residuals
 from lmmjax.postestimation.predict import Request, predict_new
+from lmmjax.results.native_rows import native_rows
 
 
 class Predictions:
-    """Values, residuals and predictions on the response's scale."""
+    """Values, residuals and predictions on the response's scale.
+
+    They are Series and frames of pandas, or of the library of the frame whose rows they have.
+    """
 
     fitted: Fitted
 
+    @native_rows
     def _on_rows(self, values: np.ndarray, name: str) -> pd.Series:
         return pd.Series(values, index=self.fitted.data.frame.index, name=name)
 
@@ -39,6 +44,7 @@ class Predictions:
         """Residuals y − ŷ decorrelated by the Cholesky factor of their covariance, of unit variance."""
         return self._on_rows(normalized_residuals(self.fitted), "normalized_resid")
 
+    @native_rows
     def predict(
         self,
         newdata: Any = None,
@@ -56,7 +62,7 @@ class Predictions:
         """Predictions for new rows, or for those of the fit if newdata is None, with limits if asked for.
 
         A series of x'β̂ + z'b̂ without `se` and `interval`, else a frame with the columns `fit`, `se`, `lower`
-        and `upper`, all on the scale of the response.
+        and `upper`, all on the scale of the response; of polars, if `newdata` is, or of its other library.
 
         Parameters
         ----------
