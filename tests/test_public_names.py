@@ -14,14 +14,14 @@ NAMES = {
         restricted_loglik self_check
     """,
     "Fit": """
-        aic aicc allfit anova augment bic bootstrap bse check coef coef_table cond_var
+        aic aicc allfit anova augment bic bootstrap bse bse_fe check coef coef_table cond_var
         condition_indices conf_int contour contrast converged cooks_distance cov_params covratio
-        covtrace cross_validate delta deviance dfbetas drop1 emmeans emtrends fittedvalues glance
-        grad_norm hat icc influence is_singular llf lrt mdffits n_iter n_params nobs normalized_resid
-        params permutation posterior predict profile pvalues r2 random_effects ranef ranova refit
-        repca resid residual_cov residuals rlrt save scale scaled_resid semivariogram sensitivity sigma
-        simulate status step summary test theta tidy to_maketables to_marginaleffects tvalues
-        unidentified update varcorr vif
+        covtrace cross_validate delta deviance df_resid dfbetas drop1 emmeans emtrends f_test fe_params
+        fittedvalues get_prediction glance grad_norm hat icc influence is_singular llf lrt mdffits
+        n_iter n_params nobs normalized_resid params permutation posterior predict profile pvalues r2
+        random_effects ranef ranova refit repca resid residual_cov residuals rlrt save scale
+        scaled_resid semivariogram sensitivity sigma simulate status step summary t_test test theta tidy
+        to_maketables to_marginaleffects tvalues unidentified update varcorr vif
     """,
     "BatchFit": """
         anova bse by_reml conf_int contrast converged cov_params delta deviance df emmeans emtrends icc
@@ -29,13 +29,17 @@ NAMES = {
         status t_tests test tidy top tvalues unidentified varcorr varcorr_se
     """,
     "Model": """
-        components expanded fit fit_batch fit_response formula from_arrays moments problem save simulate
-        stream_batch structure subset update
+        components endog_names exog_names expanded fit fit_batch fit_response formula from_arrays
+        moments problem save simulate stream_batch structure subset update
     """,
     "Moments": """
         bse params varcorr
     """,
 }
+
+
+LATER = {"LMMRegressor", "MixedEffectsRegressor"}
+"""Names of the package that need an extra, and are imported when they are asked for."""
 
 
 def public(owner):
@@ -46,6 +50,15 @@ def public(owner):
 def test_names(owner):
     found = sorted(lj.__all__) if owner == "lmmjax" else public(getattr(lj, owner))
     assert found == NAMES[owner].split()
+
+
+def test_names_that_need_an_extra():
+    pytest.importorskip("sklearn")
+    assert all(isinstance(getattr(lj, name), type) for name in LATER)
+    assert set(lj._LATER) == LATER
+    assert not LATER & set(lj.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'regressor'"):
+        _ = lj.regressor
 
 
 def test_attributes_of_instances(fit, sleepstudy):

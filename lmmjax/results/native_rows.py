@@ -34,9 +34,7 @@ def like(given: Any, values: Any) -> Any:
         return values
     one = isinstance(values, pd.Series)
     columns = {str(values.name): values} if one else {str(name): own for name, own in values.items()}
-    made = nw.from_dict(
-        {name: own.to_numpy() for name, own in columns.items()}, backend=frame.implementation
-    )
+    made = nw.from_dict({name: own.to_numpy() for name, own in columns.items()}, backend=frame.implementation)
     return (made.get_column(made.columns[0]) if one else made).to_native()
 
 

@@ -64,7 +64,7 @@ class StatsmodelsNames:
     ) -> pd.DataFrame:
         """F test of Lβ = rhs, all rows together: F, num_df, den_df, p. Arguments are those of `test`."""
         table = hypothesis_test(self.fitted, l, ddf, rhs, 0.95, robust, cluster)
-        return table[["F", "num_df", "den_df", "p"]]
+        return table.filter(["F", "num_df", "den_df", "p"])
 
     def get_prediction(
         self, newdata: Any = None, *, re: Any = "none", ddf: str = "satterthwaite", **options: Any
@@ -113,7 +113,7 @@ class Prediction:
         return self._like(self._table("confidence", 0.05)["se"])
 
     def conf_int(self, obs: bool = False, alpha: float = 0.05) -> pd.DataFrame:
-        """Limits `lower` and `upper` of level 1 − alpha, for the means or, with obs=True, new observations."""
+        """Limits `lower` and `upper`, 1 − alpha, for the means or, with obs=True, new observations."""
         return self._like(self._table("prediction" if obs else "confidence", alpha)[["lower", "upper"]])
 
     def summary_frame(self, alpha: float = 0.05) -> pd.DataFrame:

@@ -4,7 +4,6 @@ import functools
 import pickle
 
 import numpy as np
-import pandas as pd
 import polars as pl
 import pytest
 
@@ -32,9 +31,7 @@ class InFours(lj.MixedEffectsRegressor):
         return super().fit(X, y, np.arange(n) % 4, sample_weight)
 
 
-FAILING = {
-    "check_sample_weight_equivalence_on_dense_data": "prior weights, Var(ε) = σ²/w, do not count rows"
-}
+FAILING = {"check_sample_weight_equivalence_on_dense_data": "prior weights, Var(ε) = σ²/w, do not count rows"}
 
 
 # a formula needs names: LMMRegressor has no part in checks on arrays of numbers
@@ -139,6 +136,8 @@ def test_frames_arrays_and_labels(fit, sleepstudy, table, y):
     array = np.column_stack([table["Days"], table["Subject"].astype(float)])
     on_array = lj.LMMRegressor("~ x0 + (x0 | x1)").fit(array, y.to_numpy())
     assert_allclose(on_array.predict(array), fit.fittedvalues, rtol=1e-9)
+    nested = lj.MixedEffectsRegressor(0, groups=1).fit(array.tolist(), list(y))
+    assert_allclose(nested.predict(array.tolist()), fit.fittedvalues, rtol=1e-9)
     labelled = y.sample(frac=1, random_state=1)
     for regressor in (lj.LMMRegressor(FORMULA), lj.MixedEffectsRegressor(0, groups=1)):
         assert_allclose(regressor.fit(table, labelled).predict(table), fit.fittedvalues, rtol=1e-9)
@@ -171,6 +170,7 @@ def test_what_depends_on_others_is_missing(table, y):
         (lj.MixedEffectsRegressor(), "pass groups to fit, or name columns of X"),
         (lj.MixedEffectsRegressor(groups="Day"), "did you mean 'Days'"),
         (lj.MixedEffectsRegressor(groups=2), "positions below 2"),
+        (lj.MixedEffectsRegressor().set_params(groups="g"), "unknown column in groups 'g'"),
         (lj.MixedEffectsRegressor("Subject", groups="Subject"), "a column of groups: take it out"),
         (lj.MixedEffectsRegressor(groups=1, random_intercept=False), "there are no random effects"),
         (lj.LMMRegressor("log(Reaction) ~ Days + (1 | Subject)"), "y cannot take its place"),
@@ -181,6 +181,17 @@ def test_what_cannot_be_fitted(made, message, table, y):
     options = {"sample_weight": np.ones(len(y))} if "beside" in message else {}
     with pytest.raises(ValueError, match=message):
         made.fit(table.astype({"Subject": float}), y, **options)
+
+
+def test_only_groups(table, y):
+    """Without a column of numbers, means of groups are shrunk towards that of all."""
+    null = lj.MixedEffectsRegressor(groups="Subject").fit(table[["Subject"]], y)
+    assert null.coef_.shape == (0,)
+    assert_allclose(null.intercept_, y.mean(), rtol=1e-9)
+    means = y.groupby(table["Subject"]).transform("mean")
+    apart = null.predict(table[["Subject"]]) - y.mean()
+    between, within = null.result_.estimate.psi
+    assert_allclose(apart, (means - y.mean()) * between / (between + within / 10), rtol=1e-6)
 
 
 def test_a_response_of_the_formula(sleepstudy, table):

@@ -18,7 +18,9 @@ ARGUMENTS = {
     "delta": (lambda p: {"per cent of the intercept": 100 * p["Days"] / p["Intercept"]},),
     "emmeans": ("Days",),
     "emtrends": ("Days", "1"),
+    "f_test": ("Days = 10",),
     "simulate": (jax.random.key(1), 3),
+    "t_test": (["Days = 10", "Intercept = 250"],),
     "test": ("Days = 10",),
     "top": ("Days",),
 }
