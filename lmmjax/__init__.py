@@ -38,7 +38,7 @@ from lmmjax.residual import (
     VarIdent,
     VarPower,
 )
-from lmmjax.results import BatchFit, Fit, Moments, compare, power
+from lmmjax.results import BatchFit, Fit, Moments, compare, modeltable, power
 from lmmjax.selfcheck import self_check, warn_of_known_fault
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ __all__ = [
     "lmm",
     "load",
     "loglik",
+    "modeltable",
     "power",
     "predict",
     "problem_from_arrays",

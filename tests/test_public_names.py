@@ -10,7 +10,7 @@ NAMES = {
         Gaussian KnownVariance Matern32 Matern52 Model Moments Problem Status Symmetric Toeplitz Unstructured
         VarExp VarIdent VarPower
         __version__ compare conditional_modes enable_compilation_cache estimate
-        gram lmm load loglik power predict problem_from_arrays profiled_deviance response_axes
+        gram lmm load loglik modeltable power predict problem_from_arrays profiled_deviance response_axes
         restricted_loglik self_check
     """,
     "Fit": """

@@ -99,6 +99,17 @@ def same_data(a: Fitted, b: Fitted) -> None:
             raise ValueError(f"the models differ in their {what}: compare fits of the same data")
 
 
+def comparable(fits: list[Fitted]) -> str:
+    """Why log-likelihoods and information criteria of fits cannot be compared; empty where they can."""
+    try:
+        for fitted in fits:
+            same_data(fits[0], fitted)
+        _same_criterion(fits)
+    except ValueError as error:
+        return str(error).partition(":")[0]
+    return ""
+
+
 def _same_criterion(fits: list[Fitted]) -> None:
     if not any(fit.reml for fit in fits):
         return
@@ -109,3 +120,14 @@ def _same_criterion(fits: list[Fitted]) -> None:
         x = fit.data.frame.x
         if x.shape != first.shape or not spans(x, first):
             raise ValueError("REML criteria of different fixed effects cannot be compared: leave refit=True")
+        # the criterion has log|XᵀX|, which a change of units or contrasts moves
+        if abs(_log_volume(x) - _log_volume(first)) > 1e-8 * max(1.0, abs(_log_volume(first))):
+            raise ValueError(
+                "REML criteria depend on units and contrasts of the fixed effects, which differ here: leave "
+                "refit=True, or write the fixed part alike"
+            )
+
+
+def _log_volume(x: np.ndarray) -> float:
+    """½ log|XᵀX| of x (n, p)."""
+    return float(np.sum(np.log(np.abs(np.diagonal(np.linalg.qr(x, mode="r"))))))

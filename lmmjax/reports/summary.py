@@ -1,4 +1,4 @@
-"""The printed summary of a fit, in the layout of lme4 and lmerTest; plain text and HTML."""
+"""The summary of a fit, in the layout of lme4 and lmerTest."""
 
 from __future__ import annotations
 
@@ -10,44 +10,37 @@ import pandas as pd
 
 from lmmjax.fitted import Fitted, component_names, remarks, scaled_residuals
 from lmmjax.postestimation.estimability import entangled_names
-from lmmjax.postestimation.fixed_tests import coef_table
+from lmmjax.postestimation.fixed_tests import coef_table, cov_params
 from lmmjax.postestimation.intervals import wald_limits
 from lmmjax.postestimation.varcorr import note_on_times, structure_name, varcorr
+from lmmjax.reports.cells import decimals, number, p_value
+from lmmjax.reports.markup import Grid, Markup
 
 
 @dataclasses.dataclass(frozen=True)
-class Summary:
-    """Lines before the tables, the tables by title, and notes after them."""
+class Summary(Markup):
+    """Lines before the tables, the tables, and notes after them."""
 
     head: tuple[str, ...]
-    tables: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]], ...]
+    tables: tuple[Grid, ...]
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
         blocks = ["\n".join(self.head)]
-        for title, header, rows in self.tables:
-            blocks.append(f"{title}:\n" + _text_table(header, rows))
+        blocks += [f"{table.title}:\n{table.text()}" for table in self.tables]
         return "\n\n".join(blocks) + ("\n" + "\n".join(self.notes) if self.notes else "")
 
     __repr__ = __str__
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        parts = ["<div>", "".join(f"<div>{escape(line)}</div>" for line in self.head)]
-        for title, header, rows in self.tables:
-            cells = "".join(f"<th>{escape(h)}</th>" for h in header)
-            body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows)
-            parts.append(
-                f"<table><caption>{escape(title)}</caption><thead><tr>{cells}</tr></thead>"
-                f"<tbody>{body}</tbody></table>"
-            )
-        parts += [f"<div>{escape(note)}</div>" for note in self.notes]
-        return "".join(parts) + "</div>"
+    def _pieces(self) -> list[str | Grid]:
+        """Lines and tables, in order."""
+        return [*self.head, *self.tables, *self.notes]
 
 
-def summarise(fitted: Fitted, ddf: str, robust: str | None = None, cluster: Any = None) -> Summary:
-    """Build the summary of a fit, tests with the degrees of freedom `ddf`; arguments as of `coef_table`."""
+def summarise(
+    fitted: Fitted, ddf: str, robust: str | None = None, cluster: Any = None, correlation: bool = False
+) -> Summary:
+    """Build the summary of a fit, tests with the degrees of freedom `ddf`; see `Fit.summary`."""
     kind = "REML" if fitted.reml else "maximum likelihood"
     label = "REML criterion at convergence" if fitted.reml else "-2 log-likelihood"
     coefficients = coef_table(fitted, ddf, robust, cluster)
@@ -60,25 +53,29 @@ def summarise(fitted: Fitted, ddf: str, robust: str | None = None, cluster: Any 
     ]
     quantiles = np.quantile(scaled_residuals(fitted), [0.0, 0.25, 0.5, 0.75, 1.0])
     tables = [
-        (
-            "Scaled residuals",
+        Grid(
             ("Min", "1Q", "Median", "3Q", "Max"),
             (tuple(f"{q:.4f}" for q in quantiles),),
+            "Scaled residuals",
+            left=frozenset(),
+            labels=0,
         ),
-        ("Random effects", *_random_table(fitted)),
+        _random_table(fitted),
         *_residual_tables(fitted),
-        ("Fixed effects", *_fixed_table(coefficients)),
+        _fixed_table(coefficients),
     ]
+    if correlation:
+        tables.append(_correlations(cov_params(fitted, robust, cluster, ddf)))
     notes = _notes(fitted)
     if "note" in coefficients.attrs:
         notes.append(coefficients.attrs["note"])
     return Summary(tuple(head), tuple(tables), tuple(notes))
 
 
-def _random_table(fitted: Fitted):
+def _random_table(fitted: Fitted) -> Grid:
     table = varcorr(fitted)
     rows_of = list(zip(fitted.data.components, table.to_dict("records"), strict=True))
-    digits = _digits(np.array([r["sdcor"] for c, r in rows_of if c.kind in ("variance", "sigma")]))
+    digits = decimals(np.array([r["sdcor"] for c, r in rows_of if c.kind in ("variance", "sigma")]))
     rows, widest = [], 0
     for k, term in enumerate(fitted.data.frame.random):
         mine = [(c, r) for c, r in rows_of if c.term == k]
@@ -93,18 +90,19 @@ def _random_table(fitted: Fitted):
         for i, (name, row, others) in enumerate(lines):
             cor = [f"{r['sdcor']:.2f}" if r is not None else "" for r in others]
             widest = max(widest, len([c for c in cor if c]))
-            spread = [_number(row["vcov"]), f"{row['sdcor']:.{digits}f}"]
+            spread = [number(row["vcov"]), f"{row['sdcor']:.{digits}f}"]
             if np.isnan(row["vcov"]) and np.isfinite(row["sdcor"]):
-                spread = ["", _number(row["sdcor"])]
+                spread = ["", number(row["sdcor"])]
             rows.append([term.group if i == 0 else "", name, *spread, *cor])
     last = table.iloc[-1]
-    rows.append(["Residual", "", _number(last["vcov"]), f"{last['sdcor']:.{digits}f}"])
+    rows.append(["Residual", "", number(last["vcov"]), f"{last['sdcor']:.{digits}f}"])
     header = ["Groups", "Name", "Variance", "Std.Dev."] + ["Corr"] * bool(widest) + [""] * (widest - 1)
     rows = [tuple((row + [""] * len(header))[: len(header)]) for row in rows]
-    return tuple(header), tuple(rows)
+    left = frozenset({0, 1, *range(5, len(header))})
+    return Grid(tuple(header), tuple(rows), "Random effects", left, labels=2)
 
 
-def _residual_tables(fitted: Fitted) -> list[tuple]:
+def _residual_tables(fitted: Fitted) -> list[Grid]:
     """Parameters of the residual structure with standard errors and 95 % limits, if there is one."""
     if fitted.data.design.residual is None:
         return []
@@ -115,14 +113,14 @@ def _residual_tables(fitted: Fitted) -> list[tuple]:
         if c.kind == "parameter" and c.group == "Residual":
             low, high = limits.loc[name]
             value = row["sdcor"] if np.isnan(row["vcov"]) else row["vcov"]
-            rows.append((str(c.term1), *(_number(v) for v in (value, row["se"], low, high))))
+            rows.append((str(c.term1), *(number(v) for v in (value, row["se"], low, high))))
     header = ("Name", "Estimate", "Std. Error", "2.5 %", "97.5 %")
-    return [(f"Residuals, {structure_name(fitted)}", header, tuple(rows))]
+    return [Grid(header, tuple(rows), f"Residuals, {structure_name(fitted)}")]
 
 
-def _fixed_table(table: pd.DataFrame):
+def _fixed_table(table: pd.DataFrame) -> Grid:
     with_df = bool(np.any(np.isfinite(table["df"])))
-    digits = _digits(table["se"].to_numpy())
+    digits = decimals(table["se"].to_numpy())
     rows = []
     for name, row in zip(table.index, table.to_dict("records"), strict=True):
         rows.append(
@@ -130,14 +128,28 @@ def _fixed_table(table: pd.DataFrame):
                 str(name),
                 f"{row['estimate']:.{digits}f}",
                 f"{row['se']:.{digits}f}",
-                *([_number(row["df"])] if with_df else []),
+                *([number(row["df"])] if with_df else []),
                 f"{row['t']:.3f}",
-                _p_value(row["p"]),
-                _stars(row["p"]),
+                p_value(row["p"]),
+                stars(row["p"]),
             )
         )
     tail = ("df", "t value", "Pr(>|t|)", "") if with_df else ("t value", "Pr(>|z|)", "")
-    return ("", "Estimate", "Std. Error", *tail), tuple(rows)
+    header = ("", "Estimate", "Std. Error", *tail)
+    return Grid(header, tuple(rows), "Fixed effects", frozenset({0, len(header) - 1}))
+
+
+def _correlations(cov: pd.DataFrame) -> Grid:
+    """The correlations of the estimates, below the diagonal."""
+    names, values = list(map(str, cov.index)), cov.to_numpy()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sd = np.sqrt(np.diagonal(values))
+        cor = values / sd[:, None] / sd[None]
+    rows = [
+        (name, *(f"{cor[i, j]:.3f}" if j < i else "" for j in range(len(names) - 1)))
+        for i, name in enumerate(names)
+    ]
+    return Grid(("", *names[:-1]), tuple(rows[1:]), "Correlation of fixed effects")
 
 
 def _notes(fitted: Fitted) -> list[str]:
@@ -157,35 +169,5 @@ def _notes(fitted: Fitted) -> list[str]:
     return notes + remarks(fitted)
 
 
-def _digits(values: np.ndarray) -> int:
-    """Decimals that leave the smallest positive value about four significant digits."""
-    positive = values[np.isfinite(values) & (values > 0)]
-    if not positive.size:
-        return 4
-    return int(np.clip(3 - np.floor(np.log10(positive.min())), 0, 8))
-
-
-def _number(value: float) -> str:
-    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.4g}"
-
-
-def _p_value(p: float) -> str:
-    if not np.isfinite(p):
-        return "NaN"
-    return "<2e-16" if p < 2e-16 else f"{p:.3g}" if p < 1e-3 else f"{p:.4f}"
-
-
-def _stars(p: float) -> str:
+def stars(p: float) -> str:
     return next((s for bound, s in ((1e-3, "***"), (1e-2, "**"), (0.05, "*"), (0.1, ".")) if p < bound), "")
-
-
-def _text_table(header: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> str:
-    widths = [max(len(line[k]) for line in (header, *rows)) for k in range(len(header))]
-    left = {k for k, name in enumerate(header) if name in ("", "Groups", "Name")}
-    return "\n".join(
-        " "
-        + " ".join(
-            c.ljust(w) if k in left else c.rjust(w) for k, (c, w) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in (header, *rows)
-    )

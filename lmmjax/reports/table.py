@@ -7,9 +7,12 @@ import functools
 import inspect
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
+
+from lmmjax.reports.cells import grid_of
 
 MOST_COLUMNS = 30
 """Frames with more are printed as pandas does."""
@@ -47,11 +50,74 @@ class Table(pd.DataFrame, metaclass=_AnyFrame):
                 return text
         return self._text(digits, line_width=width)
 
+    def to_html(
+        self, buf: Any = None, *args: Any, digits: int = 5, index: bool | None = None, **options: Any
+    ) -> Any:
+        """The table as HTML, its numbers at the right, without colours; see `to_latex`."""
+        if args or options:
+            return super().to_html(buf, *args, **({} if index is None else {"index": index}), **options)
+        return _written(grid_of(self, digits, index).html(), buf)
+
+    def to_latex(
+        self,
+        buf: Any = None,
+        *,
+        digits: int = 5,
+        index: bool | None = None,
+        caption: str = "",
+        label: str = "",
+        **options: Any,
+    ) -> Any:
+        r"""The table as LaTeX: a `tabular` with rules of booktabs, special characters escaped.
+
+        Parameters
+        ----------
+        buf : a path or file to write to; None returns the text.
+        digits : significant digits of the largest number of a column.
+        index : whether labels of rows are shown; by default unless they are 0, 1, ….
+        caption, label : of a `table` around it.
+        options : those of pandas, which then writes it and needs jinja2.
+
+        The document needs `\usepackage{booktabs}`.
+        """
+        if options:
+            given = {"index": index, "caption": caption, "label": label}
+            return super().to_latex(buf, **{k: v for k, v in given.items() if v not in (None, "")}, **options)
+        made = grid_of(self, digits, index).latex(caption, label)
+        return _written(made, buf)
+
+    def to_markdown(
+        self, buf: Any = None, *args: Any, digits: int = 5, index: bool | None = None, **options: Any
+    ) -> Any:
+        """The table as a pipe table of Markdown; see `to_latex`. Options of pandas need tabulate."""
+        if args or options:
+            return super().to_markdown(buf, *args, **({} if index is None else {"index": index}), **options)
+        return _written(grid_of(self, digits, index).markdown(), buf)
+
+    def _repr_html_(self) -> str | None:
+        most = pd.get_option("display.max_rows") or len(self)
+        if not pd.get_option("display.notebook_repr_html"):
+            return None
+        if self.shape[1] > MOST_COLUMNS or len(self) > most:
+            return super()._repr_html_()  # pyright: ignore[reportCallIssue]
+        return grid_of(self, index=True).html()
+
     def _text(self, precision: int, **options: Any) -> str:
         rows, least = pd.get_option("display.max_rows"), pd.get_option("display.min_rows")
         dimensions = pd.get_option("display.show_dimensions")
         with pd.option_context("display.precision", precision):
             return self.to_string(max_rows=rows, min_rows=least, show_dimensions=dimensions, **options)
+
+
+def _written(text: str, buf: Any) -> str | None:
+    """The text, or None where it is written to a path or file."""
+    if buf is None:
+        return text
+    if hasattr(buf, "write"):
+        buf.write(text)
+    else:
+        Path(buf).write_text(text, encoding="utf-8")
+    return None
 
 
 def as_table(value: Any) -> Any:

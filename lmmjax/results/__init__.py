@@ -5,5 +5,6 @@ from lmmjax.results.compare import compare
 from lmmjax.results.fit import Fit
 from lmmjax.results.moments import Moments
 from lmmjax.results.power import power
+from lmmjax.results.tables import modeltable
 
-__all__ = ["BatchFit", "Fit", "Moments", "compare", "power"]
+__all__ = ["BatchFit", "Fit", "Moments", "compare", "modeltable", "power"]

@@ -15,12 +15,14 @@ from lmmjax.postestimation.joint import effects_of, families_of
 from lmmjax.postestimation.mean_tables import Contrasted, contrasted, slopes
 from lmmjax.postestimation.means import Functions, View, marginal_means
 from lmmjax.postestimation.robust import robust_choice
+from lmmjax.reports.cells import grid_of
+from lmmjax.reports.markup import Grid, Markup
 from lmmjax.reports.table import prints_whole
 
 
 @prints_whole
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class BatchContrasts:
+class BatchContrasts(Markup):
     """Contrasts of marginal means of many responses; made by `BatchMeans.contrast`."""
 
     fitted: FittedMany
@@ -41,13 +43,17 @@ class BatchContrasts:
         own = self.contrasted.functions
         return joint_tests_of_many(self.fitted, families_of(own), self.how, list(own.by))
 
+    def _pieces(self) -> list[str | Grid]:
+        """The table."""
+        return [grid_of(self.table, index=False)]
+
     def __repr__(self) -> str:
         return self.table.to_string(index=False)
 
 
 @prints_whole
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class BatchMeans:
+class BatchMeans(Markup):
     """Marginal means, or slopes, of many responses by the levels of factors.
 
     Made by `BatchFit.emmeans` and `BatchFit.emtrends`.
@@ -91,6 +97,10 @@ class BatchMeans:
         """
         called = ["term", *self.functions.by]
         return joint_tests_of_many(self.fitted, effects_of(self.functions), self.how, called)
+
+    def _pieces(self) -> list[str | Grid]:
+        """The table."""
+        return [grid_of(self.table, index=False)]
 
     def __repr__(self) -> str:
         return self.table.to_string(index=False)

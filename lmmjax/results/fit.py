@@ -13,6 +13,7 @@ from lmmjax.fitted import (
     ModelView,
     identified_psi,
     refitted,
+    require_switch,
     status,
     unidentified_names,
 )
@@ -239,9 +240,22 @@ class Fit(
 
     # --- reports -------------------------------------------------------------------------------------
 
-    def summary(self, ddf: str = "satterthwaite", robust: str | None = None, cluster: Any = None) -> Summary:
-        """What lmerTest prints; shown as a table in a notebook. Arguments as of `coef_table`."""
-        return summarise(self.fitted, ddf, robust, cluster)
+    def summary(
+        self,
+        ddf: str = "satterthwaite",
+        robust: str | None = None,
+        cluster: Any = None,
+        *,
+        correlation: bool = False,
+    ) -> Summary:
+        """What lmerTest prints; tables in a notebook, and by `to_latex()`, `to_html()` and `to_markdown()`.
+
+        Parameters
+        ----------
+        ddf, robust, cluster : as of `coef_table`.
+        correlation : whether the correlations of the fixed effects are shown, those of `cov_params`.
+        """
+        return summarise(self.fitted, ddf, robust, cluster, require_switch("correlation", correlation))
 
     def tidy(self) -> pd.DataFrame:
         """One row a coefficient or variance component (sds and correlations), with estimate and se."""

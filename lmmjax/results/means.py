@@ -24,10 +24,12 @@ from lmmjax.postestimation.mean_tables import (
     view,
 )
 from lmmjax.postestimation.means import Functions, View, marginal_means
+from lmmjax.reports.cells import grid_of
+from lmmjax.reports.markup import Grid, Markup
 from lmmjax.reports.table import prints_whole
 
 
-class _Estimates:
+class _Estimates(Markup):
     """Linear functions of the coefficients of a fit, with how they are reported."""
 
     fitted: Fitted
@@ -66,6 +68,20 @@ class _Estimates:
         """
         return Contrasts(self.fitted, contrasted(self.functions, self.how, method, adjust, by, ref), self.how)
 
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row an estimate."""
+        raise NotImplementedError
+
+    def _pieces(self) -> list[str | Grid]:
+        """The table and the notes below it."""
+        table = self.table
+        return [grid_of(table, index=False), *printed_notes(table.attrs)]
+
+    def __repr__(self) -> str:
+        table = self.table
+        return "\n".join([table.to_string(index=False), "", *printed_notes(table.attrs)])
+
     def pairs(self, adjust: str | None = None, by: str | Sequence[str] | None = None) -> Contrasts:
         """All differences of two: `contrast("pairwise")`."""
         return self.contrast("pairwise", adjust, by)
@@ -75,10 +91,6 @@ class _Estimates:
         names = level_names(self.functions.labels, brackets=False)
         cov = covariance_of(self.fitted, self.functions, self.how)
         return pd.DataFrame(cov, index=names, columns=names)
-
-
-def _printed(table: pd.DataFrame) -> str:
-    return "\n".join([table.to_string(index=False), "", *printed_notes(table.attrs)])
 
 
 @prints_whole
@@ -153,9 +165,6 @@ class MarginalMeans(_Estimates):
             ends, misled = comparison_arrows(self.fitted, self.functions, pairs, self.how)
         return plot_means(self.table, list(self.functions.by), ends, misled, ax)
 
-    def __repr__(self) -> str:
-        return _printed(self.table)
-
 
 @prints_whole
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -183,9 +192,6 @@ class Contrasts(_Estimates):
     def joint_tests(self) -> pd.DataFrame:
         """F tests that all contrasts of a family are zero: columns by-columns, num_df, den_df, F, p."""
         return family_tests(self.fitted, self.functions, self.how)
-
-    def __repr__(self) -> str:
-        return _printed(self.table)
 
 
 class Means:
