@@ -78,7 +78,7 @@ dev: $(STAMPS)/dev $(STAMPS)/test $(STAMPS)/docs
 	$(BIN)/pre-commit install
 
 clean:
-	rm -rf $(VENV) notebooks/executed docs/_build docs/_gallery docs/notebooks docs/project .pytest_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) notebooks/executed docs/_build docs/_gallery docs/_plots docs/notebooks docs/project .pytest_cache .ruff_cache .hypothesis dist build
 
 # a stamp an extra: a second run installs nothing until pyproject.toml changes; dev has all the others in it
 $(STAMPS)/data $(STAMPS)/test $(STAMPS)/docs $(STAMPS)/dev: $(STAMPS)/%: pyproject.toml | $(STAMPS)/pip

@@ -52,11 +52,12 @@ ORIGINS = {"project/changelog": "CHANGELOG.md", "project/contributing": "CONTRIB
 
 
 def gather(app):
-    """Copies notebooks and the files of `ORIGINS` here, and draws the gallery."""
+    """Copies notebooks and the files of `ORIGINS` here, and draws the gallery and the page of plots."""
     sys.path.insert(0, str(HERE))
-    from gallery import draw_all
+    import gallery
+    import pictures
 
-    for folder in ("notebooks", "project", "_gallery"):
+    for folder in ("notebooks", "project", "_gallery", "_plots"):
         shutil.rmtree(HERE / folder, ignore_errors=True)
         (HERE / folder).mkdir()
     for source in sorted((ROOT / "notebooks").glob("*.ipynb")):
@@ -64,7 +65,8 @@ def gather(app):
         shutil.copy(executed if executed.exists() else source, HERE / "notebooks" / source.name)
     for page, source in ORIGINS.items():
         shutil.copy(ROOT / source, HERE / f"{page}.md")
-    draw_all(HERE / "_gallery")
+    gallery.draw_all(HERE / "_gallery")
+    pictures.draw_all(HERE / "_plots")
 
 
 def link(target: str, page: str, origin: Path) -> str:

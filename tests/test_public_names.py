@@ -18,15 +18,15 @@ NAMES = {
         condition_indices conf_int contour contrast converged cooks_distance cov_params covratio
         covtrace cross_validate delta deviance df_resid dfbetas drop1 emmeans emtrends f_test fe_params
         fittedvalues get_prediction glance grad_norm hat icc influence is_singular llf lrt mdffits
-        n_iter n_params nobs normalized_resid params permutation posterior predict profile pvalues r2
-        random_effects ranef ranova refit repca resid residual_cov residuals rlrt save scale
+        n_iter n_params nobs normalized_resid params permutation plot posterior predict profile pvalues
+        r2 random_effects ranef ranova refit repca resid residual_cov residuals rlrt save scale
         scaled_resid semivariogram sensitivity sigma simulate status step summary t_test test theta tidy
         to_maketables to_marginaleffects tvalues unidentified update varcorr vif
     """,
     "BatchFit": """
         anova bse by_reml conf_int contrast converged cov_params delta deviance df emmeans emtrends icc
-        influence is_singular llf n_optima params predict pvalues r2 random_effects reasons save sdcor sigma
-        status t_tests test tidy top tvalues unidentified varcorr varcorr_se
+        influence is_singular llf n_optima params plot predict pvalues r2 random_effects reasons save sdcor
+        sigma status t_tests test tidy top tvalues unidentified varcorr varcorr_se
     """,
     "Model": """
         components endog_names exog_names expanded fit fit_batch fit_response formula from_arrays

@@ -1,19 +1,217 @@
-"""The Axes that a picture is drawn on."""
+"""The Axes that pictures are drawn on: as wide as a column, 8 pt text, colours that everybody tells apart.
+
+Sizes are set on Axes that are made here, never in matplotlib's global settings; Axes that are given keep
+theirs, and text beside points follows the size of their labels.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+COLUMN = 85.0 / 25.4
+"""Width of a journal's column in inches."""
 
-def axes_or_new(ax: Axes | None, **size: Any) -> Axes:
-    """`ax`, or Axes of a new figure; ImportError says how to get matplotlib."""
-    if ax is not None:
-        return ax
+TEXT, SMALL = 8.0, 7.0
+"""Points, of labels and of numbers."""
+
+BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, BLACK = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#56B4E9",
+    "#000000",
+)
+"""Colours of Okabe & Ito (2008), https://jfly.uni-koeln.de/color/."""
+
+GREY, PALE = "0.45", "0.75"
+
+SERIES = (BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY, BLACK)
+DASHES = ("-", "--", "-.", ":")
+MARKERS = "osD^vP*"
+
+LONGEST = 24
+"""Letters of a label that are shown."""
+
+
+def pyplot() -> Any:
+    """matplotlib's interface for figures; ImportError says how to get it."""
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise ImportError("plots need matplotlib: pip install 'lmmjax[plot]'") from error
-    return plt.subplots(layout="constrained", **size)[1]
+    return plt
+
+
+def axes_or_new(ax: Axes | None, height: float = 2.6, width: float = COLUMN) -> Axes:
+    """`ax`, or Axes of a new figure of a width and height in inches."""
+    return panels(ax, 1, 1, height, width)[0]
+
+
+def panels(
+    ax: Any,
+    count: int,
+    columns: int,
+    height: float,
+    width: float = COLUMN,
+) -> np.ndarray:
+    """Axes (count,): those that are given, or of a new figure, row by row.
+
+    Parameters
+    ----------
+    ax : Axes, an array or list of them, or None.
+    columns : how many stand side by side; height, width : of the figure, in inches.
+
+    Raises
+    ------
+    ValueError : Axes of another number are given.
+    """
+    if ax is not None:
+        given = np.array(ax, dtype=object).ravel()
+        if len(given) != count:
+            raise ValueError(
+                f"this picture has {count} panel{'s' * (count > 1)} and ax has {len(given)} Axes: give as "
+                "many, or none"
+            )
+        return given
+    columns = max(1, min(columns, count))
+    rows = math.ceil(count / columns)
+    size = {"figsize": (width, height), "layout": "constrained"}
+    made = pyplot().subplots(rows, columns, squeeze=False, **size)[1].ravel()
+    for one in made[count:]:
+        one.remove()
+    for one in made[:count]:
+        _own_sizes(one)
+    return made[:count]
+
+
+def rows_of_panels(counts: Sequence[int], heights: Sequence[float]) -> np.ndarray:
+    """Axes of a new figure whose rows have numbers of panels and heights in inches of their own."""
+    figure = pyplot().figure(figsize=(COLUMN, sum(heights)), layout="constrained")
+    parts = math.lcm(*counts)
+    grid = figure.add_gridspec(len(counts), parts, height_ratios=list(heights))
+    made = []
+    for row, count in enumerate(counts):
+        step = parts // count
+        made += [figure.add_subplot(grid[row, k * step : (k + 1) * step]) for k in range(count)]
+    for one in made:
+        _own_sizes(one)
+    return np.array(made, dtype=object)
+
+
+def _own_sizes(ax: Axes) -> None:
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.label.set_fontsize(TEXT)
+        axis.get_offset_text().set_fontsize(SMALL)
+    ax.tick_params(labelsize=SMALL, width=0.6, length=2.5)
+    ax.spines[["top", "right"]].set_visible(False)
+    for spine in ax.spines.values():
+        spine.set_linewidth(0.6)
+
+
+def text_size(ax: Axes, small: bool = False) -> float:
+    """Size in points of text that goes with the labels of Axes; small, of that beside points."""
+    size = float(ax.xaxis.label.get_fontsize())
+    return size * SMALL / TEXT if small else size
+
+
+def titled(ax: Axes, text: str, small: bool = False, colour: str = "black") -> None:
+    """A title that starts where the Axes do, cut to their width."""
+    size = text_size(ax, small)
+    text = shortened(text, max(8, int(letters(ax, size))))
+    ax.set_title(text, loc="left", fontsize=size, color=colour)
+
+
+def legend_above(ax: Axes, title: str | None = None, *, whole: bool = False, markers: float = 1.0) -> None:
+    """A legend above the Axes, in as many columns as its labels leave room for.
+
+    Parameters
+    ----------
+    whole : above all panels of a figure that was made here.
+    markers : how many times as large as in the Axes.
+    """
+    handles, labels = ax.get_legend_handles_labels()
+    if not labels:
+        return
+    longest = max(map(len, labels))
+    fitting = max(1, int(letters(ax, text_size(ax, small=True)) / (longest + 4)))
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0)}
+    if whole:
+        fitting, place = 2 * fitting, {"loc": "outside upper left"}
+    (ax.figure if whole else ax).legend(
+        handles,
+        labels,
+        title=title,
+        ncols=min(fitting, len(labels)),
+        frameon=False,
+        fontsize=text_size(ax, small=True),
+        title_fontsize=text_size(ax, small=True),
+        alignment="left",
+        handlelength=1.5,
+        markerscale=markers,
+        handletextpad=0.5,
+        columnspacing=1.2,
+        borderpad=0.1,
+        borderaxespad=0.2,
+        **place,
+    )
+
+
+def letters(ax: Axes, size: float) -> float:
+    """About how many letters of a size in points fit into the width of Axes."""
+    inches = ax.get_window_extent().width / ax.figure.dpi
+    return 72.0 * inches / (0.58 * size)
+
+
+def colours(count: int) -> list[Any]:
+    """Colours of a number of series: Okabe and Ito's, or viridis where they are more."""
+    if count <= len(SERIES):
+        return list(SERIES[:count])
+    return list(pyplot().get_cmap("viridis")(np.linspace(0.0, 0.92, count)))
+
+
+def shortened(text: Any, longest: int = LONGEST) -> str:
+    """A label on one line, its middle left out where it is long."""
+    text = " ".join(str(text).split())
+    half = (longest - 1) // 2
+    return text if len(text) <= longest else f"{text[: longest - half - 1]}…{text[-half:]}"
+
+
+def points(ax: Axes, x: Any, y: Any, **options: Any) -> None:
+    """A scatter whose points are smaller and paler the more there are; many are an image in vector files."""
+    count = len(np.atleast_1d(x))
+    size, alpha = (3.0, 0.75) if count <= 300 else (2.2, 0.45) if count <= 3000 else (1.4, 0.3)
+    own = {"markersize": size, "alpha": alpha, "color": BLUE, "markeredgewidth": 0.0}
+    ax.plot(x, y, "o", rasterized=count > 3000, **(own | options))
+
+
+def date_axis(ax: Axes, values: Any) -> None:
+    """Short labels along the horizontal axis, if the values are dates."""
+    if np.asarray(values).dtype.kind == "M":
+        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+        locator = AutoDateLocator(maxticks=6)
+        ax.xaxis.set_major_locator(locator)
+        ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+
+def said(ax: Axes, text: str) -> None:
+    """A remark in the middle of Axes that have nothing to show."""
+    ax.text(
+        0.5,
+        0.5,
+        text,
+        transform=ax.transAxes,
+        ha="center",
+        va="center",
+        fontsize=text_size(ax, small=True),
+        color=GREY,
+    )

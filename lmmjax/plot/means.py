@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from lmmjax.plot.axes import axes_or_new
+from lmmjax.plot.axes import BLUE, SKY, VERMILLION, axes_or_new, legend_above, shortened, text_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NUMBERS = ("estimate", "se", "df", "lower", "upper")
-LIMITS, ARROWS, POINTS = "#9ecae1", "#d6604d", "#08306b"
 
 
 def plot_means(
@@ -39,15 +38,16 @@ def plot_means(
     ]
     steps = np.array([k > 0 and families[k] != families[k - 1] for k in range(len(table))])
     place = -(np.arange(len(table)) + 1.2 * np.cumsum(steps)).astype(float)
-    ax = axes_or_new(ax, figsize=(6.0, 0.9 + 0.34 * (-place[-1] + 1 + bool(by))))
+    ax = axes_or_new(ax, 0.75 + 0.21 * (-place[-1] + 1 + bool(by)))
     value, lower, upper = (table[name].to_numpy(float) for name in ("estimate", "lower", "upper"))
     level = table.attrs.get("level")
     ax.hlines(
         place,
         lower,
         upper,
-        color=LIMITS,
-        linewidth=7,
+        color=SKY,
+        linewidth=5.0,
+        alpha=0.6,
         label="limits" if level is None else f"{level:.0%} limits",
     )
     for end in () if arrows is None else arrows.T:
@@ -58,28 +58,33 @@ def plot_means(
                     "",
                     (to, y),
                     (x, y),
-                    arrowprops={"arrowstyle": "-|>", "color": ARROWS, "shrinkA": 0, "shrinkB": 0},
+                    arrowprops={
+                        "arrowstyle": "-|>,head_length=0.3,head_width=0.15",
+                        "color": VERMILLION,
+                        "shrinkA": 0,
+                        "shrinkB": 0,
+                    },
                 )
     if arrows is not None:
-        ax.plot([], [], color=ARROWS, label="overlap: no difference")
-    ax.plot(value, place, "o", color=POINTS, markersize=5, zorder=3)
-    ax.set_yticks(place, own)
+        ax.plot([], [], color=VERMILLION, label="overlap: no difference")
+    ax.plot(value, place, "o", color=BLUE, markersize=3.5, zorder=3)
+    ax.set_yticks(place, [shortened(name) for name in own])
+    ax.tick_params(axis="y", length=0)
     for k in (k for k in range(len(table)) if by and (k == 0 or steps[k])):
         ax.annotate(
-            families[k],
+            shortened(families[k], 40),
             (0.012, place[k] + 0.75),
             xycoords=("axes fraction", "data"),
             va="center",
             fontweight="bold",
+            fontsize=text_size(ax, small=True),
         )
     ax.set_ylim(place[-1] - 0.7, 1.2 if by else 0.7)
     ax.set_ylabel(" ".join(map(str, names)))
     scale = table.attrs.get("scale")
     ax.set_xlabel("estimate" if scale in (None, "response") else f"estimate of {scale}")
-    ax.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.14 if len(table) > 6 else -0.25), ncols=2, frameon=False
-    )
+    legend_above(ax)
     if misled:
         shown = ", ".join(f"{own[i]} and {own[j]}" for i, j in list(misled)[:3])
-        ax.set_title(f"arrows mislead about {shown}", fontsize="small", loc="left")
+        ax.set_xlabel(f"{ax.get_xlabel()}\narrows mislead about {shortened(shown, 60)}")
     return ax

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from lmmjax.plot.axes import axes_or_new
+from lmmjax.plot.axes import DASHES, GREY, MARKERS, axes_or_new, colours, legend_above
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,21 +20,33 @@ def plot_power(table: pd.DataFrame, ax: Axes | None = None, target: float | None
     table : columns n, effect, power, lower, upper, with what n and effect are in its attributes.
     target : power that a line is drawn at, or None.
     """
-    ax = axes_or_new(ax, figsize=(6.0, 4.0))
+    ax = axes_or_new(ax, 2.5)
     across, along = ("n", "effect") if len(set(table["n"])) > 1 else ("effect", "n")
     names = {"n": table.attrs.get("n", "n"), "effect": table.attrs.get("effect", "effect")}
     several = len(table[along].unique()) > 1
-    for value, own in table.groupby(along, sort=True, dropna=False):
+    families = list(table.groupby(along, sort=True, dropna=False))
+    for k, ((value, own), tint) in enumerate(zip(families, colours(len(families)), strict=True)):
         own = own.sort_values(across)
         x, power = own[across].to_numpy(float), own["power"].to_numpy(float)
         errors = [power - own["lower"].to_numpy(float), own["upper"].to_numpy(float) - power]
         label = f"{names[along]} = {value:g}" if several else None
-        ax.errorbar(x, power, yerr=errors, marker="o", capsize=3, label=label)
+        ax.errorbar(
+            x,
+            power,
+            yerr=errors,
+            color=tint,
+            marker=MARKERS[k % len(MARKERS)],
+            linestyle=DASHES[k % len(DASHES)],
+            markersize=3.5,
+            linewidth=1.2,
+            capsize=2.0,
+            label=label,
+        )
     if target is not None:
-        ax.axhline(target, color="0.6", linestyle="--", linewidth=1, zorder=0)
+        ax.axhline(target, color=GREY, linestyle=":", linewidth=0.8, zorder=0)
     ax.set_ylim(-0.02, 1.02)
     ax.set_xlabel(f"number of {names['n']}" if across == "n" else f"effect {names['effect']}")
     ax.set_ylabel("power")
     if several:
-        ax.legend(frameon=False)
+        legend_above(ax)
     return ax

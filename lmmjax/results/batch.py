@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,9 @@ from lmmjax.results.batch_means import Means
 from lmmjax.results.batch_predictions import BatchPredictions
 from lmmjax.results.batch_tests import BatchTests
 from lmmjax.results.saving import Saving
+
+if TYPE_CHECKING:
+    from lmmjax.results.batch_plots import BatchPlots
 
 
 @prints_whole
@@ -230,6 +233,13 @@ class BatchFit(BatchTests, Means, BatchPredictions, Saving):
         q are Benjamini-Hochberg values of a fixed effect over the responses that have a p-value.
         """
         return batch_tables.tidy(self.fitted, ddf, robust, cluster)
+
+    @property
+    def plot(self) -> BatchPlots:
+        """Pictures, such as `fits.plot.volcano("x")`; see `BatchPlots`."""
+        from lmmjax.results.batch_plots import BatchPlots
+
+        return BatchPlots(self.fitted)
 
     def __len__(self) -> int:
         return len(self.names)

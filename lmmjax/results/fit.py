@@ -37,6 +37,7 @@ from lmmjax.results.statsmodels_names import StatsmodelsNames
 # what few fits are asked for is imported when it is
 if TYPE_CHECKING:
     from lmmjax.postestimation.sensitivity import Sensitivity
+    from lmmjax.results.plots import FitPlots
     from lmmjax.results.posterior import Posterior
     from lmmjax.results.resample import Permutation
 
@@ -264,6 +265,13 @@ class Fit(
     def glance(self) -> pd.DataFrame:
         """One row about the fit."""
         return frames.glance(self.fitted)
+
+    @property
+    def plot(self) -> FitPlots:
+        """Pictures, such as `fit.plot.residuals()`; see `FitPlots`."""
+        from lmmjax.results.plots import FitPlots
+
+        return FitPlots(self.fitted)
 
     @native_rows
     def augment(self) -> pd.DataFrame:

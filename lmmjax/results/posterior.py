@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.bayes.coordinates import PriorSet
-from lmmjax.fitted import Fitted
+from lmmjax.fitted import Fitted, require_switch
 from lmmjax.postestimation.posterior import Draws, posterior_draws
 from lmmjax.postestimation.posterior_predict import log_likelihood, predictive
 from lmmjax.postestimation.posterior_tables import draws_frame, draws_summary, inference_data
@@ -143,6 +144,35 @@ class Posterior:
         Source: Bürkner, Gabry & Vehtari (2021), doi:10.1007/s00180-020-01045-4.
         """
         return log_likelihood(self.draws)
+
+    def plot(
+        self,
+        parameters: str | Sequence[str] | None = None,
+        ax: Any = None,
+        *,
+        prior: bool = True,
+        level: float = 0.95,
+    ) -> Any:
+        """Histograms of the draws, a panel a parameter, with interval and median, and the prior as a line.
+
+        Parameters
+        ----------
+        parameters : as in `names`; the first 24 if None.
+        ax : matplotlib's Axes, as many as there are parameters; None makes a figure.
+        prior : whether to draw prior densities. Flat and improper ones have none, and those of correlations
+            without a closed form are left out (see `lmmjax.postestimation.prior_density.marginals`).
+        level : of the interval between quantiles.
+
+        Returns
+        -------
+        Axes, an array (k,) if there are several parameters. ImportError without matplotlib.
+        """
+        from lmmjax.plot import plot_posterior
+        from lmmjax.plot.posterior import chosen, prior_curves
+
+        names = chosen(self.names, parameters)
+        curves = prior_curves(self.draws, names) if require_switch("prior", prior) else None
+        return plot_posterior(self.frame(), ax, prior=curves, parameters=names, level=level)
 
     def reweight(self, priors: dict[str, Any] | None) -> Reweighted:
         """The posterior under other priors, by importance weights on these draws.

@@ -1,0 +1,205 @@
+"""Data and fitted values of every group over a covariate: all in one, or a panel a group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from lmmjax.fitted import Fitted, fitted_values, require_known, response_vector
+from lmmjax.formula import Table, nearest
+from lmmjax.plot.axes import (
+    BLUE,
+    GREY,
+    PALE,
+    SKY,
+    SMALL,
+    colours,
+    date_axis,
+    legend_above,
+    letters,
+    panels,
+    shortened,
+    text_size,
+)
+from lmmjax.postestimation.influence import units
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST = 24
+"""Panels that are drawn by default."""
+
+
+def trajectories(fitted: Fitted, x: Any, group: str | None = None, by: str | None = None) -> pd.DataFrame:
+    """Columns level, x, y, fit, population and, if asked for, by: a row a level and value of x, in order.
+
+    fit is Xβ̂ + Zb̂ + offset and population Xβ̂ + offset at the rows of the fit; rows of a level at the same x
+    are averaged.
+
+    Parameters
+    ----------
+    x : a column of the data, or values (n,) of the rows of the fit.
+    group : a grouping factor of random effects or residuals; may be left out if there is one.
+    by : a column of the data.
+    """
+    codes, index = units(fitted.data, group)
+    name = x if isinstance(x, str) else getattr(x, "name", None) or "x"
+    columns = {"code": codes, "x": _source(fitted, x) if isinstance(x, str) else _given(fitted, x)}
+    if by is not None:
+        columns["by"] = _source(fitted, by)
+    columns |= {"y": fitted.y, "fit": fitted_values(fitted), "population": fitted.population}
+    keys = ["code", *(["by"] if by is not None else []), "x"]
+    found: Any = pd.DataFrame(columns).groupby(keys, sort=True, observed=True, as_index=False).mean()
+    labels = np.asarray(index, dtype=object)
+    found.insert(0, "level", labels[found.pop("code").to_numpy()])
+    response = fitted.data.frame.response or fitted.response or "y"
+    found.attrs = {"x": str(name), "group": str(index.name), "by": by, "response": response}
+    return found
+
+
+def _source(fitted: Fitted, name: str) -> Any:
+    """A column of the data on the rows of the fit."""
+    frame = fitted.data.frame
+    if frame.source is None:
+        raise ValueError(f"this model was built from matrices: give the values of {name!r}, one a row")
+    table = Table(frame.source.data)
+    if name not in table:
+        raise ValueError(f"the data have no column {name!r}: {nearest(name, table.keys)}")
+    column = table.take(name, frame.rows)
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return column.cat.as_ordered().array
+    return column.to_numpy()
+
+
+def _given(fitted: Fitted, values: Any) -> np.ndarray:
+    return response_vector(fitted.data, values, "x")
+
+
+def plot_spaghetti(
+    table: pd.DataFrame,
+    ax: Any = None,
+    *,
+    levels: Sequence[Any] | None = None,
+    each: bool = False,
+) -> Any:
+    """Data as pale lines and fitted values as coloured ones; or a panel a level, with the population's line.
+
+    Parameters
+    ----------
+    table : as `trajectories` makes it.
+    ax : one Axes, with `each` as many as there are levels; new ones if None.
+    levels : which to draw, in this order; all if None, of more than 24 panels as many at equal steps.
+    each : whether every level has a panel.
+
+    Returns
+    -------
+    the Axes; with `each` an array (k,).
+
+    Raises
+    ------
+    ValueError : an unknown level. ImportError without matplotlib.
+    """
+    known = list(dict.fromkeys(table["level"]))
+    if levels is not None:
+        require_known("level", map(str, levels), map(str, known))
+        named = {str(v): v for v in known}
+        wanted = [named[str(v)] for v in levels]
+    else:
+        wanted = known
+    if each:
+        return _each(table, ax, wanted, len(known), levels is None)
+    one = panels(ax, 1, 1, 2.6)[0]
+    _together(one, table[table["level"].isin(wanted)], len(wanted))
+    return one
+
+
+def _together(ax: Axes, table: Any, count: int) -> None:
+    many = count > 40
+    _name_places(ax, table)
+    ax.plot(
+        *_broken(table, "y"), color=PALE, linewidth=0.5 if many else 0.8, alpha=0.6, label="data", zorder=1
+    )
+    by = table.attrs["by"]
+    families = [(None, table)] if by is None else list(table.groupby("by", sort=True, observed=True))
+    tints = [SKY] if by is None else colours(len(families))
+    for (value, own), tint in zip(families, tints, strict=True):
+        label = "fit" if by is None else shortened(value)
+        ax.plot(
+            *_broken(own, "fit"),
+            color=tint,
+            linewidth=0.6 if many else 1.0,
+            alpha=0.5 if many else 0.85,
+            label=label,
+            zorder=2,
+        )
+    ax.set_xlabel(shortened(table.attrs["x"]))
+    ax.set_ylabel(shortened(table.attrs["response"]))
+    legend_above(ax)
+
+
+def _broken(table: Any, column: str) -> tuple[Any, np.ndarray]:
+    """x and a column, with a gap between levels, so that one line draws all."""
+    codes = pd.factorize(table["level"])[0]
+    if table.attrs["by"] is not None:
+        codes = codes * (1 + table["by"].nunique()) + pd.factorize(table["by"])[0]
+    cut = np.flatnonzero(np.diff(codes)) + 1
+    x, y = _axis(table["x"]), table[column].to_numpy(float)
+    return np.insert(x, cut, x[:1] if len(x) else 0), np.insert(y, cut, np.nan)
+
+
+def _axis(column: Any) -> np.ndarray:
+    """Places on the axis: of a factor the codes of its levels, of spans of time days."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return column.cat.codes.to_numpy(float)
+    values = column.to_numpy()
+    return values / np.timedelta64(1, "D") if values.dtype.kind == "m" else values
+
+
+def _name_places(ax: Axes, table: pd.DataFrame) -> None:
+    if isinstance(table["x"].dtype, pd.CategoricalDtype):
+        names = [shortened(v, 10) for v in table["x"].cat.categories]
+        ax.set_xticks(range(len(names)), names)
+    else:
+        date_axis(ax, table["x"])
+
+
+def _each(table: pd.DataFrame, ax: Any, wanted: list[Any], total: int, thin: bool) -> np.ndarray:
+    if thin and ax is None and len(wanted) > MOST:
+        wanted = [wanted[k] for k in np.linspace(0, len(wanted) - 1, MOST).round().astype(int)]
+    count = len(wanted)
+    # as few empty places as can be
+    columns = min(min((4, 3, 5), key=lambda c: -count % c), count)
+    axes = panels(ax, count, columns, 0.35 + 0.85 * -(-count // columns))
+    shown: Any = table[table["level"].isin(wanted)]
+    low, high = np.nanmin(shown[["y", "fit"]].to_numpy()), np.nanmax(shown[["y", "fit"]].to_numpy())
+    margin = 0.06 * (high - low)
+    for k, (one, level) in enumerate(zip(axes, wanted, strict=True)):
+        own = shown[shown["level"] == level]
+        x = _axis(own["x"])
+        _name_places(one, table)
+        one.plot(x, own["population"], "--", color=GREY, linewidth=0.8, label="population", zorder=1)
+        one.plot(x, own["fit"], color=BLUE, linewidth=1.2, label="fit", zorder=2)
+        one.plot(x, own["y"], "o", color="black", markersize=2.0, label="data", zorder=3)
+        one.set_ylim(low - margin, high + margin)
+        size = text_size(one, small=True)
+        one.set_title(shortened(level, max(6, int(letters(one, size)))), fontsize=size, pad=2.0)
+        if ax is None:
+            one.tick_params(labelsize=SMALL - 1.0)
+            one.tick_params(labelleft=k % columns == 0, labelbottom=k + columns >= count)
+    ends = _axis(shown["x"])
+    for one in axes if ends.dtype.kind == "f" or ends.dtype.kind in "iu" else ():
+        one.set_xlim(*_padded(float(ends.min()), float(ends.max())))
+    if ax is None:
+        figure = axes[0].figure
+        note = f" ({count} of {total} levels of {table.attrs['group']})" if count < total else ""
+        figure.supxlabel(shortened(table.attrs["x"]) + note, fontsize=text_size(axes[0]))
+        figure.supylabel(shortened(table.attrs["response"]), fontsize=text_size(axes[0]))
+    return axes
+
+
+def _padded(low: float, high: float) -> tuple[float, float]:
+    margin = 0.06 * (high - low) or 0.5
+    return low - margin, high + margin

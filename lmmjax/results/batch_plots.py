@@ -1,0 +1,105 @@
+"""Pictures of a batch as users ask for them: `fits.plot.volcano("x")`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lmmjax import plot
+from lmmjax.fitted import FittedMany
+from lmmjax.plot.volcano import response_means
+from lmmjax.reports.batch_tables import top
+from lmmjax.results.plots import Pictures
+
+
+class BatchPlots(Pictures):
+    """Pictures of a batch, of one coefficient or contrast of all responses; Axes as in `FitPlots`.
+
+    `term`, `contrast`, `ddf`, `robust` and `cluster` are those of `BatchFit.top`.
+    """
+
+    def __init__(self, fitted: FittedMany):
+        self._fitted = fitted
+
+    def _top(self, term: str | None, contrast: Any, ddf: str, robust: str | None, cluster: Any) -> Any:
+        table = top(self._fitted, term, len(self._fitted.names), "p", ddf, robust, cluster, contrast, 0.95)
+        return table, term if term is not None else contrast if isinstance(contrast, str) else "the contrast"
+
+    def volcano(
+        self,
+        term: str | None = None,
+        ax: Any = None,
+        *,
+        contrast: Any = None,
+        q: float = 0.05,
+        effect: float = 0.0,
+        labels: int | Sequence[Any] = 10,
+        ddf: str = "satterthwaite",
+        robust: str | None = None,
+        cluster: Any = None,
+    ) -> Any:
+        """Estimates by −log₁₀ p, coloured where q is at most `q` and the estimate at least `effect` in size.
+
+        Parameters
+        ----------
+        labels : how many of the coloured ones to name, the smallest p first, or names of responses; those for
+            which there is no room go without.
+
+        Responses without a p-value are not drawn.
+        """
+        table, name = self._top(term, contrast, ddf, robust, cluster)
+        return plot.plot_volcano(table, ax, q=q, effect=effect, labels=labels, term=name)
+
+    def ma(
+        self,
+        term: str | None = None,
+        ax: Any = None,
+        *,
+        contrast: Any = None,
+        q: float = 0.05,
+        effect: float = 0.0,
+        labels: int | Sequence[Any] = 10,
+        ddf: str = "satterthwaite",
+        robust: str | None = None,
+        cluster: Any = None,
+    ) -> Any:
+        """Estimates by the mean of the response; other arguments as of `volcano`."""
+        table, name = self._top(term, contrast, ddf, robust, cluster)
+        mean = response_means(self._fitted)[self._fitted.names.get_indexer(table.index)]
+        return plot.plot_ma(table, mean, ax, q=q, effect=effect, labels=labels, term=name)
+
+    def pvalues(
+        self,
+        term: str | None = None,
+        ax: Any = None,
+        *,
+        contrast: Any = None,
+        bins: int = 20,
+        ddf: str = "satterthwaite",
+        robust: str | None = None,
+        cluster: Any = None,
+    ) -> Any:
+        """A histogram of the p-values, with the height of uniform ones, and of an estimate of the null ones.
+
+        Flat with a peak at 0 is what a good test gives; a slope upwards, or a peak at 1, is no good sign.
+        """
+        table, name = self._top(term, contrast, ddf, robust, cluster)
+        return plot.plot_pvalues(table["p"], ax, bins=bins, term=name)
+
+    def qq(
+        self,
+        term: str | None = None,
+        ax: Any = None,
+        *,
+        contrast: Any = None,
+        level: float = 0.95,
+        ddf: str = "satterthwaite",
+        robust: str | None = None,
+        cluster: Any = None,
+    ) -> Any:
+        """−log₁₀ p by what is expected of uniform ones, with limits, and the inflation factor λ.
+
+        Limits are of every order statistic by itself, of independent p-values.
+        """
+        table, name = self._top(term, contrast, ddf, robust, cluster)
+        return plot.plot_qq(table["p"], ax, level=level, term=name)
