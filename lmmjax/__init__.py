@@ -19,6 +19,7 @@ from lmmjax.core import (
 )
 from lmmjax.design import EstimabilityWarning
 from lmmjax.fitted import FitWarning
+from lmmjax.formula import Kernel
 from lmmjax.model import Model, lmm, load
 from lmmjax.optimize import Status
 from lmmjax.residual import (
@@ -57,6 +58,7 @@ __all__ = [
     "Fit",
     "FitWarning",
     "Gaussian",
+    "Kernel",
     "KnownVariance",
     "Matern32",
     "Matern52",

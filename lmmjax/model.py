@@ -42,6 +42,7 @@ def lmm(
     weights: Any = None,
     offset: Any = None,
     residual: Any = None,
+    kernels: Any = None,
     backend: str | None = None,
     safe: bool = False,
 ) -> Model:
@@ -56,6 +57,9 @@ def lmm(
     offset : known part of the mean, likewise; added to `offset(...)` terms of the formula.
     residual : correlations and variances of the residuals, such as `lj.AR1("week", group="id")`,
         `lj.VarIdent("sex")` or a product of them; None: independent, with equal variances.
+    kernels : known covariances of the levels of grouping factors, matched by label: {"id": K}, K a `Kernel`
+        or a frame with labels; or several of them, a random term each: {"id": [A, D, None]}; or by term:
+        {"1 | id": A}.
     backend : "grouped", "dense", or None for the cheapest that covers the model.
     safe : for formulas of other people. Expressions in a formula, in `weights` and in `offset` are Python,
         and run; safe ones have columns, literals, arithmetic, comparisons and known functions, and nothing
@@ -74,7 +78,8 @@ def lmm(
     {'Intercept': 251.405, 'Days': 10.467}
     """
     require_switch("safe", safe)
-    frame = model_frame(formula, data, weights=weights, offset=offset, residual=residual, safe=safe)
+    beside = {"weights": weights, "offset": offset, "residual": residual, "kernels": kernels}
+    frame = model_frame(formula, data, safe=safe, **beside)
     return Model(require_data(model_data(frame, backend)))
 
 
@@ -283,7 +288,7 @@ class Model:
         formula : a change in which `.` stands for what was there: "~ . - x", ". ~ . + z + (1 | h)",
             "log(.) ~ .". Random terms are taken out as they are put in, "~ . - (x | g)"; without `.` right of
             ~ the formula is new.
-        changes : data, weights, offset or residual as `lmm` takes them.
+        changes : data, weights, offset, residual or kernels as `lmm` takes them.
 
         The data are those that the model was made from, complete rows of the new formula; those of a `subset`
         stay within its rows.
@@ -292,7 +297,7 @@ class Model:
         ------
         ValueError : takes out what is not there; a model of matrices, which has no formula.
         """
-        known = ("data", "weights", "offset", "residual")
+        known = ("data", "weights", "offset", "residual", "kernels")
         require_known("argument of update", changes, known)
         frame = updated_frame(self.frame, formula, **changes)
         return Model(require_data(model_data(frame, self.data.backend)))

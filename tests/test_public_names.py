@@ -7,8 +7,8 @@ import lmmjax as lj
 NAMES = {
     "lmmjax": """
         AR1 ARMA BatchFit CAR1 CompoundSymmetry EstimabilityWarning Estimate Exponential Fit FitWarning
-        Gaussian KnownVariance Matern32 Matern52 Model Moments Problem Status Symmetric Toeplitz Unstructured
-        VarExp VarIdent VarPower
+        Gaussian Kernel KnownVariance Matern32 Matern52 Model Moments Problem Status Symmetric Toeplitz
+        Unstructured VarExp VarIdent VarPower
         __version__ compare conditional_modes enable_compilation_cache estimate
         gram lmm load loglik modeltable power predict problem_from_arrays profiled_deviance response_axes
         restricted_loglik self_check

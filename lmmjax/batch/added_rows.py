@@ -43,8 +43,10 @@ def sizes(maker: ProblemMaker, effects: Effects) -> np.ndarray:
     """s (k,), at least 1: the length of a in the internal coordinates of a term, in lengths of rows."""
     rows = np.sqrt(maker.design.n * weight_of(maker.design))
     out = np.ones(len(effects))
-    for z, outward in zip(effects.z, maker.basis.outward, strict=False):
-        out = np.maximum(out, rows * np.linalg.norm(z @ np.asarray(outward), axis=1))
+    terms = zip(maker.design.terms, effects.z, effects.codes, maker.basis.outward, strict=False)
+    for term, z, codes, outward in terms:
+        size = 1.0 if term.kernel is None else np.sqrt(term.kernel.diagonal[codes])
+        out = np.maximum(out, rows * size * np.linalg.norm(z @ np.asarray(outward), axis=1))
     return out
 
 

@@ -38,20 +38,23 @@ def perturbations(
     noise: Array,
     structure: Structure,
     n_groups: tuple[int, ...],
+    roots: tuple[Array | None, ...],
 ) -> tuple[tuple[Array, ...], Array]:
     """b* per term (N, G, q), and Zb* + ε* (N, n), drawn from the model at ψ (N, m + 1).
 
     Parameters
     ----------
     z : per term (n, q); codes : per term (n,); noise : ε* (N, n).
+    roots : per term L (G, r) of K = LLᵀ, or None for groups that are independent.
     """
     keys = jax.random.split(key, len(z))
     y, effects = noise, []
     matrices = jax.vmap(structure.matrices)(psi[:, :-1])
-    for k, zk, ck, matrix, groups in zip(keys, z, codes, matrices, n_groups, strict=True):
+    for k, zk, ck, matrix, groups, root in zip(keys, z, codes, matrices, n_groups, roots, strict=True):
         factor = jax.vmap(lambda a: psd_cholesky(a, 1e-15))(matrix)
         u = jax.random.normal(k, (psi.shape[0], groups, zk.shape[1]), psi.dtype)
         b = jnp.einsum("dij,dgj->dgi", factor, u)
+        b = b if root is None else jnp.einsum("gr,dri->dgi", root, b)
         y = y + jnp.sum(zk[None] * b[:, ck], axis=-1)
         effects.append(b)
     return tuple(effects), y

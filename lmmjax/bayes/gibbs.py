@@ -55,6 +55,8 @@ class GibbsDraws:
 
 def rows(design: Design, y: np.ndarray) -> GibbsData:
     """The data of the sampler; ValueError where [X Z] is too wide."""
+    if any(term.kernel is not None for term in design.terms):
+        raise ValueError("the Gibbs sampler draws independent levels: with a kernel use method='nuts'")
     width = design.p + sum(term.n_groups * term.q for term in design.terms)
     if width > LARGEST:
         raise ValueError(

@@ -8,6 +8,8 @@ Source: Robinson (1991), doi:10.1214/ss/1177011926.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -80,7 +82,8 @@ def _term_modes(
     # axes (q, …, G)
     dt = (d[:, :, None, None] * projection.tx[None]).sum(axis=1)
     spread = _sandwich(d, projection.u)
-    cond_var = sigma2 * (d[:, :, None] - spread)
+    prior = d[:, :, None] if projection.own is None else d[:, :, None] * projection.own
+    cond_var = sigma2 * (prior - spread)
     phi = (dt[:, :, None] * cov_beta[None, :, :, None]).sum(axis=1)
     extra = (phi[:, None] * dt[None]).sum(axis=2)
     return Modes(b.T, cond_var.transpose(2, 0, 1), (cond_var + extra).transpose(2, 0, 1))
@@ -127,6 +130,7 @@ def effects(
     z: tuple[np.ndarray, ...],
     codes: tuple[np.ndarray, ...],
     covariances: tuple[np.ndarray, ...],
+    roots: tuple[Any, ...],
     white: tuple[np.ndarray, ...],
 ) -> np.ndarray | float:
     """Σ Zb (n, draws) with b = σΛu, by NumPy.
@@ -134,11 +138,12 @@ def effects(
     Parameters
     ----------
     z : per term (n, q); codes : per term (n,); covariances : per term σ²D (q, q).
-    white : per term u (q, G, draws), standard normal.
+    roots : per term L (G, r) of K = LLᵀ, or None for groups that are independent.
+    white : per term u (q, r, draws), standard normal; r is G where they are.
     """
     total = 0.0
-    for zk, ck, matrix, u in zip(z, codes, covariances, white, strict=True):
+    for zk, ck, matrix, root, u in zip(z, codes, covariances, roots, white, strict=True):
         b = np.tensordot(psd_cholesky(matrix, 1e-13), u, axes=1)
         for column, one in zip(zk.T, b, strict=True):
-            total = total + column[:, None] * one[ck]
+            total = total + column[:, None] * (one[ck] if root is None else (root[ck] @ one))
     return total

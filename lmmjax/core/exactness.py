@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lmmjax.core.estimate import Estimate
+from lmmjax.core.marginal import by_level
 from lmmjax.core.problem import ProblemMaker
 from lmmjax.design import Design
 from lmmjax.gram.grouped.prepare import GroupedPrepared
@@ -61,10 +62,8 @@ def spanned(design: Design, y: np.ndarray) -> np.ndarray:
 
     n = design.n
     root = np.ones(n) if design.weights is None else np.sqrt(np.asarray(design.weights, float))
-    blocks = [sp.csr_array(np.asarray(design.x, float))]
-    for term in design.terms:
-        z, rows = np.asarray(term.z, float), np.arange(n)
-        blocks += [sp.csr_array((column, (rows, term.codes)), shape=(n, term.n_groups)) for column in z.T]
+    z = by_level(design, [np.asarray(term.z, float) for term in design.terms])
+    blocks = [sp.csr_array(np.asarray(design.x, float)), z]
     w: Any = sp.csr_array(sp.diags_array(root) @ sp.csr_array(sp.hstack(blocks)))
     length = np.sqrt(np.asarray(w.multiply(w).sum(axis=0))).ravel()
     w = sp.csr_array(w.multiply(1.0 / np.where(length > 0, length, 1.0)))

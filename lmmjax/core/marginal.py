@@ -58,16 +58,22 @@ def scaled_columns(design: Design, psi: np.ndarray) -> Any:
 
 
 def first_columns(design: Design) -> np.ndarray:
-    """Per term the first of its columns of Z, and their number: those of a level stand side by side."""
-    return np.cumsum([0, *(term.n_groups * term.q for term in design.terms)])
+    """Per term the first of its columns of Z, and their number: those of an effect stand side by side."""
+    return np.cumsum([0, *(term.n_effects * term.q for term in design.terms)])
 
 
 def by_level(design: Design, values: Sequence[np.ndarray]) -> Any:
-    """Rows (n, q) of every term in the columns of their levels: (n, ΣqG), sparse, without a gap."""
+    """Rows (n, q) of every term in the columns of their effects: (n, N), sparse, without a gap.
+
+    An effect is that of a level, or one of those that correlated levels are made of.
+    """
     # imported here: scipy.sparse adds a warning filter, and few fits need it
     import scipy.sparse as sps
 
     n, starts = design.n, first_columns(design)
+    if any(term.kernel is not None for term in design.terms):
+        parts = [term.expand(own) for term, own in zip(design.terms, values, strict=True)]
+        return sps.csr_array(sps.hstack(parts, format="csr"))
     at = [
         start + term.codes[:, None] * term.q + np.arange(term.q)
         for start, term in zip(starts, design.terms, strict=False)
@@ -94,7 +100,6 @@ def blocks(design: Design, psi: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """V (g, k, k) of g sets of k rows (g, k) at ψ (m + 1,)."""
     out = covariances(design, psi, rows)
     for term, covariance in zip(design.terms, design.structure.absolute(psi), strict=True):
-        z, codes = np.asarray(term.z)[rows], term.codes[rows]
-        value = (z @ np.asarray(covariance)) @ np.swapaxes(z, 1, 2)
-        out += np.where(codes[:, :, None] == codes[:, None, :], value, 0.0)
+        z = np.asarray(term.z)[rows]
+        out += (z @ np.asarray(covariance)) @ np.swapaxes(z, 1, 2) * term.relation(rows)
     return out

@@ -177,7 +177,7 @@ def mixed_equations(design: Design, basis: Basis, psi: np.ndarray, cov_beta: np.
     inward, outward = ([np.asarray(b) for b in side] for side in (basis.inward, basis.outward))
     terms = list(zip(design.terms, inward, outward, design.structure.absolute(psi), strict=False))
     factors = [
-        sp.kron(sp.eye_array(term.n_groups), psd_cholesky(b @ np.asarray(cov) @ b.T, 1e-13))
+        sp.kron(sp.eye_array(term.n_effects), psd_cholesky(b @ np.asarray(cov) @ b.T, 1e-13))
         for term, b, _, cov in terms
     ]
     z = root @ by_level(design, [np.asarray(term.z) @ back for term, _, back, _ in terms])

@@ -10,6 +10,7 @@ from lmmjax.design.basis import (
     standardise_response,
 )
 from lmmjax.design.design import Design, RandomTerm, ResidualDesign, check_design, take_columns, take_rows
+from lmmjax.design.kernels import LevelKernel
 from lmmjax.design.rank import columns_on_rows, independent_columns
 from lmmjax.design.structure import Structure, TermStructure
 
@@ -18,6 +19,7 @@ __all__ = [
     "Basis",
     "Design",
     "EstimabilityWarning",
+    "LevelKernel",
     "Origin",
     "RandomTerm",
     "ResidualDesign",

@@ -100,7 +100,8 @@ def standardise(design: Design) -> tuple[Rows, Basis]:
     z_rows, inward, outward = [], [], []
     for term in design.terms:
         z = xp.asarray(term.z) if root is None else xp.asarray(term.z) * root[:, None]
-        b, b_inverse = _unit_basis(xp, z, term.family.basis)
+        lengths = z if term.kernel is None else z * term.lengths[:, None]
+        b, b_inverse = _unit_basis(xp, lengths, term.family.basis)
         z_rows.append((z @ b_inverse).T)
         inward.append(b)
         outward.append(b_inverse)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jax.core import Tracer
 
 from lmmjax.arrays import Array
 from lmmjax.covariance import CovarianceFamily, Unstructured
+from lmmjax.design.kernels import LevelKernel, spread
 from lmmjax.design.structure import Structure, TermStructure
 from lmmjax.residual import ResidualStructure, classes
+
+JUDGED, SAME = 8000, 1e-6
+"""Rows up to which the kernels of terms are compared with the residuals, and the difference that is none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +30,7 @@ class RandomTerm:
     n_groups : G.
     family : covariance family of the q coefficients.
     name : how messages call the term.
+    kernel : the known covariance of the groups, some of which may have no rows; None: independent.
     """
 
     z: Array
@@ -32,10 +38,56 @@ class RandomTerm:
     n_groups: int
     family: CovarianceFamily = dataclasses.field(default_factory=Unstructured)
     name: str = "random term"
+    kernel: LevelKernel | None = None
 
     @property
     def q(self) -> int:
         return self.z.shape[1]
+
+    @property
+    def n_effects(self) -> int:
+        """Independent effects a column: the groups, or the rank of their kernel."""
+        return self.n_groups if self.kernel is None else self.kernel.rank
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """√K_gg (n,) of the group of every row."""
+        return np.ones(len(self.codes)) if self.kernel is None else np.sqrt(self.kernel.diagonal[self.codes])
+
+    @property
+    def blocks(self) -> np.ndarray:
+        """(n,) the set of groups of every row that are independent of all others."""
+        return self.codes if self.kernel is None else self.kernel.components[self.codes]
+
+    def expand(self, values: np.ndarray, codes: np.ndarray | None = None) -> Any:
+        """Rows (k, q) of groups (k,), its own if None, in the columns of its effects, (k, n_effects q).
+
+        The q columns of an effect stand side by side; rows are sparse and keep their zeros.
+        """
+        import scipy.sparse as sp
+
+        codes = self.codes if codes is None else codes
+        if self.kernel is not None:
+            return spread(self.kernel, codes, values)
+        k, q = values.shape
+        columns = np.asarray(codes, np.int64)[:, None] * q + np.arange(q)
+        parts = values.ravel(), columns.ravel(), np.arange(k + 1) * q
+        return sp.csr_array(parts, shape=(k, self.n_groups * q))
+
+    def relation(self, rows: np.ndarray) -> np.ndarray:
+        """Covariances (..., k, k) of the groups of rows (..., k): 1 or 0 where groups are independent."""
+        codes = self.codes[rows]
+        if self.kernel is not None:
+            return self.kernel.between(codes, codes)
+        return (codes[..., :, None] == codes[..., None, :]).astype(float)
+
+    def take(self, rows: np.ndarray) -> RandomTerm:
+        """The term on some rows, without groups that have none of them unless they are correlated."""
+        codes, groups = self.codes[rows], self.n_groups
+        if self.kernel is None:
+            present, codes = np.unique(codes, return_inverse=True)
+            groups = len(present)
+        return dataclasses.replace(self, z=self.z[rows], codes=codes, n_groups=groups)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,10 +173,6 @@ class Design:
 
 def take_rows(design: Design, keep: np.ndarray, weights: np.ndarray | None = None) -> Design:
     """The design on the rows `keep` (n,), without groups that lose all of theirs; `weights` (n,) multiply."""
-    terms = []
-    for term in design.terms:
-        present, codes = np.unique(term.codes[keep], return_inverse=True)
-        terms.append(dataclasses.replace(term, z=term.z[keep], codes=codes, n_groups=len(present)))
     own = design.weights if weights is None else weights * (1.0 if design.weights is None else design.weights)
     if own is not None and np.all(own[keep] == 1.0):
         own = None
@@ -132,7 +180,7 @@ def take_rows(design: Design, keep: np.ndarray, weights: np.ndarray | None = Non
     residual = None if design.residual is None else design.residual.take(np.arange(design.n)[keep])
     return Design(
         design.x[keep],
-        tuple(terms),
+        tuple(term.take(keep) for term in design.terms),
         None if own is None else own[keep],
         offset,
         residual,
@@ -170,6 +218,7 @@ def check_design(design: Design) -> None:
         raise ValueError(f"weights must be positive (Var(ε) = σ²/w); row {row} has {design.weights[row]:g}")
     if not _traced(design.x):
         _check_rank(np.asarray(design.x))
+        _check_kernels(design)
 
 
 def _unequal(weights: Array | None) -> bool:
@@ -193,7 +242,7 @@ def _check_term(term: RandomTerm, n: int, weighted: bool) -> None:
     term.family.check(term.q, term.name)
     occupied = int(np.count_nonzero(np.bincount(term.codes)))
     # a pattern of covariances may tell as many coefficients as observations from the residual
-    if occupied * term.q >= n and not weighted and term.family.linear:
+    if term.kernel is None and occupied * term.q >= n and not weighted and term.family.linear:
         raise ValueError(
             f"{term.name}: {occupied} groups × {term.q} coefficients = {occupied * term.q} random "
             f"coefficients for {n} observations; they cannot be told from the residual: use fewer "
@@ -215,10 +264,42 @@ def _check_rank(x: np.ndarray) -> None:
         raise ValueError(f"column {column} of the fixed-effects matrix depends on the others; drop it")
 
 
+def _check_kernels(design: Design) -> None:
+    """ValueError for a term with a kernel that, beside X, is nothing or another residual."""
+    if (
+        _traced(design.weights)
+        or design.n > JUDGED
+        or all(term.kernel is None or term.q > 1 for term in design.terms)
+    ):
+        return
+    root = np.ones(design.n) if design.weights is None else np.sqrt(np.asarray(design.weights))
+    basis = np.linalg.qr(np.asarray(design.x) * root[:, None])[0]
+    every = np.arange(design.n)
+    for term in design.terms:
+        if term.kernel is None or term.q > 1 or _traced(term.z):
+            continue
+        z = np.asarray(term.z)[:, 0] * root
+        whole = term.relation(every) * z[:, None] * z
+        half = whole - basis @ (basis.T @ whole)
+        inner = half - (half @ basis) @ basis.T
+        square, trace, left = np.sum(inner**2), np.trace(inner), design.n - design.p
+        if square <= SAME**2 * np.sum(whole**2):
+            raise ValueError(
+                f"{term.name}: beside the fixed effects nothing is left of its kernel on these rows: its "
+                "variance cannot be estimated; drop the term"
+            )
+        # A'KA is a multiple of I, A a basis of what X leaves
+        if square - trace**2 / left <= SAME**2 * square and design.known is None:
+            raise ValueError(
+                f"{term.name}: on these rows its kernel, beside the fixed effects, is that of the residuals: "
+                "the two variances cannot be told apart; drop the term, or use another kernel"
+            )
+
+
 def _first_bad(column: Array) -> int:
     finite = np.isfinite(np.asarray(column)).reshape(column.shape[0], -1).all(axis=1)
     return int(np.argmin(finite))
 
 
-def _traced(array: Array) -> bool:
+def _traced(array: Array | None) -> bool:
     return isinstance(array, Tracer)

@@ -103,7 +103,10 @@ def model_data(frame: ModelFrame, backend: str | None = None) -> ModelData:
 
 def frame_design(frame: ModelFrame) -> Design:
     """The arrays of a model frame, its covariance families looked up."""
-    terms = tuple(RandomTerm(t.z, t.codes, len(t.levels), t.family, f"({t.text})") for t in frame.random)
+    terms = tuple(
+        RandomTerm(t.z, t.codes, len(t.levels), t.family, f"({t.label})", t.kernel and t.kernel.levels)
+        for t in frame.random
+    )
     own, weights, known = frame.residual, frame.weights, None
     if own is not None and own.known is not None:
         weights, known = (1.0 if weights is None else weights) / own.known, 1.0

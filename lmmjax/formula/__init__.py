@@ -13,11 +13,14 @@ from lmmjax.formula.frame import (
     take_columns,
     take_rows,
 )
+from lmmjax.formula.kernel_terms import kernels_of, same_kernel
+from lmmjax.formula.kernels import Kernel
 from lmmjax.formula.reduce import reduced_text, updated_frame, with_random, without_term
 from lmmjax.formula.residuals import ResidualColumns
 
 __all__ = [
     "Bar",
+    "Kernel",
     "ModelFrame",
     "NewFrame",
     "NewRandom",
@@ -28,12 +31,14 @@ __all__ = [
     "array_frame",
     "confined",
     "fitted_rows",
+    "kernels_of",
     "model_frame",
     "nearest",
     "new_array_frame",
     "new_frame",
     "quoted",
     "reduced_text",
+    "same_kernel",
     "split_bars",
     "take_columns",
     "take_rows",

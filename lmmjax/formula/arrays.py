@@ -20,6 +20,7 @@ from lmmjax.formula.frame import (
     complete_rows,
     row_vector,
 )
+from lmmjax.formula.kernel_terms import as_kernel, kernel_levels
 from lmmjax.formula.labelled import eager, labelled
 from lmmjax.formula.levels import group_levels, require_other_texts, row_labels
 from lmmjax.formula.matching import first_index, positions, without_labels
@@ -40,6 +41,7 @@ def array_frame(
     offset: Any = None,
     residual: Any = None,
     columns: Mapping[str, Any] | None = None,
+    kernels: Mapping[str, Any] | None = None,
 ) -> ModelFrame:
     """ModelFrame of matrices, without a formula and without an intercept that x does not have.
 
@@ -47,6 +49,7 @@ def array_frame(
     or a dict {name: labels} or list of them (names "group", or "group0", "group1", …, or that of a
     Series); z in the same arrangement, each (n,) or (n, q), array or frame, or None for a random
     intercept. `residual` is a residual structure, and `columns` {name: (n,)} what it reads beside the groups.
+    `kernels` are the known covariances of levels by group, {name: K}, one for each.
     All that has labels of its rows is put in the order of the first that has. Missing rows are dropped over
     all of it. Raises ValueError as `model_frame` does, and where labels differ.
     """
@@ -66,6 +69,8 @@ def array_frame(
         raise ValueError(f"groups has {table.n} rows and x has {n}: give one label for each row of x")
     matrices = {name: _matrix(part, "z", None, index) for name, part in parts.items() if part is not None}
     own = None if residual is None else as_residual(residual)
+    if unknown := [name for name in kernels or {} if name not in labels]:
+        raise ValueError(f"kernels has {unknown[0]!r}, which is no group: there are {', '.join(labels)}")
     for name, (part, _) in matrices.items():
         if len(part) != n:
             raise ValueError(f"z of {name!r} has {len(part)} rows and x has {n}")
@@ -81,14 +86,30 @@ def array_frame(
 
     random = []
     for name in labels:
-        codes, levels = group_levels([name], [table.take(name, rows)])
+        own_kernel = None if name not in (kernels or {}) else as_kernel((kernels or {})[name], name)
+        if own_kernel is None:
+            codes, levels = group_levels([name], [table.take(name, rows)])
+        else:
+            codes, levels = kernel_levels(own_kernel, name, name, table.take(name, rows))
         part, part_names = matrices.get(name, (np.ones((n, 1)), ("(Intercept)",)))
         text = " + ".join(["0"] * ("(Intercept)" not in part_names) + list(part_names))
         text = text.replace("(Intercept)", "1")
         text = f"{text} | {name}" if structure == "us" else f"{structure}({text} | {name})"
         require_columns(text, family(structure), part, None)
         random.append(
-            RandomColumns(part[rows], part_names, name, codes, levels.labels, structure, (), text, levels)
+            RandomColumns(
+                part[rows],
+                part_names,
+                name,
+                codes,
+                levels.labels,
+                structure,
+                (),
+                text,
+                levels,
+                None,
+                own_kernel,
+            )
         )
     kept = {name: vectors[name][rows] if name in vectors else None for name in ("y", "weights", "offset")}
     response = None if y is None else str(getattr(y, "name", None) or "y")

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from lmmjax.covariance import family
 from lmmjax.formula.bars import SplitFormula, quoted, split_bars
 from lmmjax.formula.chosen import wanted_terms
 from lmmjax.formula.columns import (
@@ -29,16 +28,16 @@ from lmmjax.formula.frame import (
     ModelFrame,
     NewFrame,
     NewRandom,
-    RandomColumns,
     Source,
     assemble,
     complete_rows,
     require_weights,
     row_vector,
 )
-from lmmjax.formula.levels import group_levels, require_other_texts, row_labels
-from lmmjax.formula.occasions import column_places, require_columns
+from lmmjax.formula.kernel_terms import kernel_terms
+from lmmjax.formula.levels import require_other_texts, row_labels
 from lmmjax.formula.parts import Part, kind_of, require_known
+from lmmjax.formula.random_columns import random_columns
 from lmmjax.formula.residuals import group_columns, new_places, own_places, residual_columns, used_columns
 from lmmjax.formula.update import has_dot, with_columns
 from lmmjax.residual import as_residual
@@ -72,6 +71,7 @@ def model_frame(
     response_required: bool = False,
     safe: bool = False,
     rows: np.ndarray | None = None,
+    kernels: Any = None,
 ) -> ModelFrame:
     """Evaluate a formula, such as "y ~ x + (x | g)" or, without a response, "~ x + (x | g)", on data.
 
@@ -80,7 +80,8 @@ def model_frame(
     data, in the order of its own labels where it has some; `offset(...)` in the formula is added to `offset`.
     `residual` is a residual structure, whose columns are read as they are. `safe` refuses expressions that
     are more than columns, literals, arithmetic and known functions, here and for new rows. `rows` are the
-    positions of the rows of the data to look at, all if None.
+    positions of the rows of the data to look at, all if None. `kernels` are known covariances of levels, by
+    grouping factor.
 
     `.` in the fixed part is the sum of all columns but those of the response, of offsets, weights and
     grouping factors; the frame's formula has them written out.
@@ -102,6 +103,7 @@ def model_frame(
         taken = [text for text in (weights, offset) if isinstance(text, str)]
         formula = with_columns(formula, table.keys, [*taken, *map(quoted, group_columns(structure, table))])
     split = split_bars(formula)
+    own_kernels = kernel_terms(split.bars, kernels)
     if response_required and split.response is None:
         raise ValueError(f"the formula has no response: write 'response {formula.strip()}'")
     arrays = {
@@ -116,7 +118,7 @@ def model_frame(
     require_known(parts.values(), placing | grouping, table)
     missing = {name: table.missing(name) for name in evaluated | grouping | placing}
     missing |= {k: np.isnan(v) for k, v in arrays.items()}
-    source = Source(kept_data(table.data), weights, offset, residual, safe, rows)
+    source = Source(kept_data(table.data), weights, offset, residual, safe, rows, kernels)
     rows, counts = complete_rows(missing, table.n, rows)
     for name in evaluated:
         column = table.take(name, rows)
@@ -129,7 +131,7 @@ def model_frame(
     parts, matrices, rows, columns = fit_parts(parts, table, rows, counts)
     kinds = {str(name): kind_of(column) for name, column in columns.items()}
     of_means = [part for name, part in parts.items() if name == "fixed" or name.startswith("offset")]
-    random = _random_columns(split, parts, matrices, table, rows, kinds)
+    random = random_columns(own_kernels, parts, matrices, table, rows, kinds)
 
     fixed = parts["fixed"]
     vectors = {name: matrices[name][:, 0] for name, part in parts.items() if part.is_vector}
@@ -191,7 +193,7 @@ def new_frame(
         raise ValueError("this model was built from matrices: it has no formula to evaluate on new data")
     table = Table(newdata)
     chosen = wanted_terms(frame, groups)
-    wanted = [term for term, columns in chosen if columns.any()]
+    wanted = [term for term, columns in chosen if columns.any() or (rest and term.kernel is not None)]
     read = [term for term, columns in chosen if rest or columns.any()]
     parts = {"fixed": recipe.parts["fixed"]} | {term.text: recipe.parts[term.text] for term in read}
     if require_response:
@@ -242,10 +244,10 @@ def new_frame(
         if not rest and not some.any():
             continue
         codes, unseen = np.full(table.n, -1, np.int32), ()
-        if some.any():
+        if any(term is one for one in wanted):
             columns = [table.take(name, rows) for name in term._levels.names]
             codes[rows] = term._levels.codes(columns) if rows.size else -1
-            unseen = row_labels(columns, np.flatnonzero(codes[rows] < 0))
+            unseen = row_labels(columns, np.flatnonzero(codes[rows] < 0)) if some.any() else ()
             require_other_texts(unseen, term._levels)
         random.append(NewRandom(matrices[term.text], codes, unseen, term.group, term.text, k, some))
     offsets = [matrix[:, 0] for name, matrix in matrices.items() if name.startswith("offset")]
@@ -286,7 +288,7 @@ def fitted_rows(frame: ModelFrame, *, groups: Collection[str] | None = None) -> 
     """The rows of the fit as new rows, with all columns of their random terms and their residuals' places."""
     random = []
     for k, (term, columns) in enumerate(wanted_terms(frame, groups)):
-        codes = term.codes if columns.any() else np.full_like(term.codes, -1)
+        codes = term.codes if columns.any() or term.kernel is not None else np.full_like(term.codes, -1)
         random.append(NewRandom(term.z, codes, (), term.group, term.text, k, columns))
     return NewFrame(
         x=frame.x,
@@ -306,44 +308,3 @@ def _parts(split: SplitFormula, table: Table, safe: bool, **vectors: Any) -> dic
     parts = {name: parse_vector(name, text, table, safe=safe) for name, text in given.items()}
     parts["fixed"] = parse("fixed part", split.fixed, table, safe=safe)
     return parts | {bar.text: parse(f"({bar.text})", bar.lhs, table, safe=safe) for bar in split.bars}
-
-
-def _random_columns(
-    split: SplitFormula,
-    parts: dict[str, Part],
-    matrices: dict[str, np.ndarray],
-    table: Table,
-    rows: np.ndarray,
-    kinds: dict[str, str],
-) -> tuple[RandomColumns, ...]:
-    coded, out = {}, []
-    for bar in split.bars:
-        part = parts[bar.text]
-        for name in part.bare & set(bar.group):
-            if bar.structure == "us" and (len(bar.group) == 1 or kinds[name] in ("category", "bool")):
-                raise ValueError(
-                    f"{name!r} is on both sides of the bar in ({bar.text}): take it off the left"
-                )
-        if not part.names:
-            raise ValueError(f"({bar.text}) has no columns left of the bar: write 1 for an intercept")
-        if bar.group not in coded:
-            coded[bar.group] = group_levels(bar.group, [table.take(name, rows) for name in bar.group])
-        codes, levels = coded[bar.group]
-        own = family(bar.structure, *bar.args)
-        require_columns(bar.text, own, matrices[bar.text], part)
-        places = column_places(bar.text, own, part, table, table.index[rows])
-        out.append(
-            RandomColumns(
-                z=matrices[bar.text],
-                names=tuple("(Intercept)" if name == "Intercept" else name for name in part.names),
-                group=":".join(bar.group),
-                codes=codes,
-                levels=levels.labels,
-                structure=bar.structure,
-                args=bar.args,
-                text=bar.text,
-                _levels=levels,
-                places=places,
-            )
-        )
-    return tuple(out)

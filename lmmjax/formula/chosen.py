@@ -22,7 +22,11 @@ def wanted_terms(frame: ModelFrame, groups: Collection[str] | None) -> list[tupl
     """
     columns = [np.full(len(term.names), groups is None) for term in frame.random]
     for name in [groups] if isinstance(groups, str) else groups or ():
-        whole = [k for k, term in enumerate(frame.random) if name in (term.group, term.text)]
+        whole = [
+            k
+            for k, term in enumerate(frame.random)
+            if name in (term.group, term.text, term.factor, term.label)
+        ]
         for k in whole:
             columns[k][:] = True
         if not whole:
@@ -32,7 +36,7 @@ def wanted_terms(frame: ModelFrame, groups: Collection[str] | None) -> list[tupl
 
 def _add(columns: list[np.ndarray], frame: ModelFrame, name: str) -> None:
     """Mark the columns that a text with a bar means."""
-    known = dict.fromkeys(name for term in frame.random for name in (term.group, term.text))
+    known = dict.fromkeys(name for term in frame.random for name in (term.group, term.label))
     bars: tuple[Bar, ...] = ()
     if isinstance(name, str) and "|" in name:
         text = name.strip().removeprefix("~").strip()
@@ -45,7 +49,7 @@ def _add(columns: list[np.ndarray], frame: ModelFrame, name: str) -> None:
             columns[k][:] = True
         if same:
             continue
-        at = [k for k, term in enumerate(frame.random) if set(term.group.split(":")) == set(bar.group)]
+        at = [k for k, term in enumerate(frame.random) if set(term._levels.names) == set(bar.group)]
         if not at:
             raise ValueError(f"no random term {name!r}: {nearest(bar.text, known)}")
         found = {k: _columns(frame, frame.random[k]) for k in at}

@@ -28,6 +28,10 @@ def extended(frame: ModelFrame, sizes: dict[str, int]) -> ModelFrame:
     ValueError : no grouping factor of the model, or one that cannot be repeated.
     """
     known = {name: codes for name, codes in model_factors(frame).items() if name not in frame.factor_levels}
+    if any(term.kernel is not None for term in frame.random):
+        raise ValueError(
+            "n: levels with a kernel cannot be repeated: make a model of all levels, with their kernel"
+        )
     frame = dataclasses.replace(frame, y=None)
     for key, size in sizes.items():
         name = key.removeprefix(WITHIN)

@@ -11,7 +11,7 @@ from lmmjax.covariance import CovarianceFamily, family
 from lmmjax.design import Aliases, aliases, independent_columns
 from lmmjax.formula.columns import require_finite
 from lmmjax.formula.labelled import labelled
-from lmmjax.formula.levels import Levels
+from lmmjax.formula.levels import Levels, require_levels
 from lmmjax.formula.residuals import NewPlaces, ResidualColumns
 
 
@@ -22,7 +22,7 @@ class RandomColumns:
     z (n, q) float64 with column `names` ("(Intercept)" as in lme4, otherwise formulaic's); `group`
     ("Subject", "cask:batch") with int32 `codes` (n,) into its `levels`, all of which occur;
     `structure`, `args` and `text` as in `bars.Bar`; `places` of the columns in time, for a family that reads
-    distances, None for 0, 1, ….
+    distances, None for 0, 1, …. With a `kernel` the levels are those that it has, and some may not occur.
     """
 
     z: np.ndarray
@@ -35,6 +35,17 @@ class RandomColumns:
     text: str
     _levels: Levels = field(repr=False)
     places: tuple[int, ...] | None = None
+    kernel: Any = None
+
+    @property
+    def factor(self) -> str:
+        """The grouping factor as the formula has it; with several kernels the groups have other names."""
+        return ":".join(self._levels.names)
+
+    @property
+    def label(self) -> str:
+        """The text, with the name of the kernel where the factor has several."""
+        return self.text if self.group == self.factor else self.text + self.group[len(self.factor) :]
 
     @property
     def family(self) -> CovarianceFamily:
@@ -46,8 +57,8 @@ class RandomColumns:
 class Source:
     """What a frame was evaluated from, to evaluate another formula on it.
 
-    `data`, `weights`, `offset`, `residual` and `safe` as `model_frame` took them; `rows` are the positions
-    of the rows of the data that it is confined to, all if None.
+    `data`, `weights`, `offset`, `residual`, `safe` and `kernels` as `model_frame` took them; `rows` are the
+    positions of the rows of the data that it is confined to, all if None.
     """
 
     data: Any
@@ -56,6 +67,7 @@ class Source:
     residual: Any
     safe: bool
     rows: np.ndarray | None = None
+    kernels: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,13 +284,6 @@ def require_weights(weights: np.ndarray, index: pd.Index) -> None:
     if bad.size:
         row, value = index[bad[0]], weights[bad[0]]
         raise ValueError(f"weights must be positive: {value:g} in row {row}; drop the row instead")
-
-
-def require_levels(levels: Levels) -> None:
-    if len(levels.labels) < 2:
-        name = ":".join(levels.names)
-        only = f" ({levels.labels[0]})" if len(levels.labels) else ""
-        raise ValueError(f"grouping factor {name!r} has one level{only}: leave its random term out")
 
 
 def require_different_names(names: Sequence[str], what: str) -> None:

@@ -152,6 +152,14 @@ def _joined(parts: Sequence[pd.Index], members: Sequence[np.ndarray]) -> pd.Inde
     return pd.Index([":".join(row) for row in rows])
 
 
+def require_levels(levels: Levels) -> None:
+    """ValueError if a grouping factor has one level only."""
+    if len(levels.labels) < 2:
+        name = ":".join(levels.names)
+        only = f" ({levels.labels[0]})" if len(levels.labels) else ""
+        raise ValueError(f"grouping factor {name!r} has one level{only}: leave its random term out")
+
+
 def row_labels(columns: Sequence[pd.Series], rows: np.ndarray) -> tuple[str, ...]:
     """Distinct labels, in order of appearance, of some rows of a grouping factor."""
     parts = [[str(value) for value in column.take(rows)] for column in columns]

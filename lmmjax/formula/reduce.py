@@ -10,6 +10,7 @@ from lmmjax.formula.bars import quoted, split_bars
 from lmmjax.formula.build import model_frame
 from lmmjax.formula.expressions import terms
 from lmmjax.formula.frame import ModelFrame, RandomColumns
+from lmmjax.formula.kernel_terms import kernels_left
 from lmmjax.formula.parts import Part, factor_texts, term_name
 from lmmjax.formula.update import updated, written
 
@@ -19,7 +20,7 @@ def updated_frame(frame: ModelFrame, change: str | None, **changes: Any) -> Mode
 
     Parameters
     ----------
-    changes : data, weights, offset, residual or rows in place of those of the source.
+    changes : data, weights, offset, residual, kernels or rows in place of those of the source.
     """
     source = frame.source
     if source is None:
@@ -27,7 +28,8 @@ def updated_frame(frame: ModelFrame, change: str | None, **changes: Any) -> Mode
     formula = frame.formula if change is None else updated(frame.formula, change, terms)
     if "data" in changes:
         changes = {"rows": None} | changes
-    return model_frame(formula, **(vars(source) | changes))
+    left: dict[str, Any] = {"kernels": kernels_left(source.kernels, split_bars(formula).bars)}
+    return model_frame(formula, **(vars(source) | left | changes))
 
 
 def without_term(frame: ModelFrame, name: str) -> str:
@@ -42,7 +44,7 @@ def with_random(frame: ModelFrame, random: tuple[RandomColumns, ...]) -> str:
     _recipe_part(frame, "fixed")
     split = split_bars(frame.formula)
     return written(
-        split.response, split.fixed, split.offsets, [(term.structure, term.text) for term in random]
+        split.response, split.fixed, split.offsets, dict.fromkeys((t.structure, t.text) for t in random)
     )
 
 

@@ -115,11 +115,13 @@ class Projection:
     u : (q, q, G) diagonal blocks of ZᵀH⁻¹Z.
     tx : (q, p, G) ZᵀH⁻¹X.
     ty : (q, G) ZᵀH⁻¹y.
+    own : (G,) diagonal of K, where groups have covariances DK_gh: then KZᵀ is in the place of Zᵀ.
     """
 
     u: Array
     tx: Array
     ty: Array
+    own: Array | None = None
 
 
 class CrossProducts(abc.ABC):

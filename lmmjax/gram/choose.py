@@ -29,6 +29,8 @@ BACKENDS: dict[str, Callable[..., Prepared]] = {
 def choose(design: Design) -> str:
     """Name of the cheapest backend that covers the design."""
     factors = grouping_factors(design)
+    if any(term.kernel is not None for term in design.terms):
+        return "dense"
     if design.residual is not None:
         return "whitened" if _inside(design.residual, factors) else "dense"
     if not factors:
@@ -48,6 +50,8 @@ def prepare(design: Design, rows: Rows, backend: str | None = None, **options) -
         raise ValueError(f"the {name} backend has no residual structures: use whitened, dense or None")
     if design.residual is None and name == "whitened":
         raise ValueError("the whitened backend is for residual structures; the model has none")
+    if name != "dense" and any(term.kernel is not None for term in design.terms):
+        raise ValueError(f"the {name} backend has no kernels: use dense or None")
     if name == "dense" or all(term.family.linear for term in design.terms):
         return BACKENDS[name](design, rows, **options)
     return CurvedPrepared(design, rows, BACKENDS[name], **options)

@@ -159,7 +159,7 @@ def _reduced(
     design: Design, psi: np.ndarray, rows: np.ndarray, x: np.ndarray, e: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """V (1, r, r), X (1, r, p) and e (1, r) of a cluster in the space that matters; None if that is all."""
-    if _correlated(design):
+    if _correlated(design) or any(term.kernel is not None for term in design.terms):
         return None
     z, covariances = [], design.structure.absolute(psi)
     for term in design.terms:

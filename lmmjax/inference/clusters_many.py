@@ -48,7 +48,7 @@ class Block:
 
 def shared_blocks(design: Design, codes: np.ndarray) -> list[Block] | None:
     """The clusters (n,) of a design; None where V is not linear in variances, or a cluster is too large."""
-    if design.residual is not None:
+    if design.residual is not None or any(term.kernel is not None for term in design.terms):
         return None
     order = np.argsort(codes, kind="stable")
     starts = np.append(np.searchsorted(codes[order], np.arange(codes.max() + 1)), len(order))

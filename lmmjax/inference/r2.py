@@ -1,7 +1,8 @@
 """Shares of variance: intraclass correlation and R², as functions of β (..., p) and ψ (..., m + 1).
 
 The variance of the fixed part is βᵀCβ, C the sample covariance of the columns of X, that of a random term
-the mean over the rows of zᵀΣz, ⟨Σ, ZᵀZ/n⟩ (Johnson 2014, doi:10.1111/2041-210X.12225), and that of the
+the mean over the rows of zᵀΣz, ⟨Σ, ZᵀZ/n⟩ (Johnson 2014, doi:10.1111/2041-210X.12225), with a kernel that of
+K_gg zᵀΣz, g the level of the row, and that of the
 residual the mean over the rows of σ²s²/w, with prior weights w (the reciprocals of known variances among
 them) and standard deviations σs of a residual structure.
 """
@@ -82,7 +83,8 @@ def share_weights(
     mean = x.T @ share
     fixed = _products(x, share) - mean[:, None] * mean[None, :]
     fixed = fixed * (count / np.maximum(count - 1, 1))
-    squares = tuple(lead(_products(np.asarray(term.z), share)) for term in design.terms)
+    columns = [np.asarray(term.z) * term.lengths[:, None] for term in design.terms]
+    squares = tuple(lead(_products(z, share)) for z in columns)
     structure = design.structure
     noise = lead(reciprocal.sum(axis=0, keepdims=True))[..., 0] if own is not None else reciprocal.sum()
     if not structure.linear or structure.residual is not None:

@@ -168,15 +168,16 @@ def groups(fitted: Fitted) -> Found:
     """Groups that move the fixed effects, with the variance parameters held."""
     fit, p = held_at(fitted), fitted.data.design.p
     for term in {t.group: t for t in fitted.data.frame.random}.values():
-        count = len(term.levels)
+        present, codes = np.unique(np.asarray(term.codes), return_inverse=True)
+        count, levels = len(present), term.levels[present]
         if count < 3 or not p:
             continue
-        without = without_groups(fit, np.asarray(term.codes), count)
+        without = without_groups(fit, codes, count)
         d = change(fit.beta, fit.phi, without).cooks_distance
         limit = max(4.0 / count, min(COOK, 10.0 * np.nanmedian(d))) if np.isfinite(d).any() else np.inf
         if len(far := np.flatnonzero(np.nan_to_num(d) > limit)):
             far = far[np.argsort(-d[far])]
-            named = ", ".join(f"{term.levels[k]} ({d[k]:.2f})" for k in far[:3])
+            named = ", ".join(f"{levels[k]} ({d[k]:.2f})" for k in far[:3])
             more = f" and {len(far) - 3} more" if len(far) > 3 else ""
             yield (
                 d[far[0]],

@@ -21,7 +21,7 @@ from lmmjax.fitted import (
     require_level,
     require_switch,
 )
-from lmmjax.formula import ModelFrame, updated_frame, with_random, without_term
+from lmmjax.formula import ModelFrame, kernels_of, updated_frame, with_random, without_term
 from lmmjax.postestimation.fixed_tests import ddf_method, f_table
 from lmmjax.postestimation.random_tests import deletions, ranova
 
@@ -155,7 +155,8 @@ def _less_random(fitted: Fitted, alpha: float) -> tuple[pd.DataFrame, Fitted]:
             return _eliminated(gone, left, first), fitted
         gone.append(left.loc[[worst]])
         random = next(terms for label, terms, _ in deletions(fitted.data.frame) if label == worst)
-        fitted = _reformulated(fitted, with_random(fitted.data.frame, random))
+        own = {"kernels": kernels_of(random)}
+        fitted = _reformulated(fitted, with_random(fitted.data.frame, random), **own)
         if not random:
             return _eliminated(gone, left.iloc[:0], first), fitted
 
@@ -189,7 +190,7 @@ def _eliminated(
     return whole
 
 
-def _reformulated(fitted: Fitted, formula: str) -> Fitted:
+def _reformulated(fitted: Fitted, formula: str, **changes: Any) -> Fitted:
     """The same response on the same rows by another formula, on the criterion of the fit."""
-    frame = updated_frame(fitted.data.frame, formula, rows=fitted.data.frame.rows)
+    frame = updated_frame(fitted.data.frame, formula, rows=fitted.data.frame.rows, **changes)
     return fit_one(model_data(frame, fitted.data.backend), fitted.y, fitted.reml, name=fitted.response)

@@ -153,6 +153,9 @@ def units(data: ModelData, group: str | None) -> tuple[np.ndarray, pd.Index]:
         return np.arange(data.design.n), pd.Index(frame.index, name=OBSERVATION)
     group = only_group(list(levels), group)
     codes, labels = levels[group]
+    # a kernel may have levels without rows
+    present, codes = np.unique(codes, return_inverse=True)
+    labels = pd.Index(labels)[present]
     return np.asarray(codes), pd.Index(labels, name=group)
 
 
@@ -165,7 +168,7 @@ def held_at(fitted: Fitted) -> Held:
 def leave_out(fitted: Fitted, names: list[str]) -> np.ndarray | None:
     """Parameters (G, k) without each independent group; None where a factor crosses the others."""
     random = fitted.data.frame.random
-    for term in random:
+    for term in () if any(t.kernel is not None for t in random) else random:
         pairs = [np.unique(np.stack([term.codes, other.codes]), axis=1).shape[1] for other in random]
         if pairs == [len(np.unique(other.codes)) for other in random]:
             without = influence(fitted, term.group)

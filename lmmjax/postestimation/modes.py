@@ -46,7 +46,7 @@ def cond_var(fitted: Fitted, mspe: bool) -> dict[str, np.ndarray]:
     """See `Fit.cond_var`."""
     require_switch("mspe", mspe)
     terms = zip(fitted.data.frame.random, fitted_modes(fitted), strict=True)
-    return {term.text: modes.mspe if mspe else modes.cond_var for term, modes in terms}
+    return {term.label: modes.mspe if mspe else modes.cond_var for term, modes in terms}
 
 
 def coef(fitted: Fitted) -> dict[str, pd.DataFrame]:

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from lmmjax.design import ResidualDesign
-from lmmjax.formula import ModelFrame, RandomColumns
+from lmmjax.formula import ModelFrame, RandomColumns, same_kernel
 from lmmjax.inference.chisq import boundary_weights
 from lmmjax.postestimation.random_tests import n_entries
 from lmmjax.residual import CORRELATIONS, Correlation, Residual, Variance, VarIdent
@@ -91,7 +91,13 @@ def within_residuals(term: RandomColumns, small: ModelFrame, large: ModelFrame) 
     """
     own = large.residual and large.residual.design
     family = own and own.structure.residual.correlation
-    if not own or not family or large.weights is not None or not _same_groups(term.codes, own.codes):
+    if (
+        not own
+        or not family
+        or term.kernel is not None
+        or large.weights is not None
+        or not _same_groups(term.codes, own.codes)
+    ):
         return False
     before = small.residual and small.residual.residual.correlation
     equal = not (small.residual and small.residual.residual.variances)
@@ -202,7 +208,7 @@ def told_by(values: np.ndarray, levels: np.ndarray) -> bool:
 
 def contains(large: RandomColumns, small: RandomColumns) -> bool:
     """Whether every covariance of one random term is one of the other, on the same groups."""
-    if not _same_groups(large.codes, small.codes):
+    if not same_kernel(large.kernel, small.kernel) or not _same_groups(large.codes, small.codes):
         return False
     if large.structure == "us" and small.structure in ("us", "diag"):
         return spans(large.z, small.z)

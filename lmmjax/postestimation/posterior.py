@@ -226,7 +226,8 @@ def effect_draws(fitted: Fitted, key: Any, psi: np.ndarray, beta: np.ndarray) ->
             tuple(np.asarray(term.codes) for term in design.terms),
             coloured_each(design.structure, design.residual, psi[at], root, white),
             design.structure,
-            tuple(term.n_groups for term in design.terms),
+            tuple(term.n_effects for term in design.terms),
+            tuple(None if t.kernel is None else t.kernel.root for t in design.terms),
         )
         means = pulled(fitted.data.expanded(fitted.y - np.asarray(noise), fitted.reml), psi[at], beta[at])
         pieces.append(

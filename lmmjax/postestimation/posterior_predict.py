@@ -13,7 +13,7 @@ from lmmjax.arrays.memory import require_memory
 from lmmjax.bayes.random import keys_of, standard_normal
 from lmmjax.core.residual_draws import coloured_each, row_log_densities
 from lmmjax.fitted import require_choice
-from lmmjax.formula import Table, new_frame
+from lmmjax.formula import ModelFrame, Table, new_frame
 from lmmjax.formula.residuals import among_themselves
 from lmmjax.postestimation.estimability import warn_of_rows
 from lmmjax.postestimation.posterior import Draws
@@ -60,6 +60,7 @@ def predictive(
                 residual = among_themselves(own.residual, table, new.places)
     if groups == "new":
         terms = [(z, np.full_like(codes, -1), labels) for z, codes, labels in terms]
+    _require_known_levels(own, terms)
     drawn = [z.shape[1] * len(np.unique(labels[_fresh(codes, labels)])) for z, codes, labels in terms]
     _require_room(draws, len(x), max(drawn, default=0))
     values = draws.beta @ x.T + (0.0 if added is None else added)
@@ -75,6 +76,16 @@ def predictive(
         known[..., rows] = noise.reshape(*values.shape[:2], -1)
         values = values + known
     return values
+
+
+def _require_known_levels(frame: ModelFrame, terms: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
+    """ValueError where a level is to be drawn anew and its covariances with others are not known."""
+    for term, (_, codes, labels) in zip(frame.random, terms, strict=True):
+        if term.kernel is not None and np.any(_fresh(codes, labels)):
+            raise ValueError(
+                f"new levels of {term.group!r} are related to the others, and how is not known: take "
+                "groups='same' and levels that the kernel has"
+            )
 
 
 def _root(weights: np.ndarray | None, n: int) -> np.ndarray:

@@ -23,7 +23,7 @@ from lmmjax.core.prediction_bias import estimation_errors
 from lmmjax.core.prediction_error import Errors, marginal_errors, prediction_errors
 from lmmjax.core.targets import Targets
 from lmmjax.fitted import Fitted, kept
-from lmmjax.formula import NewFrame
+from lmmjax.formula import NewFrame, NewRandom
 from lmmjax.inference.natural import outward_covariance
 from lmmjax.inference.open_directions import moving_values
 from lmmjax.postestimation.fixed_tests import ADJUSTED, adjusted_at, covariance_at, natural_at
@@ -74,7 +74,7 @@ def standard_errors(fitted: Fitted, wanted: Wanted, ddf: str) -> tuple[np.ndarra
             z = z * term.columns
         unknown = np.where((term.codes[rows] < 0)[:, None], z, z * ~term.columns)
         if unknown.any():
-            errors = errors + marginal_errors(e, term.term, unknown)
+            errors = errors + marginal_errors(e, term.term, unknown * _lengths(e, term, rows)[:, None])
     total, own = errors, wanted.residuals
     if wanted.response and own is not None and not wanted.kriging:
         slopes = np.zeros_like(errors.slopes)
@@ -98,17 +98,25 @@ def standard_errors(fitted: Fitted, wanted: Wanted, ddf: str) -> tuple[np.ndarra
     )
 
 
+def _lengths(e: MixedEquations, term: NewRandom, rows: np.ndarray) -> np.ndarray:
+    """√K_gg (k,) of the levels of rows; NaN where the kernel of the term does not know them."""
+    kernel, codes = e.design.terms[term.term].kernel, term.codes[rows]
+    if kernel is None:
+        return np.ones(len(rows))
+    return np.where(codes < 0, np.nan, np.sqrt(kernel.diagonal[codes]))
+
+
 def _targets(e: MixedEquations, wanted: Wanted) -> Targets:
     import scipy.sparse as sp
 
     rows, values, at = wanted.rows, [], []
     for term in wanted.new.random:
-        codes, q = term.codes[rows], len(term.columns)
+        codes = term.codes[rows]
         there = np.flatnonzero(codes >= 0)
         z = (term.z[rows[there]] * term.columns) @ e.outward[term.term]
-        columns = e.starts[term.term] + codes[there, None] * q + np.arange(q)
-        values.append(z.ravel())
-        at.append((np.repeat(there, q), columns.ravel()))
+        own = e.design.terms[term.term].expand(z, codes[there]).tocoo()
+        values.append(own.data)
+        at.append((there[own.coords[0]], e.starts[term.term] + own.coords[1]))
     places = tuple(np.concatenate([a[k] for a in at]) for k in (0, 1)) if at else (np.zeros(0, int),) * 2
     entries = np.concatenate(values) if values else np.zeros(0)
     a = sp.coo_array((entries, places), shape=(len(rows), e.n_columns)).tocsr()

@@ -33,7 +33,7 @@ def ranova(fitted: Fitted) -> pd.DataFrame:
 
 def which_term(random: tuple[RandomColumns, ...], term: str | None) -> int:
     """Position of the random term that is meant."""
-    texts = [t.text for t in random]
+    texts = [t.label for t in random]
     if not random:
         raise ValueError("the model has no random effects")
     if term is None:
@@ -42,7 +42,7 @@ def which_term(random: tuple[RandomColumns, ...], term: str | None) -> int:
         return 0
     plain = " ".join(term.strip().removeprefix("(").removesuffix(")").split())
     found = [k for k, t in enumerate(random) if plain == t.text]
-    found = found or [k for k, t in enumerate(random) if plain == t.group]
+    found = found if len(found) == 1 else [k for k, t in enumerate(random) if plain in (t.label, t.group)]
     if len(found) != 1:
         raise ValueError(f"no one random term {term!r}: {nearest(plain, texts)}")
     return found[0]
@@ -74,7 +74,7 @@ def deletions(frame: ModelFrame) -> Iterator[tuple[str, tuple[RandomColumns, ...
     for k, term in enumerate(frame.random):
         before, after, count = frame.random[:k], frame.random[k + 1 :], len(term.names)
         if term.structure not in ("us", "diag"):
-            yield f"({term.text})", (*before, *after), [(1, n_entries(term, count) - 1)]
+            yield f"({term.label})", (*before, *after), [(1, n_entries(term, count) - 1)]
             continue
         for label, keep in slopes(frame, term):
             if not keep.any():
@@ -124,13 +124,13 @@ def slopes(frame: ModelFrame, term: RandomColumns) -> Iterator[tuple[str, np.nda
     }
     whole = np.zeros(len(term.names), bool)
     if not pieces:
-        yield f"({term.text})", whole
+        yield f"({term.label})", whole
     for name, (_, columns) in pieces.items():
         if name in inside:
             continue
         keep = np.ones(len(term.names), bool)
         keep[columns] = False
-        yield f"{name} in ({term.text})", keep
+        yield f"{name} in ({term.label})", keep
 
 
 def _pieces(frame: ModelFrame, term: RandomColumns) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:

@@ -39,15 +39,19 @@ def simulate(data: ModelData, key: Array, mean: np.ndarray, psi: np.ndarray, dra
     require_key(key)
     design = data.design
     draws = require_count("the number of draws", draws, 0)
-    effects_each = sum(term.q * term.n_groups for term in design.terms)
+    effects_each = sum(term.q * term.n_effects for term in design.terms)
     require_memory(f"{draws:,} draws of {design.n:,} rows", draws, design.n + effects_each)
-    shapes = ((design.n, draws), *((t.q, t.n_groups, draws) for t in design.terms))
+    shapes = ((design.n, draws), *((t.q, t.n_effects, draws) for t in design.terms))
     with jax.enable_x64(True):
         white, *u = (np.asarray(a) for a in _normals(key, shapes))
         covariances = tuple(np.asarray(a) for a in design.structure.absolute(np.asarray(psi)))
     terms = design.terms
     drawn = effects(
-        tuple(np.asarray(t.z) for t in terms), tuple(t.codes for t in terms), covariances, tuple(u)
+        tuple(np.asarray(t.z) for t in terms),
+        tuple(t.codes for t in terms),
+        covariances,
+        tuple(None if t.kernel is None else t.kernel.factor for t in terms),
+        tuple(u),
     )
     return coloured(design, psi, white) + drawn + mean[:, None]
 
@@ -173,8 +177,8 @@ def covariance_roots(design: Design, psi: np.ndarray) -> Iterator[tuple[np.ndarr
     for rows in independent_blocks(design):
         v = covariance(design, psi, rows)
         for term, matrix in zip(design.terms, matrices, strict=True):
-            codes, z = term.codes[rows], term.z[rows]
-            v = v + (codes[:, None] == codes) * (z @ matrix @ z.T)
+            z = term.z[rows]
+            v = v + term.relation(rows) * (z @ matrix @ z.T)
         values, vectors = np.linalg.eigh(v)
         yield rows, np.sqrt(np.maximum(values, 0.0)), vectors
 
@@ -184,7 +188,7 @@ def independent_blocks(design: Design) -> list[np.ndarray]:
     label = np.arange(design.n)
     while True:
         new = label
-        factors = [(term.codes, term.n_groups) for term in design.terms]
+        factors = [(term.blocks, term.n_groups) for term in design.terms]
         if design.residual is not None:
             factors.append((design.residual.codes, design.residual.n_groups))
         for codes, groups in factors:

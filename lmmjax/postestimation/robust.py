@@ -104,8 +104,9 @@ def robust_choice(data: ModelData, robust: str | None, cluster: Any, ddf: str = 
 def _dependent(data: ModelData) -> dict[str, tuple[np.ndarray, str]]:
     """Codes (n,) of the factors within whose groups rows depend on each other, and what they are."""
     out = {}
-    for term in data.frame.random:
-        out.setdefault(term.group, (np.asarray(term.codes), f"the random factor {term.group!r}"))
+    for term, own in zip(data.frame.random, data.design.terms, strict=True):
+        related = "" if own.kernel is None else ", whose levels are related"
+        out.setdefault(term.group, (np.asarray(own.blocks), f"the random factor {term.group!r}{related}"))
     columns = data.frame.residual
     if columns is not None and columns.design is not None and columns.residual.correlation is not None:
         name = ROWS if columns.groups is None else ":".join(columns.groups.names)
@@ -149,6 +150,8 @@ def _require_whole(name: str, codes: np.ndarray, factors: dict[str, tuple[np.nda
             continue
         whole = [n for n, (c, _) in factors.items() if all(holds(c, f) for f, _ in factors.values())]
         remedy = f", such as cluster={whole[0]!r}" if whole else ""
+        if name in whole:
+            remedy = ": leave cluster= out for the families of related levels"
         raise ValueError(
             f"clusters of {name!r} cut {what}: rows of one of its groups lie in several clusters, which are "
             "not "

@@ -141,6 +141,8 @@ def _no_groups(data: ModelData, nested: bool) -> str:
         return "no derivatives by group: the residuals have a structure"
     if not all(term.family.linear for term in structure.terms):
         return "no derivatives by group: a term has a covariance structure that is not linear"
+    if any(term.kernel is not None for term in data.design.terms):
+        return "no derivatives by group: the levels of a term are related"
     return "" if nested else "the grouping factors are crossed: no groups are independent"
 
 

@@ -99,7 +99,10 @@ def simulated_test(
     design, own = fitted.data.design, fitted.data.design.terms[at]
     root = np.ones(design.n) if design.weights is None else np.sqrt(design.weights)
     x, z = design.x * root[:, None], own.z * root[:, None]
-    if own.q == 1:
+    if own.kernel is not None:
+        columns = own.expand(z).toarray()
+        eigenvalues = dense_spectrum(x, columns, np.zeros(design.n, int), 1)
+    elif own.q == 1:
         eigenvalues = spectrum(x, z[:, 0], own.codes, own.n_groups)
     else:
         eigenvalues = dense_spectrum(x, z, own.codes, own.n_groups)
@@ -112,15 +115,16 @@ def simulated_test(
 
 def no_spectrum(fitted: Fitted, at: int) -> str:
     """Why term `at` has no null distribution without parameters; empty where it has one."""
-    design, text = fitted.data.design, fitted.data.frame.random[at].text
+    design, text = fitted.data.design, fitted.data.frame.random[at].label
     own = design.terms[at]
     if design.residual is not None:
         return "the null distribution is of independent residuals, and these have estimated parameters"
     if own.family.n_params(own.q) != 1:
         count = own.family.n_params(own.q)
         return f"({text}) has {count} covariance parameters, and the null distribution is of one variance"
-    if own.q > 1 and min(design.n, own.n_groups * own.q) > LARGEST:
-        return f"({text}) has {own.n_groups * own.q:,} coefficients, too many for an eigendecomposition"
+    wide = own.q > 1 or own.kernel is not None
+    if wide and min(design.n, own.n_effects * own.q) > LARGEST:
+        return f"({text}) has {own.n_effects * own.q:,} coefficients, too many for an eigendecomposition"
     return ""
 
 
@@ -158,4 +162,4 @@ def _result(
 ) -> RandomTest:
     kind, n = "RLRT" if fitted.reml else "LRT", len(sample)
     se = float(np.sqrt(p * (1.0 - p) / n))
-    return RandomTest(kind, fitted.data.frame.random[at].text, statistic, p, se, n, sample, exact, method)
+    return RandomTest(kind, fitted.data.frame.random[at].label, statistic, p, se, n, sample, exact, method)

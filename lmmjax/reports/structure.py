@@ -55,7 +55,7 @@ def structure_report(data: ModelData) -> StructureReport:
         backend=type(shared).__name__.removesuffix("Products").lower(),
         n=data.design.n,
         p=data.design.p,
-        terms=tuple((f"({t.text})", len(t.levels), t.z.shape[1], role) for t, role in terms),
+        terms=tuple((f"({t.label})", len(t.levels), t.z.shape[1], role) for t, role in terms),
         products=sum(np.asarray(a).nbytes for a in jax.tree.leaves(shared)),
         memory=cost.memory,
         operations=cost.operations,

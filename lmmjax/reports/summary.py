@@ -154,7 +154,7 @@ def _correlations(cov: pd.DataFrame) -> Grid:
 
 def _notes(fitted: Fitted) -> list[str]:
     frame = fitted.data.frame
-    groups = dict.fromkeys((term.group, len(term.levels)) for term in frame.random)
+    groups = dict.fromkeys((term.group, len(np.unique(term.codes))) for term in frame.random)
     counted = "; ".join(f"{name}, {size}" for name, size in groups)
     notes = ["", f"Number of obs: {fitted.nobs}" + (f", groups: {counted}" if counted else "")]
     if frame.n_dropped:

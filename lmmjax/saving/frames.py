@@ -14,6 +14,7 @@ from lmmjax.formula.frame import Matrices, Source, allowing, row_vector
 from lmmjax.formula.residuals import used_columns
 from lmmjax.residual import CORRELATIONS, VARIANCES, Residual, as_residual
 from lmmjax.saving.archive import Arrays
+from lmmjax.saving.kernels import packed_kernels, unpacked_kernels
 from lmmjax.saving.values import Plain, packed, packed_labels, plain_of, unpacked, unpacked_labels, value_of
 
 
@@ -38,6 +39,7 @@ def packed_frame(frame: ModelFrame, arrays: Arrays, columns: Any) -> Plain:
         raise ValueError("a model that was made from another's design has no data of its own to save")
     own = _has_own_weights(frame, base)
     made |= {"rows": arrays.put(frame.rows), "x_names": list(frame.x_names)}
+    made |= {"kernels": packed_kernels(frame, arrays)}
     return made | ({"own_weights": arrays.put(frame.weights)} if own else {})
 
 
@@ -164,6 +166,7 @@ def _from_source(plain: Plain, arrays: Arrays, safe: bool) -> ModelFrame:
         data,
         **beside,
         residual=_residual(plain["residual"]),
+        kernels=unpacked_kernels(plain.get("kernels", []), arrays),
         safe=safe or plain["safe"],
         rows=None if plain["among"] is None else arrays[plain["among"]],
     )
@@ -217,7 +220,13 @@ def _from_matrices(plain: Plain, arrays: Arrays) -> ModelFrame:
         offset=vectors["offset"],
         residual=_residual(plain["residual"]),
         columns=dict(zip(plain["columns"], read[len(labels) :], strict=True)),
+        kernels=_by_factor(unpacked_kernels(plain.get("kernels", []), arrays)),
     )
+
+
+def _by_factor(kernels: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The kernels of terms of a model of matrices, one a factor, by factor."""
+    return None if kernels is None else {text.split(" | ")[-1].rstrip(")"): k for text, k in kernels.items()}
 
 
 # --- residual structures -----------------------------------------------------------------------------

@@ -26,13 +26,14 @@ class DensePrepared(Prepared):
             )
         codes = tuple(np.asarray(term.codes) for term in design.terms)
         groups = tuple(term.n_groups for term in design.terms)
+        kernels = tuple(None if t.kernel is None else t.kernel.whole for t in design.terms)
         patterns, same, own = None, None, design.residual
         if own is not None:
             same = np.asarray(own.codes)[:, None] == np.asarray(own.codes)[None]
             covariates = tuple(v[None] for v in own.covariates)
             patterns = Patterns(own.place[None], covariates, np.ones((1, design.n), bool))
         self.shared = DenseProducts(
-            rows.x, rows.z, codes, rows.logdet_r, design.structure, groups, patterns, same
+            rows.x, rows.z, codes, rows.logdet_r, design.structure, groups, patterns, same, kernels
         )
 
     def respond(self, residual: Array, factor: Array) -> DenseResponse:

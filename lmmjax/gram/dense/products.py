@@ -21,6 +21,7 @@ class DenseProducts(CrossProducts):
     ----------
     patterns : all rows as one pattern of places, and `same` (n, n) whether rows share a group of the
         residuals; None where residuals are independent.
+    kernels : per term the covariance K (G, G) of its groups, None where they are independent.
     """
 
     x: Array
@@ -31,6 +32,7 @@ class DenseProducts(CrossProducts):
     n_groups: tuple[int, ...] = static()
     patterns: Patterns | None = None
     same: Array | None = None
+    kernels: tuple[Array | None, ...] = ()
 
     @property
     def sequential(self) -> bool:
@@ -42,13 +44,17 @@ class DenseProducts(CrossProducts):
         return Cost(n**3 * (7 / 3 + 2 * m), 8.0 * n**2 * (2 * m + 4), roles)
 
     def _matrix(self, d: Array) -> Array:
-        """H = R + Σ Z D Zᵀ on the rows of the same group."""
+        """H = R + Σ ZDZᵀ on the rows of the same group, times K_gh for groups that are correlated."""
         h = jnp.eye(self.x.shape[1], dtype=self.x.dtype)
         residual = self.structure.residual
         if residual is not None and self.patterns is not None and self.same is not None:
             h = jnp.where(self.same, self.patterns.covariance(residual, d[self.structure.tail])[0], 0.0)
-        for matrix, z, codes in zip(self.structure.matrices(d), self.z, self.codes, strict=True):
-            h = h + jnp.where(codes[:, None] == codes[None, :], z.T @ (matrix @ z), 0.0)
+        terms = zip(self.structure.matrices(d), self.z, self.codes, self.kernels, strict=True)
+        for matrix, z, codes, kernel in terms:
+            if kernel is None:
+                h = h + jnp.where(codes[:, None] == codes[None, :], z.T @ (matrix @ z), 0.0)
+            else:
+                h = h + kernel[codes][:, codes] * (z.T @ (matrix @ z))
         return h.astype(self.x.dtype)
 
     def _factor(self, d: Array) -> Array:
@@ -115,12 +121,17 @@ class DenseProducts(CrossProducts):
         solved_y = jsl.cho_solve(factor, response.y)
         inverse = jsl.cho_solve(factor, jnp.eye(self.x.shape[1], dtype=self.x.dtype))
         out = []
-        for z, codes, groups in zip(self.z, self.codes, self.n_groups, strict=True):
-            same = (codes[None, :] == np.arange(groups, dtype=codes.dtype)[:, None]).astype(z.dtype)
+        for z, codes, groups, kernel in zip(self.z, self.codes, self.n_groups, self.kernels, strict=True):
+            if kernel is None:
+                every = np.arange(groups, dtype=codes.dtype)
+                same = (codes[None, :] == every[:, None]).astype(z.dtype)
+            else:
+                same = kernel[:, codes]
             zg = same[:, None, :] * z[None]
             u = jnp.einsum("gan,nm,gbm->abg", zg, inverse, zg)
             tx = jnp.einsum("gan,np->apg", zg, solved_x)
-            out.append(Projection(u, tx, jnp.einsum("gan,n->ag", zg, solved_y)))
+            own = None if kernel is None else jnp.diagonal(kernel)
+            out.append(Projection(u, tx, jnp.einsum("gan,n->ag", zg, solved_y), own))
         return tuple(out)
 
 

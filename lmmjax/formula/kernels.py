@@ -1,0 +1,233 @@
+"""Known covariances of levels: relationship matrices and others, matched with the data by labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.linalg as sl
+
+from lmmjax.design import LevelKernel
+from lmmjax.formula.labelled import labelled
+from lmmjax.formula.levels import require_different_texts, whole_labels
+from lmmjax.formula.matching import positions
+
+ASYMMETRY = 1e-8
+"""Largest difference of K_ij and K_ji that is rounding, in √(K_ii K_jj)."""
+
+BLOCK = 10_000
+"""Most levels of one block of a sparse kernel, which is factored as a dense matrix."""
+
+
+class Kernel:
+    """A covariance matrix K of the levels of a factor, known up to a variance.
+
+    Relationships of individuals, a phylogeny, distances in space: the effects of the levels are
+    u ~ N(0, σ²ᵤK) in place of N(0, σ²ᵤI). Levels are matched by label, never by position; those of K that are
+    not in the data are predicted too.
+
+    Parameters
+    ----------
+    matrix : (G, G) symmetric and positive semi-definite: a frame with labels, an array, or a sparse matrix of
+        SciPy, whose blocks of connected levels are factored one by one.
+    ids : (G,) labels of the levels, those of the frame if None.
+    name : what tables call it where a factor has several kernels.
+    tolerance : eigenvalues above −tolerance times the largest one are zero: rounding. For a matrix that was
+        printed with three decimals take 1e-3.
+
+    Attributes
+    ----------
+    ids : labels (G,); levels : K in factors, as the fits take it; name : as given.
+
+    Raises
+    ------
+    ValueError : K is not square, finite, symmetric or positive semi-definite (the eigenvalue is named), or
+        its labels are missing, or occur twice.
+
+    Examples
+    --------
+    >>> import lmmjax as lj
+    >>> lj.Kernel([[1.0, 0.5], [0.5, 1.0]], ids=["sire", "calf"])
+    Kernel(2 levels, rank 2, mean diagonal 1)
+    """
+
+    def __init__(
+        self, matrix: Any, ids: Any = None, *, name: str | None = None, tolerance: float = 1e-8
+    ) -> None:
+        if hasattr(matrix, "tocsr"):
+            k, index = _sparse_matrix(matrix), None
+        else:
+            given = labelled(matrix, "the kernel")
+            k, index = _square(given.values), given.index
+            place = positions(given.columns, given.index, "the columns of the kernel", "its rows", "labels")
+            k = k if place is None else k[:, place]
+        self.ids, self.name = _labels(ids, index, k.shape[0], name), name
+        require_tolerance(tolerance)
+        self.levels = _level_kernel(k, self.ids, tolerance)
+
+    @classmethod
+    def of_levels(cls, levels: LevelKernel, ids: pd.Index, name: str | None = None) -> Kernel:
+        """A kernel from what another had, its `levels` and `ids`, unchecked."""
+        made = cls.__new__(cls)
+        made.ids, made.name, made.levels = ids, name, levels
+        return made
+
+    @classmethod
+    def low_rank(cls, g: Any, ids: Any = None, *, name: str | None = None) -> Kernel:
+        """K = GGᵀ for G (levels, r), r scaled genotypes or other features, without forming K."""
+        given = labelled(g, "the factor of the kernel")
+        values = given.values[:, None] if given.values.ndim == 1 else given.values
+        if values.ndim != 2 or not values.size:
+            raise ValueError(f"the factor of a kernel has a row a level, not shape {values.shape}")
+        _require_finite(values, "the factor of the kernel")
+        labels = _labels(ids, given.index, len(values), name)
+        if values.shape[1] >= values.shape[0]:
+            return cls.of_levels(_level_kernel(values @ values.T, labels, 1e-8), labels, name)
+        return cls.of_levels(LevelKernel(np.ascontiguousarray(values)), labels, name)
+
+    @classmethod
+    def blocks(cls, parts: Sequence[Any], *, name: str | None = None, tolerance: float = 1e-8) -> Kernel:
+        """Families that are independent of each other: kernels or labelled frames, of levels of their own."""
+        import scipy.sparse as sp
+
+        kernels = [part if isinstance(part, Kernel) else cls(part, tolerance=tolerance) for part in parts]
+        if not kernels:
+            raise ValueError("blocks: pass at least one kernel")
+        ids = [label for kernel in kernels for label in kernel.ids]
+        labels = _labels(ids, None, len(ids), name)
+        factor = sp.block_diag([k.levels.factor for k in kernels], format="csr")
+        whole = sp.block_diag([k.levels.whole for k in kernels], format="csr")
+        return cls.of_levels(LevelKernel(sp.csr_array(factor), sp.csr_array(whole)), labels, name)
+
+    @property
+    def matrix(self) -> pd.DataFrame:
+        """K (G, G) with its labels."""
+        return pd.DataFrame(self.levels.whole, index=self.ids, columns=self.ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        named = "" if self.name is None else f"{self.name!r}, "
+        mean = float(np.mean(self.levels.diagonal))
+        return f"Kernel({named}{len(self)} levels, rank {self.levels.rank}, mean diagonal {mean:.3g})"
+
+
+def require_tolerance(value: Any) -> None:
+    """ValueError unless it is a number in [0, 1)."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < 1:
+        raise ValueError(f"tolerance must be a number from 0 up to 1, not {value!r}")
+
+
+def _labels(ids: Any, index: pd.Index | None, count: int, name: str | None) -> pd.Index:
+    """The labels of the levels; ValueError where there are none, or too few, or some are equal."""
+    what = "the kernel" if name is None else f"the kernel {name!r}"
+    if ids is None:
+        if index is None:
+            raise ValueError(
+                f"{what} has no labels: pass ids=, the label of every row, or a frame with an index"
+            )
+        ids = index
+    labels = pd.Index(ids.to_list() if hasattr(ids, "to_list") and not isinstance(ids, pd.Index) else ids)
+    if labels.nlevels > 1 or len(labels) != count:
+        raise ValueError(f"{what} has {count} rows and {len(labels)} ids: pass one label for each")
+    if labels.hasnans:
+        raise ValueError(f"{what}: a label is missing in row {int(np.argmax(labels.isna()))}")
+    if not labels.is_unique:
+        raise ValueError(f"{what} has the label {labels[labels.duplicated()][0]!r} twice: make them differ")
+    plain = whole_labels(np.asarray(labels))
+    require_different_texts(np.asarray(plain), what)
+    return pd.Index(plain)
+
+
+def _square(k: np.ndarray) -> np.ndarray:
+    if k.ndim != 2 or k.shape[0] != k.shape[1] or not len(k):
+        raise ValueError(
+            f"a kernel is a square matrix, a row and a column for each level, not of shape {k.shape}"
+        )
+    return k
+
+
+def _sparse_matrix(k: Any) -> Any:
+    import scipy.sparse as sp
+
+    _square(np.broadcast_to(0.0, k.shape))
+    return sp.csr_array(k).astype(float)
+
+
+def _require_finite(values: np.ndarray, what: str) -> None:
+    if not np.all(np.isfinite(values)):
+        row = int(np.argmin(np.isfinite(values).all(axis=-1))) if values.ndim > 1 else 0
+        raise ValueError(f"{what} has a missing or infinite value in row {row}")
+
+
+def _level_kernel(k: Any, ids: pd.Index, tolerance: float) -> LevelKernel:
+    """K checked and in factors, block by block where it is sparse."""
+    if isinstance(k, np.ndarray):
+        k = _symmetric(k, ids)
+        return LevelKernel(_root(k, tolerance), k)
+    import scipy.sparse as sp
+    from scipy.sparse.csgraph import connected_components
+
+    _require_finite(k.data, "the kernel")
+    _, label = connected_components(k, directed=False)
+    order = np.argsort(label, kind="stable")
+    pieces = np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
+    if max(map(len, pieces)) > BLOCK:
+        raise ValueError(
+            f"the kernel has a block of {max(map(len, pieces)):,} connected levels, of at most {BLOCK:,}: "
+            "set small relationships to zero, or use low_rank"
+        )
+    rows, columns, data, width = [], [], [], 0
+    for piece in pieces:
+        root = _root(_symmetric(k[piece][:, piece].toarray(), ids[piece]), tolerance)
+        rows.append(np.repeat(piece, root.shape[1]))
+        columns.append(np.tile(np.arange(width, width + root.shape[1]), len(piece)))
+        data.append(root.ravel())
+        width += root.shape[1]
+    at = (np.concatenate(rows), np.concatenate(columns))
+    factor = sp.csr_array((np.concatenate(data), at), shape=(len(ids), width))
+    factor.eliminate_zeros()
+    return LevelKernel(factor, sp.csr_array(0.5 * (k + k.T)))
+
+
+def _symmetric(k: np.ndarray, ids: pd.Index) -> np.ndarray:
+    """K with rounding taken off; ValueError names the pair of levels that differ most, or is not finite."""
+    if not np.all(np.isfinite(k)):
+        i, j = np.unravel_index(int(np.argmin(np.isfinite(k))), k.shape)
+        raise ValueError(f"the kernel is not finite at {ids[i]!r}, {ids[j]!r}")
+    diagonal = np.diagonal(k)
+    if np.any(diagonal < 0):
+        i = int(np.argmin(diagonal))
+        raise ValueError(f"the kernel has the variance {diagonal[i]:g} of {ids[i]!r}: none is below zero")
+    if np.array_equal(k, k.T):
+        return k
+    scale = np.maximum(np.sqrt(np.outer(diagonal, diagonal)), np.finfo(float).tiny)
+    apart = np.abs(k - k.T) / scale
+    if apart.max() > ASYMMETRY:
+        i, j = np.unravel_index(int(np.argmax(apart)), k.shape)
+        raise ValueError(
+            f"the kernel is not symmetric: {k[i, j]:g} at {ids[i]!r}, {ids[j]!r}, the other way {k[j, i]:g}"
+        )
+    return 0.5 * (k + k.T)
+
+
+def _root(k: np.ndarray, tolerance: float) -> np.ndarray:
+    """L (G, r) with LLᵀ = K: lower triangular, or of the eigenvectors where K is singular."""
+    most = float(np.max(np.diagonal(k), initial=0.0))
+    try:
+        factor = sl.cholesky(k, lower=True, check_finite=False)
+        if np.min(np.diagonal(factor)) ** 2 > 1e-10 * most:
+            return factor
+    except np.linalg.LinAlgError:
+        pass
+    values, vectors = np.linalg.eigh(k)
+    if values[0] < -tolerance * max(values[-1], 0.0) or values[-1] <= 0.0:
+        raise ValueError(
+            f"the kernel is no covariance matrix: its smallest eigenvalue is {values[0]:.6g}, the largest "
+            f"{values[-1]:.6g}; correct it, or pass a tolerance where that is rounding"
+        )
+    kept = values > max(tolerance, 1e-13) * values[-1] if values[0] < 0 else values > 1e-13 * values[-1]
+    return vectors[:, kept] * np.sqrt(values[kept])
