@@ -14,15 +14,12 @@ from lmmjax.saving.values import Plain, packed_labels, unpacked_labels
 
 def packed_kernels(frame: ModelFrame, arrays: Arrays) -> list[Plain]:
     """Of every random term of which something is known: its text, and by name its kernels."""
-    return [
-        {
-            "term": text,
-            "named": isinstance(own, dict),
-            "kernels": [_packed(name, k, arrays) for name, k in _parts(own)],
-        }
-        for text, own in (kernels_of(frame.random) or {}).items()
-        if own is not None
-    ]
+    out: list[Plain] = []
+    for text, own in (kernels_of(frame.random) or {}).items():
+        if own is not None:
+            kernels = [_packed(name, kernel, arrays) for name, kernel in _parts(own)]
+            out.append({"term": text, "named": isinstance(own, dict), "kernels": kernels})
+    return out
 
 
 def _parts(own: Any) -> list[tuple[str, Kernel | None]]:
