@@ -9,7 +9,7 @@ WORKERS ?= 2
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint format types notebooks pair docs bench dev clean
+.PHONY: help demo test lint format types notebooks pair docs bench dev dist lock versions-lowest versions-newest clean
 
 help:
 	@echo "make demo       fit a model, then 10,000 of them, and print what came out"
@@ -21,7 +21,10 @@ help:
 	@echo "make docs       build the site in docs/_build/html, with notebooks that are executed"
 	@echo "make pair       write the notebooks anew from their sources"
 	@echo "make bench      time against the packages that are installed (RUN='W9 W1' selects)"
-	@echo "make dev        everything above, and the pre-commit hooks"
+	@echo "make dist       build wheel and sdist, install them into a clean environment and run the demo there"
+	@echo "make versions-lowest (or -newest)  the tests on the lowest versions that pyproject.toml allows"
+	@echo "make lock       write requirements.lock, the versions that make dev installs, anew"
+	@echo "make dev        set up for development, with the pre-commit hooks"
 
 demo: $(STAMPS)/data
 	$(BIN)/lmmjax demo
@@ -77,12 +80,37 @@ bench: $(STAMPS)/data
 dev: $(STAMPS)/dev $(STAMPS)/test $(STAMPS)/docs
 	$(BIN)/pre-commit install
 
+# the wheel is built from the sdist, which is installed too
+dist: $(STAMPS)/release
+	rm -rf dist && $(BIN)/python -m build --outdir dist . > /dev/null
+	$(BIN)/python -m twine check --strict dist/*.whl dist/*.tar.gz
+	$(PYTHON) -m venv dist/clean
+	dist/clean/bin/python -m pip install --quiet "$$(ls $(CURDIR)/dist/*.whl)[data]"
+	cd dist && clean/bin/lmmjax demo && clean/bin/lmmjax info
+	dist/clean/bin/python -m pip install --quiet --force-reinstall --no-deps dist/*.tar.gz
+	cd dist && clean/bin/python -c 'import lmmjax; print(lmmjax.__version__, lmmjax.__file__)'
+
+# what the dependencies are in the environment of its own in which the tests run
+versions-lowest: RESOLUTION := lowest-direct
+versions-newest: RESOLUTION := highest
+versions-lowest versions-newest: $(STAMPS)/release
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(VENV)/versions
+	$(BIN)/uv pip install --quiet --python $(VENV)/versions --resolution $(RESOLUTION) --editable '.[test]'
+	$(BIN)/uv pip list --python $(VENV)/versions
+	$(VENV)/versions/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+lock: $(STAMPS)/release
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-header pyproject.toml \
+	  --output-file requirements.lock $(ARGS)
+
 clean:
 	rm -rf $(VENV) notebooks/executed docs/_build docs/_gallery docs/_plots docs/notebooks docs/project .pytest_cache .ruff_cache .hypothesis dist build
 
 # a stamp an extra: a second run installs nothing until pyproject.toml changes; dev has all the others in it
-$(STAMPS)/data $(STAMPS)/test $(STAMPS)/docs $(STAMPS)/dev: $(STAMPS)/%: pyproject.toml | $(STAMPS)/pip
-	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+# in the versions that pyproject.toml allows, of which dev has those of the lock
+EXTRAS := data test docs dev release
+$(EXTRAS:%=$(STAMPS)/%): $(STAMPS)/%: pyproject.toml requirements.lock | $(STAMPS)/pip
+	$(BIN)/python -m pip install --quiet $(if $(filter dev,$*),--constraint requirements.lock) --editable '.[$*]'
 	@touch $@ $(if $(filter dev,$*),$(addprefix $(STAMPS)/,data test docs))
 
 $(STAMPS)/pip:
