@@ -19,7 +19,7 @@ from lmmjax.core import (
 )
 from lmmjax.design import EstimabilityWarning
 from lmmjax.fitted import FitWarning
-from lmmjax.formula import Kernel
+from lmmjax.formula import Kernel, Pedigree, grm
 from lmmjax.model import Model, lmm, load
 from lmmjax.optimize import Status
 from lmmjax.residual import (
@@ -64,6 +64,7 @@ __all__ = [
     "Matern52",
     "Model",
     "Moments",
+    "Pedigree",
     "Problem",
     "Status",
     "Symmetric",
@@ -78,6 +79,7 @@ __all__ = [
     "enable_compilation_cache",
     "estimate",
     "gram",
+    "grm",
     "lmm",
     "load",
     "loglik",

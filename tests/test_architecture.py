@@ -24,6 +24,7 @@ ARRAYS = (
     "inference",
     "batch",
     "bayes",
+    "kinship",
 )
 NAMES = (
     "formula",

@@ -7,30 +7,29 @@ import lmmjax as lj
 NAMES = {
     "lmmjax": """
         AR1 ARMA BatchFit CAR1 CompoundSymmetry EstimabilityWarning Estimate Exponential Fit FitWarning
-        Gaussian Kernel KnownVariance Matern32 Matern52 Model Moments Problem Status Symmetric Toeplitz
-        Unstructured VarExp VarIdent VarPower
-        __version__ compare conditional_modes enable_compilation_cache estimate
-        gram lmm load loglik modeltable power predict problem_from_arrays profiled_deviance response_axes
-        restricted_loglik self_check
+        Gaussian Kernel KnownVariance Matern32 Matern52 Model Moments Pedigree Problem Status Symmetric
+        Toeplitz Unstructured VarExp VarIdent VarPower __version__ compare conditional_modes
+        enable_compilation_cache estimate gram grm lmm load loglik modeltable power predict
+        problem_from_arrays profiled_deviance response_axes restricted_loglik self_check
     """,
     "Fit": """
         aic aicc allfit anova augment bic bootstrap bse bse_fe check coef coef_table cond_var
-        condition_indices conf_int contour contrast converged cooks_distance cov_params covratio
-        covtrace cross_validate delta deviance df_resid dfbetas drop1 emmeans emtrends f_test fe_params
-        fittedvalues get_prediction glance grad_norm hat icc influence is_singular llf lrt mdffits
-        n_iter n_params nobs normalized_resid params permutation plot posterior predict profile pvalues
-        r2 random_effects ranef ranova refit repca resid residual_cov residuals rlrt save scale
-        scaled_resid semivariogram sensitivity sigma simulate status step summary t_test test theta tidy
-        to_maketables to_marginaleffects tvalues unidentified update varcorr vif
+        condition_indices conf_int contour contrast converged cooks_distance cov_params covratio covtrace
+        cross_validate delta deviance df_resid dfbetas drop1 emmeans emtrends f_test fe_params
+        fittedvalues get_prediction glance grad_norm hat icc influence is_singular llf lrt mdffits n_iter
+        n_params nobs normalized_resid params permutation plot posterior predict profile pvalues r2
+        random_effects ranef ranova refit repca resid residual_cov residuals rlrt save scale scaled_resid
+        semivariogram sensitivity sigma simulate status step summary t_test test theta tidy to_maketables
+        to_marginaleffects tvalues unidentified update varcorr vif
     """,
     "BatchFit": """
         anova bse by_reml conf_int contrast converged cov_params delta deviance df emmeans emtrends icc
-        influence is_singular llf n_optima params plot predict pvalues r2 random_effects reasons save sdcor
-        sigma status t_tests test tidy top tvalues unidentified varcorr varcorr_se
+        influence is_singular llf n_optima params plot predict pvalues r2 random_effects reasons save
+        sdcor sigma status t_tests test tidy top tvalues unidentified varcorr varcorr_se
     """,
     "Model": """
-        components endog_names exog_names expanded fit fit_batch fit_response formula from_arrays
-        moments problem save simulate stream_batch structure subset update
+        components endog_names exog_names expanded fit fit_batch fit_response formula from_arrays moments
+        problem save simulate stream_batch structure subset update
     """,
     "Moments": """
         bse params varcorr

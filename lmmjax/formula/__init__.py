@@ -13,17 +13,21 @@ from lmmjax.formula.frame import (
     take_columns,
     take_rows,
 )
+from lmmjax.formula.genotypes import Genotypes, genotypes, grm
 from lmmjax.formula.kernel_terms import kernels_of, same_kernel
 from lmmjax.formula.kernels import Kernel
+from lmmjax.formula.pedigree import Pedigree
 from lmmjax.formula.reduce import reduced_text, updated_frame, with_random, without_term
 from lmmjax.formula.residuals import ResidualColumns
 
 __all__ = [
     "Bar",
+    "Genotypes",
     "Kernel",
     "ModelFrame",
     "NewFrame",
     "NewRandom",
+    "Pedigree",
     "RandomColumns",
     "ResidualColumns",
     "SplitFormula",
@@ -31,6 +35,8 @@ __all__ = [
     "array_frame",
     "confined",
     "fitted_rows",
+    "genotypes",
+    "grm",
     "kernels_of",
     "model_frame",
     "nearest",

@@ -1,0 +1,258 @@
+"""Genotypes of any library or file, individuals × markers, read a block of markers at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lmmjax.arrays.caller import stack_level
+from lmmjax.arrays.memory import require_memory
+from lmmjax.formula.columns import nearest
+from lmmjax.formula.labelled import eager
+from lmmjax.formula.matching import is_default, observations
+from lmmjax.formula.numbers import doubles
+from lmmjax.kinship import METHODS, genomic_relationship
+
+BLOCK = 1 << 23
+"""Numbers in a block of genotypes, 64 MiB."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Genotypes:
+    """n individuals × M markers; nothing is read before `block` is called.
+
+    Attributes
+    ----------
+    shape : (n, M).
+    ids, names : labels of the individuals and of the markers, None where there are none.
+    read : the genotypes (n, k) of the markers from one place up to another, NaN where missing.
+    """
+
+    shape: tuple[int, int]
+    ids: pd.Index | None
+    names: pd.Index | None
+    read: Callable[[int, int], np.ndarray]
+
+    def blocks(self, size: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields the place of the first marker of a block, and float64 (n, k) of at most `size` markers.
+
+        Raises
+        ------
+        ValueError : names the marker with a value that is not between 0 and 2.
+        """
+        n, count = self.shape
+        size = max(1, BLOCK // max(n, 1)) if size is None else size
+        for first in range(0, count, size):
+            block = self.read(first, min(first + size, count))
+            with np.errstate(invalid="ignore"):
+                wrong = (block < 0.0) | (block > 2.0)
+            if wrong.any():
+                i, j = np.argwhere(wrong)[0]
+                name = first + j if self.names is None else repr(self.names[first + j])
+                raise ValueError(
+                    f"marker {name} has the genotype {block[i, j]:g}: genotypes count an allele, 0 to 2, "
+                    "and NaN is "
+                    "missing; recode them (add 1 to -1, 0, 1)"
+                )
+            yield first, block
+
+
+def genotypes(markers: Any, ids: Any = None, what: str = "markers") -> Genotypes:
+    """Genotypes with the labels that they have, or with `ids` (n,).
+
+    Parameters
+    ----------
+    markers : (n, M) array of NumPy, JAX, SciPy (sparse), h5py, zarr or dask, a frame of any library, AnnData,
+        the path of a PLINK .bed or a .npy file, or an open `bed_reader.open_bed`.
+
+    Raises
+    ------
+    ValueError : another shape, ids of another length, that are missing or occur twice.
+    ImportError : bed-reader is not installed (extra `genetics`).
+    """
+    found = markers if isinstance(markers, Genotypes) else _open(markers, what)
+    if ids is not None:
+        given = pd.Index(np.asarray(ids, dtype=object)).infer_objects()
+        if len(given) != found.shape[0]:
+            transposed = ": transpose them?" if len(given) == found.shape[1] else ""
+            raise ValueError(
+                f"{len(given)} ids for {what} of shape {found.shape}, individuals × markers{transposed}"
+            )
+        found = dataclasses.replace(found, ids=given)
+    if found.ids is not None:
+        if found.ids.isna().any():
+            raise ValueError(
+                f"the id of individual {np.flatnonzero(found.ids.isna())[0]} of the {what} is missing"
+            )
+        if not found.ids.is_unique:
+            twice = found.ids[found.ids.duplicated()][0]
+            raise ValueError(
+                f"several individuals of the {what} have the id {twice!r}: pass ids= that differ"
+            )
+    return found
+
+
+def grm(
+    markers: Any,
+    ids: Any = None,
+    method: str = "vanraden",
+    *,
+    maf: float = 0.0,
+    max_missing: float = 1.0,
+    block: int | None = None,
+) -> pd.DataFrame:
+    """Genomic relationship matrix (n × n) of individuals, labelled, in memory for one block of markers.
+
+    A missing genotype is the mean of its marker (GCTA instead divides by the markers that two individuals
+    both have). Markers that do not vary are left out, and a warning counts them; nothing else is left out
+    unless asked.
+
+    Parameters
+    ----------
+    markers : counts of an allele, 0 to 2, individuals × markers: an array of NumPy, SciPy, h5py or zarr, a
+        frame, AnnData, or the path of a PLINK .bed file (extra `genetics`) or of a .npy file.
+    ids : labels (n,) of the individuals; by default those of the frame or file, else 0, 1, ….
+    method : "vanraden", ZZᵀ/Σ2p(1 − p) with Z = x − 2p; "vanraden2" or "gcta", every marker divided by its
+        2p(1 − p); "gemma-centered" and "gemma-standardized", GEMMA's -gk 1 and 2.
+    maf, max_missing : leave out markers whose rarer allele is less frequent, or of which a larger share is
+        missing (0.01 and 0.05 are GEMMA's).
+    block : how many markers to read at a time; by default 64 MiB.
+
+    Returns
+    -------
+    DataFrame, with the numbers of markers `used`, `monomorphic` and `filtered` and of genotypes `missing` in
+    `attrs`.
+
+    Sources: VanRaden (2008), doi:10.3168/jds.2007-0980; Yang et al. (2011), doi:10.1016/j.ajhg.2010.11.011;
+    Zhou & Stephens (2012), doi:10.1038/ng.2310.
+
+    Warns
+    -----
+    UserWarning : markers do not vary; no genotype is above 1, as where inbred lines are coded 0 and 1.
+
+    Raises
+    ------
+    ValueError : an unknown method, genotypes that are none, ids that do not match, no marker left, more than
+        the available memory.
+
+    Examples
+    --------
+    >>> import lmmjax as lj
+    >>> lj.grm([[0, 1, 2], [1, 1, 0], [2, 1, 1]], ids=["a", "b", "c"]).round(3).loc["a"].to_dict()
+    {'a': 1.333, 'b': -0.667, 'c': -0.667}
+    """
+    if method not in METHODS:
+        raise ValueError(
+            f"unknown method {method!r} of genomic relationships: {nearest(str(method), METHODS)}"
+        )
+    if not 0.0 <= maf <= 0.5 or not 0.0 <= max_missing <= 1.0:
+        raise ValueError(
+            f"maf is between 0 and 0.5, max_missing between 0 and 1, not {maf} and {max_missing}"
+        )
+    if block is not None and block < 1:
+        raise ValueError(f"block is a number of markers, not {block}")
+    found = genotypes(markers, ids)
+    n = found.shape[0]
+    require_memory("the relationship matrix", 2, n, n, remedy="take fewer individuals")
+    made = genomic_relationship((own for _, own in found.blocks(block)), n, method, maf, max_missing)
+    if made.monomorphic:
+        warnings.warn(
+            f"{made.monomorphic} of {found.shape[1]} markers do not vary: left out", stacklevel=stack_level()
+        )
+    if made.largest <= 1.0 and method in ("vanraden", "vanraden2", "gcta"):
+        warnings.warn(
+            "no genotype is above 1, and counts of an allele go up to 2: code inbred lines 0 and 2",
+            stacklevel=stack_level(),
+        )
+    labels = pd.RangeIndex(n) if found.ids is None else found.ids
+    out = pd.DataFrame(made.matrix, index=labels, columns=labels)
+    out.attrs = {"method": method, "used": made.used, "monomorphic": made.monomorphic}
+    out.attrs |= {"filtered": made.filtered, "missing": made.missing}
+    return out
+
+
+def _open(markers: Any, what: str) -> Genotypes:
+    if isinstance(markers, str | Path):
+        return _file(Path(markers), what)
+    if hasattr(markers, "iid") and hasattr(markers, "read"):
+        return _plink(markers)
+    if hasattr(markers, "obs_names") and hasattr(markers, "X"):
+        inner = _open(markers.X, what)
+        return dataclasses.replace(
+            inner, ids=observations(markers.obs_names), names=pd.Index(markers.var_names)
+        )
+    values = eager(markers)
+    if isinstance(values, pd.DataFrame):
+        ids = None if is_default(values.index) else values.index
+        return Genotypes(
+            values.shape, ids, values.columns, lambda a, b: _frame(values.iloc[:, a:b], f"{what}: column")
+        )
+    if hasattr(values, "columns") and hasattr(values, "select"):
+        import narwhals as nw
+
+        frame = nw.from_native(values, eager_only=True)
+        names = pd.Index(frame.columns)
+        return Genotypes(
+            frame.shape,
+            None,
+            names,
+            lambda a, b: np.column_stack(
+                [doubles(frame[name].to_native(), f"{what}: column {name!r}") for name in names[a:b]]
+            ),
+        )
+    if hasattr(values, "tocsc"):
+        values = values.tocsc()
+    elif not (hasattr(values, "shape") and hasattr(values, "__getitem__")):
+        values = doubles(values, what)
+    if len(values.shape) != 2:
+        raise ValueError(f"{what} have shape {values.shape}: pass individuals × markers")
+    return Genotypes(
+        (int(values.shape[0]), int(values.shape[1])), None, None, lambda a, b: doubles(values[:, a:b], what)
+    )
+
+
+def _frame(part: pd.DataFrame, what: str) -> np.ndarray:
+    if all(isinstance(kind, np.dtype) and kind.kind in "biuf" for kind in set(part.dtypes)):
+        return part.to_numpy(dtype=np.float64)
+    return np.column_stack(
+        [doubles(part.iloc[:, k], f"{what} {name!r}") for k, name in enumerate(part.columns)]
+    )
+
+
+def _file(path: Path, what: str) -> Genotypes:
+    if not path.exists():
+        raise ValueError(f"{what}: there is no file {str(path)!r}")
+    if path.suffix == ".npy":
+        return _open(np.load(path, mmap_mode="r", allow_pickle=False), what)
+    if path.suffix != ".bed":
+        raise ValueError(
+            f"{what}: {path.name!r} is of no known kind: pass a PLINK .bed file, a .npy file or an array"
+        )
+    try:
+        reader = importlib.import_module("bed_reader")
+    except ImportError:
+        raise ImportError(
+            "PLINK files need bed-reader: pip install 'lmmjax[genetics]' (or pip install bed-reader)"
+        ) from None
+    return _plink(reader.open_bed(path))
+
+
+def _plink(bed: Any) -> Genotypes:
+    """Individuals by their IID, or by FID:IID where families share one."""
+    ids = pd.Index(np.asarray(bed.iid, dtype=object))
+    if not ids.is_unique:
+        ids = pd.Index([f"{family}:{own}" for family, own in zip(bed.fid, bed.iid, strict=True)])
+    n, count = bed.shape
+    return Genotypes(
+        (int(n), int(count)),
+        ids,
+        pd.Index(np.asarray(bed.sid, dtype=object)),
+        lambda a, b: np.asarray(bed.read(np.s_[:, a:b], dtype="float64")),
+    )

@@ -1,0 +1,26 @@
+"""Relationship matrices of individuals, from pedigrees and from genotypes, on codes and arrays.
+
+`lmmjax.formula.pedigree` and `lmmjax.formula.genotypes` give them the labels of individuals.
+"""
+
+from lmmjax.kinship.markers import METHODS, Genomic, genomic_relationship
+from lmmjax.kinship.pedigree import (
+    Ancestry,
+    PedigreeLoop,
+    additive,
+    additive_inverse,
+    ancestry,
+    dominance,
+)
+
+__all__ = [
+    "METHODS",
+    "Ancestry",
+    "Genomic",
+    "PedigreeLoop",
+    "additive",
+    "additive_inverse",
+    "ancestry",
+    "dominance",
+    "genomic_relationship",
+]
