@@ -5,15 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from lmmjax import kinship
 from lmmjax.arrays.caller import stack_level
 from lmmjax.formula.labelled import eager
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 UNKNOWN = (0, "0", "", ".", "NA", "NaN", "nan", -1, "-1", -9, "-9")
 """What stands for an unknown parent in files, beside missing values."""

@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse.linalg import splu
 
 from lmmjax.arrays.memory import require_memory
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 BLOCK = 1 << 22
 """Numbers in a block of columns of A."""
@@ -130,6 +132,8 @@ def additive_inverse(of: Ancestry) -> sparse.csc_array:
     ------
     PedigreeLoop : never. ZeroDivisionError : some D is zero, as of offspring of two fully inbred parents.
     """
+    from scipy import sparse
+
     d = of.mendelian
     if np.any(d <= 0):
         raise ZeroDivisionError(of.order[np.flatnonzero(d <= 0)[0]])
@@ -216,6 +220,8 @@ def _among(of: Ancestry, places: np.ndarray) -> np.ndarray:
 
 def _columns(parents: np.ndarray, mendelian: np.ndarray, which: np.ndarray) -> np.ndarray:
     """Columns (n, k) of A = TDTᵀ."""
+    from scipy.sparse.linalg import splu
+
     unit = np.zeros((len(parents), len(which)), order="F")
     unit[which, np.arange(len(which))] = 1.0
     # triangular as it is: nothing is permuted and nothing fills in
@@ -225,6 +231,9 @@ def _columns(parents: np.ndarray, mendelian: np.ndarray, which: np.ndarray) -> n
 
 def _without_parents(parents: np.ndarray) -> sparse.csc_array:
     """I − P."""
+    # imported here: scipy.sparse adds a warning filter, and few need it
+    from scipy import sparse
+
     n = len(parents)
     child, side = np.nonzero(parents >= 0)
     values = np.concatenate([np.ones(n), np.full(len(child), -0.5)])
