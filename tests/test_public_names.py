@@ -24,8 +24,8 @@ NAMES = {
     """,
     "BatchFit": """
         anova bse by_reml conf_int contrast converged cov_params delta deviance df emmeans emtrends icc
-        influence is_singular llf n_optima params plot predict pvalues r2 random_effects reasons save
-        sdcor sigma status t_tests test tidy top tvalues unidentified varcorr varcorr_se
+        influence is_singular llf moderate n_optima params plot predict pvalues r2 random_effects reasons
+        save sdcor sigma status t_tests test tidy top treat tvalues unidentified varcorr varcorr_se
     """,
     "Model": """
         components endog_names exog_names expanded fit fit_batch fit_response formula from_arrays moments

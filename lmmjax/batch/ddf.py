@@ -122,12 +122,14 @@ class Covariances:
     phi, adjusted : (t, k, k) LΦLᵀ, and with the covariance that the method adjusts.
     slopes : (t, m + 1, k, k) LΦP_iΦLᵀ, less the derivatives of LΦLᵀ in ψ.
     cov_psi : (t, m + 1, m + 1) A or W.
+    sigma2 : (t,) the last element of ψ.
     """
 
     phi: np.ndarray
     slopes: np.ndarray
     cov_psi: np.ndarray
     adjusted: np.ndarray
+    sigma2: np.ndarray
 
 
 def covariances(
@@ -244,12 +246,13 @@ def _tests(at: Natural, cov_psi: Array, rows: Array, method: str) -> tuple[Array
     return single_df(at, cov_psi, inner), variance**0.5
 
 
-def _products(at: Natural, cov_psi: Array, rows: Array, method: str) -> tuple[Array, Array, Array, Array]:
+def _products(at: Natural, cov_psi: Array, rows: Array, method: str) -> tuple[Array, ...]:
     """The parts of `Covariances` of one response."""
     inner = rows @ at.outward
     moved = inner @ sweep(at.xx)[1]
     cov_beta, cov_psi = _covariance(at, cov_psi, method)
-    return moved @ inner.T, moved[None] @ at.first @ moved.T[None], cov_psi, inner @ cov_beta @ inner.T
+    slopes = moved[None] @ at.first @ moved.T[None]
+    return moved @ inner.T, slopes, cov_psi, inner @ cov_beta @ inner.T, at.sigma2
 
 
 def _covariance(at: Natural, cov_psi: Array, method: str) -> tuple[Array, Array]:

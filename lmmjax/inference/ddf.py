@@ -138,12 +138,18 @@ def satterthwaite_joint(phi: Array, slopes: Array, cov_psi: Array, difference: A
     slope = xp.sum((slopes @ vectors[..., None, :, :]) * vectors[..., None, :, :], axis=-2)
     slope = slope / values[..., None, :]
     nu = 2.0 / xp.sum(slope * (cov_psi @ slope), axis=-2)
+    return FTest(f, k, pooled_df(nu), f)
+
+
+def pooled_df(nu: Array) -> Array:
+    """Denominator df (...) of an F test from those (..., k) of its uncorrelated contrasts."""
+    xp, k = namespace(nu), nu.shape[-1]
     above = xp.where(nu > 2.0, nu, 4.0)
     expected = xp.sum(xp.where(xp.isinf(above), 1.0, above / (above - 2.0)), axis=-1)
     pooled = xp.where(xp.any(nu <= 2.0, axis=-1), 2.0, 2.0 * expected / (expected - k))
     # also where every ν is infinite and their difference is not a number
     alike = ~(xp.max(nu, axis=-1) - xp.min(nu, axis=-1) >= SAME_DF)
-    return FTest(f, k, xp.where(alike, xp.mean(nu, axis=-1), pooled), f)
+    return xp.where(alike, xp.mean(nu, axis=-1), pooled)
 
 
 def kenward_roger_f(

@@ -46,6 +46,7 @@ class Natural:
         Second derivatives are for Kenward & Roger, and None if not asked for.
     outward : (p, p) the matrix that takes β̃ to β, less its origin: L in the user's coordinates is
         L · outward here.
+    sigma2 : the last element of ψ.
     """
 
     xx: Array
@@ -54,6 +55,7 @@ class Natural:
     logdet_second: Array | None
     bend: Array | None
     outward: Array
+    sigma2: Array
 
 
 @record
@@ -108,7 +110,7 @@ def natural(problem: Problem, psi: Array, tangent: bool = True, bend: bool = Fal
     p, f_first = problem.basis.x_factor.shape[0], jnp.tensordot(to.T, xx_first, axes=1) / s
     outward = problem.origin.scale * solve_upper(problem.basis.x_factor, jnp.eye(p, dtype=d.dtype))
     if not isinstance(found, GramCurve):
-        return Natural(value.xx / s, f_first, None, None, None, outward)
+        return Natural(value.xx / s, f_first, None, None, None, outward, s)
     twice, curvature = partial(_congruence, to), None
     if bend and not structure.linear:
         second = problem.shared.linear_jet(d, problem.response).second
@@ -129,6 +131,7 @@ def natural(problem: Problem, psi: Array, tangent: bool = True, bend: bool = Fal
         logdet_second=twice(_bordered(found.logdet, -first.logdet, -problem.n)),
         bend=curvature,
         outward=outward,
+        sigma2=s,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,10 @@ from lmmjax.postestimation.modes import only_group
 from lmmjax.postestimation.robust import robust_choice
 
 LIMITS = ["estimate", "se", "df", "lower", "upper", "t", "p", "q"]
+Table = dict[str, np.ndarray]
+Tester = Callable[[np.ndarray, list[str]], Table]
+"""From contrasts (k, p) and their labels to the columns of `TABLE`, (T, k) each."""
+
 TIDY = ["response", "effect", "group", "term", *TABLE]
 
 
@@ -92,25 +96,55 @@ def top(
     level: float,
 ) -> pd.DataFrame:
     """See `BatchFit.top`."""
-    if (term is None) == (contrast is None):
-        raise ValueError("top is of one coefficient, term=, or of one contrast=: give one of them")
-    x_names = fits.data.x_names
-    if contrast is None and term not in x_names:
-        raise ValueError(f"unknown coefficient {term!r}: {nearest(str(term), x_names)}")
+    return top_frame(
+        lambda: fixed_t_tests(fits, ddf, robust, cluster),
+        _tester(fits, ddf, robust, cluster),
+        fits,
+        term,
+        n,
+        by,
+        contrast,
+        level,
+    )
+
+
+def top_frame(
+    fixed: Callable[[], Table],
+    tested: Tester,
+    fits: FittedMany,
+    term: str | None,
+    n: int,
+    by: str,
+    contrast: Any,
+    level: float,
+) -> pd.DataFrame:
+    """The n foremost responses by t tests of the fixed effects, `fixed`, or of contrasts, `tested`."""
     require_choice("by", by, LIMITS)
     require_count("n", n, 0)
-    if contrast is None:
-        at = x_names.index(str(term))
-        table = {name: column[:, [at]] for name, column in fixed_t_tests(fits, ddf, robust, cluster).items()}
-    else:
-        table, labels, _ = _contrasts(fits, contrast, ddf, robust, cluster)
-        if len(labels) != 1:
-            raise ValueError(f"top is of one contrast, not of {len(labels)}: take one of {', '.join(labels)}")
+    table = one_contrast(fixed, tested, fits, term, contrast, "top")
     columns = {name: column[:, 0] for name, column in _with_limits(table, level).items()}
     key = -np.abs(columns[by]) if by in ("t", "estimate") else columns[by]
     # p-values that underflow are told apart by t; missing values come last
     order = np.lexsort((-np.abs(columns["t"]), key))[: max(n, 0)]
     return pd.DataFrame(columns, index=fits.names).iloc[order]
+
+
+def one_contrast(
+    fixed: Callable[[], Table], tested: Tester, fits: FittedMany, term: str | None, contrast: Any, what: str
+) -> Table:
+    """t tests (T, 1) of one coefficient, or of one contrast."""
+    if (term is None) == (contrast is None):
+        raise ValueError(f"{what} is of one coefficient, term=, or of one contrast=: give one of them")
+    x_names = fits.data.x_names
+    if contrast is None:
+        if term not in x_names:
+            raise ValueError(f"unknown coefficient {term!r}: {nearest(str(term), x_names)}")
+        at = x_names.index(str(term))
+        return {name: column[:, [at]] for name, column in fixed().items()}
+    table, labels, _ = _contrasts(tested, fits, contrast)
+    if len(labels) != 1:
+        raise ValueError(f"{what} is of one contrast, not of {len(labels)}: take one of {', '.join(labels)}")
+    return table
 
 
 def contrast(
@@ -123,31 +157,40 @@ def contrast(
     level: float,
 ) -> pd.DataFrame:
     """See `BatchFit.contrast`."""
-    table, labels, several = _contrasts(fits, contrasts, ddf, robust, cluster, names)
+    return contrast_frame(_tester(fits, ddf, robust, cluster), fits, contrasts, names, level)
+
+
+def contrast_frame(
+    tested: Tester, fits: FittedMany, contrasts: Any, names: Sequence[str] | None, level: float
+) -> pd.DataFrame:
+    """t tests of contrasts with limits, a row a response or (contrast, response)."""
+    table, labels, several = _contrasts(tested, fits, contrasts, names)
     table, index = _with_limits(table, level), fits.names
     if several:
         index = pd.MultiIndex.from_product([labels, fits.names], names=["contrast", fits.names.name])
     return pd.DataFrame({name: column.T.ravel() for name, column in table.items()}, index=index)
 
 
+def _tester(fits: FittedMany, ddf: str, robust: str | None, cluster: Any) -> Tester:
+    def tested(rows: np.ndarray, labels: list[str]) -> Table:
+        chosen = robust_choice(fits.data, robust, cluster, ddf_method(ddf))
+        table = t_tests(fits, rows, ddf, estimable_combinations(fits, rows), chosen)
+        lost = lost_contrasts(fits.data, rows, labels)
+        return {name: np.where(lost, np.nan, column) for name, column in table.items()}
+
+    return tested
+
+
 def _contrasts(
-    fits: FittedMany,
-    contrasts: Any,
-    ddf: str,
-    robust: str | None,
-    cluster: Any,
-    names: Sequence[str] | None = None,
-) -> tuple[dict[str, np.ndarray], list[str], bool]:
+    tested: Tester, fits: FittedMany, contrasts: Any, names: Sequence[str] | None = None
+) -> tuple[Table, list[str], bool]:
     """t tests (T, k) of contrasts, their labels, and whether several were asked for."""
     weights, labels, several = contrast_matrix(contrasts, fits.data.x_names, fits.data.frame.aliased)
     if names is not None:
         labels = [names] if isinstance(names, str) else list(names)
         if len(labels) != len(weights):
             raise ValueError(f"{len(labels)} names for {len(weights)} contrasts: give one name each")
-    chosen = robust_choice(fits.data, robust, cluster, ddf_method(ddf))
-    table = t_tests(fits, weights, ddf, estimable_combinations(fits, weights), chosen)
-    lost = lost_contrasts(fits.data, weights, labels)
-    return {name: np.where(lost, np.nan, column) for name, column in table.items()}, labels, several
+    return tested(weights, labels), labels, several
 
 
 def _with_limits(table: dict[str, np.ndarray], level: float) -> dict[str, np.ndarray]:

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.fitted import FittedMany
+from lmmjax.fitted import FittedMany, require_switch
 from lmmjax.postestimation import batch_f_tests
+from lmmjax.postestimation.batch_moderated import moderate_many
 from lmmjax.postestimation.batch_tests import fixed_t_tests
 from lmmjax.reports import batch_tables
+from lmmjax.results.moderated import Moderated
 
 
 class BatchTests:
@@ -135,6 +137,7 @@ class BatchTests:
         *,
         contrast: Any = None,
         level: float = 0.95,
+        moderated: bool = False,
     ) -> pd.DataFrame:
         """The n foremost responses for one coefficient or contrast: estimate, se, df, lower, upper, t, p, q.
 
@@ -143,7 +146,63 @@ class BatchTests:
         term : the coefficient; contrast : in its place one contrast, as in `contrast`.
         by : "p", "q", "se" or "df" (smallest first), "t" or "estimate" (largest absolute value first).
         ddf, robust, cluster : degrees of freedom and covariance, as in `t_tests`. level : of the limits.
+        moderated : residual variances share a prior, as in `moderate`, which has options.
 
         q are Benjamini-Hochberg values over all responses.
         """
+        if require_switch("moderated", moderated):
+            if robust is not None:
+                raise ValueError("robust covariances are not moderated: leave out robust= or moderated=True")
+            return self.moderate(ddf=ddf).top(term, n, by, contrast=contrast, level=level)
         return batch_tables.top(self.fitted, term, n, by, ddf, robust, cluster, contrast, level)
+
+    def moderate(self, trend: Any = False, robust: bool = False, *, ddf: str = "satterthwaite") -> Moderated:
+        """Empirical Bayes for the residual variances: every response borrows from the others (limma's
+        eBayes).
+
+        σ̂² of every response has degrees of freedom of its own, 2σ̂⁴/Var(σ̂²); their prior is estimated by
+        the moments of log σ̂². Without random terms all is as in limma. With random terms an effect gains as
+        much as its variance depends on σ̂², and its degrees of freedom say so: see `Moderated.table`.
+
+        Parameters
+        ----------
+        trend : whether the prior variance depends on the mean of the response; or on numbers (T,), by the
+            labels of the responses if they have some.
+        robust : responses with outlying variances do not move the prior, and borrow less.
+        ddf : "satterthwaite" or "kenward-roger", to whose standard errors and degrees of freedom the prior is
+            added.
+
+        Sources: Smyth (2004), doi:10.2202/1544-6115.1027; Phipson et al. (2016), doi:10.1214/16-AOAS920.
+
+        Raises
+        ------
+        ValueError : fewer than two responses have a residual variance; residual variances are known; `trend`
+            does not match the responses.
+        """
+        return Moderated(moderate_many(self.fitted, trend, robust, ddf))
+
+    def treat(
+        self,
+        term: str | None = None,
+        lfc: float = float(np.log2(1.2)),
+        *,
+        contrast: Any = None,
+        trend: Any = False,
+        robust: bool = False,
+        ddf: str = "satterthwaite",
+    ) -> pd.DataFrame:
+        """Moderated tests that |Lβ| is larger than `lfc`, not that it differs from zero (limma's treat).
+
+        Parameters
+        ----------
+        term : the coefficient; contrast : in its place one contrast, as in `contrast`.
+        lfc : the smallest change that matters, in units of the coefficient; of log₂ values by default 20 %.
+        trend, robust, ddf : as in `moderate`.
+
+        Returns
+        -------
+        DataFrame, a row a response: estimate, se, df, t (of the distance to the nearer end, 0 within), p, q.
+
+        Source: McCarthy & Smyth (2009), doi:10.1093/bioinformatics/btp053.
+        """
+        return self.moderate(trend, robust, ddf=ddf).treat(term, lfc, contrast=contrast)

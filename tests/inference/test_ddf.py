@@ -155,6 +155,7 @@ def test_one_covariance_has_one_answer_but_for_the_second_derivative_term(data):
         psi[:, None] * at.logdet_second * psi[None, :],
         None,
         at.outward,
+        at.sigma2,
     )
     bend = np.zeros_like(second)
     for i in range(len(psi)):

@@ -1,0 +1,170 @@
+"""Empirical Bayes for the residual variances of many responses, and what it does to tests.
+
+s_g² ~ σ_g² χ²(d_g)/d_g, 1/σ_g² ~ χ²(d₀)/(d₀s₀²). Then s_g²/s₀² ~ F(d_g, d₀), from which d₀ and s₀² are
+estimated by the moments of log s_g², each with a d_g of its own; and given s_g²
+
+    s̃_g² = (d₀s₀² + d_g s_g²)/(d₀ + d_g)    with d₀ + d_g degrees of freedom.
+
+s₀² may depend on a covariate. How d₀ and s₀² are estimated: `prior_moments`, `prior_robust`.
+
+In a mixed model the variance v(ψ) of a contrast depends on σ² and on other components, and these are
+estimated together. What is learned of σ² moves v̂ by the regression of log v̂ on log σ̂²,
+
+    log ṽ = log v̂ + b log(s̃²/σ̂²),   b = Cov(log v̂, log σ̂²)/Var(log σ̂²),
+
+by the delta method, which leaves it Var(log ṽ) = 2/ν − b²[2/d − 2/(d + d₀)] with Satterthwaite's ν, and
+2/Var(log ṽ) degrees of freedom. Where v is a multiple of σ̂², as without random terms or for contrasts within
+balanced groups, b = 1 and ν = d: ṽ/v̂ = s̃²/σ̂² with d + d₀ degrees of freedom. Between balanced groups b =
+0: nothing is learned, and v̂ and ν stay.
+
+Sources: Smyth (2004), doi:10.2202/1544-6115.1027; Phipson et al. (2016), doi:10.1214/16-AOAS920; McCarthy &
+Smyth (2009), doi:10.1093/bioinformatics/btp053.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+from scipy.special import stdtr
+
+from lmmjax.inference.ddf import pooled_df
+from lmmjax.inference.prior_moments import prior_moments
+from lmmjax.inference.prior_robust import robust_prior
+
+
+class CovariancesLike(Protocol):
+    """Of contrasts of T responses, as `batch.ddf.Covariances`: phi, slopes, cov_psi, adjusted, sigma2."""
+
+    @property
+    def phi(self) -> np.ndarray: ...
+    @property
+    def slopes(self) -> np.ndarray: ...
+    @property
+    def cov_psi(self) -> np.ndarray: ...
+    @property
+    def adjusted(self) -> np.ndarray: ...
+    @property
+    def sigma2(self) -> np.ndarray: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class VariancePrior:
+    """df d₀ and variance s₀², numbers or (T,) of every response."""
+
+    df: np.ndarray
+    variance: np.ndarray
+
+    def posterior(self, s2: np.ndarray, df: np.ndarray) -> np.ndarray:
+        """s̃² (T,)."""
+        with np.errstate(invalid="ignore"):
+            mean = (self.df * self.variance + np.where(df > 0, df * s2, 0.0)) / (self.df + df)
+        return np.where(np.isinf(self.df), self.variance + 0.0 * s2, mean)
+
+
+def variance_prior(
+    s2: np.ndarray, df: np.ndarray, covariate: np.ndarray | None = None, robust: bool = False
+) -> VariancePrior:
+    """The prior of variances s2 (T,) with degrees of freedom df (T,).
+
+    Parameters
+    ----------
+    covariate : (T,) of which log s₀² is a smooth function.
+    robust : winsorise, and d₀ for every response.
+
+    Responses with a missing variance or without degrees of freedom do not count.
+
+    Raises
+    ------
+    ValueError : fewer than two responses count.
+    """
+    ok = np.isfinite(s2) & np.isfinite(df) & (df > 1e-15) & (s2 > -1e-15)
+    if covariate is not None:
+        ok &= np.isfinite(covariate)
+    if ok.sum() < 2:
+        raise ValueError(
+            f"{int(ok.sum())} of {len(ok)} responses have a residual variance with degrees of freedom: a "
+            "prior needs "
+            "at least two"
+        )
+    x = np.maximum(s2[ok], 0.0)
+    # variances of zero have no logarithm
+    middle = np.median(x)
+    x = np.maximum(x, 1e-5 * (middle if middle > 0 else 1.0))
+    own = None if covariate is None else covariate[ok]
+    d0, s02 = (robust_prior if robust else prior_moments)(x, df[ok], own)
+    return VariancePrior(_spread(d0, ok, covariate, own), _spread(s02, ok, covariate, own))
+
+
+def _spread(
+    values: np.ndarray, ok: np.ndarray, covariate: np.ndarray | None, own: np.ndarray | None
+) -> np.ndarray:
+    """Values of those that count on all: of the others the ones at the nearest covariate, or the median."""
+    if values.ndim == 0 or ok.all():
+        return values
+    out = np.full(len(ok), np.median(values))
+    out[ok] = values
+    if covariate is not None and own is not None:
+        left = np.flatnonzero(~ok & np.isfinite(covariate))
+        at, first = np.unique(own, return_index=True)
+        out[left] = np.interp(covariate[left], at, values[first])
+    return out
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Shrinkage:
+    """What the prior does to T responses.
+
+    Attributes
+    ----------
+    df : (T,) d of σ̂²; total : (T,) d + d₀, at most the sum of all d. ratio : (T,) s̃²/σ̂².
+    """
+
+    df: np.ndarray
+    total: np.ndarray
+    ratio: np.ndarray
+
+    def of(self, slope: np.ndarray, cov_psi: np.ndarray, sigma2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """ṽ/v̂ and degrees of freedom (T, k) of contrasts.
+
+        Parameters
+        ----------
+        slope : (T, m + 1, k) derivatives of log v̂ in ψ, whose last element is σ² (T,).
+        cov_psi : (T, m + 1, m + 1) covariance of ψ̂.
+        """
+        moved = cov_psi @ slope
+        b = moved[:, -1] * (sigma2 / cov_psi[:, -1, -1])[:, None]
+        variance = np.sum(slope * moved, axis=1)
+        gained = cov_psi[:, -1, -1] / sigma2**2 - 2.0 / self.total
+        return self.ratio[:, None] ** b, 2.0 / (variance - b**2 * gained[:, None])
+
+    def f_tests(self, own: CovariancesLike, difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """F of Lβ = rhs and its denominator df, (T,) each.
+
+        The k uncorrelated contrasts are moderated one by one, and their df put together as Satterthwaite's.
+
+        Parameters
+        ----------
+        difference : (T, k) Lβ̂ − rhs.
+        """
+        values, vectors = np.linalg.eigh(own.phi)
+        slope = -np.sum((own.slopes @ vectors[:, None]) * vectors[:, None], axis=-2) / values[:, None, :]
+        ratio, nu = self.of(slope, own.cov_psi, own.sigma2)
+        root = (vectors / np.sqrt(ratio)[:, None, :]) @ np.swapaxes(vectors, 1, 2)
+        apart = (root @ difference[..., None])[..., 0]
+        solved = np.linalg.solve(own.adjusted, apart[..., None])[..., 0]
+        return np.sum(apart * solved, axis=1) / difference.shape[1], np.asarray(pooled_df(nu))
+
+
+def treat(
+    estimate: np.ndarray, se: np.ndarray, df: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """t and p of |Lβ| ≤ threshold; t is that of the distance to the nearer end, 0 within.
+
+    p = P(T > (|b| − τ)/se) + P(T > (|b| + τ)/se), of McCarthy & Smyth.
+    """
+    size = np.abs(estimate)
+    near, far = (size - threshold) / se, (size + threshold) / se
+    p = stdtr(df, -near) + stdtr(df, -far)
+    return np.sign(estimate) * np.maximum(near, 0.0), np.minimum(p, 1.0)
