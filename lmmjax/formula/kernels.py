@@ -10,15 +10,20 @@ import pandas as pd
 import scipy.linalg as sl
 
 from lmmjax.design import LevelKernel
+from lmmjax.formula.genotypes import grm
 from lmmjax.formula.labelled import labelled
 from lmmjax.formula.levels import require_different_texts, whole_labels
 from lmmjax.formula.matching import positions
+from lmmjax.formula.pedigree import Pedigree
 
 ASYMMETRY = 1e-8
 """Largest difference of K_ij and K_ji that is rounding, in √(K_ii K_jj)."""
 
 BLOCK = 10_000
 """Most levels of one block of a sparse kernel, which is factored as a dense matrix."""
+
+SPARSE = 0.25
+"""Share of relationships that are not zero below which they are taken block by block."""
 
 
 class Kernel:
@@ -100,6 +105,54 @@ class Kernel:
         factor = sp.block_diag([k.levels.factor for k in kernels], format="csr")
         whole = sp.block_diag([k.levels.whole for k in kernels], format="csr")
         return cls.of_levels(LevelKernel(sp.csr_array(factor), sp.csr_array(whole)), labels, name)
+
+    @classmethod
+    def from_pedigree(
+        cls,
+        pedigree: Any,
+        ids: Any = None,
+        *,
+        kind: str = "additive",
+        name: str | None = None,
+        **columns: Any,
+    ) -> Kernel:
+        """Relationships of the individuals of a pedigree, block by block where families are not related.
+
+        Parameters
+        ----------
+        pedigree : a `Pedigree`, or a frame of which one is made with `columns` (id, sire, dam, unknown).
+        ids : those that are wanted, by default all, of which those without data are predicted too.
+        kind : "additive" or "dominance".
+        """
+        if kind not in ("additive", "dominance"):
+            raise ValueError(f"unknown kind {kind!r} of relationships: additive or dominance")
+        if not isinstance(pedigree, Pedigree):
+            pedigree = Pedigree(pedigree, **columns)
+        elif columns:
+            raise ValueError(f"{', '.join(columns)} are for a frame: this is a Pedigree already")
+        return cls._of_relationships(getattr(pedigree, kind)(ids), name)
+
+    @classmethod
+    def from_markers(
+        cls,
+        markers: Any,
+        ids: Any = None,
+        method: str = "vanraden",
+        *,
+        name: str | None = None,
+        **options: Any,
+    ) -> Kernel:
+        """Genomic relationships of individuals from their genotypes; arguments are those of `lmmjax.grm`."""
+        return cls._of_relationships(grm(markers, ids, method, **options), name)
+
+    @classmethod
+    def _of_relationships(cls, matrix: pd.DataFrame, name: str | None) -> Kernel:
+        import scipy.sparse as sp
+
+        values = matrix.to_numpy()
+        if np.count_nonzero(values) < SPARSE * values.size:
+            return cls(sp.csr_array(values), matrix.index, name=name)
+        return cls(matrix, name=name)
 
     @property
     def matrix(self) -> pd.DataFrame:

@@ -23,6 +23,7 @@ ARGUMENTS = {
     "t_test": (["Days = 10", "Intercept = 250"],),
     "test": ("Days = 10",),
     "top": ("Days",),
+    "treat": ("Days",),
 }
 OPTIONS = {"icc": {"se": True}, "r2": {"se": True}}
 # for plots and other packages, or of many refits; a residual structure is below
