@@ -86,7 +86,7 @@ dist: $(STAMPS)/release
 	$(BIN)/python -m twine check --strict dist/*.whl dist/*.tar.gz
 	$(PYTHON) -m venv dist/clean
 	dist/clean/bin/python -m pip install --quiet "$$(ls $(CURDIR)/dist/*.whl)[data]"
-	cd dist && clean/bin/lmmjax demo && clean/bin/lmmjax info
+	cd dist && clean/bin/lmmjax demo
 	dist/clean/bin/python -m pip install --quiet --force-reinstall --no-deps dist/*.tar.gz
 	cd dist && clean/bin/python -c 'import lmmjax; print(lmmjax.__version__, lmmjax.__file__)'
 
