@@ -210,6 +210,9 @@ def _series(values: Any, name: str) -> pd.Series:
             masked = kinds.BooleanArray if array.dtype.kind == "b" else kinds.IntegerArray
             return pd.Series(masked(np.array(array.data), hidden))
         return pd.Series(array.data).mask(hidden)
+    if zone := getattr(dtype, "time_zone", None):
+        # polars' own conversion leaves universal time without a zone
+        return pd.Series(array).dt.tz_localize("UTC").dt.tz_convert(zone)
     if array.dtype.kind == "S":
         array = np.strings.decode(array, "utf-8")
     return pd.Series(array)

@@ -13,6 +13,7 @@ from lmmjax.reports.markup import Grid
 
 _P = re.compile(r"[pq](_\w+)?")
 _DF = re.compile(r"(\w+_)?df|npar")
+_TESTS = ("t", "z", "F", "chisq")
 _WITH_SE = ("estimate", "se", "lower", "upper", "fit", "b")
 
 
@@ -113,6 +114,8 @@ def _writer(values: np.ndarray, name: str, digits: int) -> Callable[[float], str
         return "{:.0f}".format
     if _DF.fullmatch(name):
         return "{:.2f}".format if size.max() < 1e6 else "{:.4g}".format
+    if name in _TESTS and size.max() < 1e6:
+        return "{:.3f}".format
     # two digits of the smallest, too
     wanted = max(digits - 1 - np.floor(np.log10(size.max())), 1 - np.floor(np.log10(size.min())), 0)
     if wanted > 8 or size.max() >= 1e9:

@@ -109,6 +109,17 @@ class Table(pd.DataFrame, metaclass=_AnyFrame):
             return self.to_string(max_rows=rows, min_rows=least, show_dimensions=dimensions, **options)
 
 
+def printed(frame: pd.DataFrame) -> str:
+    """A frame without its index as text, every column in the width of the terminal.
+
+    Long ones are printed as pandas does.
+    """
+    most = pd.get_option("display.max_rows")
+    if frame.shape[1] > MOST_COLUMNS or (most and len(frame) > most):
+        return repr(tabled(frame))
+    return grid_of(frame, index=False).text()
+
+
 def _written(text: str, buf: Any) -> str | None:
     """The text, or None where it is written to a path or file."""
     if buf is None:

@@ -17,7 +17,7 @@ from lmmjax.postestimation.means import Functions, View, marginal_means
 from lmmjax.postestimation.robust import robust_choice
 from lmmjax.reports.cells import grid_of
 from lmmjax.reports.markup import Grid, Markup
-from lmmjax.reports.table import prints_whole
+from lmmjax.reports.table import printed, prints_whole
 
 
 @prints_whole
@@ -48,7 +48,7 @@ class BatchContrasts(Markup):
         return [grid_of(self.table, index=False)]
 
     def __repr__(self) -> str:
-        return self.table.to_string(index=False)
+        return printed(self.table)
 
 
 @prints_whole
@@ -103,7 +103,7 @@ class BatchMeans(Markup):
         return [grid_of(self.table, index=False)]
 
     def __repr__(self) -> str:
-        return self.table.to_string(index=False)
+        return printed(self.table)
 
 
 class Means:

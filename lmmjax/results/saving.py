@@ -21,7 +21,7 @@ class Saving:
         The file keeps the formula and its options, the columns that they read, the response and the
         estimates, as JSON and arrays in a zip archive: plain data without code. Reading evaluates the formula
         again, so that predictions, means, tests, updates and refits are as before; data come back as a frame
-        of pandas.
+        of pandas or, if they were one, of polars.
 
         Parameters
         ----------

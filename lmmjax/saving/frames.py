@@ -15,6 +15,7 @@ from lmmjax.formula.residuals import used_columns
 from lmmjax.residual import CORRELATIONS, VARIANCES, Residual, as_residual
 from lmmjax.saving.archive import Arrays
 from lmmjax.saving.kernels import packed_kernels, unpacked_kernels
+from lmmjax.saving.polars_frames import as_polars
 from lmmjax.saving.values import Plain, packed, packed_labels, plain_of, unpacked, unpacked_labels, value_of
 
 
@@ -125,6 +126,7 @@ def _packed_source(frame: ModelFrame, base: Source, arrays: Arrays, columns: Any
             }
             for name in kept
         ],
+        "polars": type(base.data).__module__.startswith("polars"),
         "residual": _packed_residual(residual),
         "among": None if base.rows is None else arrays.put(base.rows),
     }
@@ -155,8 +157,9 @@ def _further(table: Table, columns: Any) -> list[str]:
 
 def _from_source(plain: Plain, arrays: Arrays, safe: bool) -> ModelFrame:
     columns = {value_of(column["name"]): unpacked(column, arrays) for column in plain["columns"]}
-    data = pd.DataFrame(columns)
+    data: Any = pd.DataFrame(columns)
     data.index = unpacked_labels(plain["index"], arrays)
+    data = as_polars(data) if plain["polars"] else data
     beside: dict[str, Any] = {
         what: arrays[plain[what]["at"]] if isinstance(plain[what], dict) else plain[what]
         for what in ("weights", "offset")

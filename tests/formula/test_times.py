@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from lmmjax import AR1, ARMA, CAR1, CompoundSymmetry, Exponential, Toeplitz, Unstructured, VarIdent, lmm
 from lmmjax.formula import model_frame, new_frame
+from lmmjax.formula.columns import Table
 from lmmjax.formula.times import read_times
 
 T = np.tile([1, 2, 4, 5, 8, 9], 3)
@@ -159,6 +160,13 @@ def test_days_of_a_time_zone_have_any_length(column):
     assert_array_equal(clock.ticks(elsewhere), ticks[3:])
     with pytest.raises(ValueError, match="was a date with a time zone in the fit and is a date here"):
         clock.ticks(NEW_YORK.tz_localize(None).to_series())
+
+
+def test_zones_of_polars():
+    """Its own conversion to NumPy drops them, and with them the days of the zone."""
+    times = pl.Series("t", NEW_YORK.tz_convert("UTC").tz_localize(None).to_numpy())
+    times = times.dt.replace_time_zone("UTC").dt.convert_time_zone("America/New_York")
+    assert_array_equal(Table({"t": times}).raw("t").to_numpy(), NEW_YORK.to_series().to_numpy())
 
 
 def test_dates_with_and_without_a_time_zone():
