@@ -126,4 +126,4 @@ def _require_groups(own: ResidualDesign) -> None:
 def require_estimates(fitted: Fitted) -> None:
     """ValueError if the fit has none."""
     if not np.all(np.isfinite(fitted.estimate.psi)):
-        raise ValueError(f"the fit has no estimates to resample from ({fitted.status})")
+        raise ValueError(f"the fit has no estimates ({fitted.status})")

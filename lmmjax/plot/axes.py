@@ -72,10 +72,13 @@ def panels(
 
     Raises
     ------
-    ValueError : Axes of another number are given.
+    ValueError : something else than Axes, or Axes of another number.
     """
     if ax is not None:
         given = np.array(ax, dtype=object).ravel()
+        wrong = next((one for one in given if not hasattr(one, "add_patch")), None)
+        if wrong is not None:
+            raise ValueError(f"ax is matplotlib's Axes, or an array of them, not {type(wrong).__name__}")
         if len(given) != count:
             raise ValueError(
                 f"this picture has {count} panel{'s' * (count > 1)} and ax has {len(given)} Axes: give as "
@@ -183,6 +186,14 @@ def shortened(text: Any, longest: int = LONGEST) -> str:
     text = " ".join(str(text).split())
     half = (longest - 1) // 2
     return text if len(text) <= longest else f"{text[: longest - half - 1]}…{text[-half:]}"
+
+
+def level_name(factor: str, value: Any) -> str:
+    """What a level is called in a legend: a number with the name of its variable, a text by itself."""
+    if isinstance(value, str):
+        return shortened(value)
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return shortened(f"{factor} = " + (f"{value:.4g}".replace("-", "−") if number else str(value)))
 
 
 def points(ax: Axes, x: Any, y: Any, **options: Any) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.fitted import Fitted, ModelData, require_count, require_known, residuals
+from lmmjax.fitted import Fitted, ModelData, require_count, require_estimates, require_known, residuals
+from lmmjax.formula.safety import read_expression
 from lmmjax.plot.axes import (
     DASHES,
     GREY,
@@ -17,8 +18,10 @@ from lmmjax.plot.axes import (
     colours,
     date_axis,
     legend_above,
+    level_name,
     panels,
     points,
+    said,
     shortened,
     titled,
 )
@@ -52,6 +55,7 @@ def effects_table(
     A covariate x has `points` values from its least to its largest, one in `by` its mean and the values a
     standard deviation from it, unless `at` has others; factors have their levels.
     """
+    require_estimates(fitted)
     own = {p.name: p for p in predictors(fitted.data)}
     groups = [by] if isinstance(by, str) else list(by or ())
     require_known("predictor", [str(x), *map(str, groups)], own)
@@ -66,7 +70,11 @@ def effects_table(
     how = view(fitted, ddf, level, type, False, None, robust, cluster)
     table: Any = means_table(fitted, marginal_means(fitted.data, [x], groups, given, weights, None), how)
     table = table[[x, *groups, "estimate", "se", "df", "lower", "upper"]]
-    table.attrs |= {"x": x, "by": groups, "continuous": continuous(own[x])}
+    levels = {name: list(given.get(name, own[name].levels)) for name in (x, *groups)}
+    place = {name: {value: k for k, value in enumerate(found)} for name, found in levels.items()}
+    codes = {name: table[name].map(place[name]) for name in (*groups, x)}
+    table = table.iloc[np.lexsort(list(codes.values())[::-1])].reset_index(drop=True)
+    table.attrs |= {"x": x, "by": groups, "levels": levels, "continuous": continuous(own[x])}
     table.attrs["response"] = fitted.data.frame.response or fitted.response or "y"
     return table
 
@@ -166,7 +174,7 @@ def plot_effects(
             mine = data[(data[by[1]] == key[0]).to_numpy()]
         _panel(one, part, x, by[:1], mine)
         if key:
-            titled(one, _said(by[1], key[0]))
+            titled(one, level_name(by[1], key[0]))
         if rug is not None and table.attrs["continuous"]:
             _rug(one, rug)
         date_axis(one, table[x])
@@ -177,8 +185,8 @@ def plot_effects(
     for one in axes if count > 1 else ():
         one.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
     if by:
-        title = None if _numeric(table, by[0]) else shortened(by[0])
-        legend_above(axes[0], title, whole=count > 1 and ax is None)
+        text = all(isinstance(value, str) for value in table.attrs["levels"][by[0]])
+        legend_above(axes[0], shortened(by[0]) if text else None, whole=count > 1 and ax is None)
     elif over := table.attrs.get("averaged_over"):
         titled(axes[0], f"averaged over {', '.join(over)}", small=True, colour=GREY)
     return axes[0] if count == 1 else axes
@@ -187,10 +195,11 @@ def plot_effects(
 def _panel(ax: Axes, part: pd.DataFrame, x: str, by: list[str], data: pd.DataFrame | None) -> None:
     families = _families(part, by)
     tints = colours(len(families))
-    levels = list(dict.fromkeys(part[x]))
+    levels = part.attrs["levels"][x]
+    if not np.isfinite(part["estimate"].to_numpy(float)).any():
+        said(ax, "not estimable")
     for k, ((key, own), tint) in enumerate(zip(families, tints, strict=True)):
-        label = _said(by[0], key[0]) if by and _numeric(part, by[0]) else str(key[0]) if key else None
-        label = None if label is None else shortened(label)
+        label = level_name(by[0], key[0]) if key else None
         estimate, lower, upper = (own[name].to_numpy(float) for name in ("estimate", "lower", "upper"))
         mine = data
         if data is not None and key:
@@ -198,7 +207,7 @@ def _panel(ax: Axes, part: pd.DataFrame, x: str, by: list[str], data: pd.DataFra
         if part.attrs["continuous"]:
             at = _places(own[x])
             if mine is not None:
-                points(ax, _places(mine[x]), mine["value"], color=tint, alpha=0.3, zorder=1)
+                points(ax, _places(mine[x]), mine["value"], color=tint, alpha=_alpha(mine), zorder=1)
             alpha = 0.18 if len(families) < 3 else 0.1
             ax.fill_between(at, lower, upper, color=tint, alpha=alpha, linewidth=0.0, zorder=2)
             ax.plot(at, estimate, DASHES[k % len(DASHES)], color=tint, linewidth=1.8, label=label, zorder=3)
@@ -208,7 +217,7 @@ def _panel(ax: Axes, part: pd.DataFrame, x: str, by: list[str], data: pd.DataFra
         if mine is not None:
             spots = np.array([levels.index(v) for v in mine[x]], float) + aside
             spots += 0.06 * np.sin(12.9898 * np.arange(len(spots)))
-            points(ax, spots, mine["value"], color=tint, alpha=0.3, zorder=1)
+            points(ax, spots, mine["value"], color=tint, alpha=_alpha(mine), zorder=1)
         ax.vlines(at, lower, upper, color=tint, linewidth=1.5, zorder=2)
         ax.plot(at, estimate, MARKERS[k % len(MARKERS)], color=tint, markersize=4.0, label=label, zorder=3)
     if not part.attrs["continuous"]:
@@ -221,6 +230,10 @@ def _panel(ax: Axes, part: pd.DataFrame, x: str, by: list[str], data: pd.DataFra
             for tick in ax.get_xticklabels():
                 tick.set(ha="right", rotation_mode="anchor")
         ax.set_xlim(-0.5, len(levels) - 0.5)
+
+
+def _alpha(data: Any) -> float:
+    return 0.3 if len(data) <= 3000 else 0.05
 
 
 def _places(column: Any) -> np.ndarray:
@@ -245,15 +258,9 @@ def _rug(ax: Axes, values: Any) -> None:
     )
 
 
-def _numeric(table: pd.DataFrame, name: str) -> bool:
-    return pd.api.types.is_numeric_dtype(table[name]) and not pd.api.types.is_bool_dtype(table[name])
-
-
-def _said(name: str, value: Any) -> str:
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    return f"{name} = " + (f"{value:.4g}".replace("-", "−") if number else str(value))
-
-
 def _response(table: pd.DataFrame) -> str:
-    name, scale = table.attrs["response"], table.attrs.get("scale")
-    return shortened(f"{name}, undone" if scale == "response" else name)
+    name = table.attrs["response"]
+    if table.attrs.get("scale") == "response":
+        inside = list(read_expression(name).values)
+        name = inside[0] if len(inside) == 1 else f"{name}, transformed back"
+    return shortened(name)

@@ -48,7 +48,7 @@ def label_points(ax: Axes, x: Any, y: Any, names: Sequence[Any], colour: str = "
                 path_effects=halo,
             )
             text.set_in_layout(False)
-            box = text.get_window_extent()
+            box = text.get_window_extent().padded(1.5)
             within = (
                 inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 <= box.y1 <= inside.y1
             )

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.core.residuals import variances, whitened
-from lmmjax.fitted import Fitted, fitted_modes, require_known, residuals
+from lmmjax.fitted import Fitted, fitted_modes, require_estimates, require_known, residuals
 from lmmjax.plot.axes import BLUE, COLUMN, ORANGE, PALE, VERMILLION, legend_above, panels, shortened
 from lmmjax.plot.levels import NAMED, height_of, name_levels
 from lmmjax.postestimation.modes import only_group
@@ -53,6 +53,7 @@ def pooling(fitted: Fitted, group: str | None = None) -> Pooling:
     ----------
     group : the grouping factor; may be left out if there is one.
     """
+    require_estimates(fitted)
     frame, design = fitted.data.frame, fitted.data.design
     group = only_group(list(dict.fromkeys(term.group for term in frame.random)), group)
     pairs = [(t, m) for t, m in zip(frame.random, fitted_modes(fitted), strict=True) if t.group == group]

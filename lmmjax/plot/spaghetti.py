@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.fitted import Fitted, fitted_values, require_known, response_vector
+from lmmjax.fitted import Fitted, fitted_values, require_estimates, require_known, response_vector
 from lmmjax.formula import Table, nearest
 from lmmjax.plot.axes import (
     BLUE,
@@ -20,6 +20,7 @@ from lmmjax.plot.axes import (
     date_axis,
     legend_above,
     letters,
+    level_name,
     panels,
     shortened,
     text_size,
@@ -45,6 +46,7 @@ def trajectories(fitted: Fitted, x: Any, group: str | None = None, by: str | Non
     group : a grouping factor of random effects or residuals; may be left out if there is one.
     by : a column of the data.
     """
+    require_estimates(fitted)
     codes, index = units(fitted.data, group)
     name = x if isinstance(x, str) else getattr(x, "name", None) or "x"
     columns = {"code": codes, "x": _source(fitted, x) if isinstance(x, str) else _given(fitted, x)}
@@ -122,22 +124,34 @@ def _together(ax: Axes, table: Any, count: int) -> None:
     ax.plot(
         *_broken(table, "y"), color=PALE, linewidth=0.5 if many else 0.8, alpha=0.6, label="data", zorder=1
     )
-    by = table.attrs["by"]
-    families = [(None, table)] if by is None else list(table.groupby("by", sort=True, observed=True))
-    tints = [SKY] if by is None else colours(len(families))
-    for (value, own), tint in zip(families, tints, strict=True):
-        label = "fit" if by is None else shortened(value)
+    tints = _tints(table, SKY)
+    for value, own in _families(table):
         ax.plot(
             *_broken(own, "fit"),
-            color=tint,
+            color=tints[value],
             linewidth=0.6 if many else 1.0,
             alpha=0.5 if many else 0.85,
-            label=label,
+            label=_label(table, value),
             zorder=2,
         )
     ax.set_xlabel(shortened(table.attrs["x"]))
     ax.set_ylabel(shortened(table.attrs["response"]))
     legend_above(ax)
+
+
+def _families(table: Any) -> list[tuple[Any, Any]]:
+    """Rows by the levels of `by`; all, called "fit", without."""
+    return [("fit", table)] if table.attrs["by"] is None else list(table.groupby("by", observed=True))
+
+
+def _label(table: Any, value: Any) -> str:
+    return str(value) if table.attrs["by"] is None else level_name(table.attrs["by"], value)
+
+
+def _tints(table: Any, alone: str) -> dict[Any, Any]:
+    """Colours of the levels of `by`; one without."""
+    names = [value for value, _ in _families(table)]
+    return dict(zip(names, [alone] if table.attrs["by"] is None else colours(len(names)), strict=True))
 
 
 def _broken(table: Any, column: str) -> tuple[Any, np.ndarray]:
@@ -176,13 +190,16 @@ def _each(table: pd.DataFrame, ax: Any, wanted: list[Any], total: int, thin: boo
     shown: Any = table[table["level"].isin(wanted)]
     low, high = np.nanmin(shown[["y", "fit"]].to_numpy()), np.nanmax(shown[["y", "fit"]].to_numpy())
     margin = 0.06 * (high - low)
+    tints = _tints(table, BLUE)
     for k, (one, level) in enumerate(zip(axes, wanted, strict=True)):
         own = shown[shown["level"] == level]
-        x = _axis(own["x"])
         _name_places(one, table)
-        one.plot(x, own["population"], "--", color=GREY, linewidth=0.8, label="population", zorder=1)
-        one.plot(x, own["fit"], color=BLUE, linewidth=1.2, label="fit", zorder=2)
-        one.plot(x, own["y"], "o", color="black", markersize=2.0, label="data", zorder=3)
+        one.plot(*_broken(own, "y"), "o", color="black", markersize=2.0, label="data", zorder=3)
+        one.plot(*_broken(own, "population"), "--", color=GREY, linewidth=0.8, label="population", zorder=1)
+        for value, mine in _families(own):
+            one.plot(
+                *_broken(mine, "fit"), color=tints[value], linewidth=1.2, label=_label(table, value), zorder=2
+            )
         one.set_ylim(low - margin, high + margin)
         size = text_size(one, small=True)
         one.set_title(shortened(level, max(6, int(letters(one, size)))), fontsize=size, pad=2.0)
@@ -197,7 +214,19 @@ def _each(table: pd.DataFrame, ax: Any, wanted: list[Any], total: int, thin: boo
         note = f" ({count} of {total} levels of {table.attrs['group']})" if count < total else ""
         figure.supxlabel(shortened(table.attrs["x"]) + note, fontsize=text_size(axes[0]))
         figure.supylabel(shortened(table.attrs["response"]), fontsize=text_size(axes[0]))
+        legend_of(axes)
     return axes
+
+
+def legend_of(axes: np.ndarray) -> None:
+    """A legend of all panels above them."""
+    entries = {}
+    for one in axes:
+        entries |= dict(zip(*one.get_legend_handles_labels()[::-1], strict=True))
+    for label, handle in entries.items():
+        if label not in axes[0].get_legend_handles_labels()[1]:
+            axes[0].plot([], [], color=handle.get_color(), label=label)
+    legend_above(axes[0], whole=True)
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmmjax import plot
-from lmmjax.fitted import Fitted, require_switch
+from lmmjax.fitted import Fitted, require_estimates, require_switch
 from lmmjax.plot import covariance, effects, profiles, residual_panel, shrinkage, spaghetti
 from lmmjax.postestimation import modes
 from lmmjax.postestimation.profiles import contour, profile
@@ -89,6 +89,7 @@ class FitPlots(Pictures):
         ------
         ValueError : an unknown factor or term, a model without random effects.
         """
+        require_estimates(self._fitted)
         table: Any = modes.ranef(self._fitted, True)
         if group is not None:
             known = list(dict.fromkeys(term.group for term in self._fitted.data.frame.random))

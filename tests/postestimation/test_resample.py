@@ -115,7 +115,7 @@ def test_bad_bootstraps(fit, sleepstudy):
     with pytest.raises(ValueError, match="statistic returned shape"):
         fit.bootstrap(jax.random.key(0), 5, lambda fits: np.ones((1, 1, 1)))
     flat = lj.lmm("y ~ Days + (1 | Subject)", sleepstudy.assign(y=1.0)).fit()
-    with pytest.raises(ValueError, match=r"no estimates to resample from \(.*fits the response perfectly"):
+    with pytest.raises(ValueError, match=r"no estimates \(.*fits the response perfectly"):
         flat.bootstrap(jax.random.key(0), 5)
 
 

@@ -1,0 +1,129 @@
+"""A few pictures beside those that were looked at. `python tests/plot/test_baselines.py` draws these anew.
+
+Without words, whose shapes and sizes differ between versions of fonts; panels fill what room these leave.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from lmmjax import plot
+from lmmjax.plot.shrinkage import Pooling
+
+matplotlib = pytest.importorskip("matplotlib")
+
+FOLDER = Path(__file__).parent / "pictures"
+DPI, FARTHEST = 60, 3.0
+"""Root mean squared difference of grey values, of 255, at most: other edges of lines give less than 1."""
+
+
+def residuals():
+    x = np.linspace(-2, 2, 60)
+    noise = stats.norm.ppf((np.arange(60) * 37 % 60 + 0.5) / 60)
+    table = {"fitted": x, "resid": noise * (1 + x**2 / 4), "studentized": noise, "leverage": 0.1 + x**2 / 40}
+    return plot.plot_residuals(pd.DataFrame(table))
+
+
+def ranef():
+    level = np.arange(14)
+    pieces = [
+        pd.DataFrame({"group": "g", "level": level, "term": term, "value": value, "cond_sd": 0.4})
+        for term, value in (("(Intercept)", np.sin(level)), ("x", np.cos(2.0 * level)))
+    ]
+    return plot.plot_ranef(pd.concat(pieces))
+
+
+def shrinkage():
+    angle = np.linspace(0, 6, 16)
+    none = pd.DataFrame({"a": 2 + np.cos(angle) * angle, "b": np.sin(angle) * angle})
+    centre = pd.Series({"a": 2.0, "b": 0.0})
+    return plot.plot_shrinkage(Pooling(none, centre + 0.5 * (none - centre), centre))
+
+
+def effects():
+    x = np.tile(np.linspace(0, 1, 20), 2)
+    by = np.repeat(["one", "two"], 20)
+    estimate = np.where(by == "one", x, 1 - x**2)
+    limits = {"lower": estimate - 0.2, "upper": estimate + 0.2}
+    table = pd.DataFrame({"x": x, "by": by, "estimate": estimate} | limits)
+    levels = {"x": list(x[:20]), "by": ["one", "two"]}
+    table.attrs = {"x": "x", "by": ["by"], "levels": levels, "continuous": True, "response": "y"}
+    return plot.plot_effects(table)
+
+
+def covariance():
+    lag = np.abs(np.subtract.outer(np.arange(5), np.arange(5)))
+    return plot.plot_covariance({"": pd.DataFrame(4.0 * (-0.7) ** lag)})
+
+
+def volcano():
+    estimate = stats.norm.ppf((np.arange(300) + 0.5) / 300)
+    t = 2 * estimate
+    p = 2 * stats.norm.sf(np.abs(t))
+    table = {"estimate": estimate, "df": np.inf, "t": t, "p": p, "q": np.minimum(5 * p, 1.0)}
+    return plot.plot_volcano(pd.DataFrame(table), effect=1.2)
+
+
+def profile():
+    value = np.linspace(0.2, 4, 21)
+    pieces = [
+        pd.DataFrame({"parameter": "a", "value": value, "zeta": 2.4 * np.log(value)}),
+        pd.DataFrame({"parameter": "b", "value": value, "zeta": 1.5 * (value - 2)}),
+    ]
+    return plot.plot_profile(pd.concat(pieces))
+
+
+PICTURES = {f.__name__: f for f in (residuals, ranef, shrinkage, effects, covariance, volcano, profile)}
+
+
+def drawn(name):
+    """The picture as grey values (h, w)."""
+    import matplotlib.pyplot as plt
+
+    matplotlib.use("Agg")
+    figure = np.ravel(np.array(PICTURES[name](), dtype=object))[0].figure
+    for ax in figure.axes:
+        for text in [*ax.texts, *figure.legends, *([ax.get_legend()] if ax.get_legend() else [])]:
+            text.remove()
+        ax.set(xticks=[], yticks=[], xlabel="", ylabel="")
+        ax.set_title("", loc="left")
+    file = io.BytesIO()
+    figure.savefig(file, dpi=DPI, format="png", metadata={"Software": None})
+    plt.close(figure)
+    file.seek(0)
+    return file
+
+
+def grey(file):
+    return np.asarray(matplotlib.image.imread(file))[..., :3].mean(axis=-1) * 255
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_picture_is_the_one_that_was_looked_at(name):
+    kept = FOLDER / f"{name}.png"
+    assert kept.stat().st_size < 20_000
+    new, old = grey(drawn(name)), grey(kept)
+    assert new.shape == old.shape
+    away = np.sqrt(np.mean((new - old) ** 2))
+    assert away < FARTHEST, "look at it; python tests/plot/test_baselines.py draws them anew"
+
+
+def test_a_curve_that_is_elsewhere_is_noticed(monkeypatch):
+    known = plot.plot_effects
+
+    def moved(table):
+        return known(table.assign(estimate=table["estimate"] + 0.05))
+
+    monkeypatch.setattr(plot, "plot_effects", moved)
+    away = grey(drawn("effects")) - grey(FOLDER / "effects.png")
+    assert np.sqrt(np.mean(away**2)) > 1.5 * FARTHEST
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for name in PICTURES:
+        (FOLDER / f"{name}.png").write_bytes(drawn(name).getvalue())
