@@ -66,7 +66,11 @@ def unpacked(plain: Plain, arrays: Arrays) -> pd.Series:
         values = [None, *map(value_of, plain["values"])]
         array = np.empty(len(values), dtype=object)
         array[:] = values
-        out = pd.Series(array[arrays[plain["codes"]] + 1], dtype=object)
+        array = array[arrays[plain["codes"]] + 1]
+        if plain["dtype"] == "str":
+            # text as this version of pandas has it, where a missing value is one
+            return pd.Series(array.tolist())
+        out = pd.Series(array, dtype=object)
         return out.astype(plain["dtype"]) if plain["dtype"] else out
     at = arrays[plain["at"]]
     if kind == "numbers":
