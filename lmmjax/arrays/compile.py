@@ -140,17 +140,26 @@ def eager_jit(function: Function, **options: Any) -> Function:
     """The function itself where an argument is traced, its `quick_jit` (attribute `alone`) elsewhere.
 
     For functions that are called in programs of others and alone, where every operation of its own would be
-    a program to compile.
+    a program to compile. Arrays of NumPy beside traced ones have the precision that JAX has there.
     """
     alone = quick_jit(function, **options)
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((args, kwargs)))
-        return (function if traced else alone)(*args, **kwargs)
+        if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((args, kwargs))):
+            return alone(*args, **kwargs)
+        args, kwargs = jax.tree.map(_in_precision, (args, kwargs))
+        return function(*args, **kwargs)
 
     call.alone = alone  # type: ignore[attr-defined]
     return call  # type: ignore[return-value]
+
+
+def _in_precision(leaf: Any) -> Any:
+    """An array of NumPy as JAX would take it: float64 is float32 unless `jax_enable_x64`."""
+    if not isinstance(leaf, np.ndarray):
+        return leaf
+    return leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False)
 
 
 def _flat(function: Callable, fixed: tuple, tree: Any, returned: list, *leaves: Any) -> list[Any]:

@@ -31,7 +31,7 @@ from lmmjax.core.likelihood import profiled_deviance
 from lmmjax.core.problem import Problem, deviance_shift
 from lmmjax.core.start import moment_point, moment_start, prior
 from lmmjax.design import solve_upper
-from lmmjax.optimize import Status, lbfgs, newton
+from lmmjax.optimize import Status, advice, lbfgs, newton
 
 BOUNDARY = 1e-4
 """A term is singular when a diagonal entry of its Λ, for columns of Z of unit mean square, is below this."""
@@ -77,6 +77,11 @@ class Estimate:
     n_iter: Array
     singular: Array
     moves: Array
+
+    @property
+    def advice(self) -> str | np.ndarray:
+        """What `status` means and what to do: a sentence, of many fits an array of them; not while traced."""
+        return advice(self.status)
 
     @property
     def unidentified(self) -> Array:

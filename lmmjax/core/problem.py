@@ -138,6 +138,13 @@ class ProblemMaker:
         return self._scaled[key]
 
     @cached_property
+    def expanded(self) -> ProblemMaker:
+        """A maker that keeps the products of every group, for conditional modes: itself, if it does."""
+        if not getattr(self.prepared, "compressed", False):
+            return self
+        return ProblemMaker(self.design, self.backend, compress=False)
+
+    @cached_property
     def tangents(self) -> ProblemMaker:
         """A maker of problems that have `linear_jet`: with covariance matrices of groups, not row by row."""
         inner = getattr(self.prepared, "inner", self.prepared)

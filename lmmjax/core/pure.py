@@ -8,8 +8,10 @@ differentiated, checkpointed, scanned and sharded like any function of arrays.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import jax
 import numpy as np
 
 from lmmjax.arrays import Array, namespace
@@ -40,29 +42,40 @@ def problem_from_arrays(
     Parameters
     ----------
     y : (n,) response; x : (n, p) fixed effects.
-    groups : (n,) integer codes 0 … G − 1, concrete; a tuple for several terms.
+    groups : (n,) integer codes 0 … G − 1, concrete; a tuple for several terms. A code that does not occur is a
+        group without rows. `np.unique(labels, return_inverse=True)[1]` are codes of labels.
     z : (n, q) columns of the random effects, None for an intercept; a tuple for several terms.
     weights : (n,) prior weights, Var(ε) = σ²/w; offset : (n,) known part of the mean.
     keep : (n,) booleans; rows that are not kept are left out of the fit exactly, without a change of shape,
         and their y may be missing.
     covariance : family of the random effects by its name in formulas; a tuple for several terms.
-    backend : see `lmm`; with a traced Z no patterns of groups are looked for.
+    reml : whether `estimate` maximises the restricted likelihood, or the likelihood; concrete.
+    backend : see `lmm`. No patterns of groups are looked for, so that the problem has modes and predictions;
+        `Model.problem` has likelihoods only and looks for them, which makes balanced designs cheaper.
+
+    Precision is that of x, which is float64 only under `jax_enable_x64`.
 
     Raises
     ------
-    ValueError : shapes that do not fit, and, of concrete arrays, values that cannot be used.
+    ValueError : shapes that do not fit, and, of concrete arrays, values that cannot be used; what has to be
+        concrete is traced.
     """
     codes = groups if isinstance(groups, tuple) else (groups,)
+    for k, g in enumerate(codes):
+        _require_codes(f"groups of random term {k}", g)
     columns, names = _each(z, len(codes), "z"), _each(covariance, len(codes), "covariance")
     for name, value in {"y": y, "x": x, "weights": weights, "offset": offset}.items():
         _require_numbers(name, value)
-    for k, g in enumerate(codes):
-        _require_codes(f"groups of random term {k}", g)
-    if not (isinstance(reml, bool | np.bool_) or hasattr(reml, "dtype")):
-        raise ValueError(f"reml must be True or False, not {reml!r}")
+    if y is None or x is None:
+        raise ValueError(f"{'y' if y is None else 'x'} is None: pass y (n,) and x (n, p)")
+    _require_switch("reml", reml)
     if keep is not None and np.dtype(getattr(keep, "dtype", object)) != bool:
         raise ValueError("keep must be an array of True and False, one for each row")
+    if keep is not None and np.shape(keep) != np.shape(y):
+        raise ValueError(f"keep has shape {np.shape(keep)}; one value a row is needed: {np.shape(y)}")
     xp = namespace(x, y, weights, offset, keep, *columns)
+    if np.ndim(y) != 1:
+        raise ValueError(f"y has shape {np.shape(y)}: pass one response (n,), and map over many by jax.vmap")
     n = np.shape(y)[0]
     x = xp.asarray(x)
     y = xp.asarray(y, dtype=x.dtype)
@@ -80,7 +93,7 @@ def problem_from_arrays(
         RandomTerm(c, np.asarray(g), int(np.max(g)) + 1, family(name), f"random term {k}")
         for k, (c, g, name) in enumerate(zip(columns, codes, names, strict=True))
     )
-    problem = ProblemMaker(Design(x, terms, weights, offset), backend)(y, reml)
+    problem = ProblemMaker(Design(x, terms, weights, offset), backend).expanded(y, bool(reml))
     if keep is None:
         return problem
     return dataclasses.replace(problem, n=xp.sum(kept.astype(x.dtype)))
@@ -102,15 +115,28 @@ def predict(
     x : (k, p); z : (k, q), None for an intercept; a tuple for several terms.
     groups : (k,) codes as in the fit, −1 for a group that was not in it, which has b = 0; a tuple for several
         terms. May be traced.
+
+    Raises
+    ------
+    ValueError : groups that are no codes, or of another number of terms; a code beyond the groups of the fit.
     """
     codes = groups if isinstance(groups, tuple) else (groups,)
+    for k, g in enumerate(codes):
+        _require_codes(f"groups of random term {k}", g, traced=True)
     columns = _each(z, len(codes), "z")
     modes = conditional_means(problem, fit.psi, fit.beta)
     if len(modes) != len(codes):
         raise ValueError(f"groups for {len(codes)} terms; the problem has {len(modes)} random terms")
+    for k, (b, g) in enumerate(zip(modes, codes, strict=True)):
+        if not isinstance(g, jax.core.Tracer) and np.size(g) and np.max(g) >= len(b):
+            raise ValueError(
+                f"groups of random term {k} have the code {np.max(g)}; the fit has 0 … {len(b) - 1}: pass −1 "
+                "for a group that was not in it"
+            )
     values = x @ fit.beta
     xp = namespace(values, *modes)
     for b, g, column in zip(modes, codes, columns, strict=True):
+        g = xp.asarray(g)
         own = xp.take(b, xp.maximum(g, 0), axis=0)
         part = own[:, 0] if column is None else xp.sum(column * own, axis=1)
         values = values + xp.where(g < 0, xp.zeros((), part.dtype), part)
@@ -127,12 +153,36 @@ def _require_numbers(name: str, value: Any) -> None:
         raise ValueError(f"{name} is {what}: pass real numbers")
 
 
-def _require_codes(name: str, g: Any) -> None:
-    """ValueError unless groups are whole numbers."""
-    kind = getattr(np.asarray(g) if isinstance(g, list) else g, "dtype", np.dtype(object))
-    if isinstance(g, np.ma.MaskedArray) or np.dtype(kind).kind not in "iu":
+def _require_codes(name: str, g: Any, traced: bool = False) -> None:
+    """ValueError unless groups are whole numbers, and concrete unless they may be `traced`."""
+    if isinstance(g, Mapping):
+        raise ValueError(
+            "groups is a dict: pass codes, or a tuple of them for several terms; Model.from_arrays takes labels "
+            "by name"
+        )
+    if isinstance(g, list) and g and not np.isscalar(g[0]):
+        raise ValueError("groups is a list: pass codes (n,), or a tuple of them for several terms")
+    if isinstance(g, jax.core.Tracer) and not traced:
+        raise ValueError(
+            f"{name} are traced, and shapes depend on them: close over a NumPy array of codes, or make them "
+            "static. Problems that differ in their groups are not mapped; those of one layout that lack rows "
+            "are, with keep="
+        )
+    kind = getattr(np.asarray(g) if isinstance(g, list) else g, "dtype", np.dtype(type(g)))
+    if isinstance(g, np.ma.MaskedArray) or getattr(kind, "kind", "O") not in "iu":
         what = "masked" if isinstance(g, np.ma.MaskedArray) else f"of type {kind}"
-        raise ValueError(f"{name} are {what}: pass codes, the whole numbers 0 … G − 1, one for each row")
+        remedy = "" if what == "masked" else "; np.unique(labels, return_inverse=True)[1] makes them of labels"
+        raise ValueError(
+            f"{name} are {what}: pass codes, the whole numbers 0 … G − 1, one for each row{remedy}"
+        )
+
+
+def _require_switch(name: str, value: Any) -> None:
+    """ValueError unless a value is True or False, and concrete."""
+    if isinstance(value, jax.core.Tracer):
+        raise ValueError(f"{name} is traced: it has to be concrete, as by static_argnames")
+    if np.ndim(value) or np.dtype(getattr(value, "dtype", type(value))) != bool:
+        raise ValueError(f"{name} must be True or False, not {value!r}")
 
 
 def _zeroed(xp, a: Array, kept: Array) -> Array:
@@ -143,6 +193,8 @@ def _zeroed(xp, a: Array, kept: Array) -> Array:
 
 def _each(value: Item | tuple[Item, ...], terms: int, name: str) -> tuple[Item, ...]:
     """One value a term."""
+    if isinstance(value, Mapping | list):
+        raise ValueError(f"{name} is a {type(value).__name__}: pass a tuple with one for each term")
     values = value if isinstance(value, tuple) else (value,) * terms
     if len(values) != terms:
         raise ValueError(f"{name} is given for {len(values)} terms and groups for {terms}")

@@ -70,15 +70,9 @@ class ModelData:
             raise ValueError(f"y has {response.shape[-1]} values for {self.design.n} rows of the model")
         return self.maker(response, reml, dtype)
 
-    @cached_property
-    def _uncompressed(self) -> ProblemMaker:
-        if not getattr(self.maker.prepared, "compressed", False):
-            return self.maker
-        return ProblemMaker(self.design, self.backend, compress=False)
-
     def expanded(self, y: np.ndarray, reml: bool = True) -> Problem:
         """The problem with the products of every group kept, for conditional modes."""
-        return self._uncompressed(y, reml)
+        return self.maker.expanded(y, reml)
 
     def with_frame(self, frame: ModelFrame) -> ModelData:
         """The model of another frame, by the same backend."""

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import enum
+from typing import Any
+
+import jax
+import numpy as np
 
 
 class Status(enum.IntEnum):
@@ -36,3 +40,12 @@ _ADVICE = {
     Status.NOT_ESTIMABLE: "too little is left of the response: its values do not determine the fixed "
     "effects, or fall into fewer than two groups",
 }
+
+
+def advice(codes: Any) -> str | np.ndarray:
+    """What `Status` codes mean and what to do: a sentence, or an array of them in the shape of the codes."""
+    if isinstance(codes, jax.core.Tracer):
+        raise ValueError("the status is traced: ask for its advice outside of jit and vmap")
+    codes = np.asarray(codes)
+    said = np.array([Status(int(code)).advice for code in codes.ravel()], dtype=object).reshape(codes.shape)
+    return said if codes.ndim else said.item()

@@ -5,6 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -59,3 +60,16 @@ def test_what_large_data_ask_for_next_is_compiled_by_then(monkeypatch):
         with jax.no_tracing():
             assert (np.asarray(double(np.full(20, 3.0))) == 6.0).all()
     assert compiling.counts["compiled"] == before + 1
+
+
+def test_arrays_of_numpy_beside_traced_ones_have_the_precision_of_jax():
+    """Or what is made with their dtype would warn that there is no float64."""
+
+    @compiling.eager_jit
+    def scaled(x, y):
+        return x + jnp.eye(3, dtype=y.dtype) @ y
+
+    wide = np.arange(3.0)
+    assert jax.make_jaxpr(lambda x: scaled(x, wide))(np.float32(1)).out_avals[0].dtype == np.float32
+    with jax.enable_x64(True):
+        assert jax.make_jaxpr(lambda x: scaled(x, wide))(1.0).out_avals[0].dtype == np.float64

@@ -17,6 +17,7 @@ from numpy.testing import assert_allclose
 import lmmjax as lj
 from lmmjax.arrays import quick_jit
 from lmmjax.core import estimate_jit
+from lmmjax.optimize import advice
 
 GROUPS, ROWS = 9, 6
 N = GROUPS * ROWS
@@ -143,6 +144,23 @@ def test_groups_that_were_not_in_the_fit():
     assert_allclose(mixed[1], population[1], rtol=1e-12)
     assert_allclose(mixed[0], own[0], rtol=1e-12)
     assert abs(mixed[2] - own[2]) > 0.1
+
+
+def test_arrays_of_numpy_and_a_balanced_design(fit):
+    """Nothing traced, and groups that could be compressed: modes and predictions are there all the same."""
+    x, y, codes = fit.model.frame.x, fit.y, fit.model.frame.random[0].codes
+    p = lj.problem_from_arrays(y, x, codes, x)
+    f = lj.estimate(p)
+    assert_allclose(lj.predict(p, f, x, codes, x), fit.fittedvalues, rtol=1e-7)
+    assert_allclose(lj.predict(p, f, x[:2], [0, -1], x[:2])[1], x[1] @ fit.params, rtol=1e-9)
+    assert f.advice == fit.status
+    both = jax.tree.map(lambda a: np.stack([a, a]), f)
+    assert both.advice.tolist() == [fit.status] * 2
+
+
+def test_a_traced_status_has_no_advice():
+    with pytest.raises(ValueError, match="outside of jit and vmap"):
+        jax.make_jaxpr(advice)(np.int32(0))
 
 
 def test_checkpoint_and_scan():

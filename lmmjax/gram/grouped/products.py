@@ -262,7 +262,8 @@ class GroupedProducts(CrossProducts):
     def project(self, d: Array, response: GroupedResponse) -> tuple[Projection, ...]:
         if self.compressed:
             raise ValueError(
-                "the random effects of compressed products are not kept; prepare with compress=False"
+                "this problem has no random effects: its groups are compressed to patterns; that of "
+                "Model.expanded(y), or of problem_from_arrays, has them"
             )
         u, t = self.solved(d, response)
         tx, ty = t[:, :-1], t[:, -1]
