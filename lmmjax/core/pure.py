@@ -11,8 +11,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import jax
 import numpy as np
+from jax.core import Tracer
 
 from lmmjax.arrays import Array, namespace
 from lmmjax.core.conditional import conditional_means
@@ -42,8 +42,8 @@ def problem_from_arrays(
     Parameters
     ----------
     y : (n,) response; x : (n, p) fixed effects.
-    groups : (n,) integer codes 0 … G − 1, concrete; a tuple for several terms. A code that does not occur is a
-        group without rows. `np.unique(labels, return_inverse=True)[1]` are codes of labels.
+    groups : (n,) integer codes 0 … G − 1, concrete; a tuple for several terms. A code that does not occur
+        is a group without rows. `np.unique(labels, return_inverse=True)[1]` are codes of labels.
     z : (n, q) columns of the random effects, None for an intercept; a tuple for several terms.
     weights : (n,) prior weights, Var(ε) = σ²/w; offset : (n,) known part of the mean.
     keep : (n,) booleans; rows that are not kept are left out of the fit exactly, without a change of shape,
@@ -128,7 +128,7 @@ def predict(
     if len(modes) != len(codes):
         raise ValueError(f"groups for {len(codes)} terms; the problem has {len(modes)} random terms")
     for k, (b, g) in enumerate(zip(modes, codes, strict=True)):
-        if not isinstance(g, jax.core.Tracer) and np.size(g) and np.max(g) >= len(b):
+        if not isinstance(g, Tracer) and np.size(g) and np.max(g) >= len(b):
             raise ValueError(
                 f"groups of random term {k} have the code {np.max(g)}; the fit has 0 … {len(b) - 1}: pass −1 "
                 "for a group that was not in it"
@@ -157,12 +157,12 @@ def _require_codes(name: str, g: Any, traced: bool = False) -> None:
     """ValueError unless groups are whole numbers, and concrete unless they may be `traced`."""
     if isinstance(g, Mapping):
         raise ValueError(
-            "groups is a dict: pass codes, or a tuple of them for several terms; Model.from_arrays takes labels "
-            "by name"
+            "groups is a dict: pass codes, or a tuple of them for several terms; Model.from_arrays takes "
+            "labels by name"
         )
     if isinstance(g, list) and g and not np.isscalar(g[0]):
         raise ValueError("groups is a list: pass codes (n,), or a tuple of them for several terms")
-    if isinstance(g, jax.core.Tracer) and not traced:
+    if isinstance(g, Tracer) and not traced:
         raise ValueError(
             f"{name} are traced, and shapes depend on them: close over a NumPy array of codes, or make them "
             "static. Problems that differ in their groups are not mapped; those of one layout that lack rows "
@@ -171,7 +171,9 @@ def _require_codes(name: str, g: Any, traced: bool = False) -> None:
     kind = getattr(np.asarray(g) if isinstance(g, list) else g, "dtype", np.dtype(type(g)))
     if isinstance(g, np.ma.MaskedArray) or getattr(kind, "kind", "O") not in "iu":
         what = "masked" if isinstance(g, np.ma.MaskedArray) else f"of type {kind}"
-        remedy = "" if what == "masked" else "; np.unique(labels, return_inverse=True)[1] makes them of labels"
+        remedy = (
+            "" if what == "masked" else "; np.unique(labels, return_inverse=True)[1] makes them of labels"
+        )
         raise ValueError(
             f"{name} are {what}: pass codes, the whole numbers 0 … G − 1, one for each row{remedy}"
         )
@@ -179,7 +181,7 @@ def _require_codes(name: str, g: Any, traced: bool = False) -> None:
 
 def _require_switch(name: str, value: Any) -> None:
     """ValueError unless a value is True or False, and concrete."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         raise ValueError(f"{name} is traced: it has to be concrete, as by static_argnames")
     if np.ndim(value) or np.dtype(getattr(value, "dtype", type(value))) != bool:
         raise ValueError(f"{name} must be True or False, not {value!r}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import enum
 from typing import Any
 
-import jax
 import numpy as np
+from jax.core import Tracer
 
 
 class Status(enum.IntEnum):
@@ -44,7 +44,7 @@ _ADVICE = {
 
 def advice(codes: Any) -> str | np.ndarray:
     """What `Status` codes mean and what to do: a sentence, or an array of them in the shape of the codes."""
-    if isinstance(codes, jax.core.Tracer):
+    if isinstance(codes, Tracer):
         raise ValueError("the status is traced: ask for its advice outside of jit and vmap")
     codes = np.asarray(codes)
     said = np.array([Status(int(code)).advice for code in codes.ravel()], dtype=object).reshape(codes.shape)
