@@ -62,7 +62,7 @@ def grid_of(frame: pd.DataFrame, digits: int = 5, index: bool | None = None) -> 
 
 def _labels(index: pd.Index) -> list[list[str]]:
     """Columns of labels; of several levels those that repeat the row above are empty."""
-    levels = [list(map(_text, index.get_level_values(k))) for k in range(index.nlevels)]
+    levels = [_texts(pd.Series(index.get_level_values(k))) for k in range(index.nlevels)]
     out = []
     for k, level in enumerate(levels[:-1]):
         above = [tuple(one[i] for one in levels[: k + 1]) for i in range(len(level))]
@@ -76,8 +76,11 @@ def _name(name: Any) -> str:
     return "" if name is None else str(name)
 
 
-def _text(value: Any) -> str:
-    return "" if value is None or value is pd.NA or value != value else str(value)
+def _texts(values: pd.Series) -> list[str]:
+    """Values that are no doubles as text on one line, missing ones empty; midnights are days."""
+    shown = values.astype(str) if values.dtype.kind == "M" else values
+    gone = values.isna()
+    return ["" if none else " ".join(str(v).split("\n")) for none, v in zip(gone, shown, strict=True)]
 
 
 def _cells(columns: list[pd.Series], digits: int) -> list[list[str]]:
@@ -90,7 +93,7 @@ def _cells(columns: list[pd.Series], digits: int) -> list[list[str]]:
     out = []
     for column, name in zip(columns, last, strict=True):
         if column.dtype.kind != "f":
-            out.append(list(map(_text, column)))
+            out.append(_texts(column))
             continue
         values = column.to_numpy()
         own = shared.get(_before(column.name)) if name in _WITH_SE else None

@@ -64,7 +64,7 @@ def summarise(
         *_residual_tables(fitted),
         _fixed_table(coefficients),
     ]
-    if correlation:
+    if correlation and len(coefficients) > 1:
         tables.append(_correlations(cov_params(fitted, robust, cluster, ddf)))
     notes = _notes(fitted)
     if "note" in coefficients.attrs:

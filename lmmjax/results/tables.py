@@ -9,11 +9,15 @@ from lmmjax.fitted import require_choice, require_count, require_known, require_
 from lmmjax.formula import nearest
 from lmmjax.postestimation.fixed_tests import ddf_method
 from lmmjax.reports.modeltable import BELOW, DEFAULT, STARS, STATISTICS, ModelTable, model_table
+from lmmjax.results.batch import BatchFit
 from lmmjax.results.fit import Fit
+
+MOST = 20
+"""Responses of a batch that are put side by side."""
 
 
 def modeltable(
-    models: Sequence[Fit] | Mapping[str, Fit],
+    models: Sequence[Fit] | Mapping[str, Fit] | BatchFit,
     names: Sequence[str] | None = None,
     *,
     stars: bool | Mapping[str, float] = True,
@@ -34,7 +38,7 @@ def modeltable(
 
     Parameters
     ----------
-    models : fits, or {name: fit}.
+    models : fits, {name: fit}, or a batch of a few responses.
     names : of the columns; (1), (2), … by default.
     stars : whether estimates have stars, *** at 0.001, ** at 0.01, * at 0.05; or {mark: level}.
     below : what stands below an estimate: "se", its standard error; "ci", its limits; "t", "p" or "none".
@@ -62,6 +66,8 @@ def modeltable(
     >>> lj.modeltable([fit, fit.refit(reml=False)], ["REML", "ML"]).table.loc["Days"].tolist()
     ['10.467***', '10.467***']
     """
+    if isinstance(models, BatchFit):
+        models = _named(models)
     fits = list(models.values()) if isinstance(models, Mapping) else _listed(models)
     if names is None:
         keys = list(models) if isinstance(models, Mapping) else [f"({k})" for k in range(1, len(fits) + 1)]
@@ -92,6 +98,16 @@ def modeltable(
         robust=robust,
         cluster=cluster,
     )
+
+
+def _named(batch: BatchFit) -> dict[str, Fit]:
+    """The fits of a few responses by name."""
+    if len(batch) > MOST:
+        raise ValueError(
+            f"a table of {len(batch)} responses is no table: choose up to {MOST}, as fits[['a', 'b']], or "
+            "take fits.tidy()"
+        )
+    return {str(name): batch[name] for name in batch}
 
 
 def _listed(models: Any) -> list[Any]:

@@ -114,14 +114,16 @@ def test_numbers_of_a_column_share_their_digits(digits):
             "wide": [12345.678, 0.01234],
             "tiny": [1e-12, 3e5],
             "none": [np.nan, np.nan],
-            "text": ["a", None],
+            "text": ["a\nb", None],
+            "day": pd.to_datetime(["2024-01-01", None]),
         }
     )
     cells = dict(zip(frame.columns, zip(*grid_of(frame, digits).rows, strict=True), strict=True))
     assert [len(cell.partition(".")[2]) for cell in cells["estimate"] + cells["se"]] == [digits - 2] * 4
     assert cells["p"] == ("<2e-16", "0.0123")
     assert (cells["whole"], cells["df"]) == (("3", "5"), ("17", "161"))
-    assert (cells["none"], cells["text"]) == (("NaN", "NaN"), ("a", ""))
+    assert (cells["none"], cells["text"]) == (("NaN", "NaN"), ("a b", ""))
+    assert cells["day"] == ("2024-01-01", "")
     # two digits at least of every number
     for name in ("wide", "tiny"):
         found = np.array(list(map(float, cells[name])))
@@ -150,6 +152,6 @@ def test_correlation_of_fixed_effects(fit):
     table = fit.summary(correlation=True).tables[-1]
     cov = fit.cov_params().to_numpy()
     assert table.rows == (("Days", f"{cov[1, 0] / np.sqrt(cov[0, 0] * cov[1, 1]):.3f}"),)
-    assert len(fit.summary().tables) == 3
+    assert len(fit.summary().tables) == len(fit.update("~ . - Days").summary(correlation=True).tables) == 3
     # lme4's documentation of sleepstudy has -0.138
     assert table.rows[0][1] == "-0.138"

@@ -60,6 +60,15 @@ def test_it_prints_in_80_characters(fit, other):
     assert set(STATISTICS) >= {"nobs", "groups", "llf", "aic", "bic"}
 
 
+def test_a_batch_of_a_few_responses(fit):
+    fits = fit.model.fit_batch(np.column_stack([fit.y, 2 * fit.y]))
+    table = lj.modeltable(fits).table
+    assert list(table.columns) == ["0", "1"]
+    assert table.loc["Days", "1"] == f"{2 * fit.params['Days']:.3f}***"
+    with pytest.raises(ValueError, match="60 responses is no table"):
+        lj.modeltable(fits[[0, 1] * 30])
+
+
 def test_standard_errors_have_two_digits(fit):
     """Whatever the units of the response."""
     small = fit.refit(fit.y * 1e-6)
