@@ -109,7 +109,7 @@ def _programs() -> dict[str, Any]:
     if store.place() and store.place().exists() and store.directory() is None:  # type: ignore[union-attr]
         return said | {"not used": "it is not this user's, or others can write in it"}
     return said | {
-        "holds": f"{len(sizes):,} of {sum(sizes) / 2**20:,.0f} MiB, at most {store.LARGEST >> 20} MiB"
+        "holds": f"{len(sizes):,} programs, {sum(sizes) / 2**20:,.0f} MiB of at most {store.LARGEST >> 20}"
     }
 
 
