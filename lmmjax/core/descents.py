@@ -30,7 +30,7 @@ def few_groups(maker: ProblemMaker, many: int = MANY) -> bool:
 def further_points(maker: ProblemMaker, scales: tuple[float, ...] = SCALES) -> list[np.ndarray]:
     """d (m,) in internal coordinates to descend from, beside the moment start.
 
-    The further starts of parameters that have some, and relative variances `scales`.
+    The further starts of parameters that have some, uncorrelated residuals, and relative variances `scales`.
     """
     structure, points = maker.design.structure, []
     if not structure.n_params:
@@ -43,6 +43,9 @@ def further_points(maker: ProblemMaker, scales: tuple[float, ...] = SCALES) -> l
         d[rest] = [p.starts[min(k, len(p.starts) - 1)] for p in np.array(structure.parameters, object)[rest]]
         points.append(d)
     if len(chosen):
+        # beside random effects a correlation of residuals may be none, or take their place
+        spans = np.array([p.kind == "interval" and p.lower < 0.0 < p.upper for p in structure.parameters])
+        points += [np.where(spans, 0.0, prior)] if spans[rest].any() else []
         points += [np.where(np.isin(np.arange(len(prior)), chosen), scale * prior, prior) for scale in scales]
     return points
 
