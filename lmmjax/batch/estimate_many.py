@@ -113,7 +113,7 @@ def _descend_again(found: Outcome, how: How, fit: Callable[[np.ndarray, How], Ou
     left = np.flatnonzero((status == Status.STALLED) | early)
     if len(left):
         again = fit(left, dataclasses.replace(how, starts=Starts(MOST)))
-        better = again.estimate.status == Status.CONVERGED
+        better = np.isin(again.estimate.status, (Status.CONVERGED, Status.LOCAL))
         if better.any():
             found.put(left[better], again.some(better))
 

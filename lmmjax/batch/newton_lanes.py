@@ -21,7 +21,7 @@ from lmmjax.batch.lane import RENEW, RESUME, START
 from lmmjax.batch.lanes import blocks, cast, in_x64, join_lanes, lane_devices, put, some_lanes, take_lanes
 from lmmjax.batch.programs import Way, call, compile_ahead
 from lmmjax.core import Estimate, Problem
-from lmmjax.core.descents import better, count_optima
+from lmmjax.core.descents import better, count_optima, surpassed, uncertified
 from lmmjax.optimize import NewtonState, Status, at_rest
 
 FIRST, PERIOD = 3, 12
@@ -96,13 +96,15 @@ def fit_lanes(
         ends = [result.deviance]
     else:
         result = run.certified(problem, begun[0])
-        ends = [_optima(result)]
+        ends, lowest = [_optima(result)], uncertified(result)
         for start in starts[1:]:
             state = run.over(total, lambda part, start=start: run.begin(take_lanes(problem, part), start))
             other = run.certified(problem, state)
             ends.append(_optima(other))
+            lowest = np.minimum(lowest, uncertified(other))
             won = np.flatnonzero(better(other, result))
             put(result, won, some_lanes(other, won))
+        result = surpassed(result, lowest)
     return jax.tree.map(lambda a: np.moveaxis(a, -1, 0), result), count_optima(np.stack(ends))
 
 

@@ -24,8 +24,8 @@ class Starts:
     Attributes
     ----------
     count : how many of the standard starts: moments, near zero, zero, large. None: one, and all of them where
-        that is known to matter: with few groups and weights
-        or gaps, with very few groups that differ.
+        that is known to matter: with few groups and weights or gaps, with very few groups that differ, with
+        patterned covariances.
     given : (k, m) θ in the user's coordinates, in place of the standard ones.
     gaps : whether designs that are shared are so by responses with missing values.
     """
@@ -48,7 +48,9 @@ class Starts:
         if isinstance(prepared, GroupedPrepared) and few_groups(maker, SCARCE):
             # groups that differ; where all are alike no response had a second optimum
             odd = odd or not prepared.compressed or prepared.k > 1
-        return None if odd and few_groups(maker) and not prepared.shared.costly else 1
+        # patterned covariances can have several optima with any number of groups
+        bent = any(not term.family.linear for term in maker.design.structure.terms)
+        return None if (bent or (odd and few_groups(maker))) and not prepared.shared.costly else 1
 
     def outside(self, maker: ProblemMaker, own: bool) -> list[np.ndarray]:
         """θ (m,) in the user's coordinates, NaN for moments."""

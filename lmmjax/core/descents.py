@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 
@@ -20,6 +22,11 @@ APART, RELATIVE = 1e-5, 1e-9
 
 TIED = 1e-8
 """Criteria of two descents to one optimum differ by less: the first is kept, whatever the last bits say."""
+
+
+BELOW = 1e-2
+"""How far below an optimum a descent without a certificate must have come to put it in doubt: where
+covariances are nearly singular, criteria are rounded."""
 
 
 def few_groups(maker: ProblemMaker, many: int = MANY) -> bool:
@@ -62,7 +69,8 @@ def best_of(
 ) -> Estimate:
     """The best of the descents from several starts θ (m,), NaN for the moment start; concrete, in float64.
 
-    A converged one before one that is not, then the lower criterion. Arrays of the `Estimate` are NumPy's.
+    A converged one before one that is not, then the lower criterion; its status is `LOCAL` where one that is
+    not is lower. Arrays of the `Estimate` are NumPy's.
     """
     return descents(problem, starts, method=method, max_iter=max_iter)[0]
 
@@ -78,6 +86,7 @@ def descents(
         best = results[0]
         for other in results[1:]:
             best = other if better(other, best) else best
+        best = surpassed(best, np.min([uncertified(result) for result in results], axis=0))
         return best, int(count_optima(ends)[0])
 
 
@@ -88,6 +97,20 @@ def better(new: Estimate, old: Estimate) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         lower = known - found > TIED + 1e-12 * np.abs(found)
     return (certified & ~before) | ((certified == before) & lower)
+
+
+def uncertified(result: Estimate) -> np.ndarray:
+    """Criteria (...) where a descent stopped short of an optimum, else ∞."""
+    short = np.isin(result.status, (Status.STALLED, Status.ITERATION_LIMIT))
+    return np.where(short, np.nan_to_num(np.asarray(result.deviance, float), nan=np.inf), np.inf)
+
+
+def surpassed(best: Estimate, lowest: np.ndarray) -> Estimate:
+    """The fits with `Status.LOCAL` for optima above the lowest criterion (...) that has no certificate."""
+    status = np.asarray(best.status)
+    with np.errstate(invalid="ignore"):
+        doubt = (status == Status.CONVERGED) & (lowest < np.asarray(best.deviance, float) - BELOW)
+    return dataclasses.replace(best, status=np.where(doubt, np.int32(Status.LOCAL), status))
 
 
 def count_optima(ends: np.ndarray) -> np.ndarray:

@@ -28,7 +28,8 @@ class CompoundSymmetry(Patterned):
         return not self.heterogeneous
 
     def correlations(self, q: int) -> tuple[Parameter, ...]:
-        return (Parameter("rho", "interval", (0.1, 0.6), -1.0 / max(q - 1, 1), 1.0),)
+        lower = -1.0 / max(q - 1, 1)
+        return (Parameter("rho", "interval", (0.1, 0.6, 0.8 * lower), lower, 1.0),)
 
     def correlation(self, r: Array, q: int) -> Array:
         eye = namespace(r).eye(q, dtype=r.dtype)

@@ -9,14 +9,17 @@ import numpy as np
 
 from lmmjax.arrays import UNROLL, Array, namespace
 
+LEAST = 1e-26
+"""Variance, relative to σ², that stands for none where V is not smooth there."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
     """A parameter a with an unconstrained working value θ.
 
-    kind "variance": a = θ², so that zero is an interior point in θ; "positive": a = exp θ; "interval":
-    a = c + h sin θ with c, h the middle and half-width of (lower, upper), so that an end is an interior
-    point in θ; "real": a = θ.
+    kind "variance": a = θ², so that zero is an interior point in θ, or exp 2θ where V is not smooth there;
+    "positive": a = exp θ; "interval": a = c + h sin θ with c, h the middle and half-width of (lower, upper),
+    so that an end is an interior point in θ; "real": a = θ.
 
     Attributes
     ----------
@@ -25,7 +28,8 @@ class Parameter:
     power : σ^(2·power) is the factor between the parameter on the scale of V and on that of V/σ².
     place : of a variance, the position of its coefficient; None if all share it.
     pair : of a covariance, those of its two.
-    smooth : whether V is smooth in θ at θ = 0, so that an estimate of exactly zero may be tried.
+    smooth : whether V is smooth in θ at θ = 0, so that an estimate of exactly zero may be tried. V is not
+        smooth in a variance with covariances √(a b) c.
     scale : "length" of a distance, "rate" of a correlation at a distance, which `reported` puts in the
         user's units of time; "" for others.
     steps : of a rate, the distance that it belongs to.
@@ -47,7 +51,7 @@ class Parameter:
         """a from θ."""
         xp = namespace(theta)
         if self.kind == "variance":
-            return theta * theta
+            return theta * theta if self.smooth else xp.exp(2.0 * theta)
         if self.kind == "positive":
             return xp.exp(theta)
         if self.kind == "interval":
@@ -57,6 +61,8 @@ class Parameter:
     def encode(self, value: Array) -> Array:
         """θ from a; values out of range are moved to its ends."""
         xp = namespace(value)
+        if self.kind == "variance" and not self.smooth:
+            return 0.5 * xp.log(xp.maximum(value, LEAST))
         if self.kind == "variance":
             return xp.sqrt(xp.maximum(value, 0.0))
         if self.kind == "positive":
@@ -69,7 +75,7 @@ class Parameter:
         """Distance from the end of the range: 0 there."""
         xp = namespace(theta)
         if self.kind == "variance":
-            return xp.abs(theta)
+            return xp.abs(theta) if self.smooth else xp.exp(theta)
         return xp.abs(xp.cos(theta)) if self.kind == "interval" else xp.ones_like(theta)
 
     def reported(self, value: Array, unit: float) -> Array:
@@ -140,7 +146,7 @@ def each(parameters: tuple[Parameter, ...], values: Array, what: str) -> Array:
         out = [getattr(p, what)(values[k]) for k, p in enumerate(parameters)]
         return xp.stack(out).astype(values.dtype)
     out, first = [], 0
-    for _, alike in itertools.groupby(parameters, key=lambda p: (p.kind, p.lower, p.upper)):
+    for _, alike in itertools.groupby(parameters, key=lambda p: (p.kind, p.lower, p.upper, p.smooth)):
         group = list(alike)
         out.append(getattr(group[0], what)(values[first : first + len(group)]))
         first += len(group)

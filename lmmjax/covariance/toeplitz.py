@@ -35,7 +35,8 @@ class Toeplitz(Placed):
         return not self.heterogeneous
 
     def correlations(self, q: int) -> tuple[Parameter, ...]:
-        return tuple(Parameter(f"cor{k}", "interval", (0.1,)) for k in range(1, self._longest(q) + 1))
+        lags = range(1, self._longest(q) + 1)
+        return tuple(Parameter(f"cor{k}", "interval", (0.1, 0.6**k)) for k in lags)
 
     def correlation(self, r: Array, q: int) -> Array:
         xp = namespace(r)
@@ -68,9 +69,9 @@ class Toeplitz(Placed):
 
     def decode(self, theta: Array, q: int) -> Array:
         xp, k = namespace(theta), self._count(q)
-        return xp.concatenate([theta[:k] ** 2, from_partial(xp.sin(theta[k:]))[0]])
+        return xp.concatenate([super().decode(theta, q)[:k], from_partial(xp.sin(theta[k:]))[0]])
 
     def encode(self, a: Array, q: int) -> Array:
         xp, k = namespace(a), self._count(q)
         partial = xp.clip(to_partial(a[k:]), -1.0, 1.0)
-        return xp.concatenate([xp.sqrt(xp.maximum(a[:k], 0.0)), xp.arcsin(partial)])
+        return xp.concatenate([super().encode(a, q)[:k], xp.arcsin(partial)])

@@ -272,7 +272,10 @@ class Axes:
         """The axis of a parameter with a working value of its own, or one that is solved for."""
         p, factor = self.structure.parameters[target.i], float(self.factors[target.i])
         if p.kind == "variance":
-            return Axis(target.i, "size", (0.0, np.inf), float(np.sqrt(factor)))
+            scale = float(np.sqrt(factor))
+            if not p.smooth:
+                return Axis(target.i, "log", scale=scale)
+            return Axis(target.i, "size", (0.0, np.inf), scale)
         if p.kind == "interval":
             inner = target.i >= self.structure.tail.start
             return Axis(target.i, "arcsin", (-HALF, HALF), parameter=p, unit=target.unit, inner=inner)

@@ -19,6 +19,7 @@ class Status(enum.IntEnum):
     NOT_FINITE = 4
     PERFECT_FIT = 5
     NOT_ESTIMABLE = 6
+    LOCAL = 7
 
     @property
     def advice(self) -> str:
@@ -39,6 +40,8 @@ _ADVICE = {
     "there is no residual variation to estimate",
     Status.NOT_ESTIMABLE: "too little is left of the response: its values do not determine the fixed "
     "effects, or fall into fewer than two groups",
+    Status.LOCAL: "a local optimum: from another start the criterion fell below it without converging, "
+    "towards the edge of the parameter space or without a bound: simplify the covariance structure",
 }
 
 
