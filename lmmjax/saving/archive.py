@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,9 @@ def write(path: str | Path, content: dict[str, Any], arrays: Arrays) -> None:
 
     Raises
     ------
-    ValueError : the path is a folder, or in none that there is. OSError : it cannot be written.
+    ValueError : no path, a folder, or in none that there is. OSError : it cannot be written.
     """
+    _require_path(path)
     head = {"format": KIND, "format_version": FORMAT, "lmmjax": __version__}
     head |= {"digest": _digest(content, arrays), "content": content}
     text = json.dumps(head, indent=1, ensure_ascii=False, allow_nan=False)
@@ -63,7 +65,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], Arrays, str]:
     FileNotFoundError : there is none.
     ValueError : it is no file of this kind, of a later version, incomplete, or was changed.
     """
-    path = Path(path)
+    path = _require_path(path)
     if not path.exists():
         raise FileNotFoundError(2, "no such file", str(path))
     if not zipfile.is_zipfile(path):
@@ -91,6 +93,12 @@ def read(path: str | Path) -> tuple[dict[str, Any], Arrays, str]:
                 "whole, change the model with `update` and save that"
             )
     return content, arrays, str(head.get("lmmjax"))
+
+
+def _require_path(path: Any) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"path must be the name of a file, not {path!r:.40}")
+    return Path(path)
 
 
 def _require_known(path: Path, head: dict[str, Any]) -> None:

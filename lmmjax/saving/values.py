@@ -160,7 +160,9 @@ def plain_of(value: Any, what: str) -> Any:
         return {"period": value.ordinal, "freq": value.freqstr}
     if isinstance(value, datetime.datetime | np.datetime64):
         moment: Any = pd.Timestamp(value)
-        return {"timestamp": moment.isoformat(), "unit": moment.unit}
+        bare = moment if moment.tz is None else moment.tz_convert("UTC").tz_localize(None)
+        zone = {} if moment.tz is None else {"zone": _zone_name(moment.tz, what)}
+        return {"timestamp": bare.isoformat(), "unit": moment.unit, **zone}
     if isinstance(value, datetime.timedelta | np.timedelta64):
         own: Any = pd.Timedelta(value)
         return {"timedelta": int(own.asm8.astype(np.int64)), "unit": own.unit}
@@ -188,7 +190,8 @@ def value_of(plain: Any) -> Any:
     if kind == "period":
         return pd.Period(ordinal=given, freq=plain["freq"])
     if kind == "timestamp":
-        return pd.Timestamp(given).as_unit(plain["unit"])
+        bare: Any = pd.Timestamp(given).as_unit(plain["unit"])
+        return bare.tz_localize("UTC").tz_convert(plain["zone"]) if "zone" in plain else bare
     if kind == "timedelta":
         return pd.Timedelta(np.timedelta64(given, plain["unit"]))
     makers = {

@@ -577,6 +577,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
             "make them text or numbers",
         ),
         ("lj.load(here / 'no.lmm')", "no such file"),
+        ("lj.load(5)", "path must be the name of a file"),
         ("lj.load(here / 'notes.txt')", "no file that lmmjax saved"),
         ("lj.load(here / 'no.lmm', safe='yes')", "safe must be True or False"),
         (
