@@ -217,7 +217,7 @@ def test_info_shows_and_clears_the_programs_that_are_kept(monkeypatch, tmp_path)
     folder.mkdir(mode=0o700)
     for name in ("one.program", "two.program", "other"):
         (folder / name).write_bytes(bytes(2**20))
-    assert "2 of 2 MiB, at most 256 MiB" in run("info", "--no-check").output
+    assert "2 programs, 2 MiB of at most 256" in run("info", "--no-check").output
     assert f"2 programs deleted from {folder}" in run("info", "--clear-programs").output
     assert [path.name for path in folder.iterdir()] == ["other"]
     folder.chmod(0o777)
