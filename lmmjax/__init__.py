@@ -21,6 +21,7 @@ from lmmjax.design import EstimabilityWarning
 from lmmjax.fitted import FitWarning
 from lmmjax.formula import Kernel, Pedigree, grm
 from lmmjax.model import Model, lmm, load
+from lmmjax.omics import duplicate_correlation, voom
 from lmmjax.optimize import Status
 from lmmjax.residual import (
     AR1,
@@ -76,6 +77,7 @@ __all__ = [
     "__version__",
     "compare",
     "conditional_modes",
+    "duplicate_correlation",
     "enable_compilation_cache",
     "estimate",
     "gram",
@@ -91,6 +93,7 @@ __all__ = [
     "response_axes",
     "restricted_loglik",
     "self_check",
+    "voom",
 ]
 
 _LATER = {

@@ -30,6 +30,7 @@ NAMES = (
     "formula",
     "fitted",
     "postestimation",
+    "omics",
     "reports",
     "plot",
     "stream",

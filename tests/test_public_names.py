@@ -9,8 +9,8 @@ NAMES = {
         AR1 ARMA BatchFit CAR1 CompoundSymmetry EstimabilityWarning Estimate Exponential Fit FitWarning
         Gaussian Kernel KnownVariance Matern32 Matern52 Model Moments Pedigree Problem Status Symmetric
         Toeplitz Unstructured VarExp VarIdent VarPower __version__ compare conditional_modes
-        enable_compilation_cache estimate gram grm lmm load loglik modeltable power predict
-        problem_from_arrays profiled_deviance response_axes restricted_loglik self_check
+        duplicate_correlation enable_compilation_cache estimate gram grm lmm load loglik modeltable power
+        predict problem_from_arrays profiled_deviance response_axes restricted_loglik self_check voom
     """,
     "Fit": """
         aic aicc allfit anova augment bic bootstrap bse bse_fe check coef coef_table cond_var

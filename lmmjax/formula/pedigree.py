@@ -97,7 +97,7 @@ class Pedigree:
         try:
             self._ancestry = kinship.ancestry(self._parents)
         except kinship.PedigreeLoop as error:
-            loop = [repr(self.ids[k]) for k in (*error.loop, error.loop[0])]
+            loop = [repr(self.ids.tolist()[k]) for k in (*error.loop, error.loop[0])]
             raise ValueError(
                 "the pedigree has a loop, offspring ← parent: "
                 f"{' ← '.join(loop[:8])}{' ← …' * (len(loop) > 8)}"
@@ -143,7 +143,7 @@ class Pedigree:
         try:
             return kinship.additive_inverse(self._ancestry)
         except ZeroDivisionError as error:
-            name = self.ids[error.args[0]]
+            name = self.ids.tolist()[error.args[0]]
             raise ValueError(
                 f"the parents of {name!r} are fully inbred, which leaves A no inverse: use additive(), or "
                 "take "

@@ -85,7 +85,7 @@ out <- list(versions = list(R = R.version.string, limma = as.character(packageVe
   upper = upper$samples$norm.factors,
   voom = list(E = unname(v$E), weights = unname(v$weights)), voom_plain = list(E = unname(plain$E), weights = unname(plain$weights)),
   wls = list(t = unname(wls$t), p = unname(wls$p.value), df_prior = wls$df.prior, var_prior = wls$s2.prior),
-  block = list(consensus = block$consensus.correlation, genes = block$atanh.correlations), weighted = weighted$consensus.correlation,
+  block = list(consensus = block$consensus.correlation, genes = block$atanh.correlations), weighted = list(consensus = weighted$consensus.correlation, genes = weighted$atanh.correlations),
   gls = list(beta = unname(gls$coefficients), t = unname(gls$t), s2 = gls$sigma^2, df_prior = gls$df.prior, var_prior = gls$s2.prior, df = gls$df.residual),
   pair = pair, paired = paired, within = within,
   lowess = lows)
