@@ -227,7 +227,7 @@ def test_what_is_no_pedigree(rows, pieces):
 def test_no_inverse_where_parents_are_fully_inbred():
     """After 60 generations of selfing F is 1 to the last digit."""
     pedigree = lj.Pedigree({"id": range(1, 61), "sire": range(60), "dam": range(60)})
-    with pytest.raises(ValueError, match="parents of 5\\d are fully inbred"):
+    with pytest.raises(ValueError, match=r"parents of 5\d are fully inbred"):
         pedigree.additive_inverse()
     with pytest.raises(ValueError, match="no individual 99"):
         pedigree.additive([1, 99])
