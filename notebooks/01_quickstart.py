@@ -119,59 +119,12 @@ fit.summary()
 fit.ranef().query("level in [308, 309, 310]").round(2)
 
 # %% [markdown]
-# `fit.coef()` adds the fixed effects: one line for every subject. Now compare these lines with a separate
-# regression for each subject.
+# `fit.coef()` adds the fixed effects: one line for every subject. Compare these lines, where partial pooling
+# puts them, with a separate regression for each subject, without pooling:
 
 # %%
-mixed = fit.coef()["Subject"]
-separate = pd.DataFrame(
-    {
-        subject: np.polynomial.polynomial.polyfit(rows["Days"], rows["Reaction"], 1)
-        for subject, rows in sleepstudy.groupby("Subject", observed=True)
-    },
-    index=["Intercept", "Days"],
-).T
-
-# contours of the estimated distribution of subjects: 50 % and 95 % of them
-variances = fit.estimate.psi
-covariance = np.array([[variances[0], variances[2]], [variances[2], variances[1]]])
-circle = np.linspace(0, 2 * np.pi, 200)
-ring = np.linalg.cholesky(covariance) @ np.stack([np.cos(circle), np.sin(circle)])
-
-figure, axes = plt.subplots(figsize=(6.4, 4.8), layout="constrained")
-for share in (0.5, 0.95):
-    radius = np.sqrt(-2 * np.log(1 - share))
-    axes.plot(
-        fit.params["Intercept"] + radius * ring[0],
-        fit.params["Days"] + radius * ring[1],
-        color="0.8",
-        zorder=0,
-    )
-    lowest = ring[1].argmin()
-    axes.annotate(
-        f"{share:.0%}",
-        (
-            fit.params["Intercept"] + radius * ring[0][lowest],
-            fit.params["Days"] + radius * ring[1][lowest],
-        ),
-        color="0.5",
-        ha="center",
-        va="center",
-        backgroundcolor="white",
-        fontsize=8,
-    )
-for subject in mixed.index:
-    axes.annotate(
-        "",
-        xy=mixed.loc[subject],
-        xytext=separate.loc[subject],
-        arrowprops={"arrowstyle": "->", "color": "0.5", "linewidth": 0.8, "shrinkA": 2, "shrinkB": 2},
-    )
-axes.scatter(separate["Intercept"], separate["Days"], s=22, color="C0", label="separate regressions")
-axes.scatter(mixed["Intercept"], mixed["Days"], s=22, color="C1", label="mixed model")
-axes.scatter(*fit.params, s=90, color="C3", marker="X", zorder=3, label="average subject")
-axes.set(xlabel="intercept (ms)", ylabel="slope (ms per day)", title="Shrinkage towards the average subject")
-axes.legend(frameon=False, loc="upper right")
+axes = fit.plot.shrinkage()
+axes.set(xlabel="intercept (ms)", ylabel="slope (ms per day)")
 plt.show()
 
 # %% [markdown]
@@ -180,20 +133,7 @@ plt.show()
 # a slope better, in units of its spread between subjects, than the value on day 0. In the data:
 
 # %%
-figure, grid = plt.subplots(3, 6, figsize=(9, 5), sharex=True, sharey=True, layout="constrained")
-days = np.array([0, 9])
-for axes, (subject, rows) in zip(grid.flat, sleepstudy.groupby("Subject", observed=True), strict=True):
-    axes.scatter(rows["Days"], rows["Reaction"], s=8, color="0.4")
-    for lines, color, name in ((separate, "C0", "separate"), (mixed, "C1", "mixed model")):
-        axes.plot(
-            days, lines.loc[subject, "Intercept"] + lines.loc[subject, "Days"] * days, color, label=name
-        )
-    axes.plot(days, fit.params["Intercept"] + fit.params["Days"] * days, "C3:", label="average")
-    axes.set_title(subject, fontsize=9)
-handles, names = grid[0, 0].get_legend_handles_labels()
-figure.legend(handles, names, loc="outside upper right", ncols=3, frameon=False)
-figure.supxlabel("days with little sleep")
-figure.supylabel("reaction time (ms)")
+panels = fit.plot.spaghetti("Days", each=True)
 plt.show()
 
 # %% [markdown]

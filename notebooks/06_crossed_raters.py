@@ -70,16 +70,11 @@ large.summary()
 # lecturers is chance? Their effects with intervals, in order:
 
 # %%
-effects = large.ranef().query("group == 'd'").sort_values("value")
-figure, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
-rank = np.arange(len(effects))
-half = 1.96 * effects["cond_sd"]
-axes.fill_between(rank, effects["value"] - half, effects["value"] + half, color="0.85", linewidth=0)
-axes.plot(rank, effects["value"], color="C0")
-axes.axhline(0, color="0.4", linewidth=0.8)
-axes.set(xlabel="lecturers in order", ylabel="effect on the rating", title="1,128 lecturers, 95 % intervals")
+axes = large.plot.ranef("d")
+axes.set_xlabel("effect on the rating, 95 % intervals")
 plt.show()
-away = (effects["value"].abs() > half).mean()
+effects = large.ranef().query("group == 'd'")
+away = (effects["value"].abs() > 1.96 * effects["cond_sd"]).mean()
 print(f"{away:.0%} of the lecturers are away from the average")
 
 # %% [markdown]

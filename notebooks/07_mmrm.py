@@ -61,13 +61,8 @@ effects = means.contrast("revpairwise", adjust="none").table
 effects.round(3)
 
 # %%
-table = means.table
-figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
-for shift, (arm, rows) in zip((-0.05, 0.05), table.groupby("ARMCD", observed=True), strict=True):
-    half = rows["upper"] - rows["estimate"]
-    axes.errorbar(np.arange(4) + shift, rows["estimate"], half, fmt="o-", capsize=3, label=arm)
-axes.set(xticks=range(4), xticklabels=[f"visit {k}" for k in range(1, 5)], ylabel="FEV1 (%)")
-axes.legend(frameon=False)
+axes = mmrm.plot.effects("AVISIT", "ARMCD", ddf="kenward-roger")
+axes.set_ylabel("FEV1 (%)")
 plt.show()
 
 # %% [markdown]

@@ -145,10 +145,11 @@ def legend_above(ax: Axes, title: str | None = None, *, whole: bool = False, mar
     if not labels:
         return
     longest = max(map(len, labels))
-    fitting = max(1, int(letters(ax, text_size(ax, small=True)) / (longest + 4)))
+    room = letters(ax.figure if whole else ax, text_size(ax, small=True))
+    fitting = max(1, int(room / (longest + 4)))
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0)}
     if whole:
-        fitting, place = 2 * fitting, {"loc": "outside upper left"}
+        place = {"loc": "outside upper left"}
     (ax.figure if whole else ax).legend(
         handles,
         labels,
@@ -168,8 +169,8 @@ def legend_above(ax: Axes, title: str | None = None, *, whole: bool = False, mar
     )
 
 
-def letters(ax: Axes, size: float) -> float:
-    """About how many letters of a size in points fit into the width of Axes."""
+def letters(ax: Any, size: float) -> float:
+    """About how many letters of a size in points fit into the width of Axes, or of a figure."""
     inches = ax.get_window_extent().width / ax.figure.dpi
     return 72.0 * inches / (0.58 * size)
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy.linalg import block_diag
 
 from lmmjax.core.residuals import variances, whitened
-from lmmjax.fitted import Fitted, fitted_modes, require_estimates, require_known, residuals
+from lmmjax.fitted import Fitted, fitted_modes, identified_psi, require_estimates, require_known, residuals
 from lmmjax.plot.axes import BLUE, COLUMN, ORANGE, PALE, VERMILLION, legend_above, panels, shortened
 from lmmjax.plot.levels import NAMED, height_of, name_levels
 from lmmjax.postestimation.modes import only_group
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 FIRST = 4
 """Coefficients of which pairs are drawn by default."""
 
+SHARES = (0.5, 0.95)
+"""Of the levels, that contours of their distribution hold."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pooling:
@@ -31,11 +35,13 @@ class Pooling:
     ----------
     none, partial : frames, levels × coefficients.
     complete : the fixed effects, by coefficient; 0 where there is none of that name.
+    cov : the covariance of the coefficients between levels, as estimated.
     """
 
     none: pd.DataFrame
     partial: pd.DataFrame
     complete: pd.Series
+    cov: pd.DataFrame
 
 
 def pooling(fitted: Fitted, group: str | None = None) -> Pooling:
@@ -71,11 +77,29 @@ def pooling(fitted: Fitted, group: str | None = None) -> Pooling:
         columns = whitened(design, psi, columns)
     none = partial + _by_level(columns[:, 1:], columns[:, 0], term.codes, len(term.levels))
     index = pd.Index(term.levels, name=group)
+    own_terms = [k for k, t in enumerate(frame.random) if t.group == group]
     return Pooling(
         pd.DataFrame(none, index=index, columns=names),
         pd.DataFrame(partial, index=index, columns=names),
         pd.Series(complete, index=names),
+        pd.DataFrame(_between(fitted, own_terms), index=names, columns=names),
     )
+
+
+def _between(fitted: Fitted, terms: list[int]) -> np.ndarray:
+    """D (q, q) of some random terms, uncorrelated with each other; NaN where the data leave it open."""
+    design, psi = fitted.data.design, identified_psi(fitted.estimate)
+    slices = design.structure.slices()
+    blocks = [np.asarray(design.terms[k].family.matrix(psi[slices[k]], design.terms[k].q)) for k in terms]
+    return block_diag(*blocks)
+
+
+def ellipse(centre: np.ndarray, cov: np.ndarray, share: float) -> np.ndarray:
+    """Contour (2, k) of a normal distribution that holds a share of it; cov (2, 2) may be singular."""
+    values, axes = np.linalg.eigh(cov)
+    angle = np.linspace(0.0, 2.0 * np.pi, 181)
+    circle = np.sqrt(-2.0 * np.log1p(-share)) * np.stack([np.cos(angle), np.sin(angle)])
+    return centre[:, None] + (axes * np.sqrt(np.maximum(values, 0.0))) @ circle
 
 
 def _nested(inner: np.ndarray, outer: np.ndarray) -> bool:
@@ -105,7 +129,8 @@ def _by_level(z: np.ndarray, e: np.ndarray, codes: np.ndarray, count: int) -> np
 def plot_shrinkage(given: Pooling, ax: Any = None, *, columns: Sequence[str] | None = None) -> Any:
     """Every level's coefficients by its own rows, and where the model moves them.
 
-    One coefficient is drawn a line a level, in order; of several every pair in a plane, with arrows.
+    One coefficient is drawn a line a level, in order; of several every pair in a plane, with arrows, and
+    contours of the normal distribution between levels that the model estimates.
 
     Parameters
     ----------
@@ -169,7 +194,11 @@ def _plane(ax: Axes, given: Pooling, first: str, second: str, legend: bool) -> N
         zorder=2,
     )
     ax.plot(*partial.T, "o", markersize=size, color=BLUE, label="partial pooling", zorder=3)
-    centre: Any = given.complete[[first, second]]
+    centre = np.array([given.complete[first], given.complete[second]], float)
+    cov = given.cov.loc[[first, second], [first, second]].to_numpy(float)
+    for k, share in enumerate(SHARES if np.isfinite(cov).all() else ()):
+        label = f"{SHARES[0]:.0%}, {SHARES[1]:.0%} of levels" if k == 0 else None
+        ax.plot(*ellipse(centre, cov, share), color=PALE, linewidth=0.8, linestyle=":", label=label, zorder=0)
     ax.plot(
         *centre, "P", color=VERMILLION, markersize=6.0, markeredgewidth=0.4, label="fixed effects", zorder=4
     )

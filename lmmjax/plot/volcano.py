@@ -62,7 +62,8 @@ def plot_volcano(
         which there is no room go without.
     term : name of the coefficient, for the axis.
 
-    Responses without a p-value are not drawn. p-values below the smallest double are drawn as triangles.
+    The dotted line is at the largest p whose q is small enough. Responses without a p-value are not drawn, p
+    below the smallest double are drawn as triangles.
 
     Returns
     -------
@@ -81,8 +82,9 @@ def plot_volcano(
     edge = height == LARGEST
     if edge.any():
         ax.plot(at[edge], height[edge], "^", color="black", markersize=3.0)
-    if found.any():
-        ax.axhline(height[found].min(), color=GREY, linewidth=0.7, linestyle=":", zorder=0)
+    small = own["q"].to_numpy(float) <= q
+    if small.any():
+        ax.axhline(height[small].min(), color=GREY, linewidth=0.7, linestyle=":", zorder=0)
     for side in (-effect, effect) if effect > 0 else ():
         ax.axvline(side, color=GREY, linewidth=0.7, linestyle=":", zorder=0)
     if len(own):

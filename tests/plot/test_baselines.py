@@ -41,7 +41,7 @@ def shrinkage():
     angle = np.linspace(0, 6, 16)
     none = pd.DataFrame({"a": 2 + np.cos(angle) * angle, "b": np.sin(angle) * angle})
     centre = pd.Series({"a": 2.0, "b": 0.0})
-    return plot.plot_shrinkage(Pooling(none, centre + 0.5 * (none - centre), centre))
+    return plot.plot_shrinkage(Pooling(none, centre + 0.5 * (none - centre), centre, none.cov()))
 
 
 def effects():

@@ -204,12 +204,17 @@ def test_many_levels_and_several_factors():
 
 def test_shrinkage_joins_what_is_pooled_with_what_is_not(fit):
     plane = fit.plot.shrinkage()
-    none, partial, fixed = (np.column_stack(line.get_data()) for line in plane.lines)
+    half, most, none, partial, fixed = (np.column_stack(line.get_data()) for line in plane.lines)
     assert_allclose(partial, fit.coef()["Subject"])
     assert_allclose(fixed, [fit.params])
     arrows = plane.collections[0]
     assert_allclose(np.column_stack([arrows.X, arrows.Y]) + np.column_stack([arrows.U, arrows.V]), partial)
     assert_allclose(np.column_stack([arrows.X, arrows.Y]), none)
+    d = fit.varcorr()["vcov"].to_numpy()
+    precision = np.linalg.inv([[d[0], d[2]], [d[2], d[1]]])
+    for share, contour in ((0.5, half), (0.95, most)):
+        away = contour - fit.params.to_numpy()
+        assert_allclose(1 - np.exp(-np.sum(away @ precision * away, axis=1) / 2), share)
     line = fit.plot.shrinkage(columns="Days")
     assert_allclose(line.lines[2].get_xdata(), np.sort(fit.coef()["Subject"]["Days"]))
     with pytest.raises(ValueError, match="unknown coefficient 'day'"):

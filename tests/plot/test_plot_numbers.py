@@ -39,6 +39,7 @@ def test_no_pooling_is_every_levels_own_regression(fit, sleepstudy):
         assert_allclose(found.none.loc[subject], [level, slope], rtol=1e-9)
     assert_allclose(found.partial, fit.coef()["Subject"], rtol=1e-12)
     assert_allclose(found.complete, fit.params)
+    assert_allclose(np.diagonal(found.cov), fit.varcorr()["vcov"][:2])
 
 
 def test_no_pooling_leaves_the_other_terms_to_the_model(crossed):
