@@ -91,7 +91,7 @@ def _between(fitted: Fitted, terms: list[int]) -> np.ndarray:
     design, psi = fitted.data.design, identified_psi(fitted.estimate)
     slices = design.structure.slices()
     blocks = [np.asarray(design.terms[k].family.matrix(psi[slices[k]], design.terms[k].q)) for k in terms]
-    return block_diag(*blocks)
+    return np.asarray(block_diag(*blocks))
 
 
 def ellipse(centre: np.ndarray, cov: np.ndarray, share: float) -> np.ndarray:
