@@ -14,11 +14,17 @@ from lmmjax.batch.sources import few
 from lmmjax.design import Structure
 from lmmjax.fitted import FittedMany, ModelData, by_reml_many
 from lmmjax.formula import NewFrame, confined
-from lmmjax.inference.delta import t_quantile
 from lmmjax.postestimation.alike import Alike, alike
 from lmmjax.postestimation.batch_modes import modes_of
 from lmmjax.postestimation.fixed_tests import ADJUSTED, METHODS, REFITTED, ddf_method
-from lmmjax.postestimation.predict import Request, check, new_rows, predicted
+from lmmjax.postestimation.predict import (
+    Request,
+    check,
+    half_length,
+    new_rows,
+    predicted,
+    warn_of_limits,
+)
 
 ADDED = 8
 """Rows that are added to a design at a time."""
@@ -56,6 +62,7 @@ def predict_many(fits: FittedMany, newdata: Any, request: Request) -> pd.DataFra
     out = pd.DataFrame({name: column.ravel() for name, column in columns.items()}, index=index)
     said = {"ddf": METHODS[ddf]} | ({} if made_from is fits else {"note": REFITTED})
     out.attrs.update(said | {"interval": request.interval or "confidence", "level": request.level})
+    warn_of_limits(half, ddf)
     return out
 
 
@@ -187,7 +194,7 @@ class _Errors:
                     df = np.where(spread > 0.0, 2.0 * moved**2 / spread, np.inf)
                 df = np.full_like(df, np.inf) if self.ddf == "normal" else df
                 length = unit[:, None] * np.sqrt(total + added)
-                half[at[:, None], here[None, part]] = t_quantile(df, self.request.level) * length
+                half[at[:, None], here[None, part]] = half_length(df, length, self.request.level)
 
     @property
     def _method(self) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from lmmjax.arrays.caller import stack_level
 from lmmjax.core.kriging import NewResiduals, n_pairs, new_residuals
 from lmmjax.fitted import (
     Fitted,
+    FitWarning,
     ModelData,
     random_part,
     require_choice,
@@ -22,7 +25,7 @@ from lmmjax.fitted import (
 from lmmjax.formula import NewFrame, fitted_rows, new_frame
 from lmmjax.inference.delta import t_quantile
 from lmmjax.postestimation.estimability import warn_of_rows
-from lmmjax.postestimation.fixed_tests import ddf_method, notes, source
+from lmmjax.postestimation.fixed_tests import METHODS, ddf_method, notes, source
 from lmmjax.postestimation.prediction_limits import Wanted, equations_at, relative_psi, standard_errors
 
 INTERVALS = ("confidence", "prediction")
@@ -72,6 +75,7 @@ def predict_new(fitted: Fitted, newdata: Any, request: Request) -> pd.Series | p
     )
     own = {"interval": request.interval or "confidence", "level": request.level}
     out.attrs.update(notes(fitted, ddf) | own)
+    warn_of_limits(half, ddf)
     return out
 
 
@@ -98,8 +102,31 @@ def predicted(
         if request.errors:
             wanted = Wanted(new, rows, own, request.kriging, request.interval == "prediction")
             se[rows], total, df = standard_errors(fitted, wanted, ddf)
-            half[rows] = t_quantile(df, request.level) * total
+            half[rows] = half_length(df, total, request.level)
     return values, se, half
+
+
+def half_length(df: np.ndarray, total: np.ndarray, level: float) -> np.ndarray:
+    """Half the lengths of intervals with standard errors `total`; infinite below one degree of freedom.
+
+    Such a variance is known to no power of ten, and quantiles of t are of 1e10 and more.
+    """
+    few = np.broadcast_to(df < 1.0, total.shape)
+    with np.errstate(invalid="ignore"):
+        return np.where(few & (total > 0.0), np.inf, t_quantile(np.where(few, 1.0, df), level) * total)
+
+
+def warn_of_limits(half: np.ndarray, ddf: str) -> None:
+    """A `FitWarning` that counts limits that are infinite."""
+    if count := int(np.isinf(half).sum()):
+        others = " or ".join(repr(name) for name in ("satterthwaite", "normal") if name != ddf)
+        warnings.warn(
+            f"limits of {count} of {half.size} predictions are infinite: their variance has less than one "
+            f"degree of freedom ({METHODS[ddf]}), as of new levels where the variance of levels is near zero: "
+            f"pass re='none', or ddf={others}",
+            FitWarning,
+            stacklevel=stack_level(),
+        )
 
 
 def check(data: ModelData, newdata: Any, request: Request) -> None:

@@ -241,3 +241,22 @@ def test_rows_without_a_random_effect():
     assert_allclose(found["se"], own["se"])
     shuffled = lj.lmm("y ~ t + (0 + x | g)", d.sample(frac=1, random_state=1)).fit()
     assert_allclose(shuffled.predict(d, se=True)["se"], fit.predict(d, se=True)["se"], rtol=1e-6)
+
+
+def test_limits_without_degrees_of_freedom_are_infinite_and_said():
+    """Six groups whose variances are near zero: nobody knows the variance of a seventh."""
+    rng = np.random.default_rng(4)
+    data = pd.DataFrame({"g": np.repeat(range(6), 4), "x": np.tile(np.arange(4.0), 6)})
+    data["y"] = data["x"] + rng.normal(size=6)[data["g"]] * 0.3 + rng.normal(size=24)
+    new = pd.DataFrame({"g": [99, 0], "x": [3.0, 3.0]})
+    options = {"interval": "confidence", "ddf": "kenward-roger", "new_levels": "population"}
+    with pytest.warns(lj.FitWarning, match="singular"):
+        fit = lj.lmm("y ~ x + (x | g)", data).fit()
+    with pytest.warns(lj.FitWarning, match=r"limits of 1 of 2 predictions are infinite.*re='none'"):
+        table = fit.predict(new, **options)
+    assert table.iloc[0][["lower", "upper"]].tolist() == [-np.inf, np.inf]
+    assert np.isfinite(table.iloc[1]).all()
+    # pbkrtest 0.5: standard error 0.4190543 with 5 degrees of freedom
+    mean = fit.predict(new, **options, re="none").iloc[0]
+    assert_allclose(mean["se"], 0.4190543, rtol=1e-5)
+    assert_allclose((mean["upper"] - mean["fit"]) / mean["se"], student.ppf(0.975, 5), rtol=1e-6)
