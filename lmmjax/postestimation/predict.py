@@ -122,7 +122,7 @@ def warn_of_limits(half: np.ndarray, ddf: str) -> None:
         others = " or ".join(repr(name) for name in ("satterthwaite", "normal") if name != ddf)
         warnings.warn(
             f"limits of {count} of {half.size} predictions are infinite: their variance has less than one "
-            f"degree of freedom ({METHODS[ddf]}), as of new levels where the variance of levels is near zero: "
+            f"degree of freedom ({METHODS[ddf]}), as of new levels where their variance is near zero: "
             f"pass re='none', or ddf={others}",
             FitWarning,
             stacklevel=stack_level(),
