@@ -24,7 +24,9 @@ from lmmjax.batch.sources import FEW, few, few_apart, own_problem, own_products
 from lmmjax.batch.starts import MOST, Starts
 from lmmjax.core import Problem, ProblemMaker, descents
 from lmmjax.core.exactness import exact_lanes
+from lmmjax.core.spectral_fit import spectral_estimates
 from lmmjax.design import columns_on_rows, take_columns, take_rows
+from lmmjax.gram.spectral.products import SpectralProducts
 from lmmjax.optimize import Status
 
 INFINITE = "not finite: a value of the response is infinite, or too large to be squared"
@@ -85,6 +87,11 @@ def _shared_design(maker: ProblemMaker, y: np.ndarray, how: How) -> tuple[Outcom
     """Fits of the complete columns of y (n, T), and which they are (T,)."""
     total = y.shape[1]
     shared = maker.prepared.shared
+    if isinstance(shared, SpectralProducts) and maker.design.known is None and how.starts.given is None:
+        problem = maker.lanes(np.asarray(y, dtype=float), how.reml)
+        found = outcome(*spectral_estimates(problem))
+        usable = np.isfinite(problem.origin.scale)
+        return found.without(~usable, Status.NOT_FINITE, INFINITE), usable
     if total <= few(maker) or not shared.together:
         found, usable = _one_by_one(maker, y, how)
     else:

@@ -9,6 +9,7 @@ import numpy as np
 
 from lmmjax.core.estimate import Estimate, estimate_jit
 from lmmjax.core.problem import Problem, ProblemMaker
+from lmmjax.core.spectral_fit import is_spectral, spectral_estimates
 from lmmjax.optimize import Status
 
 MANY = 50
@@ -79,6 +80,14 @@ def descents(
     problem: Problem, starts: list[np.ndarray], *, method: str = "newton", max_iter: int = 100
 ) -> tuple[Estimate, int]:
     """`best_of`, and how many different optima were found."""
+    if (
+        is_spectral(problem)
+        and method == "newton"
+        and max_iter > 0
+        and any(np.isnan(s).any() for s in starts)
+    ):
+        found, optima = spectral_estimates(jax.tree.map(np.asarray, problem))
+        return found, int(optima[0])
     with jax.enable_x64(True):
         found = [estimate_jit(problem, start, method=method, max_iter=max_iter) for start in starts]
         results = [jax.tree.map(np.asarray, result) for result in found]

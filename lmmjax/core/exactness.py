@@ -19,6 +19,7 @@ from lmmjax.core.marginal import by_level
 from lmmjax.core.problem import ProblemMaker
 from lmmjax.design import Design
 from lmmjax.gram.grouped.prepare import GroupedPrepared
+from lmmjax.gram.spectral.prepare import SpectralPrepared
 from lmmjax.optimize import Status
 
 TINY = 1e-9
@@ -42,7 +43,11 @@ def exact_lanes(maker: ProblemMaker, y: np.ndarray, estimate: Estimate) -> np.nd
     estimate : their fits, arrays that lead with T.
     """
     none, design = np.zeros(y.shape[1], bool), maker.design
-    if isinstance(maker.prepared, GroupedPrepared) or design.known is not None or not design.terms:
+    if (
+        isinstance(maker.prepared, GroupedPrepared | SpectralPrepared)
+        or design.known is not None
+        or not design.terms
+    ):
         return none
     status = np.asarray(estimate.status)
     with np.errstate(all="ignore"):

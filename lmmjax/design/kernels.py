@@ -36,6 +36,11 @@ class LevelKernel:
         return np.asarray(square.sum(axis=1)).ravel()
 
     @cached_property
+    def decompositions(self) -> dict[str, Any]:
+        """What a backend has computed of K on some rows, by what it is of."""
+        return {}
+
+    @cached_property
     def components(self) -> np.ndarray:
         """(G,) the block of every level: levels of different blocks are independent."""
         import scipy.sparse as sp

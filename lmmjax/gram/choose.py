@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from jax.core import Tracer
+
 from lmmjax.design import Design, ResidualDesign, Rows
 from lmmjax.gram.base import Prepared
 from lmmjax.gram.crossed.prepare import CrossedPrepared
@@ -14,6 +16,7 @@ from lmmjax.gram.grouped.expansion import MOST, expanded_columns
 from lmmjax.gram.grouped.prepare import GroupedPrepared
 from lmmjax.gram.layered.prepare import LayeredPrepared, pays
 from lmmjax.gram.nested.prepare import NestedPrepared
+from lmmjax.gram.spectral.prepare import SpectralPrepared
 from lmmjax.gram.whitened.prepare import WhitenedPrepared
 
 BACKENDS: dict[str, Callable[..., Prepared]] = {
@@ -22,6 +25,7 @@ BACKENDS: dict[str, Callable[..., Prepared]] = {
     "crossed": CrossedPrepared,
     "layered": LayeredPrepared,
     "whitened": WhitenedPrepared,
+    "spectral": SpectralPrepared,
     "dense": DensePrepared,
 }
 
@@ -30,7 +34,7 @@ def choose(design: Design) -> str:
     """Name of the cheapest backend that covers the design."""
     factors = grouping_factors(design)
     if any(term.kernel is not None for term in design.terms):
-        return "dense"
+        return "spectral" if _one_kernel(design) else "dense"
     if design.residual is not None:
         return "whitened" if _inside(design.residual, factors) else "dense"
     if not factors:
@@ -50,11 +54,25 @@ def prepare(design: Design, rows: Rows, backend: str | None = None, **options) -
         raise ValueError(f"the {name} backend has no residual structures: use whitened, dense or None")
     if design.residual is None and name == "whitened":
         raise ValueError("the whitened backend is for residual structures; the model has none")
-    if name != "dense" and any(term.kernel is not None for term in design.terms):
-        raise ValueError(f"the {name} backend has no kernels: use dense or None")
+    if name not in ("dense", "spectral") and any(term.kernel is not None for term in design.terms):
+        raise ValueError(f"the {name} backend has no kernels: use spectral, dense or None")
+    if name == "spectral" and not _one_kernel(design):
+        raise ValueError(
+            "the spectral backend is for one random term of one column with a kernel, and independent "
+            "residuals: use dense or None"
+        )
     if name == "dense" or all(term.family.linear for term in design.terms):
         return BACKENDS[name](design, rows, **options)
     return CurvedPrepared(design, rows, BACKENDS[name], **options)
+
+
+def _one_kernel(design: Design) -> bool:
+    """Whether an eigendecomposition of one kernel makes everything diagonal; of concrete arrays."""
+    if len(design.terms) != 1 or design.residual is not None:
+        return False
+    term = design.terms[0]
+    traced = any(isinstance(a, Tracer) for a in (design.x, design.weights, term.z))
+    return term.kernel is not None and term.q == 1 and term.family.linear and not traced
 
 
 def _inside(residual: ResidualDesign, factors: tuple[Factor, ...]) -> bool:

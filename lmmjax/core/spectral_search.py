@@ -1,0 +1,253 @@
+"""The criterion of one kernel as a function of its ratio, for many responses, and its global minimum.
+
+In the coordinates of the spectral backend, with V ∝ aI + hK, a = 1 − h, both ends of h ∈ [0, 1] are points:
+
+    f = Σ log(a + hμ) + m log a + κ̄ log|S| + ν log r²,      r² = Σ ỹ²/(a + hμ) + rest/a,
+    S = aI + hX'KX − h²C' diag(1/(a + hμ)) C,
+
+κ̄ = 1 for maximum likelihood and 0 for REML, which has no covariate in it; m directions have no K. With
+t = log(h/a) and s = hμ/(a + hμ), of which ds/dt = s(1 − s),
+
+    ∂r² = −Σ wỹ²s,     ∂²r² = −Σ wỹ²s(1 − 2s),     ∂Σ log = Σ s,     ∂²Σ log = Σ s(1 − s),
+
+up to terms that cancel. A grid of t is one product for all responses; every local minimum of it, and both
+ends, are descended from. Under maximum likelihood h/a stays in [1e-5, 1e5], as in GEMMA: −2ℓ has no lower
+bound where X spans what K has no part in.
+
+Source: Zhou & Stephens (2012), doi:10.1038/ng.2310; Lippert et al. (2011), doi:10.1038/nmeth.1681.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+
+import numpy as np
+
+RATIOS = (1e-5, 1e5)
+"""Smallest and largest ratio of variances under maximum likelihood."""
+
+STEP, FAR = 2.0, 10.0
+"""Ratios of neighbours in the grid: where the eigenvalues matter, and beyond."""
+
+STEPS, LEFT = 80, 1e-15
+"""Most Newton steps, and the decrement that ends them."""
+
+PAIRS = 1 << 22
+"""Numbers of responses by eigenvalues that are held at a time."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Spectral:
+    """The data of T responses in the coordinates of a kernel.
+
+    Attributes
+    ----------
+    mu : (k,) ≥ 0; c : (k, p); xkx : (p, p); rest : m.
+    squares : (T, k) ỹ²; left : (T,) the squares beside them.
+    nu : ν; ml : whether log|S| is part of the criterion; unit : what a ratio here is in the user's.
+    """
+
+    mu: np.ndarray
+    c: np.ndarray
+    xkx: np.ndarray
+    rest: float
+    squares: np.ndarray
+    left: np.ndarray
+    nu: float
+    ml: bool
+    unit: float
+
+    @cached_property
+    def regular(self) -> bool:
+        """Whether K is positive in all directions that X leaves: then σ² may be zero."""
+        return self.rest == 0 and len(self.mu) > 0 and bool(np.all(self.mu > 0))
+
+    def some(self, at: np.ndarray) -> Spectral:
+        """Some of the responses."""
+        return dataclasses.replace(self, squares=self.squares[at], left=self.left[at])
+
+    def s_matrix(self, a: np.ndarray, h: np.ndarray) -> np.ndarray:
+        """S (J, p, p) at ratios (J,)."""
+        w = 1.0 / (a[:, None] + h[:, None] * self.mu)
+        p = len(self.xkx)
+        pairs = (self.c[:, :, None] * self.c[:, None, :]).reshape(len(self.mu), p * p)
+        across = (w @ pairs).reshape(-1, p, p)
+        shape = (slice(None), None, None)
+        return a[shape] * np.eye(p) + h[shape] * self.xkx - (h**2)[shape] * across
+
+    def log_s(self, a: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """log|S| (J,) with its first and second derivatives in t."""
+        p = len(self.xkx)
+        if not p:
+            return np.zeros(len(a)), np.zeros(len(a)), np.zeros(len(a))
+        w = 1.0 / (a[:, None] + h[:, None] * self.mu)
+        s = h[:, None] * self.mu * w
+        pairs = (self.c[:, :, None] * self.c[:, None, :]).reshape(len(self.mu), p * p)
+        shape = (slice(None), None, None)
+        # S over a, δ = h/a: I + δX'KX − δ²C'w̃C, w̃ = aw
+        delta, inner = h / a, (delta_squared := (h / a) ** 2)
+        weights = a[:, None] * w
+        value = np.eye(p) + delta[shape] * self.xkx - inner[shape] * (weights @ pairs).reshape(-1, p, p)
+        # d/dt of δ²w̃ is δ²w̃(2 − s), once more δ²w̃((2 − s)² − s(1 − s))
+        once = (weights * (2.0 - s)) @ pairs
+        twice = (weights * ((2.0 - s) ** 2 - s * (1.0 - s))) @ pairs
+        first = delta[shape] * self.xkx - delta_squared[shape] * once.reshape(-1, p, p)
+        second = delta[shape] * self.xkx - delta_squared[shape] * twice.reshape(-1, p, p)
+        solved = np.linalg.solve(value, first)
+        slope = np.trace(solved, axis1=1, axis2=2)
+        bend = np.trace(np.linalg.solve(value, second), axis1=1, axis2=2)
+        bend = bend - np.einsum("jab,jba->j", solved, solved)
+        return np.linalg.slogdet(value)[1] + p * np.log(a), slope, bend
+
+    def on_grid(self, a: np.ndarray, h: np.ndarray) -> np.ndarray:
+        """f (J, T) at ratios (J,), the same for all."""
+        scale = a[:, None] + h[:, None] * self.mu
+        r2 = (1.0 / scale) @ self.squares.T
+        logdet = np.sum(np.log(scale), axis=1)
+        if self.rest:
+            r2 = r2 + self.left / a[:, None]
+            logdet = logdet + self.rest * np.log(a)
+        if self.ml:
+            logdet = logdet + np.linalg.slogdet(self.s_matrix(a, h))[1]
+        return logdet[:, None] + self.nu * np.log(r2)
+
+    def at(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """f, ∂f, ∂²f, r² and ∂r²/r² (T,) at t (T,), one of each response."""
+        a, h = sides(t)
+        scale = a[:, None] + h[:, None] * self.mu
+        s = h[:, None] * self.mu / scale
+        share = self.squares / scale
+        r2 = share.sum(axis=1) + (self.left / a if self.rest else 0.0)
+        first = -np.sum(share * s, axis=1) / r2
+        second = -np.sum(share * s * (1.0 - 2.0 * s), axis=1) / r2
+        slope = s.sum(axis=1) + self.nu * first
+        bend = np.sum(s * (1.0 - s), axis=1) + self.nu * (second - first**2)
+        value = np.sum(np.log(scale), axis=1) + (self.rest * np.log(a) if self.rest else 0.0)
+        if self.ml:
+            own, d1, d2 = self.log_s(a, h)
+            value, slope, bend = value + own, slope + d1, bend + d2
+        return value + self.nu * np.log(r2), slope, bend, r2, first
+
+
+def sides(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """a and h with a + h = 1, h/a = exp t."""
+    return 1.0 / (1.0 + np.exp(t)), 1.0 / (1.0 + np.exp(-t))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Found:
+    """Global minima of T responses: t (T,), −inf and inf at the ends, and how many minima there are."""
+
+    t: np.ndarray
+    optima: np.ndarray
+    steps: np.ndarray
+
+
+def search(data: Spectral) -> Found:
+    """The global minimum of every response."""
+    total = len(data.squares)
+    if not total:
+        return Found(np.zeros(0), np.zeros(0, int), np.zeros(0, int))
+    size = max(1, PAIRS // max(len(data.mu), 1))
+    parts = [_search(data.some(np.arange(k, min(k + size, total)))) for k in range(0, total, size)]
+    return Found(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("t", "optima", "steps")))
+
+
+def grid(data: Spectral) -> np.ndarray:
+    """t (J,) between the ends, close where the eigenvalues make a difference."""
+    if data.ml:
+        low, high = np.log(np.array(RATIOS) / data.unit)
+    else:
+        low, high = -np.inf, np.inf
+    some = data.mu[data.mu > 0]
+    near = np.log(np.array([1e-2 / some.max(), 1e2 / some.min()]))
+    middle = np.arange(near[0], near[1] + np.log(STEP), np.log(STEP))
+    far = np.log(FAR) * np.arange(1, 11)
+    points = np.concatenate([near[0] - far[::-1], middle, middle[-1] + far])
+    if data.ml:
+        inside = points[(points > low) & (points < high)]
+        return np.concatenate([[low], inside, [high]])
+    return points
+
+
+def _search(data: Spectral) -> Found:
+    t = grid(data)
+    a, h = sides(t)
+    if not data.ml:
+        # both ends of h as points
+        a, h = np.concatenate([[1.0], a]), np.concatenate([[0.0], h])
+        t = np.concatenate([[-np.inf], t])
+        if data.regular:
+            a, h, t = np.append(a, 0.0), np.append(h, 1.0), np.append(t, np.inf)
+    f = data.on_grid(a, h)
+    lower, upper = _end_slopes(data, t)
+    # an end is a minimum if the criterion does not fall away from it
+    best_t, best = np.where(lower, t[0], np.nan), np.where(lower, f[0], np.inf)
+    optima = lower.astype(int) + upper
+    better = upper & (f[-1] < best)
+    best_t, best = np.where(better, t[-1], best_t), np.where(better, f[-1], best)
+    steps = np.zeros(f.shape[1], int)
+    first, last = 0, len(t) - 1
+    # brackets of a minimum: points that are no higher than their neighbours, and ends that fall inwards
+    valley = np.zeros(f.shape, bool)
+    valley[1:-1] = (f[1:-1] <= f[:-2]) & (f[1:-1] <= f[2:])
+    valley[first] = ~lower & (f[first] <= f[first + 1])
+    valley[last] = ~upper & (f[last] <= f[last - 1]) if data.ml or data.regular else False
+    where, who = np.nonzero(valley)
+    # ends of brackets that are no numbers: as far as it makes a difference
+    span = np.clip(t, *(t[np.isfinite(t)][[0, -1]] + [-np.log(FAR), np.log(FAR)]))
+    low, high = span[np.maximum(where - 1, 0)], span[np.minimum(where + 1, last)]
+    ends, count = _descend(data.some(who), low, high, span[where])
+    value = data.some(who).at(ends)[0]
+    np.add.at(optima, who, 1)
+    np.add.at(steps, who, count)
+    order = np.argsort(-value, kind="stable")
+    inner, inner_t = np.full(len(best), np.inf), np.full(len(best), np.nan)
+    # of several the lowest is written last
+    inner[who[order]], inner_t[who[order]] = value[order], ends[order]
+    best_t = np.where(inner < best, inner_t, best_t)
+    return Found(best_t, np.maximum(optima, 1), steps + 1)
+
+
+def _end_slopes(data: Spectral, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whether the criterion rises from the lower end, and from the upper one, (T,) each."""
+    total = len(data.squares)
+    if data.ml:
+        lower = data.at(np.full(total, t[0]))[1] >= 0
+        return lower, data.at(np.full(total, t[-1]))[1] <= 0
+    mu, squares = data.mu, data.squares
+    whole = squares.sum(axis=1) + data.left
+    lower = mu.sum() * whole >= data.nu * (squares @ mu)
+    if not data.regular:
+        return lower, np.zeros(total, bool)
+    # in ε = a/h: f = Σ log(ε + μ) + ν log Σ ỹ²/(ε + μ)
+    upper = np.sum(1.0 / mu) * (squares @ (1.0 / mu)) >= data.nu * (squares @ mu**-2.0)
+    return lower, upper
+
+
+def _descend(
+    data: Spectral, low: np.ndarray, high: np.ndarray, t: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Newton's method inside brackets (T,), halved where it would leave them; ends and steps."""
+    t, low, high = t.copy(), low.copy(), high.copy()
+    steps = np.zeros(len(t), int)
+    left = np.arange(len(t))
+    for _ in range(STEPS):
+        if not len(left):
+            break
+        _, slope, bend, *_ = data.some(left).at(t[left])
+        steps[left] += 1
+        falls = slope < 0
+        low[left] = np.where(falls, t[left], low[left])
+        high[left] = np.where(falls, high[left], t[left])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            trial = t[left] - slope / bend
+            decrement = 0.5 * slope**2 / bend
+        inside = (bend > 0) & (trial > low[left]) & (trial < high[left])
+        done = (bend > 0) & (decrement < LEFT) | (high[left] - low[left] < 1e-14 * (1 + np.abs(t[left])))
+        moved = np.where(inside, trial, 0.5 * (low[left] + high[left]))
+        # the last step is taken without a look
+        t[left] = np.where(done & ~inside, t[left], moved)
+        left = left[~done]
+    return t, steps

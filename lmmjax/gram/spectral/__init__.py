@@ -1,0 +1,1 @@
+"""One term with a kernel and independent residuals: an eigendecomposition, after which everything is sums."""
