@@ -17,6 +17,7 @@ from lmmjax.fitted import (
     FittedMany,
     ModelData,
     announce,
+    announce_many,
     fit_many,
     fit_one,
     kept_rows,
@@ -250,7 +251,9 @@ class Model:
         """
         options = {"weights": weights, "offset": offset, "max_iter": max_iter, "dtype": dtype}
         options["starts"] = starts
-        return BatchFit(self, fit_many(self.data, responses, reml, **options))
+        fits = fit_many(self.data, responses, reml, **options)
+        announce_many(fits)
+        return BatchFit(self, fits)
 
     def subset(self, keep: Any, weights: Any = None) -> Model:
         """The model on those of its rows for which `keep` (n,) is true; `weights` (n,) multiply its own.

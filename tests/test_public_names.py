@@ -13,7 +13,7 @@ NAMES = {
         predict problem_from_arrays profiled_deviance response_axes restricted_loglik self_check voom
     """,
     "Fit": """
-        aic aicc allfit anova augment bic bootstrap bse bse_fe check coef coef_table cond_var
+        aic aicc allfit anova augment bic bootstrap bound bse bse_fe check coef coef_table cond_var
         condition_indices conf_int contour contrast converged cooks_distance cov_params covratio covtrace
         cross_validate delta deviance df_resid dfbetas drop1 emmeans emtrends f_test fe_params
         fittedvalues get_prediction glance grad_norm hat icc influence is_singular llf lrt mdffits n_iter
@@ -23,7 +23,7 @@ NAMES = {
         to_marginaleffects tvalues unidentified update varcorr vif
     """,
     "BatchFit": """
-        anova bse by_reml conf_int contrast converged cov_params delta deviance df emmeans emtrends icc
+        anova bound bse by_reml conf_int contrast converged cov_params delta deviance df emmeans emtrends icc
         influence is_singular llf moderate n_optima params plot predict pvalues r2 random_effects reasons
         save sdcor sigma status t_tests test tidy top treat tvalues unidentified varcorr varcorr_se
     """,

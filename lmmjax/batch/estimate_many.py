@@ -88,9 +88,11 @@ def _shared_design(maker: ProblemMaker, y: np.ndarray, how: How) -> tuple[Outcom
     total = y.shape[1]
     shared = maker.prepared.shared
     if isinstance(shared, SpectralProducts) and maker.design.known is None and how.starts.given is None:
-        problem = maker.lanes(np.asarray(y, dtype=float), how.reml)
+        values = np.asarray(y, dtype=float)
+        with np.errstate(invalid="ignore", over="ignore"):
+            usable = np.isfinite(np.sum(values * values, axis=0))
+        problem = maker.lanes(np.where(usable, values, 0.0), how.reml)
         found = outcome(*spectral_estimates(problem))
-        usable = np.isfinite(problem.origin.scale)
         return found.without(~usable, Status.NOT_FINITE, INFINITE), usable
     if total <= few(maker) or not shared.together:
         found, usable = _one_by_one(maker, y, how)

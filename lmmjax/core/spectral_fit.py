@@ -49,7 +49,7 @@ def spectral_estimates(problem: Problem) -> tuple[Estimate, np.ndarray]:
     estimate = _estimate(problem, data.some(usable), y[usable], found, usable)
     out = jax.tree.map(lambda a: _widened(a, usable, len(y)), estimate)
     status = np.where(lost, Status.NOT_FINITE, np.where(perfect, Status.PERFECT_FIT, out.status))
-    out.status[:] = status
+    out.status[:], out.moves[:] = status, 0.0
     optima = np.zeros(len(y), int)
     optima[usable] = found.optima
     return (jax.tree.map(lambda a: a[0], out) if alone else out), optima
@@ -76,6 +76,7 @@ def _spectral(problem: Problem, y: np.ndarray, left: np.ndarray) -> Spectral:
         float(problem.nu),
         ml,
         float(problem.basis.outward[0][0, 0]) ** 2,
+        float(shared.logdet_r),
     )
 
 
@@ -97,7 +98,7 @@ def _estimate(problem: Problem, data: Spectral, y: np.ndarray, found: Found, whi
     if data.ml and p:
         value = value + np.linalg.slogdet(s)[1]
     nu = data.nu
-    value = value + float(problem.shared.logdet_r) + nu * (1.0 + np.log(2.0 * np.pi * r2 / nu))
+    value = value + data.logdet_r + nu * (1.0 + np.log(2.0 * np.pi * r2 / nu))
     slope, bend, fall = np.zeros(total), np.ones(total), np.zeros(total)
     if inner.any():
         _, slope[inner], bend[inner], _, fall[inner] = data.some(np.flatnonzero(inner)).at(t[inner])

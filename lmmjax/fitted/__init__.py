@@ -30,6 +30,7 @@ from lmmjax.fitted.fit_one import by_criterion, fit_one, refitted
 from lmmjax.fitted.identification import (
     FitWarning,
     announce,
+    announce_many,
     identified_psi,
     identified_sds,
     not_identified,
@@ -39,6 +40,7 @@ from lmmjax.fitted.identification import (
     unidentified_names,
 )
 from lmmjax.fitted.kept import kept
+from lmmjax.fitted.kernel_ends import batch_bounds, fit_bound
 from lmmjax.fitted.mean_variance import by_mean, with_mean
 from lmmjax.fitted.records import Fitted, FittedMany, ModelView
 from lmmjax.fitted.responses import kept_rows, response_vector
@@ -59,12 +61,15 @@ __all__ = [
     "ModelData",
     "ModelView",
     "announce",
+    "announce_many",
+    "batch_bounds",
     "by_criterion",
     "by_mean",
     "by_reml_many",
     "component_names",
     "components",
     "delta_se",
+    "fit_bound",
     "fit_draws",
     "fit_many",
     "fit_one",

@@ -10,7 +10,8 @@ from lmmjax.arrays.caller import stack_level
 from lmmjax.core import Estimate
 from lmmjax.design import Structure
 from lmmjax.fitted.components import Component, component_names, sd_scale
-from lmmjax.fitted.records import Fitted
+from lmmjax.fitted.kernel_ends import batch_bounds, fit_bound, unbounded
+from lmmjax.fitted.records import Fitted, FittedMany
 from lmmjax.inference.open_directions import moving
 
 DEPENDENT = 1e-9
@@ -95,10 +96,18 @@ def remarks(fitted: Fitted) -> list[str]:
     """What a reader of the fit has to know before its numbers: nothing for most fits."""
     out = [not_identified(fitted)] if np.any(fitted.estimate.moves) else []
     if bool(fitted.estimate.singular):
-        out.append(SINGULAR)
+        far = not fitted.reml and fit_bound(fitted) == "upper"
+        out.append(unbounded(1, 1) if far else SINGULAR)
     if not fitted.converged:
         out.append(f"not converged: {fitted.status}")
     return out
+
+
+def announce_many(fits: FittedMany) -> None:
+    """Warn, once, of responses whose likelihood may have no maximum."""
+    count = 0 if fits.reml else int(np.sum(batch_bounds(fits) == "upper"))
+    if count:
+        warnings.warn(unbounded(count, len(fits.names)), FitWarning, stacklevel=stack_level())
 
 
 def announce(fitted: Fitted) -> None:

@@ -14,6 +14,7 @@ from lmmjax.arrays.caller import stack_level
 from lmmjax.fitted import (
     FittedMany,
     ModelView,
+    batch_bounds,
     by_reml_many,
     component_names,
     identified_psi,
@@ -130,6 +131,15 @@ class BatchFit(BatchTests, Means, BatchPredictions, Saving):
     def is_singular(self) -> pd.Series:
         """A variance is estimated as 0 or a correlation as ±1."""
         return self._series(np.asarray(self.estimate.singular), "is_singular")
+
+    @property
+    def bound(self) -> pd.Series:
+        """Of models of one kernel the end of its range at which the ratio of variances lies, else "".
+
+        "lower", no variance of the kernel; "upper", none of the residuals (its fit is that at zero, what is
+        reported 1e-10 of the other); under maximum likelihood the ratios 1e-5 and 1e5.
+        """
+        return self._series(batch_bounds(self.fitted), "bound")
 
     @property
     def unidentified(self) -> np.ndarray:

@@ -11,6 +11,7 @@ import pandas as pd
 from lmmjax.fitted import (
     Fitted,
     ModelView,
+    fit_bound,
     identified_psi,
     refitted,
     require_switch,
@@ -159,6 +160,11 @@ class Fit(
     def is_singular(self) -> bool:
         """A variance is estimated as 0 or a correlation as ±1."""
         return bool(self.estimate.singular)
+
+    @property
+    def bound(self) -> str:
+        """At which end the ratio of variances of one kernel lies, or ""; see `BatchFit.bound`."""
+        return fit_bound(self.fitted)
 
     @property
     def unidentified(self) -> list[str]:
