@@ -45,7 +45,8 @@ class Spectral:
     ----------
     mu : (k,) ≥ 0; c : (k, p); xkx : (p, p); rest : m.
     squares : (T, k) ỹ²; left : (T,) the squares beside them.
-    nu : ν; ml : whether log|S| is part of the criterion; unit : what a ratio here is in the user's; logdet_r : log|R| of weights.
+    nu : ν; ml : whether log|S| is part of the criterion; unit : what a ratio here is in the user's.
+    logdet_r : log|R|, of weights.
     """
 
     mu: np.ndarray
