@@ -204,7 +204,7 @@ def test_many_levels_and_several_factors():
 
 def test_shrinkage_joins_what_is_pooled_with_what_is_not(fit):
     plane = fit.plot.shrinkage()
-    half, most, none, partial, fixed = (np.column_stack(line.get_data()) for line in plane.lines)
+    none, partial, half, most, fixed = (np.column_stack(line.get_data()) for line in plane.lines)
     assert_allclose(partial, fit.coef()["Subject"])
     assert_allclose(fixed, [fit.params])
     arrows = plane.collections[0]
