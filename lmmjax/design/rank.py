@@ -27,6 +27,8 @@ def independent_columns(x: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(scaled, axis=0)
     triangle = np.asarray(np.linalg.qr(scaled / np.where(length > 0, length, 1), mode="r"))
     p = x.shape[1]
+    if not p:
+        return np.arange(0)
     if len(triangle) == p and np.all(np.abs(np.diagonal(triangle)) > DEPENDENT):
         # column j is made of −(R⁻¹)_ij R_jj of column i
         inverse = solve_triangular(triangle, np.eye(p))
