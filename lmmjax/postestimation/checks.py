@@ -23,6 +23,9 @@ from lmmjax.inference.deletion import change, without_groups
 from lmmjax.postestimation.collinearity import repca, vif
 from lmmjax.postestimation.influence import held_at
 
+WIDTH = 80
+"""Characters of a line in print."""
+
 FEW = 5
 """Levels of a factor below which its variance is hardly estimated."""
 SCALE = 1e4
@@ -76,8 +79,9 @@ class Check:
             lines = [f"{count} thing{'s' * (count > 1)} worth a look ({len(self.checked)} checks):"]
         for finding in self.findings:
             text = f"{finding.check}: {finding.text}. Remedy: {finding.remedy}."
-            lines += textwrap.wrap(text, 100, initial_indent="- ", subsequent_indent="  ")
-        lines += [f"(not looked at: {name}, {why})" for name, why in self.skipped.items()]
+            lines += textwrap.wrap(text, WIDTH, initial_indent="- ", subsequent_indent="  ")
+        for name, why in self.skipped.items():
+            lines += textwrap.wrap(f"(not looked at: {name}, {why})", WIDTH)
         return "\n".join(lines)
 
 

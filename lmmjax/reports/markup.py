@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
+from typing import Any
 
 from lmmjax.reports.escapes import latex_text, markdown_text
 
@@ -13,9 +15,23 @@ NARROWEST = 80
 """Characters of a line below which nothing is broken."""
 
 
+LABEL = 30
+"""Characters that a label may have beside numbers that fill a line."""
+
+WHOLE: Any = {"break_on_hyphens": False}
+"""How lines are broken: names that have a hyphen stay whole."""
+
+
 def line_width() -> int:
     """Characters of a line of the terminal."""
     return max(shutil.get_terminal_size().columns, NARROWEST)
+
+
+def wrapped(lines: Iterable[str], indent: str = "  ", first: str = "") -> list[str]:
+    """Lines broken at the width of the terminal, with what they and their continuations begin with."""
+    options = {"initial_indent": first, "subsequent_indent": indent, **WHOLE}
+    broken = [textwrap.wrap(line, line_width(), **options) or [line] for line in lines]
+    return [part for line in broken for part in line]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,22 +62,31 @@ class Grid:
         ----------
         rule : the character of lines, "" for none of them.
         """
-        lines = (self.header, *self.rows)
+        lines, width = (self.header, *self.rows), width or line_width()
         widths = [max(len(line[k]) for line in lines) for k in range(len(self.header))]
+        if self.labels and sum(w + 1 for w in widths) > width:
+            # a long label has a line of its own
+            last, others = self.labels - 1, sum(w + 1 for w in widths) - widths[self.labels - 1]
+            most = width - others if width - others >= LABEL else LABEL
+            widths[last] = max([len(line[last]) for line in lines if len(line[last]) <= most], default=0)
         blocks = []
-        for chosen in _fitting(widths, width or line_width(), self.labels):
+        for chosen in _fitting(widths, width, self.labels):
             line = " " + rule * (sum(widths[k] + 1 for k in chosen) - 1)
-            block = [self._line(self.header, widths, chosen)] * any(self.header)
+            block = self._lines(self.header, widths, chosen, width) * any(self.header)
             block += [line] * bool(rule)
             for at, row in enumerate(self.rows):
                 block += [line] * bool(rule and at in self.rules)
-                block.append(self._line(row, widths, chosen))
+                block += self._lines(row, widths, chosen, width)
             blocks.append("\n".join(block))
         return "\n\n".join(blocks)
 
-    def _line(self, cells: Sequence[str], widths: list[int], chosen: list[int]) -> str:
+    def _lines(self, cells: Sequence[str], widths: list[int], chosen: list[int], width: int) -> list[str]:
+        label, out = " ".join(cells[: self.labels]).strip(), []
+        if self.labels and len(cells[self.labels - 1]) > widths[self.labels - 1]:
+            out = textwrap.wrap(label, width, initial_indent=" ", subsequent_indent="   ", **WHOLE)
+            cells = (*[""] * self.labels, *cells[self.labels :])
         parts = [cells[k].ljust(widths[k]) if k in self.left else cells[k].rjust(widths[k]) for k in chosen]
-        return (" " + " ".join(parts)).rstrip()
+        return [*out, (" " + " ".join(parts)).rstrip()]
 
     def html(self) -> str:
         """A table of lines above and below, as in books, its numbers at the right."""

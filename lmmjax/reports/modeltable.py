@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from lmmjax.postestimation.compare import comparable
 from lmmjax.postestimation.fixed_tests import coef_table
 from lmmjax.reports.cells import decimals
 from lmmjax.reports.escapes import latex_text
-from lmmjax.reports.markup import Grid, Markup, line_width
+from lmmjax.reports.markup import Grid, Markup, wrapped
 
 STARS = {"***": 0.001, "**": 0.01, "*": 0.05}
 """Marks of p-values below a level."""
@@ -94,7 +93,7 @@ class ModelTable(Markup):
         return "\n".join([made.removesuffix("\\end{table}").rstrip(), *notes, "\\end{table}"])
 
     def __str__(self) -> str:
-        return "\n".join([self.grid.text(rule="-"), *_wrapped(self.notes)])
+        return "\n".join([self.grid.text(rule="-"), *wrapped(self.notes, " ", " ")])
 
     __repr__ = __str__
 
@@ -260,8 +259,3 @@ def _notes(
     if compared and (reason := comparable(list(fits))):
         out.append(f"Log-likelihoods and information criteria do not compare: {reason}")
     return [f"{line}." for line in out]
-
-
-def _wrapped(notes: Sequence[str]) -> list[str]:
-    wrapper = textwrap.TextWrapper(line_width(), initial_indent=" ", subsequent_indent=" ")
-    return [line for note in notes for line in wrapper.wrap(note)]

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from lmmjax.fitted import ModelData
+from lmmjax.reports.markup import wrapped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ class StructureReport:
             f"products {_bytes(self.products)}; one evaluation with derivatives: about "
             f"{_count(self.operations)} operations, {_bytes(self.memory)}"
         )
-        return "\n".join(lines)
+        return "\n".join(wrapped(lines))
 
     __repr__ = __str__
 

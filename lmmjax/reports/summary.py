@@ -14,7 +14,7 @@ from lmmjax.postestimation.fixed_tests import coef_table, cov_params
 from lmmjax.postestimation.intervals import wald_limits
 from lmmjax.postestimation.varcorr import note_on_times, structure_name, varcorr
 from lmmjax.reports.cells import decimals, number, p_value
-from lmmjax.reports.markup import Grid, Markup
+from lmmjax.reports.markup import Grid, Markup, line_width, wrapped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Summary(Markup):
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
-        blocks = ["\n".join(self.head)]
+        blocks = ["\n".join(wrapped(self.head))]
         blocks += [f"{table.title}:\n{table.text()}" for table in self.tables]
-        return "\n\n".join(blocks) + ("\n" + "\n".join(self.notes) if self.notes else "")
+        return "\n\n".join(blocks) + ("\n" + "\n".join(wrapped(self.notes)) if self.notes else "")
 
     __repr__ = __str__
 
@@ -149,7 +149,16 @@ def _correlations(cov: pd.DataFrame) -> Grid:
         (name, *(f"{cor[i, j]:.3f}" if j < i else "" for j in range(len(names) - 1)))
         for i, name in enumerate(names)
     ]
-    return Grid(("", *names[:-1]), tuple(rows[1:]), "Correlation of fixed effects")
+    title = "Correlation of fixed effects"
+    if max(map(len, names)) + sum(max(len(name), 6) + 1 for name in names[:-1]) <= line_width():
+        return Grid(("", *names[:-1]), tuple(rows[1:]), title)
+    # long names are numbered
+    numbers = [f"({k})" for k in range(1, len(names))]
+    rows = [
+        (f"{number} {row[0]}", *row[1:])
+        for number, row in zip([*numbers, " " * len(numbers[-1])], rows, strict=True)
+    ]
+    return Grid(("", *numbers), tuple(rows), title)
 
 
 def _notes(fitted: Fitted) -> list[str]:

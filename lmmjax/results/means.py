@@ -25,7 +25,7 @@ from lmmjax.postestimation.mean_tables import (
 )
 from lmmjax.postestimation.means import Functions, View, marginal_means
 from lmmjax.reports.cells import grid_of
-from lmmjax.reports.markup import Grid, Markup
+from lmmjax.reports.markup import Grid, Markup, wrapped
 from lmmjax.reports.table import printed, prints_whole
 
 
@@ -80,7 +80,7 @@ class _Estimates(Markup):
 
     def __repr__(self) -> str:
         table = self.table
-        return "\n".join([printed(table), "", *printed_notes(table.attrs)])
+        return "\n".join([printed(table), "", *wrapped(printed_notes(table.attrs))])
 
     def pairs(self, adjust: str | None = None, by: str | Sequence[str] | None = None) -> Contrasts:
         """All differences of two: `contrast("pairwise")`."""

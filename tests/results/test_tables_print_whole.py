@@ -82,6 +82,24 @@ def test_tables_of_a_batch(batch, name):
             assert_whole(frame)
 
 
+def test_whatever_is_long_in_a_name(sleepstudy):
+    """Summaries, reports and tables of means break lines between words, and columns stay columns."""
+    names = {"Days": "days_of_little_sleep_in_a_laboratory", "Subject": "lorry_driver_who_was_kept_awake"}
+    days, driver = names.values()
+    fit = lj.lmm(f"Reaction ~ {days} + ({days} | {driver})", sleepstudy.rename(columns=names)).fit()
+    means = fit.emmeans(days, at={days: [0, 1]})
+    printed = [fit.summary(correlation=True), fit.check(), fit.model.structure(), means, means.pairs()]
+    for one in [*printed, lj.modeltable([fit] * 7)]:
+        text = repr(one)
+        assert max(map(len, text.splitlines())) <= 80
+        if one is printed[0]:
+            assert days in text
+            assert " ".join(text.split()).count(f"Formula: {fit.model.formula}") == 1
+            # the row of a name that has no room stands below it
+            row = next(line for line in text.splitlines() if f"{fit.tvalues[days]:.3f}" in line)
+            assert f"{fit.params[days]:.3f}" in row
+
+
 def test_most_methods_return_tables(fit, batch):
     """So that the two tests above look at something."""
     names = ("coef_table", "anova", "varcorr", "conf_int", "tidy", "glance", "test", "ranova", "delta")
