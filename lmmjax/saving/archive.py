@@ -48,13 +48,20 @@ def write(path: str | Path, content: dict[str, Any], arrays: Arrays) -> None:
     text = json.dumps(head, indent=1, ensure_ascii=False, allow_nan=False)
     with (
         written_whole(target(path, (), "path")) as file,
-        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=4) as members,
+        zipfile.ZipFile(file, "w") as members,
     ):
         # lone surrogates, as in names of broken files, are no UTF-8
-        members.writestr(TEXT, text.encode("utf-8", "surrogatepass"))
+        members.writestr(_member(TEXT), text.encode("utf-8", "surrogatepass"))
         for name, array in arrays.items():
-            with members.open(f"{name}.npy", "w", force_zip64=True) as member:
+            with members.open(_member(f"{name}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    """A compressed member without a time, so that the same fit makes the same file."""
+    info = zipfile.ZipInfo(name)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    return info
 
 
 def read(path: str | Path) -> tuple[dict[str, Any], Arrays, str]:
