@@ -179,7 +179,7 @@ class Pedigree:
     def _places(self, ids: Any) -> np.ndarray:
         if ids is None:
             return np.arange(len(self.ids))
-        wanted = pd.Index(np.asarray(ids, dtype=object))
+        wanted = pd.Index(np.atleast_1d(np.asarray(ids, dtype=object)))
         at = pd.Index(self.ids, dtype=object).get_indexer(wanted)
         if np.any(at < 0):
             raise ValueError(

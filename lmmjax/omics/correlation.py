@@ -17,6 +17,9 @@ TRIM = 0.15
 
 LARGEST = 0.99
 
+BLOCK = 1 << 21
+"""Numbers of responses that are worked on together."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DuplicateCorrelation:
@@ -142,11 +145,15 @@ def duplicate_correlation(
 
 
 def _codes(block: Any, index: pd.Index | None, n: int) -> np.ndarray:
-    values = block if isinstance(block, pd.Series) else pd.Series(np.asarray(block))
+    values: pd.Series = block if isinstance(block, pd.Series) else pd.Series(np.asarray(block))
+    labels = values.index if isinstance(block, pd.Series) else None
+    if labels is not None and index is not None and len(values) > n and labels.is_unique:
+        # a model leaves out rows of the data
+        values = values.loc[labels.isin(index)]
     if len(values) != n:
         raise ValueError(f"there are {len(values)} labels of blocks for {n} observations")
-    if isinstance(block, pd.Series):
-        place = positions(block.index, index, "block", "the responses")
+    if labels is not None:
+        place = positions(values.index, index, "block", "the responses")
         values = values if place is None else values.iloc[place]
     codes = pd.factorize(values)[0]
     if np.any(codes < 0):
@@ -156,68 +163,90 @@ def _codes(block: Any, index: pd.Index | None, n: int) -> np.ndarray:
 
 def _correlations(y: np.ndarray, x: np.ndarray, codes: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
     """REML correlations (T,) of responses y (n, T)."""
-    z = np.eye(codes.max() + 1)[codes]
-    most = int(z.sum(axis=0).max())
-    out, missing = np.full(y.shape[1], np.nan), np.isnan(y)
-    if weights is not None:
-        for k in range(y.shape[1]):
-            rows = ~missing[:, k]
-            root = np.sqrt(weights[rows, k])[:, None]
-            out[k] = _shared(root * y[rows, k : k + 1], root * x[rows], z[rows], most)[0]
-        return out
+    missing = np.isnan(y)
     patterns, which = np.unique(missing, axis=1, return_inverse=True)
-    for j, pattern in enumerate(patterns.T):
-        those, rows = np.flatnonzero(which.ravel() == j), ~pattern
-        out[those] = _shared(y[np.ix_(rows, those)], x[rows], z[rows], most)
+    if weights is not None:
+        patterns, which = missing, np.arange(y.shape[1])
+    most = int(np.bincount(codes).max())
+    out, levels = np.full(y.shape[1], np.nan), codes.max() + 2
+    for some in np.array_split(np.arange(patterns.shape[1]), max(1, len(patterns.T) * levels // BLOCK)):
+        those = [np.flatnonzero(which.ravel() == j) if weights is None else np.array([j]) for j in some]
+        mu, count, squares = (np.zeros((levels, sum(map(len, those)))) for _ in range(3))
+        first = 0
+        for j, own in zip(some, those, strict=True):
+            rows = ~patterns[:, j]
+            root = 1.0 if weights is None else np.sqrt(weights[rows, j])[:, None]
+            found = _spectrum(root * y[np.ix_(rows, own)], root * x[rows], codes[rows])
+            at = slice(first, first + len(own))
+            first += len(own)
+            if found is not None:
+                size = len(found[0])
+                mu[:size, at], count[:size, at] = found[0][:, None], found[1][:, None]
+                squares[:size, at] = found[2]
+        out[np.concatenate(those)] = _least(mu, count, squares, 1.0 / (1.0 - most))
     return out
 
 
-def _shared(y: np.ndarray, x: np.ndarray, z: np.ndarray, most: int) -> np.ndarray:
-    """ρ (T,) that minimises −2ℓᴿ for V = σ²[(1 − ρ)I + ρZZᵀ].
+def _spectrum(
+    y: np.ndarray, x: np.ndarray, codes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """What −2ℓᴿ is made of: μ (L,), their multiplicities, and sums of squares (L, T) of y; None if not
+    enough.
 
-    With μ the squared singular values of Z less its projection on X, and y in their directions u,
+    With M the projection off X and μ the eigenvalues of ZᵀMZ, those of MZZᵀM, V = σ²[(1 − ρ)I + ρZZᵀ] has
 
         −2ℓᴿ = Σ log d + ν log Σ (uᵀy)²/d,  d = 1 − ρ + ρμ,
 
-    in which the ν − r directions left have μ = 0. V is regular where ρ > −1/(m − 1), blocks of up to m =
-    `most`.
+    uᵀy = μ^(−1/2) vᵀZᵀMy for eigenvectors v; in the ν − r directions left μ = 0.
     """
+    if not len(y):
+        return None
     left, values, _ = np.linalg.svd(x, full_matrices=False)
     q = left[:, values > 1e-10 * values[0]]
-    y, z = y - q @ (q.T @ y), z - q @ (q.T @ z)
-    nu = len(y) - q.shape[1]
-    u, root, _ = np.linalg.svd(z, full_matrices=False)
-    u, mu = u[:, root > 1e-7], root[root > 1e-7] ** 2
+    y = y - q @ (q.T @ y)
+    nu, blocks = len(y) - q.shape[1], np.unique(codes, return_inverse=True)[1]
+    order = np.argsort(blocks, kind="stable")
+    begin = np.concatenate([[0], np.flatnonzero(np.diff(blocks[order])) + 1])
+    zq, zy = np.add.reduceat(q[order], begin, axis=0), np.add.reduceat(y[order], begin, axis=0)
+    mu, v = np.linalg.eigh(np.diag(np.bincount(blocks).astype(float)) - zq @ zq.T)
+    mu, v = mu[mu > 1e-9 * mu[-1]], v[:, mu > 1e-9 * mu[-1]]
     rest = nu - len(mu)
     if nu < 2 or rest < 1 or not len(mu):
-        return np.full(y.shape[1], np.nan)
-    squares = (u.T @ y) ** 2
+        return None
+    squares = (v.T @ zy) ** 2 / mu[:, None]
     squares = np.vstack([np.maximum(np.sum(y**2, axis=0) - squares.sum(axis=0), 0.0), squares])
-    # directions with equal μ, as of equal blocks, are one
     mu, count = np.concatenate([[0.0], mu]), np.concatenate([[rest], np.ones(len(mu), int)])
+    # directions with equal μ, as of equal blocks, are one
     level, at = np.unique(np.round(mu / mu.max(), 9), return_inverse=True)
+    if len(level) < 2:
+        return None
     same = np.eye(len(level))[at].T
-    mu = same @ (mu * count) / (same @ count)
-    return _least(mu, same @ count, same @ squares, 1.0 / (1.0 - most))
+    return same @ (mu * count) / (same @ count), same @ count, same @ squares
 
 
 def _least(mu: np.ndarray, count: np.ndarray, squares: np.ndarray, end: float) -> np.ndarray:
-    """The minimum over ρ between `end` and 1: of 200 trial values, then by bisection of the derivative."""
-    if mu.max() - mu.min() < 1e-12:
-        return np.full(squares.shape[1], np.nan)
+    """ρ (T,) between `end` and 1 of the least −2ℓᴿ: of 200 trial values, then by bisection of the derivative.
+
+    Parameters
+    ----------
+    mu, count, squares : (L, T); rows of which `count` is zero are not there.
+    """
     trial = end + (1.0 - end) * (np.sin(np.linspace(-np.pi / 2, np.pi / 2, 202)[1:-1]) + 1.0) / 2
-    d = 1.0 - trial[:, None] + trial[:, None] * mu
+    nu = count.sum(axis=0)
+    best, least = np.zeros(mu.shape[1], int), np.full(mu.shape[1], np.inf)
     with np.errstate(divide="ignore", invalid="ignore"):
-        value = (np.log(d) @ count)[:, None] + count.sum() * np.log((1.0 / d) @ squares)
-        best = np.argmin(np.where(np.isfinite(value), value, np.inf), axis=0)
+        for j, rho in enumerate(trial):
+            d = 1.0 - rho + rho * mu
+            value = np.sum(count * np.log(d), axis=0) + nu * np.log(np.sum(squares / d, axis=0))
+            better = value < least
+            best[better], least[better] = j, value[better]
         around = np.concatenate([[end], trial, [1.0]])
         low, high = around[best], around[best + 2]
         for _ in range(60):
             rho = 0.5 * (low + high)
-            inverse = 1.0 / (1.0 - rho + rho * mu[:, None])
-            moved = (mu[:, None] - 1.0) * inverse
-            slope = count @ moved - count.sum() * np.sum(squares * moved * inverse, axis=0) / np.sum(
-                squares * inverse, axis=0
-            )
+            inverse = 1.0 / (1.0 - rho + rho * mu)
+            moved = (mu - 1.0) * inverse
+            shrunk = squares * inverse
+            slope = np.sum(count * moved, axis=0) - nu * np.sum(shrunk * moved, axis=0) / shrunk.sum(axis=0)
             low, high = np.where(slope < 0, rho, low), np.where(slope < 0, high, rho)
-    return np.where(np.isfinite(value).any(axis=0), 0.5 * (low + high), np.nan)
+    return np.where((nu > 0) & np.isfinite(least), 0.5 * (low + high), np.nan)

@@ -86,6 +86,12 @@ def voom(
         raise ValueError(f"span is a share of the genes, above 0 and at most 1, not {span}")
     own = getattr(design, "data", None)
     data = own if isinstance(own, ModelData) else None
+    if isinstance(design, str) or hasattr(design, "fitted"):
+        raise ValueError(
+            "design is a model, such as lj.lmm('~ drug + (1 | donor)', samples), or a matrix of fixed "
+            "effects, not "
+            f"{type(design).__name__}"
+        )
     if data is not None:
         names, values = response_matrix(data, counts)
         index = data.frame.index
