@@ -107,7 +107,7 @@ def _shared_design(maker: ProblemMaker, y: np.ndarray, how: How) -> tuple[Outcom
         size, starts = lane_count(shared.vector, total), how.starts.inside(maker, own=False)
         found = outcome(*fit_lanes(total, size, block, how.max_iter, starts, how.dtype))
     found = found.without(~usable, Status.NOT_FINITE, INFINITE)
-    found = found.without(exact_lanes(maker, y, found.estimate), Status.PERFECT_FIT, "")
+    found = found.without(exact_lanes(maker, y, found.estimate, how.reml), Status.PERFECT_FIT, "")
     if how.starts.number(maker, own=False) == 1:
         _descend_again(found, how, lambda left, how: _shared_design(maker, y[:, left], how)[0])
     return found, usable

@@ -5,7 +5,8 @@ where rounding stops them. Whoever ends there is looked at again: e = y − Wγ 
 
     γ ← γ + (WᵀW + δI)⁻¹Wᵀe,
 
-until what is left of e is orthogonal to W, or nothing.
+until what is left of e is orthogonal to W, or nothing. Residuals that are correlated perfectly are seen by
+the criterion.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from lmmjax.optimize import Status
 TINY = 1e-9
 """A residual variance below this share of that of the response asks for a look."""
 
+NOTHING = 1e-9
+"""A mean variance below this share of that of the response, where no descent converges, is none."""
+
 ROUNDING = (64 * np.finfo(float).eps) ** 2
 """Share of the squares of a response that rounding leaves where X and Z explain all of it."""
 
@@ -35,28 +39,47 @@ ROOM = 1e-12
 """Share of the squares of any response that W leaves, below which it spans everything."""
 
 
-def exact_lanes(maker: ProblemMaker, y: np.ndarray, estimate: Estimate) -> np.ndarray:
+def exact_lanes(maker: ProblemMaker, y: np.ndarray, estimate: Estimate, reml: bool) -> np.ndarray:
     """Which responses y (n, T) are fitted perfectly, of those that did not converge or hardly have residuals.
 
     Parameters
     ----------
     estimate : their fits, arrays that lead with T.
     """
-    none, design = np.zeros(y.shape[1], bool), maker.design
-    if (
-        isinstance(maker.prepared, GroupedPrepared | SpectralPrepared)
-        or design.known is not None
-        or not design.terms
-    ):
-        return none
-    status = np.asarray(estimate.status)
+    status, design = np.asarray(estimate.status), maker.design
+    if design.known is not None:
+        return np.zeros(y.shape[1], bool)
+    finite = np.isfinite(y).all(axis=0)
+    stopped = np.isin(status, (Status.STALLED, Status.ITERATION_LIMIT)) & finite
+    out = np.zeros(y.shape[1], bool)
+    if stopped.any():
+        out[stopped] = unbounded(maker, y[:, stopped], np.asarray(estimate.deviance)[stopped], reml)
+    if isinstance(maker.prepared, GroupedPrepared | SpectralPrepared) or not design.terms:
+        return out
     with np.errstate(all="ignore"):
         small = np.asarray(estimate.sigma2) <= TINY * np.var(y, axis=0)
-    suspect = np.isin(status, (Status.STALLED, Status.ITERATION_LIMIT, Status.NOT_FINITE)) | small
-    where = np.flatnonzero(suspect & np.isfinite(y).all(axis=0) & (status != Status.PERFECT_FIT))
+    suspect = (stopped | small | (status == Status.NOT_FINITE)) & finite & ~out
+    where = np.flatnonzero(suspect & (status != Status.PERFECT_FIT))
     if len(where):
-        none[where] = spanned(design, y[:, where])
-    return none
+        out[where] = spanned(design, y[:, where])
+    return out
+
+
+def unbounded(maker: ProblemMaker, y: np.ndarray, deviance: np.ndarray, reml: bool) -> np.ndarray:
+    """Which criteria (T,) at which descents stopped say that V is singular in the direction of y (n, T).
+
+    (f − κ log|RᵀR|)/ν = 1 + log 2π + the mean log variance, R of X = X̃R, beside that of what X leaves of y.
+    """
+    n, p = maker.design.x.shape
+    r = np.asarray(maker.basis.x_factor)
+    nu = n - reml * p
+    shift = 2.0 * reml * np.sum(np.log(np.abs(np.diagonal(r))))
+    x = np.asarray(maker.design.x, float)
+    with np.errstate(all="ignore"):
+        left = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
+        size = np.max(np.abs(left), axis=0)
+        spread = 2.0 * np.log(size) + np.log(np.mean((left / size) ** 2, axis=0))
+        return (deviance - shift) / nu - 1.0 - np.log(2.0 * np.pi) < spread + np.log(NOTHING)
 
 
 def spanned(design: Design, y: np.ndarray) -> np.ndarray:

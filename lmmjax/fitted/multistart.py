@@ -57,7 +57,7 @@ def multistart(
         at_estimate_jit.ahead(problem, np.zeros(m + 1), np.zeros((m + 1, m + 1)))
     found = best_of(problem, starts, method=method, max_iter=require_evaluations(max_iter))
     one = jax.tree.map(lambda a: a[None], found)
-    if (exact := exact_lanes(data.maker, y[:, None], one)).any():
+    if (exact := exact_lanes(data.maker, y[:, None], one, reml)).any():
         found = jax.tree.map(lambda a: a[0], blank(one, exact, Status.PERFECT_FIT))
     if reml and found.moves.any():
         found = dataclasses.replace(found, cov_beta=determined(problem, found))

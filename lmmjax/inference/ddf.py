@@ -41,6 +41,9 @@ from lmmjax.inference.natural import Natural
 SAME_DF = 1e-8
 """Degrees of freedom that differ by less are taken as one number."""
 
+KNOWN = 1e-12
+"""Squared coefficient of variation of a variance, below which it is known."""
+
 
 @record
 class Adjusted:
@@ -99,7 +102,14 @@ def single_df(at: Natural, cov_psi: Array, rows: Array, phi: Array | None = None
     v = xp.sum(moved * rows, axis=1)
     # lᵀΦP_iΦl / v, (m + 1, k)
     slope = xp.sum((moved[None] @ at.first) * moved[None], axis=2) / v[None]
-    return 2.0 / xp.sum(slope * (cov_psi @ slope), axis=0)
+    return _twice_over(xp.sum(slope * (cov_psi @ slope), axis=0))
+
+
+def _twice_over(spread: Array) -> Array:
+    """2/s of the squared coefficients of variation s of variances; NaN where A, at no optimum, is not one."""
+    xp = namespace(spread)
+    known = xp.abs(spread) <= KNOWN
+    return xp.where(spread < -KNOWN, xp.nan, xp.where(known, xp.inf, 2.0 / xp.where(known, 1.0, spread)))
 
 
 def satterthwaite_f(
@@ -137,7 +147,7 @@ def satterthwaite_joint(phi: Array, slopes: Array, cov_psi: Array, difference: A
     # lᵀΦP_iΦl / v of the eigenvectors, (..., m + 1, k)
     slope = xp.sum((slopes @ vectors[..., None, :, :]) * vectors[..., None, :, :], axis=-2)
     slope = slope / values[..., None, :]
-    nu = 2.0 / xp.sum(slope * (cov_psi @ slope), axis=-2)
+    nu = _twice_over(xp.sum(slope * (cov_psi @ slope), axis=-2))
     return FTest(f, k, pooled_df(nu), f)
 
 

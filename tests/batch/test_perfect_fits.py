@@ -173,3 +173,25 @@ def test_no_evaluations_report_the_start():
     np.testing.assert_allclose(fit.deviance, value, rtol=1e-12)
     assert fits.status.tolist() == ["iteration_limit"] * 3
     np.testing.assert_allclose(fits.deviance, fit.deviance, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["AR1", "CompoundSymmetry", "Unstructured"])
+def test_residuals_that_are_correlated_perfectly(kind):
+    """y is constant within groups: as with random intercepts nothing is left, and no number stands for it."""
+    rng = np.random.default_rng(2)
+    data = pd.DataFrame({"g": np.repeat(np.arange(20), 3), "t": np.tile(np.arange(3), 20)})
+    data["x"] = rng.normal(size=60)
+    own = {} if kind == "CompoundSymmetry" else {"time": "t"} if kind == "AR1" else {"visit": "t"}
+    residual = getattr(lj, kind)(**own, group="g")
+    y = {"flat": 1e5 * rng.normal(size=20)[data["g"]], "noise": rng.normal(size=60)}
+    fits = {}
+    for name, values in y.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", lj.FitWarning)
+            fits[name] = lj.lmm("y ~ x", data.assign(y=values), residual=residual).fit()
+    with pytest.warns(UserWarning, match="1 of 2 responses could not be fitted"):
+        many = lj.lmm("~ x", data, residual=residual).fit_batch(pd.DataFrame(y))
+    assert list(many.status) == ["perfect_fit", "converged"]
+    assert fits["flat"].status.startswith("the model fits the response perfectly")
+    assert fits["flat"].coef_table().isna().all(axis=None)
+    np.testing.assert_allclose(many.deviance[1], fits["noise"].deviance, rtol=1e-8)

@@ -318,3 +318,8 @@ def test_pure_functions_trace_and_map(data, x64):
     for (f, den_df), name in zip(several, ("satterthwaite", "kenward-roger"), strict=True):
         expected = fit.test(np.eye(2), ddf=name)
         assert_allclose([f[0], den_df[0]], expected[["F", "den_df"]].to_numpy()[0], rtol=1e-9)
+
+
+def test_variances_of_variances_that_are_none():
+    spread = np.array([2.0, 0.02, 0.0, 1e-14, -1e-14, -0.5])
+    assert_allclose(ddf._twice_over(spread), [1.0, 100.0, np.inf, np.inf, np.inf, np.nan])
