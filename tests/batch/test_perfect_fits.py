@@ -175,14 +175,16 @@ def test_no_evaluations_report_the_start():
     np.testing.assert_allclose(fits.deviance, fit.deviance, rtol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["AR1", "CompoundSymmetry", "Unstructured"])
-def test_residuals_that_are_correlated_perfectly(kind):
+@pytest.mark.parametrize(
+    "residual",
+    [lj.AR1("t", group="g"), lj.CompoundSymmetry(group="g"), lj.Unstructured("t", group="g")],
+    ids=lambda residual: residual.name,
+)
+def test_residuals_that_are_correlated_perfectly(residual):
     """y is constant within groups: as with random intercepts nothing is left, and no number stands for it."""
     rng = np.random.default_rng(2)
     data = pd.DataFrame({"g": np.repeat(np.arange(20), 3), "t": np.tile(np.arange(3), 20)})
     data["x"] = rng.normal(size=60)
-    own = {} if kind == "CompoundSymmetry" else {"time": "t"} if kind == "AR1" else {"visit": "t"}
-    residual = getattr(lj, kind)(**own, group="g")
     y = {"flat": 1e5 * rng.normal(size=20)[data["g"]], "noise": rng.normal(size=60)}
     fits = {}
     for name, values in y.items():
