@@ -127,7 +127,7 @@ def _packed_source(frame: ModelFrame, base: Source, arrays: Arrays, columns: Any
             for name in kept
         ],
         "polars": type(base.data).__module__.startswith("polars"),
-        "residual": _packed_residual(residual),
+        "residual": packed_residual(residual),
         "among": None if base.rows is None else arrays.put(base.rows),
     }
     for what in ("weights", "offset"):
@@ -168,7 +168,7 @@ def _from_source(plain: Plain, arrays: Arrays, safe: bool) -> ModelFrame:
         plain["formula"],
         data,
         **beside,
-        residual=_residual(plain["residual"]),
+        residual=unpacked_residual(plain["residual"]),
         kernels=unpacked_kernels(plain.get("kernels", []), arrays),
         safe=safe or plain["safe"],
         rows=None if plain["among"] is None else arrays[plain["among"]],
@@ -196,7 +196,7 @@ def _packed_matrices(base: Matrices, arrays: Arrays) -> Plain:
         "columns": list(base.columns),
         "response": base.response,
         "structure": base.structure,
-        "residual": _packed_residual(base.residual),
+        "residual": packed_residual(base.residual),
     }
 
 
@@ -221,7 +221,7 @@ def _from_matrices(plain: Plain, arrays: Arrays) -> ModelFrame:
         structure=plain["structure"],
         weights=vectors["weights"],
         offset=vectors["offset"],
-        residual=_residual(plain["residual"]),
+        residual=unpacked_residual(plain["residual"]),
         columns=dict(zip(plain["columns"], read[len(labels) :], strict=True)),
         kernels=_by_factor(unpacked_kernels(plain.get("kernels", []), arrays)),
     )
@@ -235,7 +235,8 @@ def _by_factor(kernels: dict[str, Any] | None) -> dict[str, Any] | None:
 # --- residual structures -----------------------------------------------------------------------------
 
 
-def _packed_residual(residual: Residual | None) -> Plain | None:
+def packed_residual(residual: Residual | None) -> Plain | None:
+    """A structure by the names of its parts and their fields; ValueError for one of the user's own."""
     if residual is None:
         return None
     known = CORRELATIONS | VARIANCES
@@ -249,7 +250,8 @@ def _packed_residual(residual: Residual | None) -> Plain | None:
     return {"parts": parts, "known": residual.known}
 
 
-def _residual(plain: Plain | None) -> Residual | None:
+def unpacked_residual(plain: Plain | None) -> Residual | None:
+    """The residual structure."""
     if plain is None:
         return None
     known, made = CORRELATIONS | VARIANCES, []
