@@ -1,4 +1,4 @@
-"""The command line, a file a command: `lmmjax fit`, `lmmjax batch`, `lmmjax demo`."""
+"""The command line, a file a command: `lmmjax fit | batch | demo | bench | info`."""
 
 from lmmjax.cli.main import app, main
 

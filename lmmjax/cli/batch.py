@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
+import numpy as np
 import pandas as pd
 import typer
 from rich.console import Console
@@ -23,14 +24,45 @@ from rich.progress import (
 from rich.text import Text
 
 import lmmjax
-from lmmjax.cli.common import AllowPython, MaximumLikelihood, Weights, one_line_errors, read_csv, seconds
+from lmmjax.cli.common import (
+    PARQUET,
+    AllowPython,
+    Contrasts,
+    Ddf,
+    MaximumLikelihood,
+    Weights,
+    check_words,
+    one_line_errors,
+    read_table,
+    seconds,
+    table_target,
+    waiting,
+    write_table,
+)
+from lmmjax.fitted import require_known
 from lmmjax.formula.matching import is_default
+from lmmjax.postestimation.batch_tests import adjust
+from lmmjax.stream.files import target
+from lmmjax.stream.inputs import named_contrasts, named_hypotheses
+from lmmjax.stream.packages import pyarrow
 from lmmjax.stream.sources import open_source
+from lmmjax.stream.tables import TEXT, kind_of
 
 FORMATS = (
-    "a row a row of the design, a column a response. Parquet, .npy, .h5ad, .zarr (a folder or zipped); "
-    "FILE.h5::ARRAY for an array inside, FILE.h5ad::LAYER for a layer."
+    "a row a row of the design, a column a response. Parquet, CSV, TSV, .npy, .h5ad, .zarr (a folder or "
+    "zipped); FILE.h5::ARRAY for an array inside, FILE.h5ad::LAYER for a layer."
 )
+
+EXAMPLES = """Examples
+
+lmmjax batch '~ Sex + age + (1 | donor)' samples.csv genes.tsv -o genes.parquet --top 'Sex[T.Female]'
+
+lmmjax batch '~ dose + (1 | plate)' wells.csv y.csv -o out.csv --rows --ddf kr --test 'dose = 1'
+
+lmmjax batch '~ time + (time | id)' visits.csv voxels.npy -o out.parquet --resume"""
+
+FOREMOST = 10
+"""Responses that `--top` shows."""
 
 
 class RateColumn(ProgressColumn):
@@ -42,9 +74,12 @@ class RateColumn(ProgressColumn):
 
 def batch(
     formula: Annotated[str, typer.Argument(help="Without a response: '~ x + (x | group)'.")],
-    design: Annotated[Path, typer.Argument(help="CSV file of the variables in the formula.")],
+    design: Annotated[Path, typer.Argument(help="CSV, TSV or Parquet file of the variables in the formula.")],
     responses: Annotated[str, typer.Argument(help=f"The responses: {FORMATS}")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Parquet file to write.", metavar="FILE")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="File to write: .parquet, or .csv, .tsv.", metavar="FILE"),
+    ],
     ml: MaximumLikelihood = False,
     weights: Weights = None,
     response_weights: Annotated[
@@ -57,11 +92,20 @@ def batch(
             help="File like RESPONSES with a known part of the mean of every value.", metavar="FILE"
         ),
     ] = None,
-    contrast: Annotated[
+    ddf: Ddf = "satterthwaite",
+    contrast: Contrasts = None,
+    test: Annotated[
         list[str] | None,
         typer.Option(
-            help="Also estimate this: 'Sex[T.Female] - Days', or 'NAME = Sex[T.Female] - Days'. Repeatable.",
-            metavar="TEXT",
+            help="Also test this by F: 'a = b', or jointly 'a = 0; b = 0'. Repeatable.", metavar="TEXT"
+        ),
+    ] = None,
+    top: Annotated[
+        str | None,
+        typer.Option(
+            help=f"At the end print the {FOREMOST} responses with the smallest p of this coefficient, "
+            "contrast or test.",
+            metavar="TERM",
         ),
     ] = None,
     index: Annotated[
@@ -74,6 +118,7 @@ def batch(
         int | None, typer.Option(help="Most responses at a time; by default what memory allows.", min=1)
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was killed.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
     distributed: Annotated[
         bool,
         typer.Option(
@@ -91,8 +136,9 @@ def batch(
 ) -> None:
     """Fit a model to every response of a file and write a row of results for each.
 
-    The exit code is 0 if all responses were read, whatever the status of their fits, and 2 if the formula,
-    the data or what is to be resumed are wrong, or another process failed.
+    Formula, options and all files are checked before the first fit.
+    The exit code is 0 if all responses were read, whatever the status of
+    their fits: the last line counts those that could not be fitted.
     """
     console = Console(stderr=True, highlight=False)
     bar = (BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn(), TextColumn("left"))
@@ -100,10 +146,18 @@ def batch(
     with one_line_errors(), warnings.catch_warnings():
         # the last line counts them
         warnings.filterwarnings("ignore", message=".*could not be fitted")
+        check_words(formula, ddf)
+        parquet = _parquet(out, [design, responses, response_weights, response_offset], resume, force)
         process = _join_others(distributed, coordinator, num_processes, process_id)
-        table = _labelled(read_csv(design), design, responses, index, rows)
-        model = lmmjax.lmm(formula, table, weights=weights, safe=not allow_python)
-        with Progress(*bar, console=console, disable=process > 0) as progress:
+        with waiting("reading the design"):
+            table = _labelled(read_table(design), design, responses, index, rows)
+            model = lmmjax.lmm(formula, table, weights=weights, safe=not allow_python)
+            names = model.data.x_names
+            tested = [*names, *named_contrasts(contrast, names), *named_hypotheses(test, names)]
+            if top is not None:
+                top = " ".join(top.split())
+                require_known("coefficient, contrast or test of --top", [top], tested)
+        with Progress(*bar, console=console, disable=process > 0 or not console.is_terminal) as progress:
             task = progress.add_task("", total=None)
 
             def show(done: int, total: int) -> None:
@@ -111,11 +165,13 @@ def batch(
 
             result = model.stream_batch(
                 responses,
-                out,
+                parquet,
                 reml=not ml,
                 weights=response_weights,
                 offset=response_offset,
                 contrasts=contrast,
+                tests=test,
+                ddf=ddf,
                 chunk=chunk,
                 resume=resume,
                 index=index,
@@ -123,17 +179,47 @@ def batch(
                 also=[design],
                 progress=show,
             )
-    if process:
-        typer.echo(f"process {process} fitted {result.n_fitted:,} responses", err=True)
-        return
+        if process:
+            typer.echo(f"process {process} fitted {result.n_fitted:,} responses", err=True)
+            return
+        foremost = None if top is None else _foremost(parquet, top)
+        if parquet != out:
+            with waiting("writing"):
+                write_table(out, pd.read_parquet(parquet))
+                parquet.unlink()
+    if foremost is not None:
+        typer.echo(f"{top}, smallest p first; q by Benjamini and Hochberg over all responses:\n")
+        typer.echo(foremost.to_string(index=False) + "\n")
     fitted = result.n_responses - result.n_resumed
     typer.echo(
         f"{fitted:,} responses fitted in {seconds(time.perf_counter() - begin)}"
         + (f" ({result.n_fitted:,} of them by process 0)" if result.n_fitted < fitted else "")
         + (f" ({result.n_resumed:,} were done before)" if result.n_resumed else "")
         + f": {result.n_singular:,} on the boundary, {result.n_failed:,} could not be fitted. "
-        f"Results: {result.path}"
+        f"Results: {out}"
     )
+
+
+def _parquet(out: Path, inputs: list[Any], resume: bool, force: bool) -> Path:
+    """The Parquet file that results go to, which becomes `out` at the end; ValueError if it may not."""
+    target(out, inputs, "--out")
+    text = kind_of(out) not in PARQUET and bool(out.suffix)
+    if text:
+        table_target(out, inputs, "--out", (*TEXT, *PARQUET))
+    if out.is_file() and not force and (text or not resume):
+        remedy = "it is finished: " if resume else ""
+        raise ValueError(f"{out} is there; {remedy}--force replaces it, or name another file as --out")
+    return out.with_name(out.name + ".parquet") if text else out
+
+
+def _foremost(path: Path, name: str) -> pd.DataFrame:
+    """The responses with the smallest p of a coefficient, contrast or test."""
+    there = pyarrow("parquet").read_schema(path).names
+    wanted = [column for column in there if column.partition(":")[2] == name]
+    table = pd.read_parquet(path, columns=["response", *wanted])
+    table.columns = ["response", *(column.partition(":")[0] for column in wanted)]
+    table["q"] = adjust(np.asarray(table["p"], dtype=float))
+    return table.sort_values("p", kind="stable").head(FOREMOST).dropna(subset="p")
 
 
 def _labelled(

@@ -1,28 +1,50 @@
-"""What the commands share: options, input, errors, durations."""
+"""What the commands share: options, tables in and out, errors, exit codes, signs of life."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import json
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import pandas as pd
 import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from lmmjax.formula import split_bars
+from lmmjax.postestimation.fixed_tests import METHODS, ddf_method
 from lmmjax.stream import ProcessError
-from lmmjax.stream.files import reading
+from lmmjax.stream.files import reading, target, written_whole
+from lmmjax.stream.packages import pyarrow
+from lmmjax.stream.tables import TEXT, kind_of, read_text
 
-BAD_INPUT, NOT_CONVERGED = 2, 1
-"""Exit codes."""
+BAD_INPUT, FAILED = 2, 1
+"""Exit codes beside 0: what was asked for cannot be done; it was done, and came out wrong."""
 
-PANDAS = tuple(map(int, pd.__version__.split(".")[:2]))
-EXACT: dict[str, Any] = {"float_precision": "round_trip"} if PANDAS < (3, 1) else {}
-"""What makes `read_csv` read numbers to the last digit; pandas 3.1 always does, and warns of the option."""
+WAIT = 2.0
+"""Seconds before a command that has nothing else to show says that it is at work."""
+
+PARQUET = (".parquet", ".pq")
 
 MaximumLikelihood = Annotated[bool, typer.Option("--ml", help="Maximum likelihood instead of REML.")]
 
 Weights = Annotated[str | None, typer.Option(help="Column of prior weights w: Var(ε) = σ²/w.", metavar="COL")]
+
+Ddf = Annotated[
+    str, typer.Option("--ddf", help=f"Degrees of freedom of tests: {', '.join(METHODS)}.", metavar="NAME")
+]
+
+Contrasts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--contrast",
+        help="Also estimate this: 'Sex[T.Female] - Days', or 'NAME = Sex[T.Female] - Days'. Repeatable.",
+        metavar="TEXT",
+    ),
+]
 
 AllowPython = Annotated[
     bool,
@@ -32,13 +54,84 @@ AllowPython = Annotated[
     ),
 ]
 
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", help="Write the results to this file.", metavar="FILE")
+]
 
-def read_csv(path: Path) -> pd.DataFrame:
-    """The table of a CSV file, or a ValueError that names it."""
-    with reading(
-        path, "a CSV file with a header line is needed, as it is or whole in an archive (.gz, .zip, .xz)"
-    ):
-        return pd.read_csv(path, **EXACT)
+
+def read_table(path: Path) -> pd.DataFrame:
+    """The table of a CSV, TSV or Parquet file, or a ValueError that names it."""
+    if kind_of(path) not in PARQUET:
+        return read_text(path)
+    pyarrow("parquet")
+    if not path.exists():
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+    with reading(path):
+        return pd.read_parquet(path)
+
+
+KINDS = (*TEXT, *PARQUET, ".json")
+"""Endings of the names of tables that are written."""
+
+
+def table_target(
+    path: Path | None, inputs: Iterable[Any], option: str, kinds: tuple[str, ...] = KINDS
+) -> Path | None:
+    """A file that a table can be written to, by its ending; None if none is asked for."""
+    if path is None:
+        return None
+    kind = kind_of(path)
+    if kind not in kinds or kind != path.suffix.lower():
+        shown = ", ".join(kind for kind in kinds if kind not in (".tab", ".pq"))
+        raise ValueError(f"{path}: end the name of {option} in one of {shown}")
+    if kind in PARQUET:
+        pyarrow("parquet")
+    return target(path, inputs, option)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """A table as CSV, TSV, Parquet or JSON (a record a row), as the name of the file ends."""
+    kind = kind_of(path)
+    with written_whole(path) as file:
+        if kind in PARQUET:
+            table.to_parquet(file, index=False)
+        elif kind in TEXT:
+            file.write(table.to_csv(index=False, sep=TEXT[kind]).encode())
+        else:
+            file.write((str(table.to_json(orient="records", indent=2, double_precision=15)) + "\n").encode())
+
+
+def write_json(path: Path, found: Any) -> None:
+    """Results as JSON."""
+    with written_whole(path) as file:
+        file.write((json.dumps(found, indent=2, allow_nan=False) + "\n").encode())
+
+
+def check_words(formula: str, ddf: str) -> None:
+    """ValueError for a formula that cannot be read, or an unknown ddf, before any file is."""
+    split_bars(formula, dot=True)
+    ddf_method(ddf)
+
+
+@contextlib.contextmanager
+def waiting(what: str, console: Console | None = None) -> Iterator[None]:
+    """On a terminal, and from two seconds on: what is being done, and for how long."""
+    console = console or Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    sign = Progress(*columns, console=console, transient=True)
+    sign.add_task(what, total=None)
+    timer = threading.Timer(WAIT, sign.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        sign.stop()
 
 
 @contextlib.contextmanager

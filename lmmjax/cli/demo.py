@@ -16,8 +16,14 @@ from rich.table import Table
 
 import lmmjax
 from lmmjax import BatchFit, Fit, Model
-from lmmjax.cli.common import one_line_errors, seconds
+from lmmjax.cli.common import one_line_errors, seconds, waiting
 from lmmjax.datasets import SOURCES, load
+
+EXAMPLES = """Examples
+
+lmmjax demo
+
+lmmjax demo --responses 100000"""
 
 CHUNK = 2048
 """Most responses of the demonstration that are fitted between two moves of the progress bar."""
@@ -40,7 +46,8 @@ def _demo_one(console: Console) -> tuple[Model, Fit]:
     console.print(f"Data: {SOURCES['sleepstudy'].about}.\n")
     model = lmmjax.lmm("Reaction ~ Days + (Days | Subject)", data)
     begin = time.perf_counter()
-    result = model.fit()
+    with waiting("fitting"):
+        result = model.fit()
     first = time.perf_counter() - begin
     typer.echo(str(result.summary()))
     begin = time.perf_counter()
@@ -62,7 +69,7 @@ def _demo_many(console: Console, model: Model, truth: Fit, responses: int, seed:
     edges = np.linspace(0, responses, math.ceil(responses / CHUNK) + 1).astype(int)
     chunks = [simulated.iloc[:, a:b] for a, b in pairwise(edges)]
     bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*bar, console=console) as progress:
+    with Progress(*bar, console=console, disable=not console.is_terminal) as progress:
 
         def fit_all(what: str) -> tuple[list[BatchFit], float]:
             task = progress.add_task(what, total=responses)

@@ -1,90 +1,185 @@
-"""The command `lmmjax fit`: a model of a CSV file, its summary printed, its results as JSON."""
+"""The command `lmmjax fit`: a model of a table, its summary and tests printed, its results in files."""
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
+import pandas as pd
 import typer
 
 import lmmjax
-from lmmjax import Fit
+from lmmjax import Fit, Model
 from lmmjax.cli.common import (
-    NOT_CONVERGED,
+    FAILED,
     AllowPython,
+    Contrasts,
+    Ddf,
+    JsonFile,
     MaximumLikelihood,
     Weights,
+    check_words,
     one_line_errors,
-    read_csv,
+    read_table,
+    table_target,
+    waiting,
+    write_json,
+    write_table,
 )
-from lmmjax.stream.files import target, written_whole
+from lmmjax.cli.report import report
+from lmmjax.postestimation.estimability import require_estimable
+from lmmjax.postestimation.means import marginal_means
+from lmmjax.postestimation.predict import INTERVALS, Request, check, new_rows
+from lmmjax.stream.files import target
+from lmmjax.stream.inputs import named_contrasts
+
+EXAMPLES = """Examples
+
+lmmjax fit 'Reaction ~ Days + (Days | Subject)' sleepstudy.csv --ddf kenward-roger --json fit.json
+
+lmmjax fit 'score ~ Machine + (Machine | Worker)' machines.csv --anova --emmeans Machine
+
+lmmjax fit 'y ~ dose + (1 | clinic)' trial.csv --predict out.csv --new patients.csv --new-levels population"""
+
+COLUMNS = ("fit", "se", "lower", "upper")
 
 
 def fit(
     formula: Annotated[str, typer.Argument(help="As in lme4: 'y ~ x + (x | group)'.")],
-    data: Annotated[Path, typer.Argument(help="CSV file with a header line; may be compressed.")],
+    data: Annotated[
+        Path, typer.Argument(help="CSV, TSV or Parquet file with a header; text may be compressed.")
+    ],
     ml: MaximumLikelihood = False,
     weights: Weights = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the results to this file.", metavar="FILE")
+    ddf: Ddf = "satterthwaite",
+    anova: Annotated[
+        bool, typer.Option("--anova", help="Also print F tests of the fixed terms, of type III.")
+    ] = False,
+    contrast: Contrasts = None,
+    emmeans: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also print marginal means and their differences: 'a', 'a * b', 'a | b'. Repeatable.",
+            metavar="FACTORS",
+        ),
     ] = None,
+    ranef: Annotated[
+        Path | None,
+        typer.Option(help="Write the random effects of all groups to this file.", metavar="FILE"),
+    ] = None,
+    predict: Annotated[
+        Path | None,
+        typer.Option(help="Write the data with predictions and limits to this file.", metavar="FILE"),
+    ] = None,
+    new: Annotated[
+        Path | None, typer.Option(help="Predict the rows of this file, not those of DATA.", metavar="FILE")
+    ] = None,
+    interval: Annotated[
+        str, typer.Option(help="Limits of predictions: prediction (new responses), confidence (means), none.")
+    ] = "prediction",
+    new_levels: Annotated[
+        str, typer.Option(help="Groups that DATA has not: error, or population, whose effect is 0.")
+    ] = "error",
+    json_file: JsonFile = None,
     allow_python: AllowPython = False,
 ) -> None:
-    """Fit a model to a CSV file and print its summary.
+    """Fit a model to a table and print its summary.
 
-    The exit code is 0 if the fit converged, 1 if it did not, 2 if the formula or the data are wrong.
+    Formula, options and all files are checked before the fit begins.
+    Files that are written end in .csv, .tsv, .parquet or .json.
     """
     with one_line_errors():
-        if json_file is not None:
-            json_file = target(json_file, [data], "--json")
-        model = lmmjax.lmm(formula, read_csv(data), weights=weights, safe=not allow_python)
-        result = model.fit(reml=not ml)
-        typer.echo(str(result.summary()))
-        if json_file is not None:
-            with written_whole(json_file) as file:
-                file.write((json.dumps(report(result), indent=2, allow_nan=False) + "\n").encode())
+        check_words(formula, ddf)
+        inputs = [data, *([] if new is None else [new])]
+        json_file = None if json_file is None else target(json_file, inputs, "--json")
+        ranef, predict = table_target(ranef, inputs, "--ranef"), table_target(predict, inputs, "--predict")
+        _require_different(json_file, ranef, predict)
+        if new is not None and predict is None:
+            raise ValueError("--new has the rows to predict: name a file for them, --predict FILE")
+        request = None if predict is None else _request(interval, new_levels, ddf)
+        with waiting("reading and fitting"):
+            table = read_table(data)
+            model = lmmjax.lmm(formula, table, weights=weights, safe=not allow_python)
+            rows = table if new is None else read_table(new)
+            wanted = named_contrasts(contrast, model.data.x_names)
+            _check(model, wanted, emmeans or [], rows, request)
+            result = model.fit(reml=not ml)
+        typer.echo(str(result.summary(ddf)))
+        with waiting("tests and predictions"):
+            tests = _tests(result, ddf, anova, wanted, emmeans or [])
+        for title, found in tests.items():
+            typer.echo(
+                f"\n{title}:\n{found.to_string(index=not found.index.equals(pd.RangeIndex(len(found))))}"
+            )
+        with waiting("writing"):
+            if ranef is not None:
+                write_table(ranef, _plain_table(result.ranef()))
+            if predict is not None and request is not None:
+                write_table(predict, _predictions(result, rows, request))
+            if json_file is not None:
+                write_json(json_file, report(result, ddf, tests))
     if not result.converged:
-        raise typer.Exit(NOT_CONVERGED)
+        raise typer.Exit(FAILED)
 
 
-def report(result: Fit) -> dict[str, Any]:
-    """What `--json` writes; numbers that do not exist, such as standard errors on a boundary, are null."""
-    data = result.model.data
-    fixed = result.coef_table()
-    return {
-        "lmmjax": lmmjax.__version__,
-        "formula": data.formula,
-        "method": "REML" if result.reml else "ML",
-        "nobs": result.nobs,
-        "dropped_rows": data.frame.n_dropped,
-        "dropped_columns": list(data.frame.aliased),
-        "groups": {term.group: len(term.levels) for term in data.frame.random},
-        "fixed_effects": {str(name): _plain(row.to_dict()) for name, row in fixed.iterrows()},
-        "variance_components": [_plain(row) for row in result.varcorr().to_dict("records")],
-        "criterion": _plain(
-            {name: getattr(result, name) for name in ("deviance", "llf", "aic", "bic", "aicc")}
-        ),
-        "convergence": _plain(
-            {
-                "converged": result.converged,
-                "singular": result.is_singular,
-                "status": result.status,
-                "grad_norm": result.grad_norm,
-                "n_iter": result.n_iter,
-            }
-        ),
-    }
+def _request(interval: str, new_levels: str, ddf: str) -> Request:
+    if interval not in (*INTERVALS, "none"):
+        raise ValueError(f"unknown --interval {interval!r}; choose one of: {', '.join(INTERVALS)}, none")
+    limits = None if interval == "none" else interval
+    return Request(new_levels=new_levels, interval=limits, ddf=ddf)
 
 
-def _plain(row: dict[Any, Any]) -> dict[str, Any]:
-    """Python's own numbers, and None for what is missing or infinite."""
+def _require_different(*files: Path | None) -> None:
+    found = [file.resolve() for file in files if file is not None]
+    if len(set(found)) < len(found):
+        twice = next(file for file in found if found.count(file) > 1)
+        raise ValueError(f"{twice} is to be written twice: name different files")
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, float | np.floating):
-            return float(value) if math.isfinite(value) else None
-        return value.item() if isinstance(value, np.generic) else value
 
-    return {str(name): plain(value) for name, value in row.items()}
+def _check(
+    model: Model, contrasts: dict[str, Any], emmeans: list[str], rows: pd.DataFrame, request: Request | None
+) -> None:
+    """ValueError for what the fit could not answer."""
+    model.data.response()
+    require_estimable(model.data, contrasts)
+    for specs in emmeans:
+        marginal_means(model.data, specs, None, None, "equal", None)
+    if request is not None:
+        if taken := [name for name in COLUMNS if name in rows.columns]:
+            raise ValueError(
+                f"the rows to predict have a column {taken[0]!r}, as predictions have: rename it"
+            )
+        check(model.data, rows, request)
+        new_rows(model.data, rows, request)
+
+
+def _tests(
+    result: Fit, ddf: str, anova: bool, contrasts: dict[str, Any], emmeans: list[str]
+) -> dict[str, pd.DataFrame]:
+    """Tables by their titles."""
+    tables: dict[str, pd.DataFrame] = {}
+    if anova:
+        tables["Analysis of variance, type III"] = result.anova(ddf=ddf)
+    if contrasts:
+        tables["Contrasts"] = result.contrast(contrasts, ddf=ddf)
+    for specs in emmeans:
+        means = result.emmeans(specs, ddf=ddf)
+        tables[f"Marginal means of {specs}"] = means.table
+        if len(means.table) > 1:
+            tables[f"Differences of {specs}, p-values and limits adjusted"] = means.pairs().table
+    return tables
+
+
+def _predictions(result: Fit, rows: pd.DataFrame, request: Request) -> pd.DataFrame:
+    """The rows with their predictions."""
+    options = {"new_levels": request.new_levels, "interval": request.interval, "ddf": request.ddf}
+    found = result.predict(rows, **options)
+    found = found.rename("fit").to_frame() if isinstance(found, pd.Series) else pd.DataFrame(found)
+    return _plain_table(rows.join(found))
+
+
+def _plain_table(table: pd.DataFrame) -> pd.DataFrame:
+    """A frame of pandas, its columns of labels as text where they are of several types."""
+    plain = pd.DataFrame(table)
+    mixed = [name for name in plain if plain[name].dtype == object]
+    return plain.assign(**{str(name): plain[name].map(str, na_action="ignore") for name in mixed})

@@ -14,11 +14,16 @@ import typer
 
 import lmmjax
 from lmmjax.arrays import store
-from lmmjax.cli.common import one_line_errors
+from lmmjax.cli.common import FAILED, JsonFile, one_line_errors, waiting, write_json
 from lmmjax.selfcheck import JAXLIB, known_fault, self_check
 
-WRONG = 1
-"""Exit code where a check failed."""
+EXAMPLES = """Examples
+
+lmmjax info
+
+lmmjax info --no-check --json info.json
+
+lmmjax info --clear-programs"""
 
 PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "pandas", "formulaic", "optax")
 """Those whose version is always told."""
@@ -32,9 +37,7 @@ def info(
     clear: Annotated[
         bool, typer.Option("--clear-programs", help="Delete the programs that are kept, and do nothing else.")
     ] = False,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write everything to this file.", metavar="FILE")
-    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Print versions, devices and settings, and check the arithmetic of the device.
 
@@ -52,20 +55,21 @@ def info(
     passed = True
     if check:
         typer.echo("Self-check, beside NumPy")
-        table = self_check()
+        with waiting("checking"):
+            table = self_check()
         typer.echo(check_text(table))
         passed = bool(table["passed"].all())
         found["Self-check"] = json.loads(str(table.to_json(orient="records")))
     if json_file is not None:
         with one_line_errors():
-            json_file.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+            write_json(json_file, found)
     if not passed:
         typer.echo(
             "lmmjax: the device computes wrong. Install another version of jax, or see if another device "
             "is right: JAX_PLATFORMS=cpu lmmjax info",
             err=True,
         )
-        raise typer.Exit(WRONG)
+        raise typer.Exit(FAILED)
 
 
 def environment() -> dict[str, Any]:

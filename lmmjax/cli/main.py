@@ -7,16 +7,28 @@ from typing import Annotated
 import typer
 
 import lmmjax
-from lmmjax.cli.batch import batch
-from lmmjax.cli.demo import demo
-from lmmjax.cli.fit import fit
-from lmmjax.cli.info import info
+from lmmjax.cli import batch, bench, demo, fit, info
 
-COMMANDS = (fit, batch, demo, info)
-"""Each is called as its function is, in the order of `lmmjax --help`."""
+COMMANDS = {
+    fit.fit: fit.EXAMPLES,
+    batch.batch: batch.EXAMPLES,
+    demo.demo: demo.EXAMPLES,
+    bench.bench: bench.EXAMPLES,
+    info.info: info.EXAMPLES,
+}
+"""Each is called as its function is, in the order of `lmmjax --help`, which ends with its examples."""
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 a fit did not converge, or a check failed; 2 formula, options or data are wrong, "
+    "and nothing was fitted."
+)
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Linear mixed models."
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Linear mixed models by ML and REML, one fit or thousands.",
+    epilog=f"{EXIT_CODES}\n\nCOMMAND --help has examples.",
 )
 
 
@@ -40,5 +52,5 @@ def _options(
     pass
 
 
-for command in COMMANDS:
-    app.command()(command)
+for command, examples in COMMANDS.items():
+    app.command(epilog=f"{examples}\n\n{EXIT_CODES}")(command)

@@ -13,9 +13,10 @@ import pandas as pd
 
 from lmmjax.fitted import ModelData
 from lmmjax.formula.matching import positions
-from lmmjax.postestimation.contrasts import contrast_matrix
+from lmmjax.postestimation.contrasts import contrast_matrix, hypothesis
 from lmmjax.stream.files import on_disk, target
 from lmmjax.stream.sources import Source, open_source
+from lmmjax.stream.tables import TEXT, kind_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,12 +118,32 @@ def named_contrasts(contrasts: Any, x_names: list[str]) -> dict[str, np.ndarray]
     return found
 
 
+def named_hypotheses(tests: Any, x_names: list[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """L (k, p) and right-hand sides (k,) of each hypothesis by its text.
+
+    Parameters
+    ----------
+    tests : texts, or None; equations of one that are tested together stand between semicolons.
+    """
+    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for text in [tests] if isinstance(tests, str) else tests or ():
+        if not isinstance(text, str):
+            raise ValueError(f"a test is a text, such as 'a = b; c = 0', not {text!r:.60}")
+        name = " ".join(text.split())
+        if name in found:
+            raise ValueError(f"the test {name!r} is asked for twice")
+        pieces = [piece for piece in text.split(";") if piece.strip()]
+        rows, right, _ = hypothesis(pieces or [text], x_names)
+        found[name] = rows, right
+    return found
+
+
 def _beside(given: Any, index: str | None, rows: bool) -> Source | None:
-    """A source of weights or offsets; the options are for Parquet files."""
+    """A source of weights or offsets; the options are for files of columns."""
     if given is None:
         return None
-    parquet = isinstance(given, str | Path) and Path(given).suffix.lower() in (".parquet", ".pq")
-    return open_source(given, index=index if parquet else None, rows=rows and parquet)
+    columns = isinstance(given, str | Path) and kind_of(Path(given)) in (".parquet", ".pq", *TEXT)
+    return open_source(given, index=index if columns else None, rows=rows and columns)
 
 
 def _check_shapes(data: ModelData, inputs: Inputs) -> None:

@@ -19,9 +19,10 @@ from lmmjax.fitted import (
     require_switch,
 )
 from lmmjax.postestimation.estimability import require_estimable
+from lmmjax.postestimation.fixed_tests import ddf_method
 from lmmjax.stream.chunks import chunk_of_all, plan
 from lmmjax.stream.digests import combine
-from lmmjax.stream.inputs import named_contrasts, open_inputs, out_path
+from lmmjax.stream.inputs import named_contrasts, named_hypotheses, open_inputs, out_path
 from lmmjax.stream.lock import locked
 from lmmjax.stream.manifest import agree, has_manifest, manifest
 from lmmjax.stream.parts import Result, count_ends, join, part_path, stamp_of, write_behind
@@ -59,6 +60,8 @@ def stream_batch(
     weights: Any = None,
     offset: Any = None,
     contrasts: Any = None,
+    tests: Any = None,
+    ddf: str = "satterthwaite",
     chunk: int | None = None,
     resume: bool = False,
     index: str | None = None,
@@ -71,9 +74,10 @@ def stream_batch(
 
     Two chunks are in memory at a time: the one being fitted and the one being read. The result has a row a
     response: response, `estimate:NAME se:NAME df:NAME t:NAME p:NAME` for each fixed effect and each
-    contrast (Satterthwaite's df), the standard deviations and correlations as `sd_(Intercept)|g`,
-    `cor_x.(Intercept)|g` and `sigma`, deviance, status, is_singular, n_iter, n_optima and reason. Responses
-    that cannot be fitted have their status, the reason and missing numbers.
+    contrast, `F:NAME num_df:NAME den_df:NAME p:NAME` for each test, the standard deviations and
+    correlations as `sd_(Intercept)|g`, `cor_x.(Intercept)|g` and `sigma`, deviance, status, is_singular,
+    n_iter, n_optima and reason. Responses that cannot be fitted have their status, the reason and missing
+    numbers.
 
     Where `jax.distributed.initialize` was called, all processes must make this call; each fits every
     `process_count`-th chunk. Sources and `out` must be on file systems that all processes share. A run that
@@ -87,6 +91,9 @@ def stream_batch(
         for `Model.fit_batch`; in the same order, and by the same names if both have names. `index` and `rows`
         hold for those which are Parquet files. A response with a negative or missing weight cannot be fitted.
     contrasts : as for `BatchFit.contrast`; a text may name its contrast, as "NAME = Sex[T.Female] - Days".
+    tests : hypotheses as texts, each with one or several equations that are tested together: "a = b; c = 0".
+        Its text is its name.
+    ddf : degrees of freedom, as for `BatchFit.t_tests`.
     chunk : most responses a chunk; by default what fits a quarter of the memory available.
     resume : continue what a killed call with the same arguments left in `OUT.parts`. By digests that is
         checked to be of the same model, design and options, and of the values that are in the sources now,
@@ -97,19 +104,23 @@ def stream_batch(
 
     Raises
     ------
-    ValueError : a source is not one or damaged, its rows do not match, a contrast is wrong, `out` is a source
-        or a device, another run writes to it, or what is resumed was something else or is damaged.
+    ValueError : a source is not one or damaged, its rows do not match, a contrast or test is wrong, `out` is
+        a source or a device, another run writes to it, or what is resumed was something else or is damaged.
     OSError : a file cannot be written; names it.
     lmmjax.stream.ProcessError : another process failed.
     """
     for name, value in {"reml": reml, "resume": resume, "rows": rows}.items():
         require_switch(name, value)
+    ddf = ddf_method(ddf)
     chunk = None if chunk is None else require_count("chunk", chunk)
     with processes() as together, contextlib.ExitStack() as held:
         path, parts = out_path(out, (*also, source, weights, offset))
         inputs = open_inputs(data, source, weights, offset, index=index, layer=layer, rows=rows)
         wanted = named_contrasts(contrasts, data.x_names)
+        hypotheses = named_hypotheses(tests, data.x_names)
         require_estimable(data, wanted)
+        for name, (l, _) in hypotheses.items():
+            require_estimable(data, {f"{name} ({k})": row for k, row in enumerate(l, 1)})
         task = manifest(
             data,
             inputs.responses,
@@ -117,6 +128,8 @@ def stream_batch(
             weights=inputs.weights,
             offset=inputs.offset,
             contrasts=[[name, row.tolist()] for name, row in wanted.items()],
+            tests=[[name, l.tolist(), rhs.tolist()] for name, (l, rhs) in hypotheses.items()],
+            ddf=ddf,
         )
         size = chunk_of_all(together, task, chunk, data, inputs)
         planned = None
@@ -124,7 +137,8 @@ def stream_batch(
             held.enter_context(locked(path))
             planned = plan(path, parts, task, size, resume, chunk is not None)
         planned = together.exchange(planned)[0]
-        work = Work(data, inputs, reml, wanted, task | {"chunk": planned["chunk"]})
+        whole = task | {"chunk": planned["chunk"]}
+        work = Work(data, inputs, reml, ddf, wanted, hypotheses, whole)
         mine = planned["todo"][together.index :: together.count]
         if mine and not has_manifest(parts):
             raise ValueError(f"{parts} is not there: out must be in a folder that all processes share")

@@ -13,11 +13,11 @@ import pandas as pd
 from lmmjax.formula.matching import own_index
 from lmmjax.stream.files import reading
 from lmmjax.stream.stores import HDF5, ZARR, open_store, split_path
-from lmmjax.stream.tables import from_frame, from_parquet
+from lmmjax.stream.tables import TEXT, from_frame, from_parquet, from_text, kind_of
 
 KINDS = (
     "an n × T array or memmap, a pandas or polars frame, an AnnData object, a zarr or h5py array, "
-    "or a path that ends in .npy, .parquet, .h5ad, .h5, .hdf5, .zarr or .zip (of a zarr folder)"
+    "or a path that ends in .npy, .parquet, .csv, .tsv, .h5ad, .h5, .hdf5, .zarr or .zip (of a zarr folder)"
 )
 
 
@@ -51,15 +51,17 @@ def open_source(
 
     Parameters
     ----------
-    obj : array or memmap (n × T), path to .npy, pandas or polars frame, path to a Parquet file, AnnData
-        (its variables are the responses, its obs the rows of the design) or path to its .h5ad or .zarr, zarr
-        or h5py array, path to a zarr array or "PATH::ARRAY" in an HDF5 or zarr file, or a `Source`. Sparse
-        matrices on disk are best stored by columns (CSC): others are read whole for every range.
-    index : column of a frame or Parquet file that labels rows and is no response. A first column that is
+    obj : array or memmap (n × T), path to .npy, pandas or polars frame, path to a Parquet, CSV or TSV file,
+        AnnData (its variables are the responses, its obs the rows of the design) or path to its .h5ad or
+        .zarr, zarr or h5py array, path to a zarr array or "PATH::ARRAY" in an HDF5 or zarr file, or a
+        `Source`. Sparse matrices on disk are best stored by columns (CSC): others are read whole for
+        every range.
+    index : column of a frame or a file of columns that labels rows and is no response. A first column that is
         not numeric is one without being named, and so is an index that pandas wrote.
     layer : layer of an AnnData object or file ("PATH::LAYER" is the same), X if None.
-    rows : the Parquet file has a row a response and a column a row of the design; the column `index` has
-        the names of the responses. Parquet files of very many columns are slow to read; of rows they are not.
+    rows : the Parquet, CSV or TSV file has a row a response and a column a row of the design; the column
+        `index` has the names of the responses. Parquet files of very many columns are slow to read; of
+        rows they are not.
 
     Raises
     ------
@@ -70,7 +72,7 @@ def open_source(
     if isinstance(obj, str | Path):
         return _from_path(obj, index, layer, rows)
     if rows:
-        raise ValueError("rows=True is for Parquet files: transpose the responses, one column each")
+        raise ValueError("rows=True is for Parquet and text files: transpose the responses, one column each")
     if hasattr(obj, "var_names") and hasattr(obj, "obs") and hasattr(obj, "X"):
         return _checked(_from_anndata(obj, layer), index=index)
     if hasattr(obj, "columns"):
@@ -104,11 +106,13 @@ def _from_path(text: str | Path, index: str | None, layer: str | None, rows: boo
 
 
 def _open_path(path: Path, inside: str | None, index: str | None, layer: str | None, rows: bool) -> Source:
-    kind = path.suffix.lower()
+    kind = kind_of(path)
     if kind in (".parquet", ".pq") and inside is None:
         return _checked(Source(*from_parquet(path, index, rows)), layer=layer)
+    if kind in TEXT and inside is None:
+        return _checked(Source(*from_text(path, index, rows)), layer=layer)
     if rows:
-        raise ValueError("rows=True is for Parquet files: transpose the responses, one column each")
+        raise ValueError("rows=True is for Parquet and text files: transpose the responses, one column each")
     if kind == ".npy" and inside is None:
         if not path.exists():
             raise FileNotFoundError(2, "No such file or directory", str(path))

@@ -1,4 +1,4 @@
-"""Responses in pandas and polars frames and in Parquet files, of a column or a row each."""
+"""Responses in frames, CSV, TSV and Parquet files, of a column or a row each."""
 
 from __future__ import annotations
 
@@ -52,6 +52,60 @@ def from_frame(frame: Any, index: str | None) -> Columns:
     if left and (labels is None or index is not None or is_default(labels)):
         labels = pd.Index(list(column(left[0])))
     return pd.Index([columns[k] for k in kept]), len(frame), read, labels
+
+
+TEXT = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+"""Endings of text files, which may be followed by one of an archive, and what separates their columns."""
+
+ARCHIVES = (".gz", ".zip", ".xz", ".bz2", ".zst")
+
+PANDAS = tuple(map(int, pd.__version__.split(".")[:2]))
+EXACT: dict[str, Any] = {"float_precision": "round_trip"} if PANDAS < (3, 1) else {}
+"""What makes `read_csv` read numbers to the last digit; pandas 3.1 always does, and warns of the option."""
+
+
+def kind_of(path: Path) -> str:
+    """The ending of a file in small letters, without one of an archive if a text file is in it."""
+    endings = [ending.lower() for ending in path.suffixes]
+    if len(endings) > 1 and endings[-1] in ARCHIVES and endings[-2] in TEXT:
+        return endings[-2]
+    return endings[-1] if endings else ""
+
+
+def read_text(path: Path) -> pd.DataFrame:
+    """The table of a text file with a header, columns between commas or, in .tsv and .tab files, tabs.
+
+    Raises
+    ------
+    ValueError : names a file that cannot be read. FileNotFoundError : there is none.
+    """
+    separator = TEXT.get(kind_of(path), ",")
+    kind = "CSV" if separator == "," else "TSV"
+    with reading(
+        path, f"a {kind} file with a header line is needed, as it is or whole in an archive (.gz, .zip, .xz)"
+    ):
+        # pandas would rename the second of two
+        header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0].dropna()
+        if header.duplicated().any():
+            twice = header[header.duplicated()].iloc[0]
+            raise ValueError(f"{path} has several columns {twice!r}: rename or drop one")
+        return pd.read_csv(path, sep=separator, **EXACT)
+
+
+def from_text(path: Path, index: str | None, rows: bool) -> Columns:
+    """The columns of a CSV or TSV file, or its rows, as `lmmjax.stream.open_source` says; read whole."""
+    frame = read_text(path)
+    if index is None and frame.shape[1] and frame.columns[0] == "Unnamed: 0":
+        # labels, as pandas and R write them
+        index = frame.columns[0]
+    if not rows:
+        return from_frame(frame, index)
+    kept = _responses(list(frame.columns), lambda k: frame.dtypes.iloc[k].kind in "biuf", index)
+    values = frame.iloc[:, kept].to_numpy(dtype=float).T
+    label = [k for k in range(frame.shape[1]) if k not in set(kept)]
+    names = pd.Index(frame.iloc[:, label[0]]) if label else pd.RangeIndex(len(frame))
+    observed = observations(frame.columns[kept])
+    return pd.Index(names.tolist()), len(kept), lambda start, stop: values[:, start:stop], observed
 
 
 def from_parquet(path: Path, index: str | None, rows: bool) -> Columns:

@@ -12,7 +12,7 @@ import numpy as np
 
 from lmmjax.arrays.compile import compiled_at_once
 from lmmjax.fitted import FittedMany, ModelData, fit_many
-from lmmjax.stream.columns import result_columns
+from lmmjax.stream.columns import Hypotheses, result_columns
 from lmmjax.stream.digests import digest, digest_columns
 from lmmjax.stream.inputs import Inputs
 
@@ -26,14 +26,17 @@ class Work:
 
     Attributes
     ----------
-    data, inputs, reml, contrasts : the model, its sources, the criterion, weights (p,) by name.
+    data, inputs, reml : the model, its sources, the criterion.
+    ddf, contrasts, hypotheses : a key of `fixed_tests.METHODS`; weights (p,) by name; what is tested by F.
     manifest : `lmmjax.stream.manifest.manifest` with "chunk", the most responses of a part.
     """
 
     data: ModelData
     inputs: Inputs
     reml: bool
+    ddf: str
     contrasts: dict[str, np.ndarray]
+    hypotheses: Hypotheses
     manifest: dict[str, Any]
 
     def span(self, k: int) -> tuple[int, int]:
@@ -58,9 +61,8 @@ class Work:
         names = self.inputs.responses.names[start:stop]
         # a part has the same bytes whatever was fitted before it
         with compiled_at_once():
-            return result_columns(
-                _fit(self.data, self.reml, responses, weights, offset), names, self.contrasts
-            )
+            fits = _fit(self.data, self.reml, responses, weights, offset)
+            return result_columns(fits, names, self.ddf, self.contrasts, self.hypotheses)
 
 
 def ranges(total: int, chunk: int) -> list[tuple[int, int]]:

@@ -1,15 +1,20 @@
 """The command line: what it prints and writes, and how it ends on bad input."""
 
+import io
 import json
+import re
 import subprocess
 import sys
+import time
 from importlib import import_module
+from pathlib import Path
 
 import jax
 import jaxlib
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 import lmmjax
@@ -157,6 +162,185 @@ def test_help_version_and_missing_arguments():
     assert run("--version").output == f"lmmjax {lmmjax.__version__}\n"
     assert "demo" in run("--help").output
     assert run("fit", FORMULA).exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["fit", "batch", "demo", "bench", "info"])
+def test_help_has_examples_and_exit_codes(command):
+    """Every example has options that there are."""
+    said = run(command, "--help").output
+    text = " ".join(said.split())
+    examples = text.partition("Examples ")[2].partition("Exit codes: ")
+    assert f"lmmjax {command}" in examples[0]
+    assert "0 done; 1 a fit did not converge" in examples[2]
+    used = set(re.findall(r" (--?[a-z][a-z-]*)", examples[0]))
+    assert used <= set(re.findall(r"--?[a-z][a-z-]*", text.partition("Examples ")[0]))
+
+
+def test_fit_tests_means_and_files(data, csv, tmp_path):
+    rows = data.assign(f=np.tile(list("abc"), 16))
+    rows.to_csv(csv, index=False)
+    formula = "y ~ f + x + (1 | g)"
+    new = rows.head(4).assign(g=[0, 1, 99, 2], x=[1.0, np.nan, 2.0, 3.0])
+    new.to_csv(tmp_path / "new.tsv", sep="\t", index=False)
+    result = run(
+        *("fit", formula, csv, "--ddf", "kr", "--anova", "--emmeans", "f"),
+        *("--contrast", "half = 0.5 * x", "--contrast", "f[T.b] - f[T.c]"),
+        *("--ranef", tmp_path / "b.csv", "--predict", tmp_path / "p.parquet", "--new", tmp_path / "new.tsv"),
+        *("--new-levels", "population", "--json", tmp_path / "out.json"),
+    )
+    assert result.exit_code == 0, result.output
+    expected = lmmjax.lmm(formula, rows).fit()
+    written = json.loads((tmp_path / "out.json").read_text(), parse_constant=pytest.fail)
+    assert written["ddf"] == "Kenward-Roger"
+    kr = expected.coef_table("kr")
+    np.testing.assert_allclose([row["df"] for row in written["fixed_effects"].values()], kr["df"])
+    tests = written["tests"]
+    anova = expected.anova(ddf="kr")
+    assert [row["name"] for row in tests["Analysis of variance, type III"]] == list(anova.index)
+    np.testing.assert_allclose([row["p"] for row in tests["Analysis of variance, type III"]], anova["p"])
+    half, between = tests["Contrasts"]
+    assert half["name"] == "half"
+    np.testing.assert_allclose(half["estimate"], 0.5 * expected.params["x"])
+    pair = expected.contrast("f[T.b] - f[T.c]", ddf="kr").iloc[0]
+    np.testing.assert_allclose([between["se"], between["df"]], pair[["se", "df"]].astype(float))
+    means = expected.emmeans("f", ddf="kr")
+    np.testing.assert_allclose(
+        [row["upper"] for row in tests["Marginal means of f"]], means.table["upper"], rtol=1e-9
+    )
+    assert len(tests["Differences of f, p-values and limits adjusted"]) == 3
+    assert "Contrasts:" in result.output
+
+    modes = pd.read_csv(tmp_path / "b.csv")
+    np.testing.assert_allclose(modes["value"], expected.ranef()["value"], rtol=1e-12)
+    predictions = pd.read_parquet(tmp_path / "p.parquet")
+    assert list(predictions.columns) == [*new.columns, "fit", "se", "lower", "upper"]
+    options = {"new_levels": "population", "interval": "prediction", "ddf": "kr"}
+    np.testing.assert_allclose(
+        predictions[["fit", "se", "lower", "upper"]], expected.predict(new, **options), rtol=1e-9
+    )
+    assert predictions["fit"].isna().tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("y ~ x + (1 | g", "missing.csv"), "is never closed"),
+        ((FORMULA, "missing.csv", "--ddf", "exact"), "unknown ddf 'exact'"),
+        ((FORMULA, "missing.csv", "--ranef", "b.txt"), "b.txt: end the name of --ranef in one of .csv"),
+        ((FORMULA, "missing.csv", "--predict", "b.csv.gz"), "end the name of --predict in"),
+        ((FORMULA, "missing.csv", "--json", "b.json", "--ranef", "b.json"), "is to be written twice"),
+        ((FORMULA, "CSV", "--new", "CSV"), "name a file for them, --predict FILE"),
+        ((FORMULA, "CSV", "--predict", "p.csv", "--interval", "wide"), "unknown --interval 'wide'"),
+        ((FORMULA, "CSV", "--predict", "p.csv", "--new", "short.csv"), "no column 'g'"),
+        ((FORMULA, "CSV", "--predict", "p.csv", "--new", "other.csv"), "new_levels='population'"),
+        ((FORMULA, "CSV", "--contrast", "z"), "unknown coefficient 'z'"),
+        ((FORMULA, "CSV", "--emmeans", "z"), "'z'"),
+    ],
+)
+def test_all_is_checked_before_the_fit(csv, monkeypatch, arguments, message):
+    monkeypatch.chdir(csv.parent)
+    monkeypatch.setattr(lmmjax.Model, "fit", pytest.fail)
+    (csv.parent / "short.csv").write_text("x\n1\n")
+    (csv.parent / "other.csv").write_text("x,g\n1,77\n")
+    result = run("fit", *(csv if a == "CSV" else a for a in arguments))
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+    assert not any((csv.parent / name).exists() for name in ("p.csv", "b.json"))
+
+
+@pytest.fixture(scope="module")
+def responses(data):
+    noise = np.random.default_rng(5).normal(size=(48, 12))
+    return pd.DataFrame(data[["y"]].to_numpy() + noise, columns=[f"r{k}" for k in range(12)])
+
+
+@pytest.fixture
+def many(data, responses, tmp_path, monkeypatch):
+    """A folder with a design, and responses as CSV, as TSV by rows and as Parquet."""
+    monkeypatch.chdir(tmp_path)
+    data[["x", "w", "g"]].to_csv("design.csv", index=False)
+    responses.to_csv("y.csv", index=False)
+    responses.T.rename_axis("name").to_csv("y.tsv", sep="\t")
+    responses.to_parquet("y.parquet")
+
+
+def test_batch_of_text_files_with_tests(many, data, responses):
+    fits = lmmjax.lmm("~ x + w + (1 | g)", data).fit_batch(responses)
+    options = ("--ddf", "kr", "--test", "x = 1; w = 0", "--contrast", "both = x + w", "--top", "x = 1; w = 0")
+    first = run("batch", "~ x + w + (1 | g)", "design.csv", "y.csv", "-o", "out.csv", *options)
+    assert first.exit_code == 0, first.output
+    table = pd.read_csv("out.csv")
+    assert table["response"].tolist() == list(fits.names)
+    np.testing.assert_allclose(table["df:x"], fits.df("kr")["x"], rtol=1e-9)
+    np.testing.assert_allclose(table["estimate:both"], fits.params["x"] + fits.params["w"], rtol=1e-12)
+    joint = fits.test(["x = 1", "w = 0"], ddf="kr")
+    for name in ("F", "num_df", "den_df", "p"):
+        np.testing.assert_allclose(table[f"{name}:x = 1; w = 0"], joint[name], rtol=1e-9)
+    foremost = joint.sort_values("p").head(10)
+    shown = [
+        line.split() for line in first.stdout.splitlines() if line.split()[:1] and line.split()[0][0] == "r"
+    ]
+    assert [line[0] for line in shown if line[0] != "response"] == list(foremost.index)
+    np.testing.assert_allclose([float(line[-1]) for line in shown[1:]], foremost["q"], rtol=1e-4)
+    # rows, and a file that is there
+    again = ("batch", "~ x + w + (1 | g)", "design.csv", "y.tsv", "--rows", "-o", "out.csv", *options)
+    refused = run(*again)
+    assert refused.exit_code == 2
+    assert "--force replaces it" in refused.output
+    assert "--force replaces it" in run(*again, "--resume").output
+    assert run(*again, "--force").exit_code == 0
+    pd.testing.assert_frame_equal(pd.read_csv("out.csv"), table)
+    assert not [path.name for path in Path().iterdir() if path.name.startswith("out.csv.")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("~ x + (1 | g", "no.csv", "no.npy", "-o", "o.parquet"), "is never closed"),
+        (("~ x + (1 | g)", "design.csv", "y.csv", "-o", "o.json"), "in one of .csv, .tsv, .parquet"),
+        (("~ x + (1 | g)", "design.csv", "y.csv", "-o", "y.csv"), "y.csv is the input"),
+        (("~ x + (1 | g)", "design.csv", "y.parquet", "-o", "design.csv"), "design.csv is the input"),
+        (("~ x + (1 | g)", "design.csv", "y.csv", "-o", "there.parquet"), "--force replaces it"),
+        (("~ x + (1 | g)", "design.csv", "y.csv", "-o", "o.csv", "--top", "X"), "did you mean 'x'"),
+        (
+            ("~ x + (1 | g)", "design.csv", "y.csv", "-o", "o.csv", "--test", "z = 1"),
+            "unknown coefficient 'z'",
+        ),
+        (("~ x + (1 | g)", "design.csv", "y.csv", "-o", "o.csv", "--ddf", "k"), "unknown ddf 'k'"),
+    ],
+)
+def test_batches_are_checked_before_the_first_fit(many, monkeypatch, arguments, message):
+    monkeypatch.setattr("lmmjax.stream.work.fit_many", pytest.fail)
+    Path("there.parquet").write_bytes(b"something else")
+    result = run("batch", *arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+    assert Path("there.parquet").read_bytes() == b"something else"
+
+
+def test_bench_times_and_counts(tmp_path, monkeypatch):
+    bench = import_module("lmmjax.cli.bench")
+    monkeypatch.setattr(bench, "REPEATS", 1)
+    result = run("bench", "--only", "intercepts", "--responses", "3", "--json", tmp_path / "b.json")
+    assert result.exit_code == 0, result.output
+    assert "100.0%" in result.output
+    (row,) = json.loads((tmp_path / "b.json").read_text())["workloads"]
+    assert row["fits"] == 3
+    assert 0 < row["per_fit_s"] <= row["next_s"] / 2.9
+    assert run("bench", "--only", "everything").exit_code == 2
+    monkeypatch.setitem(bench.WORKLOADS, "one", ("", "", lambda *_: lambda: np.array([False])))
+    assert run("bench", "--only", "one").exit_code == 1
+
+
+def test_signs_of_life_are_for_terminals(monkeypatch):
+    """And for those who have waited."""
+    common = import_module("lmmjax.cli.common")
+    for wait, terminal, said in ((0.0, True, True), (9.0, True, False), (0.0, False, False)):
+        monkeypatch.setattr(common, "WAIT", wait)
+        file = io.StringIO()
+        with common.waiting("counting sheep", Console(file=file, force_terminal=terminal)):
+            time.sleep(0.3)
+        assert ("counting sheep" in file.getvalue()) == said
 
 
 def test_the_command_line_leaves_jax_as_it_is(csv):

@@ -57,6 +57,11 @@ def npy(values, path):
     return str(path)
 
 
+def text(frame, path, **options):
+    frame.to_csv(path, **options)
+    return path
+
+
 KINDS = {
     "array": lambda f, p: open_source(f.to_numpy()),
     "npy": lambda f, p: open_source(npy(f.to_numpy(), p / "y.npy")),
@@ -68,6 +73,12 @@ KINDS = {
     "pandas, index": lambda f, p: open_source(f.assign(i=range(N)), index="i"),
     "polars": lambda f, p: open_source(pl.DataFrame({name: f[name].to_list() for name in f})),
     "polars, id": lambda f, p: open_source(pl.DataFrame({k: v.to_list() for k, v in with_id(f).items()})),
+    "csv": lambda f, p: open_source(text(f, p / "y.csv", index=False)),
+    "csv, id": lambda f, p: open_source(text(with_id(f), p / "y.csv.gz", index=False)),
+    "csv, nameless id": lambda f, p: open_source(text(f.set_axis(range(N)), p / "y.csv")),
+    "tsv": lambda f, p: open_source(text(f, p / "y.TSV", index=False, sep="\t")),
+    "csv, index": lambda f, p: open_source(text(f.assign(i=range(N)), p / "y.csv", index=False), index="i"),
+    "tsv, rows": lambda f, p: open_source(text(f.T, p / "y.tsv", sep="\t"), rows=True),
     "anndata": lambda f, p: open_source(anndata(f, f.to_numpy())),
     "anndata, layer": lambda f, p: open_source(anndata(f, None, log=f.to_numpy()), layer="log"),
     "anndata, sparse": lambda f, p: open_source(anndata(f, sparse.csr_matrix(f.to_numpy()))),
@@ -175,7 +186,7 @@ def test_every_store_reads_the_same_numbers(kind, frame, tmp_path):
         (lambda f, p: open_source(f"{hdf5(f, p / 'y.h5')}::z"), "no array 'z' of two dimensions; .*: 'y'"),
         (lambda f, p: open_source(hdf5(np.ones(3), p / "y.h5")), "no array of two dimensions"),
         (lambda f, p: open_source(hdf5(f, p / "y.h5"), index="a"), "index='a' means nothing"),
-        (lambda f, p: open_source(hdf5(f, p / "y.h5"), rows=True), "rows=True is for Parquet files"),
+        (lambda f, p: open_source(hdf5(f, p / "y.h5"), rows=True), "rows=True is for Parquet and text files"),
         (lambda f, p: open_source(broken(p / "y.h5", "h5py")), "y.h5 is not an HDF5 file"),
         (lambda f, p: open_source(broken(p / "y.zip", "zarr")), "y.zip holds no zarr array or group"),
         (lambda f, p: open_source(p, layer="a"), "files of kind without ending are not known"),
@@ -264,7 +275,12 @@ def test_npy_is_mapped_not_read(values, tmp_path, monkeypatch):
     ("make", "message"),
     [
         (lambda f, p: open_source([1, 2]), "responses of type list are not known: pass an n × T array"),
-        (lambda f, p: open_source(p / "y.csv"), "files of kind .csv are not known"),
+        (lambda f, p: open_source(p / "y.xlsx"), "files of kind .xlsx are not known"),
+        (
+            lambda f, p: open_source(text(f.set_axis(list("abcdefa"), axis=1), p / "y.csv", index=False)),
+            "y.csv has several columns 'a'",
+        ),
+        (lambda f, p: open_source(text(f.assign(q="w"), p / "y.csv")), "column 'q' is not numeric"),
         (lambda f, p: open_source(np.ones(3)), r"shape \(3,\): pass n × T"),
         (lambda f, p: open_source(np.ones((3, 0))), "there are no responses"),
         (lambda f, p: open_source(np.array([["a"]])), "not numeric"),

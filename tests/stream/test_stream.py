@@ -557,7 +557,7 @@ def test_command_with_a_row_a_response(files):
     assert run(files, "--chunk", "5").exit_code == 0
     expected = pq.read_table(files / "out.parquet")
     for options in ((), ("--index", "gene")):
-        result = run(files, "--chunk", "5", "--rows", *options, responses="rows.parquet")
+        result = run(files, "--chunk", "5", "--rows", "--force", *options, responses="rows.parquet")
         assert result.exit_code == 0, result.output
         assert pq.read_table(files / "out.parquet").equals(expected)
 
@@ -624,7 +624,7 @@ def test_command_refuses_bad_options(files, options, message):
     ("options", "message"),
     [
         ({"responses": "absent.parquet"}, "absent.parquet: No such file"),
-        ({"responses": "design.csv"}, "files of kind .csv are not known"),
+        ({"responses": "design.xlsx"}, "files of kind .xlsx are not known"),
         ({"formula": "~ z + (1 | g)"}, "unknown column 'z'"),
     ],
 )
