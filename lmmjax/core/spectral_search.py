@@ -33,6 +33,9 @@ STEP, FAR = 2.0, 10.0
 STEPS, LEFT = 80, 1e-15
 """Most Newton steps, and the decrement that ends them."""
 
+FLAT = 1e-9
+"""Differences of the criterion that are rounding."""
+
 PAIRS = 1 << 22
 """Numbers of responses by eigenvalues that are held at a time."""
 
@@ -201,14 +204,17 @@ def _search(data: Spectral) -> Found:
     span = np.clip(t, *(t[np.isfinite(t)][[0, -1]] + [-np.log(FAR), np.log(FAR)]))
     low, high = span[np.maximum(where - 1, 0)], span[np.minimum(where + 1, last)]
     ends, count = _descend(data.some(who), low, high, span[where])
-    value = data.some(who).at(ends)[0]
-    np.add.at(optima, who, 1)
+    value, _, bend, *_ = data.some(who).at(ends)
+    level = np.minimum(np.where(lower, f[0], np.inf), np.where(upper, f[-1], np.inf))
+    real = (bend > 0) & (np.abs(value - level[who]) > FLAT)
+    np.add.at(optima, who[real], 1)
     np.add.at(steps, who, count)
     order = np.argsort(-value, kind="stable")
     inner, inner_t = np.full(len(best), np.inf), np.full(len(best), np.nan)
     # of several the lowest is written last
     inner[who[order]], inner_t[who[order]] = value[order], ends[order]
-    best_t = np.where(inner < best, inner_t, best_t)
+    # beside an end that is a minimum the criterion is flat, and lower by rounding only
+    best_t = np.where(inner < best - FLAT, inner_t, best_t)
     return Found(best_t, np.maximum(optima, 1), steps + 1)
 
 
