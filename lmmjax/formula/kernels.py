@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import scipy.linalg as sl
 
 from lmmjax.design import LevelKernel
 from lmmjax.formula.genotypes import grm
+from lmmjax.formula.kernel_files import read_kernel, write_kernel
 from lmmjax.formula.labelled import labelled
 from lmmjax.formula.levels import require_different_texts, whole_labels
 from lmmjax.formula.matching import positions
@@ -153,6 +155,15 @@ class Kernel:
         if np.count_nonzero(values) < SPARSE * values.size:
             return cls(sp.csr_array(values), matrix.index, name=name)
         return cls(matrix, name=name)
+
+    def save(self, path: str | Path) -> None:
+        """Write it to a file (npz), with the decompositions that fits have made: they are not made again."""
+        write_kernel(path, self.levels, self.ids, self.name)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Kernel:
+        """A kernel that was saved; ValueError for other files."""
+        return cls.of_levels(*read_kernel(path))
 
     @property
     def matrix(self) -> pd.DataFrame:

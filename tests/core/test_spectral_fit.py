@@ -226,7 +226,7 @@ def test_gradients_of_a_fit_in_its_response():
         assert along == pytest.approx((4 * central(5e-3) - central(1e-2)) / 3, rel=2e-4)
 
 
-def test_one_decomposition_serves_all(monkeypatch):
+def test_one_decomposition_serves_all(monkeypatch, tmp_path):
     kernel, count = lj.Kernel(K, IDS), []
     plain = decomposition.decompose
     monkeypatch.setattr(decomposition, "decompose", lambda *a: count.append(1) or plain(*a))
@@ -236,6 +236,9 @@ def test_one_decomposition_serves_all(monkeypatch):
     model(kernel).fit_response(Y[:, 6])
     assert len(count) == 1
     model(kernel, formula="~ 1 + (1 | id)")
+    assert len(count) == 2
+    kernel.save(tmp_path / "k.npz")
+    model(lj.Kernel.load(tmp_path / "k.npz"))
     assert len(count) == 2
 
 

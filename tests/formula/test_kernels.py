@@ -178,3 +178,29 @@ def test_arrays_take_kernels_too():
     assert np.array_equal(model.frame.random[0].codes, plain.frame.random[0].codes)
     with pytest.raises(ValueError, match="kernels has 'who'"):
         lj.Model.from_arrays(DATA.y, np.ones((24, 1)), {"id": DATA.id}, kernels={"who": FULL})
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [FULL, lj.Kernel(sp.csr_array(FAMILIES), np.arange(12)), lj.Kernel.low_rank(HALF[:, :2], IDS)],
+    ids=["dense", "sparse", "thin"],
+)
+def test_kernels_as_files(kernel, tmp_path):
+    kernel.save(tmp_path / "kernel")
+    again = lj.Kernel.load(tmp_path / "kernel")
+    assert again.ids.equals(kernel.ids)
+    assert again.name == kernel.name
+    assert np.array_equal(again.matrix, kernel.matrix)
+    assert type(again.levels.factor) is type(kernel.levels.factor)
+
+
+def test_other_files_are_no_kernels(tmp_path):
+    (tmp_path / "text").write_text("no kernel")
+    np.savez(tmp_path / "other.npz", a=np.ones(2))
+    for name in ("text", "other.npz"):
+        with pytest.raises(ValueError, match="no file of a kernel"):
+            lj.Kernel.load(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        lj.Kernel.load(tmp_path / "none")
+    with pytest.raises(ValueError, match="text or whole numbers"):
+        lj.Kernel(np.eye(2), [1.5, "b"]).save(tmp_path / "k")
