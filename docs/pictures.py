@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import tempfile
 from pathlib import Path
@@ -21,7 +22,8 @@ def draw_all(folder: Path) -> None:
     """All pictures, as PNG files in a folder."""
     matplotlib.use("Agg")
     folder, known = folder.resolve(), {}
-    with tempfile.TemporaryDirectory() as aside, contextlib.chdir(aside):
+    said = contextlib.redirect_stdout(io.StringIO())
+    with tempfile.TemporaryDirectory() as aside, contextlib.chdir(aside), said:
         for block in BLOCK.finditer(PAGE.read_text()):
             exec(compile(block["code"], PAGE.name, "exec"), known)
             if block["name"]:
