@@ -38,6 +38,9 @@ SERIES = (BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY, BLACK)
 DASHES = ("-", "--", "-.", ":")
 MARKERS = "osD^vP*"
 
+MOST_LABELS = 24
+"""Labels that a legend has at most; more are counted."""
+
 LONGEST = 24
 """Letters of a label that are shown."""
 
@@ -144,6 +147,9 @@ def legend_above(ax: Axes, title: str | None = None, *, whole: bool = False, mar
     handles, labels = ax.get_legend_handles_labels()
     if not labels:
         return
+    if len(labels) > MOST_LABELS:
+        titled(ax, f"{len(labels)} levels" + (f" of {title}" if title else ""), small=True, colour=GREY)
+        return
     longest = max(map(len, labels))
     room = letters(ax.figure if whole else ax, text_size(ax, small=True))
     fitting = max(1, int(room / (longest + 4)))
@@ -194,7 +200,7 @@ def level_name(factor: str, value: Any) -> str:
     if isinstance(value, str):
         return shortened(value)
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    return shortened(f"{factor} = " + (f"{value:.4g}".replace("-", "−") if number else str(value)))
+    return shortened(f"{factor} = " + (f"{value:.3g}".replace("-", "−") if number else str(value)))
 
 
 def points(ax: Axes, x: Any, y: Any, **options: Any) -> None:

@@ -88,10 +88,12 @@ def _heat(ax: Axes, matrix: pd.DataFrame, cor: bool, title: str) -> None:
                     j, i, text, ha="center", va="center", fontsize=size, color="white" if dark else "black"
                 )
     else:
-        bar = ax.figure.colorbar(image, ax=ax, shrink=0.8)
+        power = 0
+        bar = ax.figure.colorbar(image, ax=ax, shrink=0.6)
         bar.ax.tick_params(labelsize=text_size(ax, small=True))
+        bar.ax.yaxis.get_offset_text().set_fontsize(text_size(ax, small=True))
     _name(ax, matrix.index)
-    kind = "correlation" if cor else "covariance" + (f" / 10^{power}" if power else "")
+    kind = "correlation" if cor else "covariance" + (f" / $10^{{{power}}}$" if power else "")
     titled(ax, title or kind)
     ax.spines[:].set_visible(False)
 

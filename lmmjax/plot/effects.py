@@ -23,6 +23,7 @@ from lmmjax.plot.axes import (
     points,
     said,
     shortened,
+    text_size,
     titled,
 )
 from lmmjax.postestimation.mean_tables import means_table, view
@@ -208,7 +209,7 @@ def _panel(ax: Axes, part: pd.DataFrame, x: str, by: list[str], data: pd.DataFra
             at = _places(own[x])
             if mine is not None:
                 points(ax, _places(mine[x]), mine["value"], color=tint, alpha=_alpha(mine), zorder=1)
-            alpha = 0.18 if len(families) < 3 else 0.1
+            alpha = min(0.18, 0.3 / len(families))
             ax.fill_between(at, lower, upper, color=tint, alpha=alpha, linewidth=0.0, zorder=2)
             ax.plot(at, estimate, DASHES[k % len(DASHES)], color=tint, linewidth=1.8, label=label, zorder=3)
             continue
@@ -221,15 +222,19 @@ def _panel(ax: Axes, part: pd.DataFrame, x: str, by: list[str], data: pd.DataFra
         ax.vlines(at, lower, upper, color=tint, linewidth=1.5, zorder=2)
         ax.plot(at, estimate, MARKERS[k % len(MARKERS)], color=tint, markersize=4.0, label=label, zorder=3)
     if not part.attrs["continuous"]:
-        longest = max(len(str(v)) for v in levels)
-        turned = longest * len(levels) > 36
-        names = [shortened(v, 16) for v in levels]
-        ax.set_xticks(range(len(levels)), names)
-        if turned:
-            ax.tick_params(axis="x", rotation=35)
-            for tick in ax.get_xticklabels():
-                tick.set(ha="right", rotation_mode="anchor")
-        ax.set_xlim(-0.5, len(levels) - 0.5)
+        _name_levels(ax, levels)
+
+
+def _name_levels(ax: Axes, levels: list[Any]) -> None:
+    """Names of levels 0, 1, … along the horizontal axis, on a slant or upright where they are many."""
+    count, names, size = len(levels), [shortened(v, 16) for v in levels], text_size(ax, small=True)
+    turn = 0 if max(map(len, names)) * count <= 36 else 35 if count <= 12 else 90
+    room = 72.0 * ax.get_window_extent().width / ax.figure.dpi / count
+    ax.set_xticks(range(count), names, fontsize=min(size, 0.95 * room) if turn == 90 else size)
+    slant: dict[str, Any] = {"ha": "right", "rotation_mode": "anchor"} if turn == 35 else {}
+    for tick in ax.get_xticklabels():
+        tick.set(rotation=turn, **slant)
+    ax.set_xlim(-0.5, count - 0.5)
 
 
 def _alpha(data: Any) -> float:

@@ -249,7 +249,7 @@ class BatchFit(BatchTests, Means, BatchPredictions, Saving):
         """Pictures, such as `fits.plot.volcano("x")`; see `BatchPlots`."""
         from lmmjax.results.batch_plots import BatchPlots
 
-        return BatchPlots(self.fitted)
+        return BatchPlots(self.fitted, self.top)
 
     def __len__(self) -> int:
         return len(self.names)

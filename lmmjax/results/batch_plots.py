@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import pandas as pd
 
 from lmmjax import plot
 from lmmjax.fitted import FittedMany
 from lmmjax.plot.volcano import response_means
-from lmmjax.reports.batch_tables import top
 from lmmjax.results.plots import Pictures
 
 
 class BatchPlots(Pictures):
     """Pictures of a batch, of one coefficient or contrast of all responses; Axes as in `FitPlots`.
 
-    `term`, `contrast`, `ddf`, `robust` and `cluster` are those of `BatchFit.top`.
+    Parameters
+    ----------
+    fitted : the fits.
+    top : the method whose table is drawn, `BatchFit.top` or `Moderated.top`. `term`, `contrast` and other
+        options of the pictures, such as `ddf`, `robust` and `moderated`, are its.
     """
 
-    def __init__(self, fitted: FittedMany):
-        self._fitted = fitted
+    def __init__(self, fitted: FittedMany, top: Callable[..., pd.DataFrame]):
+        self._fitted, self._top = fitted, top
 
-    def _top(self, term: str | None, contrast: Any, ddf: str, robust: str | None, cluster: Any) -> Any:
-        table = top(self._fitted, term, len(self._fitted.names), "p", ddf, robust, cluster, contrast, 0.95)
+    def _of(self, term: str | None, contrast: Any, options: dict[str, Any]) -> tuple[pd.DataFrame, str]:
+        """The table of all responses, and what it is of."""
+        table = self._top(term, len(self._fitted.names), contrast=contrast, **options)
         return table, term if term is not None else contrast if isinstance(contrast, str) else "the contrast"
 
     def volcano(
@@ -34,9 +40,7 @@ class BatchPlots(Pictures):
         q: float = 0.05,
         effect: float = 0.0,
         labels: int | Sequence[Any] = 10,
-        ddf: str = "satterthwaite",
-        robust: str | None = None,
-        cluster: Any = None,
+        **options: Any,
     ) -> Any:
         """Estimates by −log₁₀ p, coloured where q is at most `q` and the estimate at least `effect` in size.
 
@@ -47,7 +51,7 @@ class BatchPlots(Pictures):
 
         Responses without a p-value are not drawn.
         """
-        table, name = self._top(term, contrast, ddf, robust, cluster)
+        table, name = self._of(term, contrast, options)
         return plot.plot_volcano(table, ax, q=q, effect=effect, labels=labels, term=name)
 
     def ma(
@@ -59,12 +63,10 @@ class BatchPlots(Pictures):
         q: float = 0.05,
         effect: float = 0.0,
         labels: int | Sequence[Any] = 10,
-        ddf: str = "satterthwaite",
-        robust: str | None = None,
-        cluster: Any = None,
+        **options: Any,
     ) -> Any:
         """Estimates by the mean of the response; other arguments as of `volcano`."""
-        table, name = self._top(term, contrast, ddf, robust, cluster)
+        table, name = self._of(term, contrast, options)
         mean = response_means(self._fitted)[self._fitted.names.get_indexer(table.index)]
         return plot.plot_ma(table, mean, ax, q=q, effect=effect, labels=labels, term=name)
 
@@ -75,15 +77,13 @@ class BatchPlots(Pictures):
         *,
         contrast: Any = None,
         bins: int = 20,
-        ddf: str = "satterthwaite",
-        robust: str | None = None,
-        cluster: Any = None,
+        **options: Any,
     ) -> Any:
         """A histogram of the p-values, with the height of uniform ones, and of an estimate of the null ones.
 
         Flat with a peak at 0 is what a good test gives; a slope upwards, or a peak at 1, is no good sign.
         """
-        table, name = self._top(term, contrast, ddf, robust, cluster)
+        table, name = self._of(term, contrast, options)
         return plot.plot_pvalues(table["p"], ax, bins=bins, term=name)
 
     def qq(
@@ -93,13 +93,11 @@ class BatchPlots(Pictures):
         *,
         contrast: Any = None,
         level: float = 0.95,
-        ddf: str = "satterthwaite",
-        robust: str | None = None,
-        cluster: Any = None,
+        **options: Any,
     ) -> Any:
         """−log₁₀ p by what is expected of uniform ones, with limits, and the inflation factor λ.
 
         Limits are of every order statistic by itself, of independent p-values.
         """
-        table, name = self._top(term, contrast, ddf, robust, cluster)
+        table, name = self._of(term, contrast, options)
         return plot.plot_qq(table["p"], ax, level=level, term=name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,9 @@ from lmmjax.postestimation.batch_moderated import (
 )
 from lmmjax.reports import batch_tables
 from lmmjax.reports.table import prints_whole
+
+if TYPE_CHECKING:
+    from lmmjax.results.batch_plots import BatchPlots
 
 
 @prints_whole
@@ -98,6 +101,13 @@ class Moderated:
         fits = self.moderated.fits
         table = batch_tables.one_contrast(self._fixed, self._tested, fits, term, contrast, "treat")
         return treat_table(self.moderated, table, lfc)
+
+    @property
+    def plot(self) -> BatchPlots:
+        """Pictures of moderated tests, such as `fits.moderate().plot.volcano("x")`; see `BatchPlots`."""
+        from lmmjax.results.batch_plots import BatchPlots
+
+        return BatchPlots(self.moderated.fits, self.top)
 
     def _fixed(self) -> dict[str, np.ndarray]:
         return self.moderated.fixed

@@ -274,7 +274,7 @@ def test_profiles_and_contours():
 def test_matrices_have_their_numbers(visits):
     both = visits.plot.residual_cov()
     table = visits.residual_cov()
-    power = int(both[0].get_title(loc="left").rpartition("^")[2])
+    power = int(both[0].get_title(loc="left").rpartition("^")[2].strip("{}$"))
     shown = [float(text.get_text()) for text in both[0].texts]
     assert_allclose(shown, table.to_numpy().ravel() / 10.0**power, atol=0.005)
     cor = [float(text.get_text().replace("−", "-")) for text in both[1].texts]
@@ -301,6 +301,10 @@ def test_batches_by_colour(fits):
     assert set(np.concatenate([line.get_xdata() for line in mean.lines[1:]]).round(9)) <= {*y.round(9)}
     bars = fits.plot.pvalues("Days", bins=4)
     assert sum(bar.get_height() for bar in bars.patches) == good.sum()
+    moderated = fits.plot.qq("Days", moderated=True).lines[1].get_ydata()
+    assert_allclose(moderated, fits.moderate().plot.qq("Days").lines[1].get_ydata())
+    own = fits.top("Days", len(fits), moderated=True)["p"][good]
+    assert_allclose(10.0**-moderated, np.sort(own), atol=1e-300)
     qq = fits.plot.qq("Days")
     assert_allclose(10.0 ** -qq.lines[1].get_ydata(), np.sort(table["p"][good]))
     with pytest.raises(ValueError, match="unknown response"):
