@@ -22,7 +22,7 @@ gc.freeze()
 gc.set_threshold(100_000, 20, 50)
 
 hypothesis.settings.register_profile(
-    "lmmjax", deadline=None, derandomize=True, max_examples=25, print_blob=True
+    "lmmjax", deadline=None, derandomize=True, max_examples=12, print_blob=True
 )
 hypothesis.settings.load_profile("lmmjax")
 

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lmmjax.arrays import Array, namespace, sweep
+from lmmjax.arrays import Array, namespace, quick_jit, sweep
 from lmmjax.batch.lanes import lane_count
 from lmmjax.batch.sources import OwnDesigns, SharedDesign, Source, is_apart, mapped_axes
 from lmmjax.core import Problem, ProblemMaker
@@ -220,11 +220,11 @@ def _mapped(
         padded = np.resize(part, size)
         problem = source.lanes(padded)
         lanes = np.moveaxis(psi[padded], 0, -1), np.moveaxis(cov_psi[padded], 0, -1)
-        results = _mapped_lanes(problem, *lanes, rows, method, wanted)
+        results = _mapped_lanes(problem, *lanes, rows, method=method, wanted=wanted)
         yield part, tuple(np.asarray(a)[: len(part)] for a in results)
 
 
-@partial(jax.jit, static_argnums=(4, 5))
+@partial(quick_jit, short=0, plays=False, static_argnames=("method", "wanted"))
 def _mapped_lanes(
     problem: Problem, psi: Array, cov_psi: Array, rows: Array, method: str, wanted: Any
 ) -> tuple[Array, ...]:

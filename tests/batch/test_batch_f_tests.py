@@ -88,9 +88,9 @@ def test_lanes_give_what_single_fits_give(fits, ddf, monkeypatch):
     monkeypatch.setattr(batch_ddf.OwnDesigns, "few", 0)
     assert_allclose(fits.anova(3, ddf), one_by_one, rtol=1e-6)
     # a program for all terms and types: hypotheses are arguments
-    programs = batch_ddf._mapped_lanes._cache_size()
+    programs = batch_ddf._mapped_lanes.cache_size()
     fits.anova(2, ddf)
-    assert batch_ddf._mapped_lanes._cache_size() == programs
+    assert batch_ddf._mapped_lanes.cache_size() == programs
 
 
 def test_contradictions_and_unknown_types_are_refused(fits):

@@ -169,10 +169,10 @@ def test_one_program_for_all_rows(fits, data, new, mapped):
     """More rows and other questions take the program that is there."""
     fits = fits[["one", "small"]]
     fits.predict(data[:20], se=True)
-    programs = batch_ddf._mapped_lanes._cache_size()
+    programs = batch_ddf._mapped_lanes.cache_size()
     fits.predict(data[3:30], interval="prediction", level=0.5)
     fits.predict(data[20:], se=True, ddf="normal")
-    assert batch_ddf._mapped_lanes._cache_size() == programs
+    assert batch_ddf._mapped_lanes.cache_size() == programs
 
 
 @pytest.fixture(scope="module")
