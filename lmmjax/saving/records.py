@@ -67,11 +67,14 @@ def load_record(path: str | Path, safe: bool) -> Record:
             return data
         make = {Fitted.__name__: _fit, FittedMany.__name__: _fits}[plain["kind"]]
         record = make(data, plain["fit"], arrays)
+        _require_likelihood(record, version)
+    except (ImportError, MemoryError):
+        raise
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(f"{path}, written by lmmjax {version}, lacks {error}: save the fit again") from error
-    _require_likelihood(record, path, version)
+    except Exception as error:
+        why = f"lacks {error}" if isinstance(error, KeyError) else f"is no whole fit ({error})"
+        raise ValueError(f"{path}, written by lmmjax {version}, {why}: save the fit again") from error
     return record
 
 
@@ -139,12 +142,12 @@ def _llf(problem: Any, beta: Any, sigma2: Any, theta: Any, reml: Any) -> Any:
     return jnp.where(reml > 0, restricted, loglik(problem, beta, sigma2, theta))
 
 
-def _require_likelihood(record: Fitted | FittedMany, path: str | Path, version: str) -> None:
+def _require_likelihood(record: Fitted | FittedMany, version: str) -> None:
     """ValueError if estimates have another likelihood in the model than when they were saved."""
     if isinstance(record, FittedMany):
         some = np.flatnonzero(np.isfinite(record.estimate.psi).all(axis=-1))[:LOOKED_AT]
         for k in some:
-            _require_likelihood(one_of_many(record, int(k)), path, version)
+            _require_likelihood(one_of_many(record, int(k)), version)
         return
     estimate = record.estimate
     numbers = [estimate.beta, estimate.sigma2, estimate.theta]
@@ -155,6 +158,6 @@ def _require_likelihood(record: Fitted | FittedMany, path: str | Path, version: 
         there = float(_llf(problem, *numbers, np.float64(record.reml)))
     if not abs(there - record.llf) <= CLOSE * max(abs(record.llf), record.nobs):
         raise ValueError(
-            f"{path}: the estimates have log-likelihood {there:.6f} in the model of the file and had "
+            f"the estimates have log-likelihood {there:.6f} in the model of the file and had "
             f"{record.llf:.6f} when lmmjax {version} saved them: they do not belong together, so fit again"
         )

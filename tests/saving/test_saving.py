@@ -1,6 +1,7 @@
 """Models and fits come back from a file as they were; what is no such file, or was changed, is refused."""
 
 import dataclasses
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -227,6 +228,12 @@ def test_a_variance_of_the_mean(fit, sleepstudy, tmp_path):
     np.testing.assert_array_equal(again.data.design.residual.covariates[0], fit.fittedvalues)
 
 
+def npy(array):
+    out = io.BytesIO()
+    np.save(out, array)
+    return out.getvalue()
+
+
 def rewritten(path, change, sealed=True):
     """The file with its JSON changed; `sealed` makes the digest fit."""
     with zipfile.ZipFile(path) as members:
@@ -239,7 +246,7 @@ def rewritten(path, change, sealed=True):
     parts[archive.TEXT] = json.dumps(head)
     with zipfile.ZipFile(path, "w") as members:
         for name, part in parts.items():
-            members.writestr(name, part)
+            members.writestr(name, part if name == archive.TEXT else npy(arrays[name.removesuffix(".npy")]))
 
 
 CHANGES = {
@@ -250,6 +257,11 @@ CHANGES = {
     "no version": (lambda head, _: head.update(format_version="1"), "format version '1'"),
     "another": (lambda head, _: head.update(format="zip"), "no file that lmmjax saved"),
     "lacking": (lambda head, _: head["content"]["frame"].pop("rows"), "lacks 'rows'"),
+    "shape": (
+        lambda head, arrays: arrays.update({head["content"]["fit"]["y"]: np.ones(3)}),
+        "3 values for 180",
+    ),
+    "type": (lambda head, _: head["content"]["frame"].update(columns=5), "no whole fit"),
     "data": (
         lambda head, _: head["content"]["frame"].update(formula="Reaction ~ I(Days) + (1 | Subject)"),
         "no column 'Days'",
