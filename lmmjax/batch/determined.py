@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from functools import partial
 
 import jax
 import numpy as np
 
-from lmmjax.arrays import Array
+from lmmjax.arrays import Array, quick_jit
 from lmmjax.batch.lanes import lane_count, take_lanes
 from lmmjax.batch.sources import OwnDesigns, SharedDesign, Source, is_apart, mapped_axes
 from lmmjax.core import Estimate, Problem, ProblemMaker
@@ -60,7 +61,7 @@ def _derivatives(
             yield int(k), own, jax.tree.map(lambda a, j=j: a[j], at)
 
 
-@jax.jit
+@partial(quick_jit, short=0, plays=False)
 def _mapped(problem: Problem, psi: Array) -> Natural:
     """Derivatives at ψ (m + 1, T), arrays that lead with T."""
     return jax.vmap(lambda problem, psi: natural(problem, psi, tangent=False), (mapped_axes(problem), -1))(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
+from lmmjax.arrays import quick_jit
 from lmmjax.batch import FEW
 from lmmjax.core import conditional_means, response_axes
 from lmmjax.fitted import FittedMany, fitted_modes
@@ -81,7 +83,7 @@ def _steady(
     return out
 
 
-@jax.jit
+@partial(quick_jit, short=0, plays=False)
 def _lane_means(problem: Any, psi: Any, beta: Any) -> Any:
     """`conditional_means` over the leading axis."""
     return jax.vmap(conditional_means, in_axes=(response_axes(problem), 0, 0))(problem, psi, beta)
