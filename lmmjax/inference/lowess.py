@@ -34,7 +34,7 @@ def lowess(
         fit = _pass(x, y, robust, width, near)
         residual = np.abs(y - fit)
         six = 6.0 * np.median(residual)
-        if step == iterations or six < 1e-7 * residual.mean():
+        if step == iterations or six <= 1e-7 * residual.mean():
             break
         robust = np.where(residual <= 0.001 * six, 1.0, (1.0 - (residual / six) ** 2) ** 2)
         robust[residual > 0.999 * six] = 0.0

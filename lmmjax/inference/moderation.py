@@ -91,7 +91,7 @@ def variance_prior(
     x = np.maximum(s2[ok], 0.0)
     # variances of zero have no logarithm
     middle = np.median(x)
-    x = np.maximum(x, 1e-5 * (middle if middle > 0 else 1.0))
+    x = np.maximum(x, (1e-12 if robust else 1e-5) * (middle if middle > 0 else 1.0))
     own = None if covariate is None else covariate[ok]
     d0, s02 = (robust_prior if robust else prior_moments)(x, df[ok], own)
     return VariancePrior(_spread(d0, ok, covariate, own), _spread(s02, ok, covariate, own))

@@ -17,6 +17,9 @@ from lmmjax.inference.prior_moments import prior_moments
 TAILS = (0.05, 0.1)
 """Shares of the smallest and largest variances that are winsorised."""
 
+FEWEST = 10
+"""Responses with which tails can be told from the rest; fewer have the plain prior."""
+
 SPAN = 0.4
 """Of the trend, by lowess."""
 
@@ -26,8 +29,9 @@ def robust_prior(
 ) -> tuple[np.ndarray, np.ndarray]:
     """d₀ (T,) and s₀² by winsorised moments of z = log s², and the responses that are outliers."""
     t = len(x)
-    plain_df, plain_s02 = prior_moments(x, df, covariate)
-    if t < 3:
+    # few variances of next to nothing would have all of the variance of log s²
+    plain_df, plain_s02 = prior_moments(np.maximum(x, 1e-5 * np.median(x)), df, covariate)
+    if t < FEWEST:
         return np.full(t, plain_df), plain_s02
     d = float(df.max())
     x = _with_df(x, df, d, plain_df, plain_s02)
@@ -143,15 +147,18 @@ def _outliers(f: np.ndarray, d1: float, d0: float, pooled: float) -> np.ndarray:
     tail = f_tail(f, d1, d0)
     rank = _ranks(f)
     inlier = np.minimum(tail - np.log((t - rank + 0.5) / t), 0.0)
-    d0 = min(d0, pooled) if np.any(inlier < 0) else d0
+    share, shrunk = np.exp(inlier), np.full(t, d0)
     if not np.any(inlier < 0):
-        return np.full(t, d0)
+        return shrunk
+    order = np.argsort(tail, kind="stable")
+    if np.isinf(d0):
+        shrunk[inlier < 0] = share[inlier < 0] * pooled
+        shrunk[order] = np.maximum.accumulate(shrunk[order])
+        return shrunk
     # df with which the largest F is at the median
     least = np.log(0.5) / tail.min() * d0
     least = np.log(0.5) / float(f_tail(f.max(), d1, least)) * least
-    share = np.exp(inlier)
     shrunk = share * d0 + (1.0 - share) * least
-    order = np.argsort(tail, kind="stable")
     own = shrunk[order]
     running = np.cumsum(own) / np.arange(1, t + 1)
     at = int(np.argmin(running))

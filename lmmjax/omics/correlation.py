@@ -135,7 +135,10 @@ def duplicate_correlation(
     rho = _correlations(y, fixed, codes, own)
     known = rho[np.isfinite(rho)]
     if not len(known):
-        raise ValueError("no response has enough observations in blocks: there is no correlation to be had")
+        raise ValueError(
+            "no response tells variances within and between blocks apart: blocks are in the design, or "
+            "observations are too few"
+        )
     # away from where V is singular
     inside = np.clip(known, 1.0 / (1.0 - sizes.max()) + 0.01, LARGEST)
     cut = int(len(inside) * trim)
@@ -208,10 +211,13 @@ def _spectrum(
     order = np.argsort(blocks, kind="stable")
     begin = np.concatenate([[0], np.flatnonzero(np.diff(blocks[order])) + 1])
     zq, zy = np.add.reduceat(q[order], begin, axis=0), np.add.reduceat(y[order], begin, axis=0)
-    mu, v = np.linalg.eigh(np.diag(np.bincount(blocks).astype(float)) - zq @ zq.T)
-    mu, v = mu[mu > 1e-9 * mu[-1]], v[:, mu > 1e-9 * mu[-1]]
+    sizes = np.bincount(blocks).astype(float)
+    mu, v = np.linalg.eigh(np.diag(sizes) - zq @ zq.T)
+    apart = mu > 1e-9 * sizes.max()
+    mu, v = mu[apart], v[:, apart]
     rest = nu - len(mu)
-    if nu < 2 or rest < 1 or not len(mu):
+    # two variances of two contrasts fit anything
+    if nu < 3 or rest < 1 or not len(mu):
         return None
     squares = (v.T @ zy) ** 2 / mu[:, None]
     squares = np.vstack([np.maximum(np.sum(y**2, axis=0) - squares.sum(axis=0), 0.0), squares])

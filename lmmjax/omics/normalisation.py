@@ -48,8 +48,9 @@ def _log_factor(
 ) -> float:
     both = (own > 0) & (ref > 0)
     own, ref = own[both], ref[both]
-    ratio = np.log2(own / own_size) - np.log2(ref / ref_size)
-    mean = 0.5 * (np.log2(own / own_size) + np.log2(ref / ref_size))
+    # ties are ranked, so that equal ratios have to be equal to the last digit
+    ratio = np.log2((own / own_size) / (ref / ref_size))
+    mean = (np.log2(own / own_size) + np.log2(ref / ref_size)) / 2
     if not len(ratio) or np.max(np.abs(ratio)) < 1e-6:
         return 0.0
     variance = (own_size - own) / own_size / own + (ref_size - ref) / ref_size / ref

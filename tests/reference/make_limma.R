@@ -54,6 +54,9 @@ priors <- list(equal = prior(rep(c(0.9, 1, 1.1), 10), 6), chisq = prior(s2, 6), 
                unequal = prior(s2, own), unequal_trend = prior(s2, own, covariate = seq(2, 9, length.out = 50)),
                unequal_robust = prior(c(s2[1:48], 30, 8), own, robust = TRUE),
                trend_robust = prior(c(s2[1:48], 30, 8), 6, covariate = seq(2, 9, length.out = 50), robust = TRUE),
+               chance_robust = prior(c(s2[1:49], 40), 6, robust = TRUE), zeros_robust = prior(c(0, 0, s2[3:49], 9), own, robust = TRUE),
+               nine_robust = prior(s2[1:9], own[1:9], robust = TRUE), ten_robust = prior(c(s2[1:9], 6), own[1:10], robust = TRUE),
+               equal_robust = prior(rep(1, 20), own[1:20], robust = TRUE), zeros = prior(c(0, 0, s2[3:50]), own),
                ties = prior(s2, own, covariate = rep(c(1, 2, 4), length.out = 50)))
 
 # counts: 100 genes, 8 samples of 4 donors before and after; composition and depth differ; zeros
