@@ -67,8 +67,19 @@ def read_table(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise FileNotFoundError(2, "No such file or directory", str(path))
     with reading(path):
-        return pd.read_parquet(path)
+        table = pd.read_parquet(path)
+    # an index with a name is a column that pandas took out
+    return table.reset_index() if any(table.index.names) else table
 
+
+AS_RECORDS: dict[str, Any] = {
+    "orient": "records",
+    "indent": 2,
+    "double_precision": 15,
+    "date_format": "iso",
+    "force_ascii": False,
+}
+"""How tables are written as JSON."""
 
 KINDS = (*TEXT, *PARQUET, ".json")
 """Endings of the names of tables that are written."""
@@ -98,7 +109,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         elif kind in TEXT:
             file.write(table.to_csv(index=False, sep=TEXT[kind]).encode())
         else:
-            file.write((str(table.to_json(orient="records", indent=2, double_precision=15)) + "\n").encode())
+            file.write((str(table.to_json(**AS_RECORDS)) + "\n").encode())
 
 
 def write_json(path: Path, found: Any) -> None:

@@ -27,7 +27,9 @@ from lmmjax.cli.common import (
     write_table,
 )
 from lmmjax.cli.report import report
+from lmmjax.formula.matching import is_default
 from lmmjax.postestimation.estimability import require_estimable
+from lmmjax.postestimation.mean_tables import printed_notes
 from lmmjax.postestimation.means import marginal_means
 from lmmjax.postestimation.predict import INTERVALS, Request, check, new_rows
 from lmmjax.stream.files import target
@@ -69,7 +71,10 @@ def fit(
     ] = None,
     predict: Annotated[
         Path | None,
-        typer.Option(help="Write the data with predictions and limits to this file.", metavar="FILE"),
+        typer.Option(
+            help="Write the data with predictions and limits, on the scale of FORMULA's response.",
+            metavar="FILE",
+        ),
     ] = None,
     new: Annotated[
         Path | None, typer.Option(help="Predict the rows of this file, not those of DATA.", metavar="FILE")
@@ -100,6 +105,8 @@ def fit(
         with waiting("reading and fitting"):
             table = read_table(data)
             model = lmmjax.lmm(formula, table, weights=weights, safe=not allow_python)
+            if ranef is not None and not model.data.frame.random:
+                raise ValueError(f"the model has no random effects to write: leave out --ranef {ranef}")
             rows = table if new is None else read_table(new)
             wanted = named_contrasts(contrast, model.data.x_names)
             _check(model, wanted, emmeans or [], rows, request)
@@ -108,9 +115,7 @@ def fit(
         with waiting("tests and predictions"):
             tests = _tests(result, ddf, anova, wanted, emmeans or [])
         for title, found in tests.items():
-            typer.echo(
-                f"\n{title}:\n{found.to_string(index=not found.index.equals(pd.RangeIndex(len(found))))}"
-            )
+            typer.echo(_shown(title, found))
         with waiting("writing"):
             if ranef is not None:
                 write_table(ranef, _plain_table(result.ranef()))
@@ -170,12 +175,21 @@ def _tests(
     return tables
 
 
+def _shown(title: str, table: pd.DataFrame) -> str:
+    """A table below its title, with what its attributes say."""
+    named = not table.index.equals(pd.RangeIndex(len(table)))
+    notes = printed_notes(table.attrs) if "level" in table.attrs else []
+    return "\n".join([f"\n{title}:", table.to_string(index=named), *notes])
+
+
 def _predictions(result: Fit, rows: pd.DataFrame, request: Request) -> pd.DataFrame:
     """The rows with their predictions."""
     options = {"new_levels": request.new_levels, "interval": request.interval, "ddf": request.ddf}
     found = result.predict(rows, **options)
     found = found.rename("fit").to_frame() if isinstance(found, pd.Series) else pd.DataFrame(found)
-    return _plain_table(rows.join(found))
+    if not is_default(rows.index):
+        rows = rows.assign(row=rows.index)
+    return _plain_table(rows.assign(**{str(name): found[name].to_numpy() for name in found}))
 
 
 def _plain_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -178,7 +178,9 @@ def test_help_has_examples_and_exit_codes(command):
 
 def test_fit_tests_means_and_files(data, csv, tmp_path):
     rows = data.assign(f=np.tile(list("abc"), 16))
-    rows.to_csv(csv, index=False)
+    # an index that pandas wrote is a column
+    csv = csv.with_suffix(".parquet")
+    rows.set_index("label").to_parquet(csv)
     formula = "y ~ f + x + (1 | g)"
     new = rows.head(4).assign(g=[0, 1, 99, 2], x=[1.0, np.nan, 2.0, 3.0])
     new.to_csv(tmp_path / "new.tsv", sep="\t", index=False)
@@ -209,6 +211,7 @@ def test_fit_tests_means_and_files(data, csv, tmp_path):
     )
     assert len(tests["Differences of f, p-values and limits adjusted"]) == 3
     assert "Contrasts:" in result.output
+    assert "limits and p adjusted: tukey" in result.output
 
     modes = pd.read_csv(tmp_path / "b.csv")
     np.testing.assert_allclose(modes["value"], expected.ranef()["value"], rtol=1e-12)
@@ -235,6 +238,7 @@ def test_fit_tests_means_and_files(data, csv, tmp_path):
         ((FORMULA, "CSV", "--predict", "p.csv", "--new", "other.csv"), "new_levels='population'"),
         ((FORMULA, "CSV", "--contrast", "z"), "unknown coefficient 'z'"),
         ((FORMULA, "CSV", "--emmeans", "z"), "'z'"),
+        (("y ~ x", "CSV", "--ranef", "b.csv"), "no random effects to write"),
     ],
 )
 def test_all_is_checked_before_the_fit(csv, monkeypatch, arguments, message):
