@@ -115,11 +115,13 @@ def hypothesis(
 
     Parameters
     ----------
-    l : as for `Fit.test`. A text may be an equation.
+    l : as for `Fit.test`. A text may be an equation, or several between commas.
     rhs : a number or (k,); None for what the texts say, or 0.
     aliased : names of coefficients that were dropped, for the message about them.
     """
     pieces = [l] if isinstance(l, str) else list(l) if isinstance(l, list | tuple) else None
+    if pieces and all(isinstance(piece, str) for piece in pieces):
+        pieces = [clause for piece in pieces for clause in _clauses(piece, x_names)]
     if pieces and all(isinstance(piece, str) for piece in pieces):
         parsed = [parse_hypothesis(piece, x_names, aliased) for piece in pieces]
         rows, right = np.concatenate([r for r, _ in parsed]), np.concatenate([r for _, r in parsed])
@@ -180,6 +182,20 @@ def parse_hypothesis(
     if not any(np.any(row) for row in rows):
         raise ValueError(f"hypothesis {text!r} names no coefficient: there are {', '.join(x_names)}")
     return rows[:-1] - rows[1:], constants[1:] - constants[:-1]
+
+
+def _clauses(text: str, x_names: Sequence[str]) -> list[str]:
+    """Texts between commas outside brackets and backticks; the text itself if a name has such a comma."""
+    found, depth, quoted = [""], 0, False
+    for character in text:
+        quoted ^= character == "`"
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and not depth and not quoted:
+            found.append("")
+        else:
+            found[-1] += character
+    alone = len(found) == 1 or any(len(_clauses(name, ())) > 1 for name in x_names)
+    return [text] if alone else [clause.strip() for clause in found]
 
 
 def _split_at_equals(text: str) -> list[str]:

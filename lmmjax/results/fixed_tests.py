@@ -128,8 +128,9 @@ class FixedTests:
 
         Parameters
         ----------
-        l : text such as "Days = 10", "a - 0.5 * b", "a = b = 0"; a list of texts, tested together; a
-            dict {coefficient: weight} or list of them; an array (p,) or (k, p).
+        l : text such as "Days = 10", "a - 0.5 * b", "a = b = 0"; a list of texts, or several with commas
+            between them, tested together; a dict {coefficient: weight} or list of them; an array (p,) or
+            (k, p).
         ddf : as in `coef_table`. For several rows F is scaled as Kenward & Roger propose, or has the
             degrees of freedom of Fai & Cornelius.
         rhs : number or (k,), 0 by default; part of the text where l is an equation.

@@ -10,8 +10,8 @@ import pandas as pd
 
 from lmmjax.fitted import Fitted, require_level
 from lmmjax.postestimation.fit_contrasts import t_tests_frame
-from lmmjax.postestimation.fixed_tests import hypothesis_test
-from lmmjax.postestimation.predict import Request, predict_new
+from lmmjax.postestimation.fixed_tests import ddf_method, hypothesis_test
+from lmmjax.postestimation.predict import Request, check, new_rows, predict_new
 from lmmjax.reports.table import prints_whole
 from lmmjax.results.native_rows import like, rows_given
 
@@ -67,7 +67,14 @@ class StatsmodelsNames:
         return table.filter(["F", "num_df", "den_df", "p"])
 
     def get_prediction(
-        self, newdata: Any = None, *, re: Any = "none", ddf: str = "satterthwaite", **options: Any
+        self,
+        newdata: Any = None,
+        *,
+        re: Any = "none",
+        ddf: str = "satterthwaite",
+        new_levels: str = "error",
+        offset: Any = None,
+        weights: Any = None,
     ) -> Prediction:
         """Means of new rows, or of those of the fit, with limits for them and for new observations.
 
@@ -75,13 +82,21 @@ class StatsmodelsNames:
         ----------
         re : random terms that the mean has, as in `predict`. By default none, as in statsmodels: the mean of
             the population, x'β̂, and observations of groups that are drawn anew.
-        ddf, options : as in `predict`: new_levels, offset, weights, kriging.
+        ddf, new_levels, offset, weights : as in `predict`; weights are for the limits of observations.
+
+        Raises
+        ------
+        ValueError : as in `predict`.
         """
-        return Prediction(self.fitted, newdata, Request(re=re, ddf=ddf, **options))
+        request = Request(re=re, ddf=ddf_method(ddf), new_levels=new_levels, offset=offset, weights=weights)
+        asked = dataclasses.replace(request, interval="prediction")
+        check(self.fitted.data, newdata, asked)
+        new_rows(self.fitted.data, newdata, asked, warn=False)
+        return Prediction(self.fitted, newdata, request)
 
 
 @prints_whole
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
     """Predictions with their limits; made by `Fit.get_prediction`.
 
@@ -96,7 +111,8 @@ class Prediction:
 
     def _table(self, interval: str, alpha: float) -> pd.DataFrame:
         level = 1.0 - require_level(alpha, "alpha")
-        request = dataclasses.replace(self.request, interval=interval, level=level)
+        weights = self.request.weights if interval == "prediction" else None
+        request = dataclasses.replace(self.request, interval=interval, level=level, weights=weights)
         return pd.DataFrame(predict_new(self.fitted, self.newdata, request))
 
     def _like(self, values: Any) -> Any:
@@ -105,7 +121,8 @@ class Prediction:
     @property
     def predicted_mean(self) -> pd.Series:
         """The means."""
-        return self._like(predict_new(self.fitted, self.newdata, self.request))
+        request = dataclasses.replace(self.request, weights=None)
+        return self._like(predict_new(self.fitted, self.newdata, request))
 
     @property
     def se_mean(self) -> pd.Series:
@@ -122,3 +139,6 @@ class Prediction:
         names = {"fit": "mean", "se": "mean_se", "lower": "mean_ci_lower", "upper": "mean_ci_upper"}
         limits = {f"obs_ci_{name}": obs[name].to_numpy() for name in ("lower", "upper")}
         return self._like(mean.rename(columns=names).assign(**limits))
+
+    def __repr__(self) -> str:
+        return repr(self.summary_frame())

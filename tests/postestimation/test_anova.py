@@ -252,3 +252,19 @@ def test_equal_signs_inside_names():
     rows, rhs = parse_hypothesis(f"{names[0]} = 2 * {names[1]} == 1e-1", names)
     assert_allclose(rows, [[1, -2], [0, 2]])
     assert_allclose(rhs, [0.0, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "expected"),
+    [
+        ("C(f, Sum)[S.a] = 1, b = 2", ["C(f, Sum)[S.a]", "b"], [1, 2]),
+        ("`g,1` = 1,b = 2", ["`g,1`", "b"], [1, 2]),
+        ("g,1 = 1", ["g,1", "b"], [1]),
+    ],
+)
+def test_commas_between_equations_and_in_names(text, names, expected):
+    from lmmjax.postestimation.contrasts import hypothesis
+
+    rows, right, _ = hypothesis(text, names)
+    np.testing.assert_array_equal(rows, np.eye(2)[: len(expected)])
+    np.testing.assert_array_equal(right, expected)

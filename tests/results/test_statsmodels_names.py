@@ -31,6 +31,7 @@ def test_f_tests_are_joint(fit):
     joint = ["Days = 10", "Intercept = 250"]
     pd.testing.assert_frame_equal(fit.f_test(joint), fit.test(joint))
     assert list(fit.f_test("Days").columns) == ["F", "num_df", "den_df", "p"]
+    pd.testing.assert_frame_equal(fit.f_test("Days = 10, Intercept = 250"), fit.test(joint))
     # arrays and right-hand sides as for `test`
     pd.testing.assert_frame_equal(
         fit.f_test(np.eye(2), rhs=[250, 10]), fit.test(np.eye(2), rhs=[250, 10]), check_names=False
@@ -58,3 +59,9 @@ def test_predictions(fit, sleepstudy):
     assert_allclose(found.conf_int(obs=True, alpha=0.1)["upper"], table["obs_ci_upper"], rtol=1e-12)
     with pytest.raises(ValueError, match="alpha must lie between 0 and 1"):
         found.summary_frame(alpha=95)
+    assert repr(found).splitlines()[0].split() == [*table.columns]
+    with pytest.raises(ValueError, match="new_levels='population'"):
+        fit.get_prediction(new.assign(Subject=1), re="all")
+    weighted = fit.get_prediction(new, ddf="normal", weights=[1.0, 1.0, 4.0]).summary_frame()
+    half = (weighted["obs_ci_upper"] - weighted["mean"]) / 1.959963984540054
+    assert_allclose(half.iloc[0] ** 2 - half.iloc[2] ** 2, 0.75 * fit.scale, rtol=1e-7)
