@@ -51,7 +51,9 @@ class Autoregressive(Placed):
         found, at = np.unique(np.append(lags.ravel(), 0), return_inverse=True)
         at = at[:-1].reshape(lags.shape)
         if self._steps > 1:
-            size = xp.power(xp.abs(r[0]), xp.asarray(found / self._steps, dtype=r.dtype))
+            # at zero second derivatives of |ρ|⁰ and |ρ|¹ would be 0 · ∞
+            base = xp.abs(r[0]) + xp.where(r[0] == 0.0, 1e-30, 0.0).astype(r.dtype)
+            size = xp.power(base, xp.asarray(found / self._steps, dtype=r.dtype))
             sign = xp.asarray(1.0 - 2.0 * (found % 2), dtype=r.dtype)
             return xp.where(r[0] < 0, sign * size, size)[at]
         return xp.stack(_powers(r[0], found))[at]

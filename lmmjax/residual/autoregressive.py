@@ -16,6 +16,10 @@ FEW = 16.0
 """Typical steps between neighbours up to which the correlation of one step is what is worked on."""
 
 
+LEAST = 1e-30
+"""A correlation that stands for none."""
+
+
 @dataclasses.dataclass(frozen=True)
 class AR1(WithNugget, Timed):
     """Correlation ρ^|t − t′| at equally spaced occasions t, ρ in (−1, 1); `time` None: the order of the rows.
@@ -75,6 +79,8 @@ def _power(base: Array, left: Array, right: Array, steps: float = 1.0) -> Array:
     The exponent is fixed, as its derivative is undefined at a negative base.
     """
     lag = jax.lax.stop_gradient(jnp.abs(jnp.asarray(left) - jnp.asarray(right)).astype(base.dtype))
+    # at zero the second derivative of ρ¹ would be 0 · ∞
+    base = base + jnp.where(base == 0.0, LEAST, 0.0).astype(base.dtype)
     if steps == 1.0:
         return jnp.power(base, lag)
     sign = jnp.where(lag % 2.0 == 0.0, 1.0, jnp.where(lag % 2.0 == 1.0, -1.0, jnp.nan)).astype(base.dtype)
