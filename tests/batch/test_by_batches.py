@@ -40,7 +40,7 @@ def structure(name):
     ("name", "lanes"), [*((name, False) for name in (*CORRELATIONS, *VARIANCES)), ("AR1", True)]
 )
 def test_a_batch_equals_single_fits(name, lanes, monkeypatch):
-    """In lanes NumPy plays the program, which costs no compilation; the third response has rows of its own."""
+    """In lanes NumPy plays the program: nothing is compiled. The third response has rows of its own."""
     if lanes:
         monkeypatch.setattr(sources, "FEW", 0)
     data, y = trial()
