@@ -70,7 +70,7 @@ def panels(
 
     Parameters
     ----------
-    ax : Axes, an array or list of them, or None.
+    ax : Axes, an array, list or dict of them, or None.
     columns : how many stand side by side; height, width : of the figure, in inches.
 
     Raises
@@ -78,7 +78,7 @@ def panels(
     ValueError : something else than Axes, or Axes of another number.
     """
     if ax is not None:
-        given = np.array(ax, dtype=object).ravel()
+        given = np.array(list(ax.values()) if isinstance(ax, dict) else ax, dtype=object).ravel()
         wrong = next((one for one in given if not hasattr(one, "add_patch")), None)
         if wrong is not None:
             raise ValueError(f"ax is matplotlib's Axes, or an array of them, not {type(wrong).__name__}")

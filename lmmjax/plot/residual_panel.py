@@ -67,7 +67,7 @@ def plot_residuals(
     wanted = [wanted] if isinstance(wanted, str) else list(wanted)
     require_known("panel", wanted, PANELS)
     count = len(wanted)
-    shape = np.shape(ax) if ax is not None else (2, 2) if count == 4 else (count,)
+    shape = np.shape(ax) if ax is not None else (2, 2) if count == 4 else ()
     axes = panels(ax, count, 2, 1.75 * -(-count // 2) if count > 1 else 2.6)
     there: Any = table[np.isfinite(table.to_numpy(float)).all(axis=1)]
     named = [PANELS[name](one, there) for one, name in zip(axes, wanted, strict=True)]
@@ -78,7 +78,7 @@ def plot_residuals(
         first = np.argsort(-np.abs(there["studentized"].to_numpy()))[:EXTREMES]
         for one, (x, y) in zip(axes, named, strict=True):
             label_points(one, x[first], y[first], [_row(there.index[k]) for k in first])
-    return axes[0] if count == 1 else axes.reshape(shape)
+    return axes[0] if count == 1 else axes.reshape(shape or count)
 
 
 Spots = tuple[np.ndarray, np.ndarray]

@@ -55,11 +55,6 @@ def effects():
     return plot.plot_effects(table)
 
 
-def covariance():
-    lag = np.abs(np.subtract.outer(np.arange(5), np.arange(5)))
-    return plot.plot_covariance({"": pd.DataFrame(4.0 * (-0.7) ** lag)})
-
-
 def volcano():
     estimate = stats.norm.ppf((np.arange(300) + 0.5) / 300)
     t = 2 * estimate
@@ -77,7 +72,7 @@ def profile():
     return plot.plot_profile(pd.concat(pieces))
 
 
-PICTURES = {f.__name__: f for f in (residuals, ranef, shrinkage, effects, covariance, volcano, profile)}
+PICTURES = {f.__name__: f for f in (residuals, ranef, shrinkage, effects, volcano, profile)}
 
 
 def drawn(name):

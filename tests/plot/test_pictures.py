@@ -134,6 +134,10 @@ def test_axes_have_to_be_as_many_as_panels(fit):
     for draw, count in (FIT["ranef"], FIT["shrinkage"], FIT["residuals"]):
         with pytest.raises(ValueError, match=f"this picture has {count} panel.* ax has 3 Axes"):
             draw(fit.plot, ax=three)
+    mosaic = plt.figure().subplot_mosaic("ab")
+    assert list(fit.plot.ranef(ax=mosaic)) == list(mosaic.values())
+    inner = plt.figure().subfigures(1, 2)[1].subplots(2, 2)
+    assert fit.plot(inner).shape == (2, 2)
     with pytest.raises(ValueError, match=r"ax is matplotlib's Axes.* not Figure"):
         fit.plot.ranef(ax=three[0].figure)
 
@@ -279,6 +283,8 @@ def test_matrices_have_their_numbers(visits):
     assert_allclose(shown, table.to_numpy().ravel() / 10.0**power, atol=0.005)
     cor = [float(text.get_text().replace("−", "-")) for text in both[1].texts]
     assert_allclose(cor, visits.residual_cov(cor=True).to_numpy().ravel(), atol=0.005)
+    assert_allclose(both[1].images[0].get_array(), visits.residual_cov(cor=True))
+    assert both[1].images[0].get_clim() == (-1, 1)
     big = pd.DataFrame(np.eye(40) - 0.01)
     ax = plot.plot_covariance({"": big}, cor=True)
     assert not ax.texts
