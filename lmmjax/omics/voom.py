@@ -80,7 +80,7 @@ def voom(
     >>> import lmmjax as lj
     >>> counts = np.random.default_rng(0).poisson(np.exp(np.linspace(1, 6, 50)), (6, 50))
     >>> lj.voom(counts, np.ones((6, 1)))
-    Voom(6 samples, 50 genes, normalisation factors 0.99 to 1.01)
+    Voom(6 samples, 50 genes, normalisation factors 0.984 to 1.01)
     """
     if not isinstance(span, int | float) or not 0 < span <= 1:
         raise ValueError(f"span is a share of the genes, above 0 and at most 1, not {span}")
