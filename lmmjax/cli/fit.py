@@ -111,8 +111,10 @@ def fit(
             wanted = named_contrasts(contrast, model.data.x_names)
             _check(model, wanted, emmeans or [], rows, request)
             result = model.fit(reml=not ml)
-        typer.echo(str(result.summary(ddf)))
-        with waiting("tests and predictions"):
+        with waiting("tests"):
+            said = str(result.summary(ddf))
+        typer.echo(said)
+        with waiting("tests"):
             tests = _tests(result, ddf, anova, wanted, emmeans or [])
         for title, found in tests.items():
             typer.echo(_shown(title, found))
