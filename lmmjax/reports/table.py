@@ -32,7 +32,8 @@ class Table(pd.DataFrame, metaclass=_AnyFrame):
     """A data frame as fits return them.
 
     Printed, it shows every column in the width of the terminal, 80 characters at least: with fewer decimals
-    where that is enough, else in blocks below each other. Rows are those that pandas would show.
+    where that is enough, then with as many digits as numbers need, else in blocks below each other. Rows are
+    those that pandas would show.
     """
 
     @property
@@ -48,7 +49,10 @@ class Table(pd.DataFrame, metaclass=_AnyFrame):
             text = self._text(precision)
             if max(map(len, text.splitlines())) <= width:
                 return text
-        return self._text(digits, line_width=width)
+        most = pd.get_option("display.max_rows")
+        if most and len(self) > most:
+            return self._text(digits, line_width=width)
+        return grid_of(self, index=True).text(width)
 
     def to_html(
         self, buf: Any = None, *args: Any, digits: int = 5, index: bool | None = None, **options: Any

@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.fitted import Fitted
+from lmmjax.reports.cells import grid_of
+from lmmjax.reports.markup import Grid, Markup
 from lmmjax.reports.table import as_table
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class CrossValidation:
+class CrossValidation(Markup):
     """Rows predicted from the others; made by `Fit.cross_validate`, prints its scores.
 
     Attributes
@@ -38,16 +40,24 @@ class CrossValidation:
     by: str
     fixed_variances: bool
 
-    def __repr__(self) -> str:
+    def _around(self) -> tuple[list[str], list[str]]:
+        """Lines before the scores and after them."""
         how = "variances of the whole fit" if self.fixed_variances else "refitted"
         lost = int(np.isnan(self.predictions["fit"].to_numpy()).sum())
-        lines = [
-            f"Cross-validation by {self.by}: {len(self.table)} folds, {how}",
-            self.scores.to_frame().T.astype({"n": int}).to_string(index=False, float_format="{:.5g}".format),
-        ]
-        if lost:
-            lines.append(f"{lost} rows are not predicted: see .table")
-        return "\n".join(lines)
+        head = f"Cross-validation by {self.by}: {len(self.table)} folds, {how}"
+        return [head], [f"{lost} rows are not predicted: see .table"] * bool(lost)
+
+    def _scores(self) -> pd.DataFrame:
+        return self.scores.to_frame().T.astype({"n": int})
+
+    def _pieces(self) -> list[str | Grid]:
+        head, notes = self._around()
+        return [*head, grid_of(self._scores(), index=False), *notes]
+
+    def __repr__(self) -> str:
+        head, notes = self._around()
+        text = self._scores().to_string(index=False, float_format="{:.5g}".format)
+        return "\n".join([*head, text, *notes])
 
 
 class Validation:

@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.fitted import Fitted, ModelData, require_estimates
+from lmmjax.reports.cells import grid_of
+from lmmjax.reports.markup import Grid, Markup
 from lmmjax.reports.table import as_table
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Power:
+class Power(Markup):
     """Power of a test at sizes and effects; made by `lmmjax.power`, prints its table.
 
     Attributes
@@ -47,23 +49,28 @@ class Power:
 
         return plot_power(self.table, ax, target)
 
-    def __repr__(self) -> str:
+    def _around(self) -> tuple[list[str], list[str]]:
+        """Lines before the table and after it."""
         attrs, most = self.table.attrs, self.table[["failed", "singular"]].to_numpy().max(axis=0)
+        head = [
+            f"Power of the test of {self.hypothesis} at alpha = {self.alpha:g}",
+            f"{self.test}; {self.level:.0%} limits",
+        ]
         notes = [f"n: {attrs['n']}; effect: {attrs['effect']}"]
         if most[0]:
             notes.append(f"failed: up to {most[0]} fits of a row, which count as no finding")
         if most[1]:
             notes.append(f"singular: up to {most[1]} fits of a row, which count as they are")
-        return "\n".join(
-            [
-                f"Power of the test of {self.hypothesis} at alpha = {self.alpha:g}",
-                f"{self.test}; {self.level:.0%} limits",
-                "",
-                self.table.to_string(index=False, float_format="{:.4g}".format),
-                "",
-                *notes,
-            ]
-        )
+        return head, notes
+
+    def _pieces(self) -> list[str | Grid]:
+        head, notes = self._around()
+        return [*head, grid_of(self.table, index=False), *notes]
+
+    def __repr__(self) -> str:
+        head, notes = self._around()
+        text = self.table.to_string(index=False, float_format="{:.4g}".format)
+        return "\n".join([*head, "", text, "", *notes])
 
 
 def power(

@@ -10,11 +10,13 @@ import pandas as pd
 
 from lmmjax.fitted import Fitted, ModelView, announce
 from lmmjax.postestimation.deletion_tests import backward
+from lmmjax.reports.cells import grid_of
+from lmmjax.reports.markup import Grid, Markup
 from lmmjax.reports.table import as_table
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Step:
+class Step(Markup):
     """A backward selection.
 
     Attributes
@@ -29,11 +31,18 @@ class Step:
     fixed: pd.DataFrame
     fit: Any
 
+    def _tables(self) -> dict[str, pd.DataFrame]:
+        """The tables that are not empty, by what they are of."""
+        both = {"random": self.random, "fixed": self.fixed}
+        return {f"Backward elimination of {name} terms": own for name, own in both.items() if len(own)}
+
+    def _pieces(self) -> list[str | Grid]:
+        tables = self._tables().items()
+        made = [dataclasses.replace(grid_of(table), title=title) for title, table in tables]
+        return [*made, f"Model found: {self.fit.fitted.data.formula}"]
+
     def __repr__(self) -> str:
-        pieces = []
-        for name, table in (("random", self.random), ("fixed", self.fixed)):
-            if len(table):
-                pieces.append(f"Backward elimination of {name} terms:\n{table!r}")
+        pieces = [f"{title}:\n{table!r}" for title, table in self._tables().items()]
         return "\n\n".join([*pieces, f"Model found: {self.fit.fitted.data.formula}"])
 
 

@@ -121,12 +121,13 @@ def test_other_tables(fit, sleepstudy):
 def test_numbers_are_shortened_before_columns_are_put_below():
     wide = pd.DataFrame({f"column {k}": np.full(3, 1e4 + k / 3e6) for k in range(6)})
     assert len(repr(as_table(wide)).splitlines()) == 4
-    assert "\\" in repr(as_table(wide.assign(**{f"further {k}": 1.0 for k in range(6)})))
+    blocks = repr(as_table(wide.assign(**{f"further {k}": 1.0 for k in range(6)}))).split("\n\n")
+    assert [len(block.splitlines()) for block in blocks] == [4, 4]
     many = as_table(pd.DataFrame(np.ones((3, MOST_COLUMNS + 1))))
     assert repr(many) == repr(pd.DataFrame(many))
     # a wider terminal takes more
     with pd.option_context("display.width", 200):
-        assert "\\" not in repr(as_table(wide.assign(**{f"further {k}": 1.0 for k in range(6)})))
+        assert "\n\n" not in repr(as_table(wide.assign(**{f"further {k}": 1.0 for k in range(6)})))
     assert "[100 rows x 1 columns]" in repr(as_table(pd.DataFrame({"a": np.arange(100.0)})))
 
 
