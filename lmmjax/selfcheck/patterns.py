@@ -20,10 +20,10 @@ PRECISE = jax.lax.Precision.HIGHEST
 
 @listed("mapped matrix-vector product, then a sum", PATTERNS)
 def mapped_products(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Case]:
-    """The pattern of jax#39103, which shows at odd numbers of columns."""
-    for q in (3, 5):
+    """The pattern of jax#39103, at odd numbers of columns: with five it shows at twice the size."""
+    for q, sizes in ((3, SIZES[dtype.name]), (5, SIZES[dtype.name][2:])):
         m = rng.normal(size=(q, q)).astype(dtype)
-        for n in SIZES[dtype.name]:
+        for n in sizes:
             rows = rng.normal(size=(n, q)).astype(dtype)
             expected = np.sum((rows.astype(float) @ m.astype(float).T) ** 2, axis=1)
 
@@ -67,8 +67,10 @@ def small_blocks(rng: np.random.Generator, dtype: np.dtype) -> Iterator[Case]:
     exact = a.astype(float)
     # condition numbers stay below a few dozen
     tolerance = rounding(dtype, 500)
-    factors = np.linalg.cholesky(exact)
-    yield Case(n, jax.vmap(lambda block: psd_cholesky(block, 0.0)), (a,), factors, tolerance)
+    if dtype.itemsize == 8:
+        # of descents, which in single precision go by sweeps alone
+        factors = np.linalg.cholesky(exact)
+        yield Case(n, jax.vmap(lambda block: psd_cholesky(block, 0.0)), (a,), factors, tolerance)
     lanes = np.ascontiguousarray(a.transpose(1, 2, 0))
     expected = np.linalg.inv(exact).transpose(1, 2, 0) + np.linalg.slogdet(exact)[1]
 
