@@ -25,9 +25,13 @@ from lmmjax.batch.starts import MOST, Starts
 from lmmjax.core import Problem, ProblemMaker, descents
 from lmmjax.core.exactness import exact_lanes
 from lmmjax.core.spectral_fit import spectral_estimates
+from lmmjax.core.spectral_gaps import gap_estimates
 from lmmjax.design import columns_on_rows, take_columns, take_rows
 from lmmjax.gram.spectral.products import SpectralProducts
 from lmmjax.optimize import Status
+
+ALIKE = 8
+"""Responses with one pattern of missing values from which on its rows have a decomposition of their own."""
 
 INFINITE = "not finite: a value of the response is infinite, or too large to be squared"
 
@@ -189,6 +193,8 @@ def _reduced(maker: ProblemMaker, y: np.ndarray, weights: np.ndarray, how: How) 
 
 def _incomplete(maker: ProblemMaker, y: np.ndarray, how: How) -> Outcome:
     """Fits of responses with missing values: by pattern where many share one, else by weights of 0 and 1."""
+    if isinstance(maker.prepared.shared, SpectralProducts) and how.reml and maker.design.known is None:
+        return _with_gaps(maker, y, how)
     codes = np.unique(np.packbits(np.isnan(y), axis=0), axis=1, return_inverse=True)[1].ravel()
     size = np.bincount(codes)[codes]
     common = (size >= FEW // 8) | (not maker.prepared.shared.individual)
@@ -201,6 +207,24 @@ def _incomplete(maker: ProblemMaker, y: np.ndarray, how: How) -> Outcome:
         return of(maker, y[:, where], np.ones((len(y), len(where))), how)
 
     return _joined(maker, y.shape[1], [where for where in parts if len(where)], fit)
+
+
+def _with_gaps(maker: ProblemMaker, y: np.ndarray, how: How) -> Outcome:
+    """Fits of one kernel: patterns that several share by a decomposition of their own, others without."""
+    codes = np.unique(np.packbits(np.isnan(y), axis=0), axis=1, return_inverse=True)[1].ravel()
+    alone = np.bincount(codes)[codes] < ALIKE
+    alone = alone if how.starts.given is None else np.zeros(len(codes), bool)
+    found = failed(y.shape[1], maker.design.p, maker.design.structure.n_params, "")
+    left = ~alone
+    where = np.flatnonzero(alone)
+    if len(where):
+        estimate, optima, done = gap_estimates(maker, np.asarray(y[:, where], dtype=float))
+        found.put(where[done], outcome(estimate, optima).some(done))
+        left[where[~done]] = True
+    rest = np.flatnonzero(left)
+    if len(rest):
+        found.put(rest, _by_pattern(maker, y[:, rest], np.ones((len(y), len(rest))), how))
+    return found
 
 
 def _by_pattern(maker: ProblemMaker, y: np.ndarray, weights: np.ndarray, how: How) -> Outcome:

@@ -134,6 +134,21 @@ class Spectral:
             value, slope, bend = value + own, slope + d1, bend + d2
         return value + self.nu * np.log(r2), slope, bend, r2, first
 
+    def ends(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Whether the criterion rises from the ends of a grid t (J,): (T,) of the lower, and of the upper."""
+        total = len(self.squares)
+        if self.ml:
+            lower = self.at(np.full(total, t[0]))[1] >= 0
+            return lower, self.at(np.full(total, t[-1]))[1] <= 0
+        mu, squares = self.mu, self.squares
+        whole = squares.sum(axis=1) + self.left
+        lower = mu.sum() * whole >= self.nu * (squares @ mu)
+        if not self.regular:
+            return lower, np.zeros(total, bool)
+        # in ε = a/h: f = Σ log(ε + μ) + ν log Σ ỹ²/(ε + μ)
+        upper = np.sum(1.0 / mu) * (squares @ (1.0 / mu)) >= self.nu * (squares @ mu**-2.0)
+        return lower, upper
+
 
 def sides(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """a and h with a + h = 1, h/a = exp t."""
@@ -186,7 +201,7 @@ def _search(data: Spectral) -> Found:
         if data.regular:
             a, h, t = np.append(a, 0.0), np.append(h, 1.0), np.append(t, np.inf)
     f = data.on_grid(a, h)
-    lower, upper = _end_slopes(data, t)
+    lower, upper = data.ends(t)
     # an end is a minimum if the criterion does not fall away from it
     best_t, best = np.where(lower, t[0], np.nan), np.where(lower, f[0], np.inf)
     optima = lower.astype(int) + upper
@@ -216,22 +231,6 @@ def _search(data: Spectral) -> Found:
     # beside an end that is a minimum the criterion is flat, and lower by rounding only
     best_t = np.where(inner < best - FLAT, inner_t, best_t)
     return Found(best_t, np.maximum(optima, 1), steps + 1)
-
-
-def _end_slopes(data: Spectral, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whether the criterion rises from the lower end, and from the upper one, (T,) each."""
-    total = len(data.squares)
-    if data.ml:
-        lower = data.at(np.full(total, t[0]))[1] >= 0
-        return lower, data.at(np.full(total, t[-1]))[1] <= 0
-    mu, squares = data.mu, data.squares
-    whole = squares.sum(axis=1) + data.left
-    lower = mu.sum() * whole >= data.nu * (squares @ mu)
-    if not data.regular:
-        return lower, np.zeros(total, bool)
-    # in ε = a/h: f = Σ log(ε + μ) + ν log Σ ỹ²/(ε + μ)
-    upper = np.sum(1.0 / mu) * (squares @ (1.0 / mu)) >= data.nu * (squares @ mu**-2.0)
-    return lower, upper
 
 
 def _descend(

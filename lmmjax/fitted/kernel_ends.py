@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmmjax.core.spectral_fit import LARGEST
+from lmmjax.core.spectral_records import LARGEST
 from lmmjax.core.spectral_search import RATIOS
 from lmmjax.fitted.data import ModelData
 from lmmjax.fitted.records import Fitted, FittedMany

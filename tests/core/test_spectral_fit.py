@@ -149,6 +149,30 @@ def test_reml_does_not_change_with_a_constant_in_the_kernel():
         assert np.allclose(other.params["x"], fits[0].params["x"], rtol=1e-7)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"data": REPEATED, "weights": "w", "offset": "x"},
+        {"data": REPEATED, "k": lj.Kernel.low_rank(HALF[:, :5], IDS), "weights": "w"},
+    ],
+    ids=["regular", "thin"],
+)
+def test_missing_values_with_weights(options, monkeypatch):
+    """Without a decomposition of the rows that are left."""
+    own = model(**options)
+    rng = np.random.default_rng(4)
+    y = rng.normal(size=(90, 6)) + HALF[REPEATED["id"], :6]
+    y[rng.random((90, 6)) < 0.06] = np.nan
+    with monkeypatch.context() as held:
+        held.setattr(decomposition, "decompose", None)
+        fits = own.fit_batch(y)
+    for k in range(6):
+        one = own.subset(~np.isnan(y[:, k])).fit_response(y[~np.isnan(y[:, k]), k])
+        for name in ("deviance", "psi", "beta", "cov_beta", "cov_psi"):
+            a, b = np.asarray(getattr(fits.estimate, name))[k], getattr(one.estimate, name)
+            assert np.allclose(a, b, rtol=1e-9, atol=1e-12, equal_nan=True), name
+
+
 def test_missing_values_are_rows_left_out():
     y = Y.copy()
     y[[3, 17], 4], y[5, 6], y[5, 8] = np.nan, np.nan, np.nan
