@@ -218,8 +218,10 @@ def _with_gaps(maker: ProblemMaker, y: np.ndarray, how: How) -> Outcome:
     left = ~alone
     where = np.flatnonzero(alone)
     if len(where):
-        estimate, optima, done = gap_estimates(maker, np.asarray(y[:, where], dtype=float))
-        found.put(where[done], outcome(estimate, optima).some(done))
+        made = gap_estimates(maker, np.asarray(y[:, where], dtype=float))
+        done = np.zeros(len(where), bool) if made is None else made[2]
+        if made is not None:
+            found.put(where[done], outcome(*made[:2]).some(done))
         left[where[~done]] = True
     rest = np.flatnonzero(left)
     if len(rest):

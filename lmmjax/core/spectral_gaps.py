@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import numpy as np
 
 from lmmjax.core.estimate import Estimate
 from lmmjax.core.problem import Problem, ProblemMaker
 from lmmjax.core.spectral_fit import spectral_data, widened
 from lmmjax.core.spectral_records import Points, at_ends, records
-from lmmjax.core.spectral_search import Found, Spectral, search, sides
+from lmmjax.core.spectral_search import PAIRS, Found, Spectral, search, sides
 from lmmjax.gram.spectral.prepare import SpectralPrepared
 from lmmjax.gram.spectral.products import SpectralResponse
 
@@ -38,37 +39,53 @@ DETERMINED = 1e-8
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Gaps(Spectral):
-    """One response, of which some rows are missing: REML.
+    """T responses of which as many rows are missing, each its own: REML.
 
     Attributes
     ----------
-    y : (k,) ỹ, the missing values filled with anything; b : (m, k) B_E; x : (m, p) X_E.
-    rest_e : (m,) of y, and rest_ee : (m, m) of I, what neither X nor B has in these rows.
+    y : (T, k) ỹ, the missing values filled with anything; b : (T, m, k) B_E; x : (T, m, p) X_E.
+    rest_e : (T, m) of y, and rest_ee : (T, m, m) of I, what neither X nor B has in these rows.
     """
 
-    y: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
-    b: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0)))
-    x: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0)))
-    rest_e: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
-    rest_ee: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0)))
+    y: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0)))
+    b: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0, 0)))
+    x: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0, 0)))
+    rest_e: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0)))
+    rest_ee: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0, 0)))
 
     def some(self, at: np.ndarray) -> Gaps:
-        return self
+        own = {name: getattr(self, name)[at] for name in ("squares", "left", *OWN)}
+        return dataclasses.replace(self, **own)
 
     def parts(self, w: np.ndarray, rest: np.ndarray | float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """M (J, m, m), E'Py (J, m) and y'Py (J,) with weights w (J, k) and `rest` (J,) of what B lacks."""
-        rest = np.broadcast_to(rest, len(w))
-        m = (w[:, None, :] * self.b) @ self.b.T + rest[:, None, None] * self.rest_ee
-        v = (w * self.y) @ self.b.T + rest[:, None] * self.rest_e
-        return m, v, w @ self.squares[0] + rest * self.left[0]
+        """M (T, m, m), E'Py (T, m) and y'Py (T,) with weights w (T, k) and `rest` (T,) of what B lacks."""
+        weighted, rest = w[:, None, :] * self.b, np.broadcast_to(rest, len(self.y))
+        m = weighted @ np.swapaxes(self.b, 1, 2) + rest[:, None, None] * self.rest_ee
+        v = (weighted @ self.y[..., None])[..., 0] + rest[:, None] * self.rest_e
+        return m, v, np.sum(w * self.squares, axis=1) + rest * self.left
 
     def on_grid(self, a: np.ndarray, h: np.ndarray) -> np.ndarray:
+        return np.stack([self.value(*point) for point in zip(a, h, strict=True)])
+
+    def value(self, a: np.ndarray, h: np.ndarray) -> np.ndarray:
+        """f (T,) at a and h, of one ratio for all or one of each."""
+        a, h = np.broadcast_to(a, len(self.y)), np.broadcast_to(h, len(self.y))
+        return self.logdet(a, h) + self.nu * np.log(self.left_squares(a, h)[0])
+
+    def logdet(self, a: np.ndarray, h: np.ndarray) -> np.ndarray:
+        """Σ log(a + hμ) + log|M| (T,)."""
         scale = a[:, None] + h[:, None] * self.mu
-        with np.errstate(divide="ignore"):
-            m, v, q = self.parts(1.0 / scale, 1.0 / a if self.rest else 0.0)
-        r2 = q - np.einsum("ja,ja->j", v, np.linalg.solve(m, v[..., None])[..., 0])
-        value = np.sum(np.log(scale), axis=1) + np.linalg.slogdet(m)[1] + self.nu * np.log(r2)
-        return (value + (self.rest * np.log(a) if self.rest else 0.0))[:, None]
+        m, _, _ = self.parts(1.0 / scale, 1.0 / a if self.rest else 0.0)
+        out = np.sum(np.log(scale), axis=1) + np.linalg.slogdet(m)[1]
+        return out + self.rest * np.log(a) if self.rest else out
+
+    def left_squares(self, a: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """r² (T,), M⁻¹ (T, m, m) and M⁻¹E'Py (T, m)."""
+        scale = a[:, None] + h[:, None] * self.mu
+        m, v, q = self.parts(1.0 / scale, 1.0 / a if self.rest else 0.0)
+        inverse = np.linalg.inv(m)
+        g = (inverse @ v[..., None])[..., 0]
+        return q - np.sum(v * g, axis=1), inverse, g
 
     def at(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         a, h = sides(t)
@@ -78,153 +95,137 @@ class Gaps(Spectral):
         m1, v1, q1 = self.parts(-w * s, 0.0)
         m2, v2, q2 = self.parts(-w * s * (1.0 - 2.0 * s), 0.0)
         inverse = np.linalg.inv(m)
-        g = np.einsum("jab,jb->ja", inverse, v)
-        r2 = q - np.einsum("ja,ja->j", v, g)
-        first = q1 - 2.0 * np.einsum("ja,ja->j", g, v1) + np.einsum("ja,jab,jb->j", g, m1, g)
-        turn = v1 - np.einsum("jab,jb->ja", m1, g)
-        second = q2 - 2.0 * np.einsum("ja,ja->j", g, v2) + np.einsum("ja,jab,jb->j", g, m2, g)
-        second = second - 2.0 * np.einsum("ja,jab,jb->j", turn, inverse, turn)
+        g = (inverse @ v[..., None])[..., 0]
+        r2 = q - np.sum(v * g, axis=1)
+        turn = v1 - (m1 @ g[..., None])[..., 0]
+        first = q1 - np.sum(g * (v1 + turn), axis=1)
+        second = q2 - 2.0 * np.sum(g * v2, axis=1) + np.einsum("ta,tab,tb->t", g, m2, g)
+        second = second - 2.0 * np.einsum("ta,tab,tb->t", turn, inverse, turn)
         solved = inverse @ m1
         slope = s.sum(axis=1) + np.trace(solved, axis1=1, axis2=2) + self.nu * first / r2
         bend = np.sum(s * (1.0 - s), axis=1) + self.nu * (second / r2 - (first / r2) ** 2)
-        bend = bend + np.sum(inverse * m2, axis=(1, 2)) - np.einsum("jab,jba->j", solved, solved)
-        # the criterion on the scale of a and h
-        value = np.sum(np.log(scale), axis=1) + self.rest * np.log(a) + np.linalg.slogdet(m)[1]
-        value = value - len(self.b) * np.log(a) + self.nu * np.log(r2 / a)
-        return value, slope, bend, r2 / a, first / r2
+        bend = (
+            bend + np.sum(inverse * m2, axis=(1, 2)) - np.sum(solved * np.swapaxes(solved, 1, 2), axis=(1, 2))
+        )
+        return self.value(a, h), slope, bend, r2 / a, first / r2
 
     def ends(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        mu = self.mu[None]
-        lower = self._rises(np.ones_like(mu), -mu, 1.0, mu.sum())
+        mu = np.broadcast_to(self.mu, self.y.shape)
+        lower = self._rises(np.ones_like(mu), -mu, 1.0, self.mu.sum())
         if not self.regular:
-            return np.array([lower]), np.zeros(1, bool)
-        upper = self._rises(1.0 / mu, -(mu**-2.0), 0.0, np.sum(1.0 / mu))
-        return np.array([lower]), np.array([upper])
+            return lower, np.zeros(len(lower), bool)
+        return lower, self._rises(1.0 / mu, -(mu**-2.0), 0.0, np.sum(1.0 / self.mu))
 
-    def _rises(self, w: np.ndarray, change: np.ndarray, rest: float, logdet: float) -> bool:
-        """Whether f rises where the weights (1, k) are w, and change so."""
-        (m,), (v,), (q,) = self.parts(w, rest)
-        (m1,), (v1,), (q1,) = self.parts(change, 0.0)
-        g = np.linalg.solve(m, v)
-        r2, first = q - v @ g, q1 - 2.0 * g @ v1 + g @ m1 @ g
-        return bool(logdet + np.trace(np.linalg.solve(m, m1)) + self.nu * first / r2 >= 0)
+    def _rises(self, w: np.ndarray, change: np.ndarray, rest: float, logdet: float) -> np.ndarray:
+        """Whether f rises (T,) where the weights (T, k) are w, and change so."""
+        m, v, q = self.parts(w, rest)
+        m1, v1, q1 = self.parts(change, 0.0)
+        g = np.linalg.solve(m, v[..., None])[..., 0]
+        r2 = q - np.sum(v * g, axis=1)
+        first = q1 - 2.0 * np.sum(g * v1, axis=1) + np.einsum("ta,tab,tb->t", g, m1, g)
+        trace = np.trace(np.linalg.solve(m, m1), axis1=1, axis2=2)
+        return logdet + trace + self.nu * first / r2 >= 0
 
 
-def gap_estimates(maker: ProblemMaker, y: np.ndarray) -> tuple[Estimate, np.ndarray, np.ndarray]:
+OWN = ("y", "b", "x", "rest_e", "rest_ee")
+"""What every response has of its own beside its squares."""
+
+
+def gap_estimates(maker: ProblemMaker, y: np.ndarray) -> tuple[Estimate, np.ndarray, np.ndarray] | None:
     """REML fits of y (n, T) with missing values, how many optima each has, and which were fitted so (T,).
 
-    Those with many missing values, with rows that do not determine β, or that are fitted perfectly are not.
+    Those with many missing values, with rows that do not determine β, or that are fitted perfectly are not;
+    None if none was.
     """
-    prepared = maker.prepared
-    assert isinstance(prepared, SpectralPrepared)
     gone = np.isnan(y)
+    count = gone.sum(axis=0)
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        mean = np.nansum(y, axis=0) / np.maximum((~gone).sum(axis=0), 1)
-        filled = np.where(gone, mean, y)
-        usable = np.isfinite(np.sum(filled * filled, axis=0)) & (gone.sum(axis=0) <= MOST * len(y))
-    problem = maker.lanes(np.where(usable, filled, 0.0), True)
-    response, found, points = problem.response, [], []
-    assert isinstance(response, SpectralResponse)
-    coordinates = np.asarray(response.y).T
-    whole = spectral_data(problem, coordinates, np.asarray(response.rest))
-    for k in np.flatnonzero(usable):
-        own = _gaps(maker, problem, whole.some(np.array([k])), coordinates[k], filled[:, k], gone[:, k])
-        if own is None:
-            usable[k] = False
-            continue
-        at = search(own)
-        found.append(at)
-        points.append(_points(maker, own, at, np.flatnonzero(gone[:, k])))
-    which = np.flatnonzero(usable)
-    if not len(which):
-        p, none = maker.design.p, np.zeros(0)
-        points = [Points(*[none] * 7, np.zeros((0, p, p)), np.zeros((0, p)), none, none)]
-        found = [Found(none, np.zeros(0, int), np.zeros(0, int))]
-    joined = Points(
-        *(np.concatenate([getattr(p, f.name) for p in points]) for f in dataclasses.fields(Points))
-    )
-    estimate = records(problem, joined, False, which)
-    fields = {
-        f.name: widened(getattr(estimate, f.name), which, y.shape[1]) for f in dataclasses.fields(Estimate)
-    }
-    out = Estimate(**fields)
+        filled = np.where(gone, np.nansum(y, axis=0) / np.maximum(len(y) - count, 1), y)
+        usable = np.isfinite(np.sum(filled * filled, axis=0)) & (count <= MOST * len(y))
+    filled = np.where(usable, filled, 0.0)
+    problem = maker.lanes(filled, True)
+    found: list[Found] = []
+    points: list[Points] = []
+    which: list[np.ndarray] = []
+    for m in np.unique(count[usable]):
+        alike = np.flatnonzero(usable & (count == m))
+        size = max(1, PAIRS // int(max(m, 1) * len(y)))
+        for some in np.split(alike, np.arange(size, len(alike), size)):
+            data, kept, rows = _gaps(maker, problem, filled, gone, some)
+            if len(kept):
+                at = search(data)
+                found.append(at)
+                points.append(_points(maker, data, at, rows))
+                which.append(kept)
+    if not which:
+        return None
+    at_all = np.concatenate(which)
+    names = [f.name for f in dataclasses.fields(Points)]
+    joined = Points(*(np.concatenate([getattr(one, name) for one in points]) for name in names))
+    estimate = records(problem, joined, False, at_all)
+    out = jax.tree.map(lambda a: widened(a, at_all, y.shape[1]), estimate)
     out.moves[:] = 0.0
-    optima = np.zeros(y.shape[1], int)
-    optima[which] = np.concatenate([at.optima for at in found])
-    return out, optima, usable
+    optima, done = np.zeros(y.shape[1], int), np.zeros(y.shape[1], bool)
+    optima[at_all], done[at_all] = np.concatenate([one.optima for one in found]), True
+    return out, optima, done
 
 
 def _gaps(
-    maker: ProblemMaker,
-    problem: Problem,
-    whole: Spectral,
-    y: np.ndarray,
-    filled: np.ndarray,
-    missing: np.ndarray,
-) -> Gaps | None:
-    """The data of one response, y (k,) in coordinates, filled (n,) with gaps (n,); None for another way."""
-    prepared, gone = maker.prepared, np.flatnonzero(missing)
+    maker: ProblemMaker, problem: Problem, filled: np.ndarray, gone: np.ndarray, some: np.ndarray
+) -> tuple[Gaps, np.ndarray, np.ndarray]:
+    """The data of some responses with m gaps each, which of them are fitted so, and their rows (T, m)."""
+    prepared, response = maker.prepared, problem.response
     assert isinstance(prepared, SpectralPrepared)
-    n, p, m = len(filled), maker.design.p, len(gone)
-    none = whole.rest + np.count_nonzero(whole.mu <= 0)
-    if n - m <= p + 1 or 0 < none <= m:
-        return None
-    b, x = prepared.b[gone], np.asarray(maker.rows.x).T[gone]
-    rest_e, rest_ee = np.zeros(m), np.zeros((m, m))
+    assert isinstance(response, SpectralResponse)
+    n, p = len(filled), maker.design.p
+    rows = np.nonzero(gone[:, some].T)[1].reshape(len(some), -1)
+    m = rows.shape[1]
+    y, left = np.asarray(response.y).T[some], np.asarray(response.rest)[some]
+    whole = spectral_data(problem, y, left)
+    b, x = prepared.b[rows], np.asarray(maker.rows.x).T[rows]
+    rest_e, rest_ee = np.zeros((len(some), m)), np.zeros((len(some), m, m))
     if whole.rest:
-        # of all rows: what X, then B leaves of y
-        rest_e = _left_over(maker, problem, filled)[gone] - b @ y
-        rest_ee = np.eye(m) - x @ x.T - b @ b.T
+        # of all rows: what X, then B leaves
+        residual = _left_over(maker, filled[:, some]) / np.asarray(problem.origin.scale)[some]
+        rest_e = np.take_along_axis(residual.T, rows, axis=1) - (b @ y[..., None])[..., 0]
+        rest_ee = np.eye(m) - x @ np.swapaxes(x, 1, 2) - b @ np.swapaxes(b, 1, 2)
     plain = {f.name: getattr(whole, f.name) for f in dataclasses.fields(Spectral)}
     plain["nu"] = float(n - p - m)
     out = Gaps(**plain, y=y, b=b, x=x, rest_e=rest_e, rest_ee=rest_ee)
-    (at_zero,), (v,), (q,) = out.parts(np.ones((1, len(out.mu))), 1.0)
-    if np.linalg.eigvalsh(at_zero)[0] < DETERMINED:
-        return None
-    return out if q - v @ np.linalg.solve(at_zero, v) > PERFECT * q else None
+    none = whole.rest + np.count_nonzero(whole.mu <= 0)
+    if n - m <= p + 1 or 0 < none <= m:
+        return out, some[:0], rows[:0]
+    at_zero, v, q = out.parts(np.ones(y.shape), 1.0)
+    fine = np.linalg.eigvalsh(at_zero)[:, 0] > DETERMINED if m else np.ones(len(some), bool)
+    solved = np.linalg.solve(at_zero + (~fine)[:, None, None] * np.eye(m), v[..., None])[..., 0]
+    kept = np.flatnonzero(fine & (q - np.sum(v * solved, axis=1) > PERFECT * q))
+    return out.some(kept), some[kept], rows[kept]
 
 
-def _left_over(maker: ProblemMaker, problem: Problem, y: np.ndarray) -> np.ndarray:
-    """The residuals (n,) of y (n,) on X, in the units of its coordinates."""
-    rows = maker.rows
-    y = y if rows.offset is None else y - np.asarray(rows.offset)
-    y = y if rows.root_weight is None else y * np.asarray(rows.root_weight)
-    x = np.asarray(rows.x)
-    residual = y - x.T @ (x @ y)
-    return residual / np.sqrt(np.mean(residual**2))
+def _left_over(maker: ProblemMaker, y: np.ndarray) -> np.ndarray:
+    """The residuals (n, T) of y (n, T) on X."""
+    rows, x = maker.rows, np.asarray(maker.rows.x)
+    y = y if rows.offset is None else y - np.asarray(rows.offset)[:, None]
+    y = y if rows.root_weight is None else y * np.asarray(rows.root_weight)[:, None]
+    return y - x.T @ (x @ y)
 
 
-def _points(maker: ProblemMaker, data: Gaps, found: Found, gone: np.ndarray) -> Points:
-    """The point that was found, of one response."""
-    t = np.where(np.isnan(found.t), 0.0, found.t)
+def _points(maker: ProblemMaker, data: Gaps, found: Found, rows: np.ndarray) -> Points:
+    """The points that were found, of responses without the rows (T, m)."""
+    total, t = len(rows), np.where(np.isnan(found.t), 0.0, found.t)
     a, h = at_ends(t)
-    value = data.on_grid(a, h)[0]
     scale = a[:, None] + h[:, None] * data.mu
-    with np.errstate(divide="ignore"):
-        m, v, q = data.parts(1.0 / scale, 1.0 / a if data.rest else 0.0)
-    inverse = np.linalg.inv(m)
-    g = np.einsum("jab,jb->ja", inverse, v)
-    r2 = q - np.einsum("ja,ja->j", v, g)
+    r2, inverse, g = data.left_squares(a, h)
     # N = X − δB(w∘C), a/(a + hμ) in the place of w
-    n = data.x[None] - (h[:, None, None] * data.b[None] / scale[:, None, :]) @ data.c
+    n = data.x - (h[:, None, None] * data.b / scale[:, None, :]) @ data.c
     s = data.s_matrix(a, h) + np.swapaxes(n, 1, 2) @ inverse @ n
-    beta = -(data.y * (h[:, None] / scale)) @ data.c - np.einsum("jap,ja->jp", n, g)
-    slope, bend, fall = np.zeros(1), np.ones(1), np.zeros(1)
-    if np.isfinite(t[0]):
-        _, slope, bend, _, fall = data.at(t)
-    weights = maker.rows.root_weight
-    lost = 0.0 if weights is None else 2.0 * np.sum(np.log(np.asarray(weights)[gone]))
-    plain = value - data.nu * np.log(r2)
-    return Points(
-        found.t,
-        found.steps,
-        plain,
-        slope,
-        bend,
-        fall,
-        r2,
-        s,
-        beta,
-        np.array([data.nu]),
-        np.array([data.logdet_r + lost]),
-    )
+    beta = -(data.y * (h[:, None] / scale)) @ data.c - np.einsum("tap,ta->tp", n, g)
+    slope, bend, fall = np.zeros(total), np.ones(total), np.zeros(total)
+    inner = np.flatnonzero(np.isfinite(t))
+    if len(inner):
+        _, slope[inner], bend[inner], _, fall[inner] = data.some(inner).at(t[inner])
+    logdet_r, weights = np.full(total, data.logdet_r), maker.rows.root_weight
+    if weights is not None:
+        logdet_r = logdet_r + 2.0 * np.sum(np.log(np.asarray(weights)[rows]), axis=1)
+    value, nu = data.logdet(a, h), np.full(total, data.nu)
+    return Points(found.t, found.steps, value, slope, bend, fall, r2, s, beta, nu, logdet_r)
