@@ -63,7 +63,8 @@ def records(problem: Problem, points: Points, ml: bool, which: np.ndarray) -> Es
         certified = ended | ((points.bend > 0) & (decrement <= CERTIFIED))
     status = np.where(certified & ~lost, Status.CONVERGED, Status.ITERATION_LIMIT).astype(np.int32)
     origin = np.broadcast_to(problem.origin.scale, np.shape(problem.origin.scale) or (1,))[which]
-    start = np.asarray(problem.origin.beta).reshape(p, -1)[:, which]
+    start = np.asarray(problem.origin.beta)
+    start = (start[:, None] if start.ndim == 1 else start)[:, which]
     nu, whole = points.nu, points.r2 / points.nu * origin**2
     delta = np.where(a > 0, h / np.where(a > 0, a, 1.0), LARGEST)
     residual = whole * np.where(a > 0, a, h / LARGEST)

@@ -77,7 +77,7 @@ class Spectral:
         w = 1.0 / (a[:, None] + h[:, None] * self.mu)
         p = len(self.xkx)
         pairs = (self.c[:, :, None] * self.c[:, None, :]).reshape(len(self.mu), p * p)
-        across = (w @ pairs).reshape(-1, p, p)
+        across = (w @ pairs).reshape(len(w), p, p)
         shape = (slice(None), None, None)
         return a[shape] * np.eye(p) + h[shape] * self.xkx - (h**2)[shape] * across
 

@@ -126,6 +126,16 @@ def test_records_are_those_of_newtons_method(reml):
             assert found.status == other.status == 0
 
 
+def test_no_fixed_effects_and_clones():
+    """Two levels with one kernel: K is singular, and σ² is not zero."""
+    k = K.copy()
+    k[1], k[:, 1] = k[0], k[:, 0]
+    k[1, 1] = k[0, 0]
+    fits, dense = (model(k, formula="~ 0 + (1 | id)", backend=b).fit_batch(Y[:, 4:]) for b in (None, "dense"))
+    assert np.allclose(fits.deviance, dense.deviance, rtol=0, atol=1e-9)
+    assert "upper" not in set(fits.bound)
+
+
 def test_several_optima_are_compared():
     """A kernel far from centred, under ML: the constant is in it too."""
     far = K + 30.0
