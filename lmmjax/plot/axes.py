@@ -129,11 +129,16 @@ def text_size(ax: Axes, small: bool = False) -> float:
     return size * SMALL / TEXT if small else size
 
 
-def titled(ax: Axes, text: str, small: bool = False, colour: str = "black") -> None:
+def ink(ax: Axes) -> Any:
+    """The colour of words, which a style of the user may have set."""
+    return ax.xaxis.label.get_color()
+
+
+def titled(ax: Axes, text: str, small: bool = False, colour: Any = None) -> None:
     """A title that starts where the Axes do, cut to their width."""
     size = text_size(ax, small)
     text = shortened(text, max(8, int(letters(ax, size))))
-    ax.set_title(text, loc="left", fontsize=size, color=colour)
+    ax.set_title(text, loc="left", fontsize=size, color=colour or ink(ax))
 
 
 def legend_above(ax: Axes, title: str | None = None, *, whole: bool = False, markers: float = 1.0) -> None:

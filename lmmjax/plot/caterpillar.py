@@ -98,6 +98,7 @@ def _caterpillar(ax: Axes, value: np.ndarray, half: np.ndarray) -> None:
     place = np.arange(len(value))
     if not np.isfinite(value).any():
         said(ax, "not identified")
+        ax.set_xticks([])
         return
     thick = 3.0 if len(value) <= NAMED else 1.0
     ax.axvline(0.0, color=GREY, linewidth=0.8, zorder=1)

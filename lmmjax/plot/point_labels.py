@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmmjax.plot.axes import shortened, text_size
+from lmmjax.plot.axes import ink, shortened, text_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ def settle(ax: Axes) -> None:
     root.draw_without_rendering()
 
 
-def label_points(ax: Axes, x: Any, y: Any, names: Sequence[Any], colour: str = "0.2") -> list[str]:
+def label_points(ax: Axes, x: Any, y: Any, names: Sequence[Any]) -> list[str]:
     """Writes names beside points (k,), in order, and returns those for which there was room.
 
     A name that would cover one that is written, or leave the Axes, is tried on the other sides of its point
@@ -32,7 +32,7 @@ def label_points(ax: Axes, x: Any, y: Any, names: Sequence[Any], colour: str = "
     """
     from matplotlib.patheffects import withStroke
 
-    halo = [withStroke(linewidth=1.5, foreground="white", alpha=0.8)]
+    halo = [withStroke(linewidth=1.5, foreground=ax.get_facecolor(), alpha=0.8)]
     inside, taken, shown = ax.get_window_extent().padded(-2.0), [], []
     for at, name in zip(np.column_stack([x, y]), names, strict=True):
         for dx, dy in PLACES:
@@ -44,7 +44,7 @@ def label_points(ax: Axes, x: Any, y: Any, names: Sequence[Any], colour: str = "
                 ha="left" if dx > 0 else "right",
                 va={1: "bottom", -1: "top", 0: "center"}[dy],
                 fontsize=text_size(ax, small=True),
-                color=colour,
+                color=ink(ax),
                 path_effects=halo,
             )
             text.set_in_layout(False)

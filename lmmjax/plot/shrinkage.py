@@ -13,7 +13,7 @@ from scipy.linalg import block_diag
 
 from lmmjax.core.residuals import variances, whitened
 from lmmjax.fitted import Fitted, fitted_modes, identified_psi, require_estimates, require_known, residuals
-from lmmjax.plot.axes import BLUE, COLUMN, ORANGE, PALE, VERMILLION, legend_above, panels, shortened
+from lmmjax.plot.axes import BLUE, COLUMN, ORANGE, PALE, VERMILLION, legend_above, panels, said, shortened
 from lmmjax.plot.levels import NAMED, height_of, name_levels
 from lmmjax.postestimation.modes import only_group
 
@@ -187,7 +187,7 @@ def _plane(ax: Axes, given: Pooling, first: str, second: str, legend: bool) -> N
         *none.T,
         "o",
         markersize=size,
-        markerfacecolor="white",
+        markerfacecolor=ax.get_facecolor(),
         markeredgecolor=ORANGE,
         markeredgewidth=0.8,
         label="no pooling",
@@ -202,6 +202,8 @@ def _plane(ax: Axes, given: Pooling, first: str, second: str, legend: bool) -> N
     ax.plot(
         *centre, "P", color=VERMILLION, markersize=6.0, markeredgewidth=0.4, label="fixed effects", zorder=4
     )
+    if not np.isfinite(partial).any():
+        said(ax, "not identified")
     ax.margins(0.06)
     ax.set_xlabel(shortened(first))
     ax.set_ylabel(shortened(second))
@@ -219,11 +221,13 @@ def _along(given: Pooling, name: str, ax: Any) -> Any:
     one = panels(ax, 1, 1, 0.8 + height_of(count))[0]
     one.axvline(float(middle), color=VERMILLION, linewidth=1.0, label="fixed effect", zorder=1)
     one.hlines(place, none, partial, color=PALE, linewidth=0.8 if many else 1.5, zorder=2)
-    own = {"markerfacecolor": "white", "markeredgecolor": ORANGE, "markeredgewidth": 0.8}
+    own = {"markerfacecolor": one.get_facecolor(), "markeredgecolor": ORANGE, "markeredgewidth": 0.8}
     size = 2.0 if many else 3.5
     one.plot(none, place, "o", markersize=size, label="no pooling", zorder=3, **own)
     one.plot(partial, place, "o", markersize=size, color=BLUE, label="partial pooling", zorder=4)
     name_levels(one, list(order), str(order.name))
+    if not np.isfinite(partial).any():
+        said(one, "not identified")
     one.set_xlabel(shortened(name))
     legend_above(one)
     return one

@@ -18,6 +18,7 @@ from lmmjax.plot.axes import (
     SMALL,
     colours,
     date_axis,
+    ink,
     legend_above,
     letters,
     level_name,
@@ -194,7 +195,7 @@ def _each(table: pd.DataFrame, ax: Any, wanted: list[Any], total: int, thin: boo
     for k, (one, level) in enumerate(zip(axes, wanted, strict=True)):
         own = shown[shown["level"] == level]
         _name_places(one, table)
-        one.plot(*_broken(own, "y"), "o", color="black", markersize=2.0, label="data", zorder=3)
+        one.plot(*_broken(own, "y"), "o", color=ink(one), markersize=2.0, label="data", zorder=3)
         one.plot(*_broken(own, "population"), "--", color=GREY, linewidth=0.8, label="population", zorder=1)
         for value, mine in _families(own):
             one.plot(

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.special import log_ndtr
 
 from lmmjax.fitted import FittedMany, require_count, require_known, require_level
-from lmmjax.plot.axes import BLUE, GREY, PALE, VERMILLION, axes_or_new, legend_above, said, shortened
+from lmmjax.plot.axes import BLUE, GREY, PALE, VERMILLION, axes_or_new, ink, legend_above, said, shortened
 from lmmjax.plot.point_labels import label_points, settle
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def plot_volcano(
     _coloured(ax, at, height, found, q)
     edge = height == LARGEST
     if edge.any():
-        ax.plot(at[edge], height[edge], "^", color="black", markersize=3.0)
+        ax.plot(at[edge], height[edge], "^", color=ink(ax), markersize=3.0)
     small = own["q"].to_numpy(float) <= q
     if small.any():
         ax.axhline(height[small].min(), color=GREY, linewidth=0.7, linestyle=":", zorder=0)
