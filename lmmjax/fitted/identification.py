@@ -67,9 +67,12 @@ def not_identified(fitted: Fitted) -> str:
         f"; the columns of ({text}) depend on each other: drop {', '.join(columns)}"
         for text, columns in dependent_columns(fitted)
     )
+    rest = "all else stands"
+    if np.isnan(fitted.estimate.cov_beta).any():
+        rest = "as are standard errors of fixed effects that depend on them, whose estimates may too"
     return (
         f"not identified by these data: {', '.join(shown)} (other values fit equally well; their "
-        f"estimates and standard errors are NaN, all else stands): simplify the covariance structure{remedy}"
+        f"estimates and standard errors are NaN, {rest}): simplify the covariance structure{remedy}"
     )
 
 
