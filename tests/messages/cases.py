@@ -519,6 +519,23 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("lj.grm(np.zeros((3, 2)))", "no marker is left"),
         ("lj.grm('missing.bed')", "no file"),
     ],
+    "Kernels": [
+        ("lj.Kernel(np.eye(3))", "has no labels: pass ids="),
+        ("lj.Kernel(np.eye(3), ['a', 'b'])", "3 rows and 2 ids"),
+        ("lj.Kernel(np.eye(2), ['a', 'a'])", "'a' twice"),
+        ("lj.Kernel(np.ones((2, 3)), ['a', 'b'])", "a square matrix"),
+        ("lj.Kernel([[1, 2], [2, 1]], ['a', 'b'])", "smallest eigenvalue is -1"),
+        ("lj.Kernel([[1, 0.5], [0, 1]], ['a', 'b'])", "not symmetric", "'a', 'b'"),
+        ("lj.Kernel(np.eye(2), ['a', 'b'], tolerance=2)", "tolerance must be a number from 0 up to 1"),
+        ("lmm('y ~ x + (1 | g)', d, kernels=3)", "kernels is a dict"),
+        ("lmm('y ~ x + (1 | g)', d, kernels={'k': None})", "no random term of 'k'"),
+        ("lmm('y ~ x + (1 | g)', d, kernels={'g': []})", "empty list"),
+        ("lmm('y ~ x + (1 | g)', d, kernels={'g': np.eye(2)})", "the kernel of 'g'", "no labels"),
+        (
+            "lmm('y ~ x + (1 | g)', d, kernels={'g': lj.Kernel(np.eye(2), ['a1', 'a2'])})",
+            "the kernel of 'g' has no level",
+        ),
+    ],
     "Counts and moderated tests": [
         ("lj.voom(Y, model)", "counts are not negative", "row 0"),
         ("lj.voom(Y.abs().T, model)", "transpose"),
