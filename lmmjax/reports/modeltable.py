@@ -161,11 +161,12 @@ def _coefficient(
 
 def _below(row: pd.Series, below: str, digits: int, level: float) -> str:
     if below == "ci":
-        half = float(t_quantile(np.array(row["df"]), level)) * row["se"]
-        return f"[{_fixed(row['estimate'] - half, digits)}, {_fixed(row['estimate'] + half, digits)}]"
-    if below == "p" and row["p"] < 0.001:
+        value, half = float(row["estimate"]), float(t_quantile(np.array(row["df"]), level)) * float(row["se"])
+        return f"[{_fixed(value - half, digits)}, {_fixed(value + half, digits)}]"
+    value = float(row[below])
+    if below == "p" and value < 0.001:
         return "(<0.001)"
-    return f"({_fixed(row[below], digits if below == 'se' else 3)})"
+    return f"({_fixed(value, digits if below == 'se' else 3)})"
 
 
 def _random_rows(fits: Sequence[Fitted], digits: int) -> list[tuple[str, ...]]:

@@ -49,7 +49,7 @@ def decompose(x: np.ndarray, columns: Any) -> Decomposition:
         return Decomposition(s[kept] ** 2, np.ascontiguousarray(u[:, kept]))
     require_memory("the decomposition of the kernel", 6, n, n)
     whole = (columns @ columns.T).toarray()
-    whole_basis: np.ndarray = sl.qr(x, mode="full")[0] if p else np.eye(n)
+    whole_basis = np.asarray(sl.qr(x, mode="full")[0]) if p else np.eye(n)
     basis = whole_basis[:, p:]
     inner = basis.T @ (whole @ basis)
     mu, q = sl.eigh(0.5 * (inner + inner.T), driver="evr", overwrite_a=True, check_finite=False)
