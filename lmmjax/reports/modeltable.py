@@ -159,7 +159,7 @@ def _coefficient(
     return [tuple(first)] if below == "none" else [tuple(first), tuple(second)]
 
 
-def _below(row: pd.Series, below: str, digits: int, level: float) -> str:
+def _below(row: Any, below: str, digits: int, level: float) -> str:
     if below == "ci":
         value, half = float(row["estimate"]), float(t_quantile(np.array(row["df"]), level)) * float(row["se"])
         return f"[{_fixed(value - half, digits)}, {_fixed(value + half, digits)}]"
