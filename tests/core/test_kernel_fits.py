@@ -134,7 +134,6 @@ EQUAL = {
     "one step": lambda m: m.influence("id", refit=False).params.sort_index(),
     "leverage": lambda m: m.hat(),
     "robust": lambda m: m.cov_params(robust="CR2", cluster="id"),
-    "deletions": lambda m: m.ranova(),
 }
 
 
@@ -193,9 +192,8 @@ def test_what_needs_independent_levels_says_so():
     assert "related" in _no_groups(fit.model.data, True)
 
 
-@pytest.mark.parametrize("kernels", [{"id": KERNEL}, {"id": [KERNEL, None]}], ids=["one", "several"])
-def test_saved_fits_keep_their_kernels(kernels, tmp_path):
-    fit = lj.lmm("y ~ x + (1 | id)", DATA, kernels=kernels).fit()
+def test_saved_fits_keep_their_kernels(tmp_path):
+    fit = lj.lmm("y ~ x + (1 | id)", DATA, kernels={"id": [KERNEL, None]}).fit()
     fit.save(tmp_path / "fit.lmm")
     again = lj.load(tmp_path / "fit.lmm")
     assert np.array_equal(again.model.frame.random[0].kernel.matrix, KERNEL.matrix)
