@@ -235,7 +235,7 @@ def cast(problem: Problem, dtype: Any) -> Problem:
 
 def internal_entries(theta: Array, problem: Problem) -> Array:
     """d (m,) in internal coordinates for θ in the user's."""
-    return problem.structure.decode(problem.structure.change_basis(theta, problem.basis.inward))
+    return problem.structure.decode_in(theta, problem.basis.inward)
 
 
 def internal_parameters(problem: Problem, psi: Array) -> Array:

@@ -264,6 +264,20 @@ class Structure:
             own = self.residual.encode(bases[-1].astype(theta.dtype) * self.residual.decode(own))
         return jnp.concatenate([*parts, own]).astype(theta.dtype)
 
+    def decode_in(self, theta: Array, bases: tuple[Array, ...]) -> Array:
+        """d of b D(θ) bᵀ: `decode` of `change_basis`, also where θ′ has no derivative, at the ends of ranges."""
+        parts = []
+        for term, b, s in zip(self.terms, bases, self.slices(), strict=False):
+            if isinstance(term.family, FactorFamily):
+                moved = term.family.params(b.astype(theta.dtype) @ term.family.factor(theta[s], term.q))
+                parts.append(term.family.decode(moved, term.q))
+            else:
+                parts.append(_scaled(term, term.family.decode(theta[s], term.q), b[0, 0]))
+        if self.residual is not None:
+            own = self.residual.decode(theta[self.tail])
+            parts.append(bases[-1].astype(theta.dtype) * own if len(bases) > len(self.terms) else own)
+        return namespace(theta).concatenate([*parts, theta[:0]]).astype(theta.dtype)
+
     def entry_map(self, bases: tuple[Array, ...]) -> Array:
         """The (m, m) matrix that takes d to that of b D bᵀ; a structured family allows scalar b only."""
         xp, blocks = namespace(*bases), []

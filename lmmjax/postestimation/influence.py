@@ -153,9 +153,10 @@ def units(data: ModelData, group: str | None) -> tuple[np.ndarray, pd.Index]:
         return np.arange(data.design.n), pd.Index(frame.index, name=OBSERVATION)
     group = only_group(list(levels), group)
     codes, labels = levels[group]
-    # a kernel may have levels without rows
-    present, codes = np.unique(codes, return_inverse=True)
-    labels = pd.Index(labels)[present]
+    if any(term.kernel is not None for term in frame.random if term.group == group):
+        # a kernel has levels that were not observed
+        present, codes = np.unique(codes, return_inverse=True)
+        labels = pd.Index(labels)[present]
     return np.asarray(codes), pd.Index(labels, name=group)
 
 

@@ -116,7 +116,9 @@ def test_killed_then_fitted_by_two(folder):
 def test_one_that_is_refused_stops_the_other(folder):
     np.save(folder / "other.npy", np.load(folder / "y.npy") + 1.0)
     port = free_port()
-    for _, err, code in finish([start(folder, port, k, y=y) for k, y in enumerate(("y.npy", "other.npy"))]):
+    for _, err, code in finish(
+        [start(folder, port, k, "--force", y=y) for k, y in enumerate(("y.npy", "other.npy"))]
+    ):
         assert code == 2, err
         assert "process 1 streams something else, it differs in the values of the first response" in err
 
