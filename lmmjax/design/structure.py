@@ -265,7 +265,7 @@ class Structure:
         return jnp.concatenate([*parts, own]).astype(theta.dtype)
 
     def decode_in(self, theta: Array, bases: tuple[Array, ...]) -> Array:
-        """d of b D(θ) bᵀ: `decode` of `change_basis`, also where θ′ has no derivative, at the ends of ranges."""
+        """d of b D(θ) bᵀ: `decode` of `change_basis`, also where θ′ has no derivative: at ends of ranges."""
         parts = []
         for term, b, s in zip(self.terms, bases, self.slices(), strict=False):
             if isinstance(term.family, FactorFamily):
