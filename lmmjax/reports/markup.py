@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import shutil
 import textwrap
@@ -152,12 +153,12 @@ _CAPTION = "text-align: left; caption-side: top; white-space: nowrap"
 _CELL = "border: none; padding: 0.15em 0.6em; background: none"
 
 
-class Markup:
+class Markup(abc.ABC):
     """Text and tables that are written in several markup languages; a notebook shows the HTML."""
 
+    @abc.abstractmethod
     def _pieces(self) -> Sequence[str | Grid]:
         """Lines of text and tables, in order."""
-        raise NotImplementedError
 
     def to_html(self) -> str:
         """The whole as HTML: numbers at the right, no colours, styles in the elements themselves."""

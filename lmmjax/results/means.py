@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -69,9 +70,9 @@ class _Estimates(Markup):
         return Contrasts(self.fitted, contrasted(self.functions, self.how, method, adjust, by, ref), self.how)
 
     @property
+    @abc.abstractmethod
     def table(self) -> pd.DataFrame:
         """A row an estimate."""
-        raise NotImplementedError
 
     def _pieces(self) -> list[str | Grid]:
         """The table and the notes below it."""
