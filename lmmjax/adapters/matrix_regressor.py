@@ -13,8 +13,8 @@ from lmmjax.formula import NewFrame, new_array_frame
 from lmmjax.formula.matching import own_index, positions
 from lmmjax.inference.delta import t_quantile
 from lmmjax.model import Model
-from lmmjax.postestimation.estimability import warn_of_rows
-from lmmjax.postestimation.predict import Request, predicted
+from lmmjax.postestimation.hypotheses.estimability import warn_of_rows
+from lmmjax.postestimation.predictions.predict import Request, predicted
 from lmmjax.results import Fit
 
 try:

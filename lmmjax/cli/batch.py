@@ -41,7 +41,7 @@ from lmmjax.cli.common import (
 )
 from lmmjax.fitted import require_known
 from lmmjax.formula.matching import is_default
-from lmmjax.postestimation.batch_tests import adjust
+from lmmjax.postestimation.hypotheses.batch_tests import adjust
 from lmmjax.stream.files import target
 from lmmjax.stream.inputs import named_contrasts, named_hypotheses
 from lmmjax.stream.packages import pyarrow

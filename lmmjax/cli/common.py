@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from lmmjax.formula import split_bars
-from lmmjax.postestimation.fixed_tests import METHODS, ddf_method
+from lmmjax.postestimation.hypotheses.fixed_tests import METHODS, ddf_method
 from lmmjax.stream import ProcessError
 from lmmjax.stream.files import reading, target, written_whole
 from lmmjax.stream.packages import pyarrow

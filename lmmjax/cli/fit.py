@@ -28,10 +28,10 @@ from lmmjax.cli.common import (
 )
 from lmmjax.cli.report import report
 from lmmjax.formula.matching import is_default
-from lmmjax.postestimation.estimability import require_estimable
-from lmmjax.postestimation.mean_tables import printed_notes
-from lmmjax.postestimation.means import marginal_means
-from lmmjax.postestimation.predict import INTERVALS, Request, check, new_rows
+from lmmjax.postestimation.hypotheses.estimability import require_estimable
+from lmmjax.postestimation.means.linear import marginal_means
+from lmmjax.postestimation.means.tables import printed_notes
+from lmmjax.postestimation.predictions.predict import INTERVALS, Request, check, new_rows
 from lmmjax.stream.files import target
 from lmmjax.stream.inputs import named_contrasts
 

@@ -14,8 +14,8 @@ from lmmjax.formula.labelled import Labelled, labelled
 from lmmjax.formula.matching import positions
 from lmmjax.inference.lowess import lowess
 from lmmjax.omics.normalisation import tmm
-from lmmjax.postestimation.batch_predict import predict_many
-from lmmjax.postestimation.predict import Request
+from lmmjax.postestimation.predictions.batch_predict import predict_many
+from lmmjax.postestimation.predictions.predict import Request
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

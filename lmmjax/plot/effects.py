@@ -26,9 +26,9 @@ from lmmjax.plot.axes import (
     text_size,
     titled,
 )
-from lmmjax.postestimation.mean_tables import means_table, view
-from lmmjax.postestimation.means import marginal_means
-from lmmjax.postestimation.reference_grid import Predictor, predictors
+from lmmjax.postestimation.means.linear import marginal_means
+from lmmjax.postestimation.means.reference_grid import Predictor, predictors
+from lmmjax.postestimation.means.tables import means_table, view
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,8 +10,8 @@ import pandas as pd
 
 from lmmjax.fitted import require_known, require_level
 from lmmjax.plot.axes import BLUE, ORANGE, SKY, panels, text_size, titled
-from lmmjax.postestimation.posterior import Draws
-from lmmjax.postestimation.prior_density import marginals
+from lmmjax.postestimation.posterior.draws import Draws
+from lmmjax.postestimation.posterior.prior_density import marginals
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,7 @@ def prior_curves(draws: Draws, names: Sequence[str]) -> dict[str, Curve]:
     """Values (k,) over the range of the draws and the prior's density (k,) there, by name.
 
     Parameters whose prior is flat or improper, or has no closed form, are left out; see
-    `lmmjax.postestimation.prior_density.marginals`.
+    `lmmjax.postestimation.posterior.prior_density.marginals`.
     """
     own, out = marginals(draws), {}
     for name in names:

@@ -23,7 +23,7 @@ from lmmjax.plot.axes import (
     text_size,
     titled,
 )
-from lmmjax.postestimation.profiles import targets
+from lmmjax.postestimation.parameters.profiles import targets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

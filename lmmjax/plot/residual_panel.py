@@ -13,7 +13,7 @@ from lmmjax.fitted import Fitted, fitted_values, require_known, residuals
 from lmmjax.plot.axes import GREY, VERMILLION, panels, points, said, titled
 from lmmjax.plot.point_labels import label_points, settle
 from lmmjax.plot.smooth import local_linear
-from lmmjax.postestimation.leverage import hat, residuals_of
+from lmmjax.postestimation.diagnostics.leverage import hat, residuals_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ from lmmjax.core.residuals import variances, whitened
 from lmmjax.fitted import Fitted, fitted_modes, identified_psi, require_estimates, require_known, residuals
 from lmmjax.plot.axes import BLUE, COLUMN, ORANGE, PALE, VERMILLION, legend_above, panels, said, shortened
 from lmmjax.plot.levels import NAMED, height_of, name_levels
-from lmmjax.postestimation.modes import only_group
+from lmmjax.postestimation.predictions.modes import only_group
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

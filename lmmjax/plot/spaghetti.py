@@ -26,7 +26,7 @@ from lmmjax.plot.axes import (
     shortened,
     text_size,
 )
-from lmmjax.postestimation.influence import units
+from lmmjax.postestimation.diagnostics.influence import units
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,13 +20,13 @@ from lmmjax.fitted import (
 )
 from lmmjax.formula import nearest
 from lmmjax.inference.delta import t_quantile
-from lmmjax.postestimation.batch_modes import modes_of_responses
-from lmmjax.postestimation.batch_tests import TABLE, estimable_combinations, fixed_t_tests, t_tests
-from lmmjax.postestimation.contrasts import contrast_matrix
-from lmmjax.postestimation.estimability import lost_contrasts
-from lmmjax.postestimation.fixed_tests import ddf_method
-from lmmjax.postestimation.modes import only_group
-from lmmjax.postestimation.robust import robust_choice
+from lmmjax.postestimation.hypotheses.batch_tests import TABLE, estimable_combinations, fixed_t_tests, t_tests
+from lmmjax.postestimation.hypotheses.contrasts import contrast_matrix
+from lmmjax.postestimation.hypotheses.estimability import lost_contrasts
+from lmmjax.postestimation.hypotheses.fixed_tests import ddf_method
+from lmmjax.postestimation.hypotheses.robust import robust_choice
+from lmmjax.postestimation.predictions.batch_modes import modes_of_responses
+from lmmjax.postestimation.predictions.modes import only_group
 
 LIMITS = ["estimate", "se", "df", "lower", "upper", "t", "p", "q"]
 Table = dict[str, np.ndarray]

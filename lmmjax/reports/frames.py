@@ -15,7 +15,7 @@ from lmmjax.fitted import (
     scaled_residuals,
     sd_errors,
 )
-from lmmjax.postestimation.fixed_tests import coef_table
+from lmmjax.postestimation.hypotheses.fixed_tests import coef_table
 
 TIDY = ["effect", "group", "term", "estimate", "se", "df", "t", "p"]
 GLANCE = ["nobs", "sigma", "llf", "deviance", "aic", "bic", "aicc", "reml", "converged", "is_singular"]

@@ -13,7 +13,7 @@ import pandas as pd
 
 from lmmjax.fitted import Fitted, component_names, identified_sds
 from lmmjax.inference.delta import t_quantile
-from lmmjax.postestimation.fixed_tests import coef_table
+from lmmjax.postestimation.hypotheses.fixed_tests import coef_table
 
 LEVELS = {"95": 0.95, "90": 0.90}
 

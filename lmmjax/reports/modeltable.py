@@ -11,9 +11,9 @@ import pandas as pd
 
 from lmmjax.fitted import Component, Fitted, identified_sds, not_identified
 from lmmjax.inference.delta import t_quantile
-from lmmjax.postestimation import functions
-from lmmjax.postestimation.compare import comparable
-from lmmjax.postestimation.fixed_tests import coef_table
+from lmmjax.postestimation.comparison.compare import comparable
+from lmmjax.postestimation.hypotheses.fixed_tests import coef_table
+from lmmjax.postestimation.parameters import functions
 from lmmjax.reports.cells import decimals
 from lmmjax.reports.escapes import latex_text
 from lmmjax.reports.markup import Grid, Markup, wrapped

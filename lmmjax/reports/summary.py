@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.fitted import Fitted, component_names, remarks, scaled_residuals
-from lmmjax.postestimation.estimability import entangled_names
-from lmmjax.postestimation.fixed_tests import coef_table, cov_params
-from lmmjax.postestimation.intervals import wald_limits
-from lmmjax.postestimation.varcorr import note_on_times, structure_name, varcorr
+from lmmjax.postestimation.hypotheses.estimability import entangled_names
+from lmmjax.postestimation.hypotheses.fixed_tests import coef_table, cov_params
+from lmmjax.postestimation.parameters.intervals import wald_limits
+from lmmjax.postestimation.parameters.varcorr import note_on_times, structure_name, varcorr
 from lmmjax.reports.cells import decimals, number, p_value
 from lmmjax.reports.markup import Grid, Markup, line_width, wrapped
 

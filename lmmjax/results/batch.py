@@ -26,8 +26,8 @@ from lmmjax.fitted import (
     some_of_many,
 )
 from lmmjax.formula import nearest
-from lmmjax.postestimation import functions
-from lmmjax.postestimation.batch_tests import covariances
+from lmmjax.postestimation.hypotheses.batch_tests import covariances
+from lmmjax.postestimation.parameters import functions
 from lmmjax.reports import batch_tables
 from lmmjax.reports.table import prints_whole
 from lmmjax.results.batch_means import Means

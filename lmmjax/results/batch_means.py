@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 
 from lmmjax.fitted import FittedMany, require_level
-from lmmjax.postestimation.batch_means import contrasts_of_many, joint_tests_of_many, means_of_many
-from lmmjax.postestimation.fixed_tests import ddf_method
-from lmmjax.postestimation.joint import effects_of, families_of
-from lmmjax.postestimation.mean_tables import Contrasted, contrasted, slopes
-from lmmjax.postestimation.means import Functions, View, marginal_means
-from lmmjax.postestimation.robust import robust_choice
+from lmmjax.postestimation.hypotheses.fixed_tests import ddf_method
+from lmmjax.postestimation.hypotheses.robust import robust_choice
+from lmmjax.postestimation.means.batch_means import contrasts_of_many, joint_tests_of_many, means_of_many
+from lmmjax.postestimation.means.joint import effects_of, families_of
+from lmmjax.postestimation.means.linear import Functions, View, marginal_means
+from lmmjax.postestimation.means.tables import Contrasted, contrasted, slopes
 from lmmjax.reports.cells import grid_of
 from lmmjax.reports.markup import Grid, Markup
 from lmmjax.reports.table import printed, prints_whole

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lmmjax.fitted import FittedMany
-from lmmjax.postestimation.batch_predict import predict_many
-from lmmjax.postestimation.predict import Request
+from lmmjax.postestimation.predictions.batch_predict import predict_many
+from lmmjax.postestimation.predictions.predict import Request
 
 if TYPE_CHECKING:
-    from lmmjax.postestimation.batch_influence import BatchInfluence
+    from lmmjax.postestimation.diagnostics.batch_influence import BatchInfluence
 
 
 class BatchPredictions:
@@ -59,6 +59,6 @@ class BatchPredictions:
         BatchInfluence : frames `params`, `bse`, `sdcor` and `dfbetas` with a row a response and level,
             `cooks_distance`, `mdffits`, `covtrace`, `covratio` and `status` responses × levels.
         """
-        from lmmjax.postestimation.batch_influence import influence_of_many
+        from lmmjax.postestimation.diagnostics.batch_influence import influence_of_many
 
         return influence_of_many(self.fitted, group, refit)

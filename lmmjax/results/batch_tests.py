@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.fitted import FittedMany, require_switch
-from lmmjax.postestimation import batch_f_tests
-from lmmjax.postestimation.batch_moderated import moderate_many
-from lmmjax.postestimation.batch_tests import fixed_t_tests
+from lmmjax.postestimation.hypotheses import batch_f_tests
+from lmmjax.postestimation.hypotheses.batch_moderated import moderate_many
+from lmmjax.postestimation.hypotheses.batch_tests import fixed_t_tests
 from lmmjax.reports import batch_tables
 from lmmjax.results.moderated import Moderated
 

@@ -38,7 +38,7 @@ class Building:
         ------
         ValueError : a term that is not in the model, or that another contains.
         """
-        from lmmjax.postestimation.deletion_tests import drop1
+        from lmmjax.postestimation.comparison.deletion_tests import drop1
 
         return drop1(self.fitted, scope, ddf, test)
 
@@ -86,7 +86,7 @@ class Building:
 
         A fit to a response that is not the formula's (`refit`, `fit_response`) keeps it, if the rows stay.
         """
-        from lmmjax.postestimation.updates import updated
+        from lmmjax.postestimation.comparison.updates import updated
 
         return updated(self.model, self.fitted, formula, reml, changes)
 
@@ -104,6 +104,6 @@ class Building:
         Starts are moment estimates, near zero, zero and large variances. Rows that end higher have found
         another optimum, or have not converged: see status.
         """
-        from lmmjax.postestimation.all_fits import all_fits
+        from lmmjax.postestimation.comparison.all_fits import all_fits
 
         return all_fits(self.fitted, methods)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lmmjax.postestimation import compare as comparison
+from lmmjax.postestimation.comparison import compare as comparison
 from lmmjax.reports.table import prints_whole
 from lmmjax.results.fit import Fit
 

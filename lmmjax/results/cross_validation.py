@@ -100,7 +100,7 @@ class Validation:
         Source: Dubrule (1983), doi:10.1007/BF01033232; scores Gneiting & Raftery (2007),
         doi:10.1198/016214506000001437.
         """
-        from lmmjax.postestimation.cross_validation import cross_validated
+        from lmmjax.postestimation.diagnostics.cross_validation import cross_validated
 
         predictions, table, scores = cross_validated(self.fitted, by, folds, key, fixed_variances)
         name = by if isinstance(by, str) else str(getattr(by, "name", None) or "label")

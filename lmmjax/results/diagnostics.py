@@ -11,8 +11,8 @@ from lmmjax.results.native_rows import native_rows
 
 # what few fits are asked for is imported when it is
 if TYPE_CHECKING:
-    from lmmjax.postestimation.checks import Check
-    from lmmjax.postestimation.influence import Influence
+    from lmmjax.postestimation.diagnostics.checks import Check
+    from lmmjax.postestimation.diagnostics.influence import Influence
 
 
 class Diagnostics:
@@ -35,7 +35,7 @@ class Diagnostics:
         Source: Demidenko & Stukel (2005), doi:10.1002/sim.1974; Hodges & Sargent (2001),
         doi:10.1093/biomet/88.2.367.
         """
-        from lmmjax.postestimation.leverage import hat
+        from lmmjax.postestimation.diagnostics.leverage import hat
 
         return hat(self.fitted, part, group)
 
@@ -56,7 +56,7 @@ class Diagnostics:
         Source: Nobre & Singer (2007), doi:10.1002/bimj.200610341; Haslett & Haslett (2007),
         doi:10.1111/j.1751-5823.2006.00001.x.
         """
-        from lmmjax.postestimation.leverage import residuals_of
+        from lmmjax.postestimation.diagnostics.leverage import residuals_of
 
         return pd.Series(residuals_of(self.fitted, kind), index=self.fitted.data.frame.index, name=kind)
 
@@ -69,7 +69,7 @@ class Diagnostics:
             "observation" the rows.
         refit : True fits the model without each level, False holds its variance parameters: one step.
         """
-        from lmmjax.postestimation.influence import influence
+        from lmmjax.postestimation.diagnostics.influence import influence
 
         return influence(self.fitted, group, refit)
 
@@ -106,7 +106,7 @@ class Diagnostics:
 
         Source: Fox & Monette (1992), doi:10.1080/01621459.1992.10475190, as car's `vif`.
         """
-        from lmmjax.postestimation.collinearity import vif
+        from lmmjax.postestimation.diagnostics.collinearity import vif
 
         return vif(self.fitted)
 
@@ -118,7 +118,7 @@ class Diagnostics:
 
         Source: Belsley, Kuh & Welsch (1980), doi:10.1002/0471725153, section 3.2.
         """
-        from lmmjax.postestimation.collinearity import condition_indices
+        from lmmjax.postestimation.diagnostics.collinearity import condition_indices
 
         return condition_indices(self.fitted)
 
@@ -130,7 +130,7 @@ class Diagnostics:
 
         Source: Bates, Kliegl, Vasishth & Baayen (2015), arXiv:1506.04967.
         """
-        from lmmjax.postestimation.collinearity import repca
+        from lmmjax.postestimation.diagnostics.collinearity import repca
 
         return repca(self.fitted)
 
@@ -162,7 +162,7 @@ class Diagnostics:
 
         Source: nlme's `Variogram`, whose first of many bins leaves out pairs at the least distance.
         """
-        from lmmjax.postestimation.semivariogram import variogram
+        from lmmjax.postestimation.diagnostics.semivariogram import variogram
 
         return variogram(self.fitted, kind, robust, time, group, bins, max_distance)
 
@@ -172,13 +172,13 @@ class Diagnostics:
         Convergence, what is unidentified or singular, scales, few levels, influential groups, outliers,
         residuals whose spread or order shows a pattern, collinear columns, normality. Prints as text; `table`
         has the same, `skipped` what could not be looked at. Nothing is refitted. The limits are those of
-        `lmmjax.postestimation.checks`, rules of thumb: a check that is silent proves nothing.
+        `lmmjax.postestimation.diagnostics.checks`, rules of thumb: a check that is silent proves nothing.
         """
-        from lmmjax.postestimation.checks import check
+        from lmmjax.postestimation.diagnostics.checks import check
 
         return check(self.fitted)
 
     def _influence(self, group: str | None, refit: bool) -> Influence:
-        from lmmjax.postestimation.influence import influence_kept
+        from lmmjax.postestimation.diagnostics.influence import influence_kept
 
         return influence_kept(self.fitted, group, refit)

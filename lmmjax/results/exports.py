@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 
 from lmmjax.fitted import Fitted
-from lmmjax.postestimation.fixed_tests import ddf_method
-from lmmjax.postestimation.marginaleffects_bridge import marginal_model
-from lmmjax.postestimation.robust import robust_choice
+from lmmjax.postestimation.hypotheses.fixed_tests import ddf_method
+from lmmjax.postestimation.hypotheses.robust import robust_choice
+from lmmjax.postestimation.means.marginaleffects_bridge import marginal_model
 from lmmjax.reports.maketables import TableColumn
 
 

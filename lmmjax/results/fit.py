@@ -37,7 +37,7 @@ from lmmjax.results.statsmodels_names import StatsmodelsNames
 
 # what few fits are asked for is imported when it is
 if TYPE_CHECKING:
-    from lmmjax.postestimation.sensitivity import Sensitivity
+    from lmmjax.postestimation.diagnostics.sensitivity import Sensitivity
     from lmmjax.results.plots import FitPlots
     from lmmjax.results.posterior import Posterior
     from lmmjax.results.resample import Permutation
@@ -199,7 +199,7 @@ class Fit(
         ----------
         key : `jax.random` key.
         """
-        from lmmjax.postestimation.resample import simulate
+        from lmmjax.postestimation.simulation.resample import simulate
 
         draws = simulate(self.fitted.data, key, self.fitted.population, self.estimate.psi, n)
         return pd.DataFrame(draws, index=self.fitted.data.frame.index)
@@ -211,7 +211,7 @@ class Fit(
         ----------
         fun : of which parameters, as in `delta`; by default all of them.
         """
-        from lmmjax.postestimation.sensitivity import sensitivity
+        from lmmjax.postestimation.diagnostics.sensitivity import sensitivity
 
         return sensitivity(self.fitted, fun)
 
@@ -227,8 +227,9 @@ class Fit(
         Parameters
         ----------
         key : `jax.random` key.
-        priors : by name, see `lmmjax.postestimation.priors` and, for patterned terms and residual structures,
-            `structure_priors`; by default half-t(3) on standard deviations with the scale of the response,
+        priors : by name, see `lmmjax.postestimation.posterior.priors` and, for patterned terms and
+            residual structures, `structure_priors`; by default half-t(3) on standard
+            deviations with the scale of the response,
             LKJ(1) on correlation matrices, uniform on other correlations, and flat fixed effects.
         draws, warmup, chains : 1000 draws are kept of each of 4 chains, after 1000 of warm-up.
         method : "nuts" on the marginal posterior of the variance parameters, β and b drawn given them, or

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from lmmjax.fitted import Fitted
-from lmmjax.postestimation import fixed_tests
-from lmmjax.postestimation.fit_contrasts import contrast_frame
+from lmmjax.postestimation.hypotheses import fixed_tests
+from lmmjax.postestimation.hypotheses.fit_contrasts import contrast_frame
 
 
 class FixedTests:

@@ -15,8 +15,8 @@ from lmmjax.fitted import (
     require_level,
     require_switch,
 )
-from lmmjax.postestimation import functions, profiles
-from lmmjax.postestimation.intervals import wald_limits
+from lmmjax.postestimation.parameters import functions, profiles
+from lmmjax.postestimation.parameters.intervals import wald_limits
 
 if TYPE_CHECKING:
     from lmmjax.results.resample import Bootstrap
@@ -81,7 +81,7 @@ class Intervals:
         if method == "profile":
             return profiles.profile_limits(self.fitted, names, level, criterion)
         boot = self.bootstrap(jax.random.key(0) if key is None else key, n)
-        from lmmjax.postestimation.influence import leave_out
+        from lmmjax.postestimation.diagnostics.influence import leave_out
 
         without = leave_out(self.fitted, list(boot.original.index)) if kind == "bca" else None
         return boot.conf_int(level, kind, without).loc[names]

@@ -10,10 +10,11 @@ from typing import Any
 import pandas as pd
 
 from lmmjax.fitted import Fitted, require_level
-from lmmjax.postestimation.comparisons import comparison_arrows, letter_table
-from lmmjax.postestimation.contrast_methods import level_names
-from lmmjax.postestimation.joint import effect_tests, family_tests
-from lmmjax.postestimation.mean_tables import (
+from lmmjax.postestimation.means.comparisons import comparison_arrows, letter_table
+from lmmjax.postestimation.means.contrast_methods import level_names
+from lmmjax.postestimation.means.joint import effect_tests, family_tests
+from lmmjax.postestimation.means.linear import Functions, View, marginal_means
+from lmmjax.postestimation.means.tables import (
     Contrasted,
     contrast_table,
     contrasted,
@@ -24,7 +25,6 @@ from lmmjax.postestimation.mean_tables import (
     slopes,
     view,
 )
-from lmmjax.postestimation.means import Functions, View, marginal_means
 from lmmjax.reports.cells import grid_of
 from lmmjax.reports.markup import Grid, Markup, wrapped
 from lmmjax.reports.table import printed, prints_whole

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.postestimation.batch_moderated import (
+from lmmjax.postestimation.hypotheses.batch_moderated import (
     ModeratedMany,
     moderated_contrasts,
     moderated_hypothesis,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.fitted import ModelView
-from lmmjax.postestimation.varcorr import varcorr_table
+from lmmjax.postestimation.parameters.varcorr import varcorr_table
 from lmmjax.reports.table import prints_whole
 
 

@@ -8,10 +8,10 @@ from typing import Any
 from lmmjax import plot
 from lmmjax.fitted import Fitted, require_estimates, require_switch
 from lmmjax.plot import covariance, effects, profiles, residual_panel, shrinkage, spaghetti
-from lmmjax.postestimation import modes
-from lmmjax.postestimation.profiles import contour, profile
-from lmmjax.postestimation.residual_cov import residual_cov
-from lmmjax.postestimation.semivariogram import expected_variogram, variogram
+from lmmjax.postestimation.diagnostics.semivariogram import expected_variogram, variogram
+from lmmjax.postestimation.parameters.profiles import contour, profile
+from lmmjax.postestimation.parameters.residual_cov import residual_cov
+from lmmjax.postestimation.predictions import modes
 
 
 class Pictures:

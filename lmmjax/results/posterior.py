@@ -12,10 +12,10 @@ import pandas as pd
 
 from lmmjax.bayes.coordinates import PriorSet
 from lmmjax.fitted import Fitted, require_switch
-from lmmjax.postestimation.posterior import Draws, posterior_draws
-from lmmjax.postestimation.posterior_predict import log_likelihood, predictive
-from lmmjax.postestimation.posterior_tables import draws_frame, draws_summary, inference_data
-from lmmjax.postestimation.prior_sensitivity import Reweighted, reweighted
+from lmmjax.postestimation.posterior.draws import Draws, posterior_draws
+from lmmjax.postestimation.posterior.predict import log_likelihood, predictive
+from lmmjax.postestimation.posterior.prior_sensitivity import Reweighted, reweighted
+from lmmjax.postestimation.posterior.tables import draws_frame, draws_summary, inference_data
 from lmmjax.reports.table import prints_whole
 
 
@@ -160,7 +160,7 @@ class Posterior:
         parameters : as in `names`; the first 24 if None.
         ax : matplotlib's Axes, as many as there are parameters; None makes a figure.
         prior : whether to draw prior densities. Flat and improper ones have none, and those of correlations
-            without a closed form are left out (see `lmmjax.postestimation.prior_density.marginals`).
+            without a closed form are left out (`lmmjax.postestimation.posterior.prior_density.marginals`).
         level : of the interval between quantiles.
 
         Returns

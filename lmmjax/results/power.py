@@ -121,8 +121,8 @@ def power(
 
     Source: Green & MacLeod (2016), doi:10.1111/2041-210X.12504 (simr).
     """
-    from lmmjax.postestimation.planned import planned_beta, planned_psi
-    from lmmjax.postestimation.power import grid, only_group, plan, power_table
+    from lmmjax.postestimation.simulation.planned import planned_beta, planned_psi
+    from lmmjax.postestimation.simulation.power import grid, only_group, plan, power_table
 
     fitted = getattr(model, "fitted", None)
     data = fitted.data if isinstance(fitted, Fitted) else getattr(model, "data", None)

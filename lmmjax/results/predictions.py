@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.fitted import Fitted, fitted_values, normalized_residuals, residuals, scaled_residuals
-from lmmjax.postestimation.predict import Request, predict_new
+from lmmjax.postestimation.predictions.predict import Request, predict_new
 from lmmjax.results.native_rows import native_rows
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.fitted import Fitted
-from lmmjax.postestimation import modes
-from lmmjax.postestimation.varcorr import varcorr
+from lmmjax.postestimation.parameters.varcorr import varcorr
+from lmmjax.postestimation.predictions import modes
 
 
 class RandomEffects:
@@ -39,7 +39,7 @@ class RandomEffects:
         ------
         ValueError : an unknown group, or residuals that are independent.
         """
-        from lmmjax.postestimation.residual_cov import residual_cov
+        from lmmjax.postestimation.parameters.residual_cov import residual_cov
 
         return residual_cov(self.fitted, group, cor)
 

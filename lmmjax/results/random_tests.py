@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from lmmjax.fitted import Fitted, by_criterion
-from lmmjax.postestimation import random_tests
-from lmmjax.postestimation.simulated_tests import RandomTest, simulated_test
+from lmmjax.postestimation.comparison import random_tests
+from lmmjax.postestimation.comparison.simulated_tests import RandomTest, simulated_test
 
 
 class RandomTests:

@@ -21,7 +21,13 @@ from lmmjax.fitted import (
 from lmmjax.formula.labelled import labelled
 from lmmjax.formula.matching import positions
 from lmmjax.inference.bootstrap_intervals import KINDS, Range, within_range
-from lmmjax.postestimation.resample import bootstrap_fits, itself, parameters, permuted_fits, ranges
+from lmmjax.postestimation.simulation.resample import (
+    bootstrap_fits,
+    itself,
+    parameters,
+    permuted_fits,
+    ranges,
+)
 from lmmjax.reports.table import prints_whole
 from lmmjax.results.batch import BatchFit
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.fitted import Fitted, require_level
-from lmmjax.postestimation.fit_contrasts import t_tests_frame
-from lmmjax.postestimation.fixed_tests import ddf_method, hypothesis_test
-from lmmjax.postestimation.predict import Request, check, new_rows, predict_new
+from lmmjax.postestimation.hypotheses.fit_contrasts import t_tests_frame
+from lmmjax.postestimation.hypotheses.fixed_tests import ddf_method, hypothesis_test
+from lmmjax.postestimation.predictions.predict import Request, check, new_rows, predict_new
 from lmmjax.reports.table import prints_whole
 from lmmjax.results.native_rows import like, rows_given
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from lmmjax.fitted import Fitted, ModelView, announce
-from lmmjax.postestimation.deletion_tests import backward
+from lmmjax.postestimation.comparison.deletion_tests import backward
 from lmmjax.reports.cells import grid_of
 from lmmjax.reports.markup import Grid, Markup
 from lmmjax.reports.table import as_table

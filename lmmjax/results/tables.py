@@ -7,7 +7,7 @@ from typing import Any
 
 from lmmjax.fitted import require_choice, require_count, require_known, require_level
 from lmmjax.formula import nearest
-from lmmjax.postestimation.fixed_tests import ddf_method
+from lmmjax.postestimation.hypotheses.fixed_tests import ddf_method
 from lmmjax.reports.modeltable import BELOW, DEFAULT, STARS, STATISTICS, ModelTable, model_table
 from lmmjax.results.batch import BatchFit
 from lmmjax.results.fit import Fit

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.fitted import FittedMany, component_names, identified_sds
-from lmmjax.postestimation.batch_f_tests import TABLE, f_tests
-from lmmjax.postestimation.batch_tests import estimable_combinations, fixed_t_tests, t_tests
+from lmmjax.postestimation.hypotheses.batch_f_tests import TABLE, f_tests
+from lmmjax.postestimation.hypotheses.batch_tests import estimable_combinations, fixed_t_tests, t_tests
 
 Hypotheses = dict[str, tuple[np.ndarray, np.ndarray]]
 """Rows L (k, p) and right-hand sides (k,) by name."""

@@ -13,7 +13,7 @@ import pandas as pd
 
 from lmmjax.fitted import ModelData
 from lmmjax.formula.matching import positions
-from lmmjax.postestimation.contrasts import contrast_matrix, hypothesis
+from lmmjax.postestimation.hypotheses.contrasts import contrast_matrix, hypothesis
 from lmmjax.stream.files import on_disk, target
 from lmmjax.stream.sources import Source, open_source
 from lmmjax.stream.tables import TEXT, kind_of

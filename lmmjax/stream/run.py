@@ -18,8 +18,8 @@ from lmmjax.fitted import (
     require_count,
     require_switch,
 )
-from lmmjax.postestimation.estimability import require_estimable
-from lmmjax.postestimation.fixed_tests import ddf_method
+from lmmjax.postestimation.hypotheses.estimability import require_estimable
+from lmmjax.postestimation.hypotheses.fixed_tests import ddf_method
 from lmmjax.stream.chunks import chunk_of_all, plan
 from lmmjax.stream.digests import combine
 from lmmjax.stream.inputs import named_contrasts, named_hypotheses, open_inputs, out_path

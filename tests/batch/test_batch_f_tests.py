@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 
 import lmmjax as lj
 from lmmjax.batch import ddf as batch_ddf
-from lmmjax.postestimation import batch_robust
+from lmmjax.postestimation.hypotheses import batch_robust
 
 COLUMNS = ["F", "num_df", "den_df", "p"]
 GROUPS, SIZE = 12, 6

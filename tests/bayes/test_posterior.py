@@ -34,11 +34,11 @@ from lmmjax.bayes.target import log_marginal
 from lmmjax.covariance import family
 from lmmjax.datasets import load
 from lmmjax.design import Structure, TermStructure
-from lmmjax.postestimation.arviz_bridge import data_of
-from lmmjax.postestimation.posterior import effect_draws
-from lmmjax.postestimation.posterior_predict import predictive
-from lmmjax.postestimation.prior_sensitivity import smooth
-from lmmjax.postestimation.priors import named_priors
+from lmmjax.postestimation.posterior.arviz_bridge import data_of
+from lmmjax.postestimation.posterior.draws import effect_draws
+from lmmjax.postestimation.posterior.predict import predictive
+from lmmjax.postestimation.posterior.prior_sensitivity import smooth
+from lmmjax.postestimation.posterior.priors import named_priors
 
 with warnings.catch_warnings():
     # arviz announces its next version on import
@@ -418,7 +418,7 @@ def test_what_memory_cannot_hold_is_refused_beforehand(sleepstudy_draws, monkeyp
     new = pd.DataFrame({"Days": 1.0, "Subject": [f"new {k}" for k in range(40)]})
     monkeypatch.setattr("lmmjax.arrays.memory.available_memory", lambda: 5 << 20)
     post.posterior_predictive(jax.random.key(1), new.iloc[:4])
-    monkeypatch.setattr("lmmjax.postestimation.posterior_predict.standard_normal", None)
+    monkeypatch.setattr("lmmjax.postestimation.posterior.predict.standard_normal", None)
     for call in (post.log_likelihood, lambda: post.posterior_predictive(jax.random.key(1), new)):
         with pytest.raises(ValueError, match=r"4,000 draws of \d+ rows would take .* pass fewer rows"):
             call()

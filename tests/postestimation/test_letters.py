@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from lmmjax.postestimation.letters import arrows, letters
+from lmmjax.postestimation.means.letters import arrows, letters
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -214,7 +214,7 @@ def test_contrasts_of_contrasts(fit):
 
 
 def test_polynomials_in_whole_numbers(fit):
-    from lmmjax.postestimation.contrast_methods import weights_of
+    from lmmjax.postestimation.means.contrast_methods import weights_of
 
     rows, names = weights_of("poly", [str(k) for k in range(6)])
     # Fisher and Yates' table

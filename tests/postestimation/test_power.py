@@ -12,8 +12,8 @@ from scipy import stats
 import lmmjax as lj
 from lmmjax.formula.extended import extended
 from lmmjax.optimize import Status
-from lmmjax.postestimation import power as module
-from lmmjax.postestimation.planned import planned_psi
+from lmmjax.postestimation.simulation import power as module
+from lmmjax.postestimation.simulation.planned import planned_psi
 
 KEY, DRAWS = jax.random.key(1), 100
 SDS = {"sd_(Intercept)|g": 5.0, "sigma": 1.0}

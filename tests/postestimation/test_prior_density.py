@@ -20,9 +20,9 @@ from lmmjax.bayes import (
     Normal,
     Uniform,
 )
-from lmmjax.postestimation.posterior import Draws
-from lmmjax.postestimation.prior_density import marginals
-from lmmjax.postestimation.priors import named_priors
+from lmmjax.postestimation.posterior.draws import Draws
+from lmmjax.postestimation.posterior.prior_density import marginals
+from lmmjax.postestimation.posterior.priors import named_priors
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 
 import lmmjax as lj
 from lmmjax.fitted import component_names
-from lmmjax.postestimation.resample import (
+from lmmjax.postestimation.simulation.resample import (
     covariance_roots,
     independent_blocks,
     parameters,

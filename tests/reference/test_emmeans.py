@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 from r_models import listed
 
 import lmmjax as lj
-from lmmjax.postestimation.adjust import range_tail
+from lmmjax.postestimation.hypotheses.adjust import range_tail
 
 HERE = Path(__file__).parent
 MODELS = json.loads((HERE / "emmeans.json").read_text())

@@ -8,7 +8,7 @@ from reference_data import STORED
 from test_references import MODELS, fitted_model
 
 import lmmjax as lj
-from lmmjax.postestimation.fixed_tests import adjusted_at, natural_at
+from lmmjax.postestimation.hypotheses.fixed_tests import adjusted_at, natural_at
 
 # lmerTest differences numerically; pbkrtest takes lme4's optimum
 SATTERTHWAITE, EXACT = 1e-4, 1e-5

@@ -8,8 +8,8 @@ from scipy.stats import norm, t
 
 import lmmjax as lj
 from lmmjax.fitted import component_names, delta_se, sd_scale
-from lmmjax.postestimation.batch_tests import adjust
-from lmmjax.postestimation.contrasts import contrast_matrix, parse_contrast
+from lmmjax.postestimation.hypotheses.batch_tests import adjust
+from lmmjax.postestimation.hypotheses.contrasts import contrast_matrix, parse_contrast
 
 T = 9
 
@@ -250,8 +250,8 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_random_effects_equal_those_of_each_fit(name, data, monkeypatch):
     """Computed in chunks, the last one padded."""
-    monkeypatch.setattr("lmmjax.postestimation.batch_modes.CHUNK", 1800)
-    monkeypatch.setattr("lmmjax.postestimation.batch_modes.ALONE", 0)
+    monkeypatch.setattr("lmmjax.postestimation.predictions.batch_modes.CHUNK", 1800)
+    monkeypatch.setattr("lmmjax.postestimation.predictions.batch_modes.ALONE", 0)
     formula, options = MODELS[name]
     y = simulated(data, np.random.default_rng(5), 5)
     fits = lj.lmm(formula, data, **options).fit_batch(y)

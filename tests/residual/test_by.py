@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import lmmjax as lj
-from lmmjax.postestimation.nesting import null_weights
+from lmmjax.postestimation.comparison.nesting import null_weights
 
 VISITS, GROUPS = 3, 24
 

@@ -1,0 +1,1 @@
+"""Models beside each other: nested ones, terms left out, other optimisers and other formulas."""

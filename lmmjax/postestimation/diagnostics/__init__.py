@@ -1,0 +1,1 @@
+"""What is worth worrying about: influence, leverage, collinearity, sensitivity, errors of prediction."""

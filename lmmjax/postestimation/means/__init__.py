@@ -1,0 +1,1 @@
+"""Marginal means and slopes on a reference grid, their contrasts, letters and joint tests."""
