@@ -54,6 +54,7 @@ ONE_IMPORTER = {"formulaic": "formula/functions.py", "matplotlib": "plot/", "typ
 # rooms within a room, from the ground up
 POSTESTIMATION = (
     "alike",
+    "averages",
     "hypotheses",
     "parameters",
     "means",

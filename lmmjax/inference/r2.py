@@ -1,4 +1,4 @@
-"""Shares of variance: intraclass correlation and R², as functions of β (..., p) and ψ (..., m + 1).
+"""Shares of variance: intraclass correlation, R², every term; functions of β (..., p) and ψ (..., m + 1).
 
 The variance of the fixed part is βᵀCβ, C the sample covariance of the columns of X, that of a random term
 the mean over the rows of zᵀΣz, ⟨Σ, ZᵀZ/n⟩ (Johnson 2014, doi:10.1111/2041-210X.12225), with a kernel that of
@@ -152,3 +152,23 @@ def r_squared(weights: Weights, beta: Array, psi: Array) -> Array:
     fixed = xp.sum(xp.sum(beta[..., None] * weights.fixed, axis=-2) * beta, axis=-1, keepdims=True)
     random = xp.sum(between, axis=-1, keepdims=True)
     return xp.concatenate([fixed, fixed + random], axis=-1) / (fixed + random + left)
+
+
+def term_shares(weights: Weights, members: np.ndarray, beta: Array, psi: Array) -> Array:
+    """Shares of the fixed terms, the random terms and the residual in their sum (..., f + g + 1).
+
+    Of a fixed term it is the variance of its part of xᵀβ, β_tᵀC_ttβ_t, without the covariances of terms, so
+    that a share depends on its own term alone.
+
+    Parameters
+    ----------
+    members : (f, p) of 0 and 1, which coefficients are those of each fixed term.
+
+    Source: Hoffman & Schadt (2016), doi:10.1186/s12859-016-1323-z.
+    """
+    between, left = weights.split(psi)
+    xp = namespace(between, left, beta)
+    own = beta[..., None, :] * members
+    fixed = xp.sum((own @ xp.asarray(weights.fixed)) * own, axis=-1)
+    parts = xp.concatenate([fixed, between, left], axis=-1)
+    return parts / xp.sum(parts, axis=-1, keepdims=True)

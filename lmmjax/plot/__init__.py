@@ -11,6 +11,7 @@ from lmmjax.plot.profiles import plot_contour, plot_profile
 from lmmjax.plot.pvalues import plot_pvalues, plot_qq
 from lmmjax.plot.residual_panel import plot_residuals
 from lmmjax.plot.semivariogram import plot_semivariogram
+from lmmjax.plot.shares import plot_shares
 from lmmjax.plot.shrinkage import plot_shrinkage
 from lmmjax.plot.spaghetti import plot_spaghetti
 from lmmjax.plot.volcano import plot_ma, plot_volcano
@@ -29,6 +30,7 @@ __all__ = [
     "plot_ranef",
     "plot_residuals",
     "plot_semivariogram",
+    "plot_shares",
     "plot_shrinkage",
     "plot_spaghetti",
     "plot_volcano",

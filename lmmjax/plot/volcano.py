@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import log_ndtr
 
-from lmmjax.fitted import FittedMany, require_count, require_known, require_level
+from lmmjax.fitted import require_count, require_known, require_level
 from lmmjax.plot.axes import BLUE, GREY, PALE, VERMILLION, axes_or_new, ink, legend_above, said, shortened
 from lmmjax.plot.point_labels import label_points, settle
 
@@ -31,16 +31,6 @@ def minus_log10(p: np.ndarray, t: np.ndarray, df: np.ndarray) -> np.ndarray:
     lost = p == 0.0
     normal = -(np.log(2.0) + log_ndtr(-np.abs(t))) / np.log(10.0)
     return np.where(lost, np.where(np.isinf(df), normal, LARGEST), out)
-
-
-def response_means(fits: FittedMany) -> np.ndarray:
-    """Means (T,) of the values that every response has; NaN without any."""
-    there = np.isfinite(fits.y)
-    if fits.weights is not None:
-        there &= fits.weights > 0
-    count = there.sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(there, fits.y, 0.0).sum(axis=0) / count
 
 
 def plot_volcano(

@@ -1,4 +1,4 @@
-"""Tables over many responses: tidy and top tables, contrasts, intervals, conditional modes."""
+"""Tables over many responses: the tidy table, contrasts, intervals, conditional modes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from lmmjax.fitted import (
     component_names,
     identified_sds,
     require_choice,
-    require_count,
     require_level,
     sd_errors,
     sd_limits,
 )
-from lmmjax.formula import nearest
 from lmmjax.inference.delta import t_quantile
 from lmmjax.postestimation.hypotheses.batch_tests import TABLE, estimable_combinations, fixed_t_tests, t_tests
 from lmmjax.postestimation.hypotheses.contrasts import contrast_matrix
@@ -84,69 +82,6 @@ def conf_int(
     return pd.DataFrame(values.reshape(len(fits.names), -1), index=fits.names, columns=columns)
 
 
-def top(
-    fits: FittedMany,
-    term: str | None,
-    n: int,
-    by: str,
-    ddf: str,
-    robust: str | None,
-    cluster: Any,
-    contrast: Any,
-    level: float,
-) -> pd.DataFrame:
-    """See `BatchFit.top`."""
-    return top_frame(
-        lambda: fixed_t_tests(fits, ddf, robust, cluster),
-        _tester(fits, ddf, robust, cluster),
-        fits,
-        term,
-        n,
-        by,
-        contrast,
-        level,
-    )
-
-
-def top_frame(
-    fixed: Callable[[], Table],
-    tested: Tester,
-    fits: FittedMany,
-    term: str | None,
-    n: int,
-    by: str,
-    contrast: Any,
-    level: float,
-) -> pd.DataFrame:
-    """The n foremost responses by t tests of the fixed effects, `fixed`, or of contrasts, `tested`."""
-    require_choice("by", by, LIMITS)
-    require_count("n", n, 0)
-    table = one_contrast(fixed, tested, fits, term, contrast, "top")
-    columns = {name: column[:, 0] for name, column in _with_limits(table, level).items()}
-    key = -np.abs(columns[by]) if by in ("t", "estimate") else columns[by]
-    # p-values that underflow are told apart by t; missing values come last
-    order = np.lexsort((-np.abs(columns["t"]), key))[: max(n, 0)]
-    return pd.DataFrame(columns, index=fits.names).iloc[order]
-
-
-def one_contrast(
-    fixed: Callable[[], Table], tested: Tester, fits: FittedMany, term: str | None, contrast: Any, what: str
-) -> Table:
-    """t tests (T, 1) of one coefficient, or of one contrast."""
-    if (term is None) == (contrast is None):
-        raise ValueError(f"{what} is of one coefficient, term=, or of one contrast=: give one of them")
-    x_names = fits.data.x_names
-    if contrast is None:
-        if term not in x_names:
-            raise ValueError(f"unknown coefficient {term!r}: {nearest(str(term), x_names)}")
-        at = x_names.index(str(term))
-        return {name: column[:, [at]] for name, column in fixed().items()}
-    table, labels, _ = _contrasts(tested, fits, contrast)
-    if len(labels) != 1:
-        raise ValueError(f"{what} is of one contrast, not of {len(labels)}: take one of {', '.join(labels)}")
-    return table
-
-
 def contrast(
     fits: FittedMany,
     contrasts: Any,
@@ -157,21 +92,24 @@ def contrast(
     level: float,
 ) -> pd.DataFrame:
     """See `BatchFit.contrast`."""
-    return contrast_frame(_tester(fits, ddf, robust, cluster), fits, contrasts, names, level)
+    return contrast_frame(tester(fits, ddf, robust, cluster), fits, contrasts, names, level)
 
 
 def contrast_frame(
     tested: Tester, fits: FittedMany, contrasts: Any, names: Sequence[str] | None, level: float
 ) -> pd.DataFrame:
     """t tests of contrasts with limits, a row a response or (contrast, response)."""
-    table, labels, several = _contrasts(tested, fits, contrasts, names)
-    table, index = _with_limits(table, level), fits.names
+    weights, labels, several = labelled_contrasts(fits, contrasts, names)
+    table = tested(weights, labels)
+    table, index = with_limits(table, level), fits.names
     if several:
         index = pd.MultiIndex.from_product([labels, fits.names], names=["contrast", fits.names.name])
     return pd.DataFrame({name: column.T.ravel() for name, column in table.items()}, index=index)
 
 
-def _tester(fits: FittedMany, ddf: str, robust: str | None, cluster: Any) -> Tester:
+def tester(fits: FittedMany, ddf: str, robust: str | None, cluster: Any) -> Tester:
+    """t tests of contrasts of fits; those that are not estimable are missing, and named."""
+
     def tested(rows: np.ndarray, labels: list[str]) -> Table:
         chosen = robust_choice(fits.data, robust, cluster, ddf_method(ddf))
         table = t_tests(fits, rows, ddf, estimable_combinations(fits, rows), chosen)
@@ -181,19 +119,19 @@ def _tester(fits: FittedMany, ddf: str, robust: str | None, cluster: Any) -> Tes
     return tested
 
 
-def _contrasts(
-    tested: Tester, fits: FittedMany, contrasts: Any, names: Sequence[str] | None = None
-) -> tuple[Table, list[str], bool]:
-    """t tests (T, k) of contrasts, their labels, and whether several were asked for."""
+def labelled_contrasts(
+    fits: FittedMany, contrasts: Any, names: Sequence[str] | None = None
+) -> tuple[np.ndarray, list[str], bool]:
+    """Rows (k, p) of contrasts, their labels, and whether several were asked for."""
     weights, labels, several = contrast_matrix(contrasts, fits.data.x_names, fits.data.frame.aliased)
     if names is not None:
         labels = [names] if isinstance(names, str) else list(names)
         if len(labels) != len(weights):
             raise ValueError(f"{len(labels)} names for {len(weights)} contrasts: give one name each")
-    return tested(weights, labels), labels, several
+    return weights, labels, several
 
 
-def _with_limits(table: dict[str, np.ndarray], level: float) -> dict[str, np.ndarray]:
+def with_limits(table: dict[str, np.ndarray], level: float) -> dict[str, np.ndarray]:
     """The table with limits, its columns in the order of `LIMITS`."""
     half = t_quantile(table["df"], require_level(level)) * table["se"]
     table = table | {"lower": table["estimate"] - half, "upper": table["estimate"] + half}

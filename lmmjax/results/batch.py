@@ -203,6 +203,18 @@ class BatchFit(BatchTests, Means, BatchPredictions, Saving):
         values = functions.at_estimate(self.fitted, fun, weights)
         return pd.DataFrame(values, index=self.names, columns=names)
 
+    def variance_shares(self, *, se: bool = False, level: float = 0.95) -> pd.DataFrame:
+        """Shares of the variance of every response: responses × terms and Residual; see
+        `Fit.variance_shares`.
+
+        With se=True responses × (name, estimate | se | lower | upper). Rows and weights are those that a
+        response has.
+        """
+        fun, weights, names = functions.variance_shares(self.fitted)
+        if require_switch("se", se):
+            return functions.batch_table(self.fitted, fun, names, level, "logit", weights)
+        return functions.shares_table(self.fitted)
+
     def delta(self, fun: Callable, level: float = 0.95) -> pd.DataFrame:
         """A function of the parameters of each response: responses × (name, column); see `Fit.delta`."""
         return functions.batch_table(self.fitted, *functions.named(self.fitted.data, fun), level)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lmmjax import plot
 from lmmjax.fitted import FittedMany
-from lmmjax.plot.volcano import response_means
+from lmmjax.postestimation.parameters.functions import shares_table
 from lmmjax.results.plots import Pictures
 
 
@@ -28,7 +28,9 @@ class BatchPlots(Pictures):
 
     def _of(self, term: str | None, contrast: Any, options: dict[str, Any]) -> tuple[pd.DataFrame, str]:
         """The table of all responses, and what it is of."""
-        table = self._top(term, len(self._fitted.names), contrast=contrast, **options)
+        table = self._top(term, None, contrast=contrast, **options)
+        if "t" not in table:
+            raise ValueError("a picture is of one coefficient or contrast: give one of them")
         return table, term if term is not None else contrast if isinstance(contrast, str) else "the contrast"
 
     def volcano(
@@ -67,8 +69,7 @@ class BatchPlots(Pictures):
     ) -> Any:
         """Estimates by the mean of the response; other arguments as of `volcano`."""
         table, name = self._of(term, contrast, options)
-        mean = response_means(self._fitted)[self._fitted.names.get_indexer(table.index)]
-        return plot.plot_ma(table, mean, ax, q=q, effect=effect, labels=labels, term=name)
+        return plot.plot_ma(table, table["average"], ax, q=q, effect=effect, labels=labels, term=name)
 
     def pvalues(
         self,
@@ -101,3 +102,12 @@ class BatchPlots(Pictures):
         """
         table, name = self._of(term, contrast, options)
         return plot.plot_qq(table["p"], ax, level=level, term=name)
+
+    def shares(self, ax: Any = None, *, order: str = "median") -> Any:
+        """A violin of the share that every term has in the variance, over the responses.
+
+        Parameters
+        ----------
+        order : "median", terms with the largest first; "model", as they come. The residual is the last.
+        """
+        return plot.plot_shares(shares_table(self._fitted), ax, order=order)

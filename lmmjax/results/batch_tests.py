@@ -11,7 +11,7 @@ from lmmjax.fitted import FittedMany, require_switch
 from lmmjax.postestimation.hypotheses import batch_f_tests
 from lmmjax.postestimation.hypotheses.batch_moderated import moderate_many
 from lmmjax.postestimation.hypotheses.batch_tests import fixed_t_tests
-from lmmjax.reports import batch_tables
+from lmmjax.reports import batch_tables, top_tables
 from lmmjax.results.moderated import Moderated
 
 
@@ -128,8 +128,8 @@ class BatchTests:
 
     def top(
         self,
-        term: str | None = None,
-        n: int = 20,
+        term: Any = None,
+        n: int | None = 20,
         by: str = "p",
         ddf: str = "satterthwaite",
         robust: str | None = None,
@@ -139,12 +139,18 @@ class BatchTests:
         level: float = 0.95,
         moderated: bool = False,
     ) -> pd.DataFrame:
-        """The n foremost responses for one coefficient or contrast: estimate, se, df, lower, upper, t, p, q.
+        """The n foremost responses for one coefficient or contrast, or for several tested together.
+
+        Of one: estimate, se, df, lower, upper, average (the mean of the response), t, p, q. Of several an
+        estimate for each of them, average, F, num_df, den_df, p, q; by="F" gives these of one as well.
 
         Parameters
         ----------
-        term : the coefficient; contrast : in its place one contrast, as in `contrast`.
-        by : "p", "q", "se" or "df" (smallest first), "t" or "estimate" (largest absolute value first).
+        term : a coefficient, several, or a fixed term, of which all coefficients are tested; contrast : in
+            its place one contrast or several, as in `contrast`.
+        n : how many; None for all.
+        by : of one "p", "q", "se" or "df" (smallest first), "t" or "estimate" (largest absolute value first);
+            of several "p", "q" or "F".
         ddf, robust, cluster : degrees of freedom and covariance, as in `t_tests`. level : of the limits.
         moderated : residual variances share a prior, as in `moderate`, which has options.
 
@@ -154,7 +160,8 @@ class BatchTests:
             if robust is not None:
                 raise ValueError("robust covariances are not moderated: leave out robust= or moderated=True")
             return self.moderate(ddf=ddf).top(term, n, by, contrast=contrast, level=level)
-        return batch_tables.top(self.fitted, term, n, by, ddf, robust, cluster, contrast, level)
+        tests = top_tables.tests_of(self.fitted, ddf, robust, cluster)
+        return top_tables.top_frame(tests, self.fitted, term, n, by, contrast, level)
 
     def moderate(self, trend: Any = False, robust: bool = False, *, ddf: str = "satterthwaite") -> Moderated:
         """Empirical Bayes for the residual variances: every response borrows from the others (limma's

@@ -174,3 +174,23 @@ class Intervals:
         if se:
             return functions.table(self.fitted, fun, names, level, "logit", weights)
         return pd.Series(functions.at_estimate(self.fitted, fun, weights), index=names, name="r2")
+
+    def variance_shares(self, *, se: bool = False, level: float = 0.95) -> Any:
+        """Shares of the variance: of every fixed term, every random term and the residual; they sum to 1.
+
+        Of a fixed term that of its part of xᵀβ̂ over the rows, of a random term the mean over the rows of
+        zᵀΣ̂z (Σ̂ of slopes and intercept together), of the residual the mean of σ̂²/w. The denominator is
+        their sum: covariances of fixed terms that go together have no part in it, so that a share is not
+        changed by other terms' signs. A share of a fixed term is biased upwards by the error of β̂, its
+        square on average.
+
+        A Series; with se=True a frame: estimate, se, lower, upper, by the delta method in β̂ and the variance
+        components, limits on the logit scale. Names are those of the terms, of random ones their factor.
+
+        Source: Hoffman & Schadt (2016), doi:10.1186/s12859-016-1323-z.
+        """
+        fun, weights, names = functions.variance_shares(self.fitted)
+        if require_switch("se", se):
+            return functions.table(self.fitted, fun, names, level, "logit", weights)
+        values = functions.at_estimate(self.fitted, fun, weights)
+        return pd.Series(values, index=names, name="share")

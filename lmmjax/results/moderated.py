@@ -14,7 +14,7 @@ from lmmjax.postestimation.hypotheses.batch_moderated import (
     moderated_hypothesis,
     treat_table,
 )
-from lmmjax.reports import batch_tables
+from lmmjax.reports import batch_tables, top_tables
 from lmmjax.reports.table import prints_whole
 
 if TYPE_CHECKING:
@@ -82,24 +82,21 @@ class Moderated:
 
     def top(
         self,
-        term: str | None = None,
-        n: int = 20,
+        term: Any = None,
+        n: int | None = 20,
         by: str = "p",
         *,
         contrast: Any = None,
         level: float = 0.95,
     ) -> pd.DataFrame:
-        """The n foremost responses for one coefficient or contrast by moderated tests; see `BatchFit.top`."""
-        return batch_tables.top_frame(
-            self._fixed, self._tested, self.moderated.fits, term, n, by, contrast, level
-        )
+        """The n foremost responses by moderated t or F tests; see `BatchFit.top`."""
+        return top_tables.top_frame(self._tests, self.moderated.fits, term, n, by, contrast, level)
 
     def treat(
         self, term: str | None = None, lfc: float = float(np.log2(1.2)), *, contrast: Any = None
     ) -> pd.DataFrame:
         """Tests that a coefficient or contrast is beyond ± `lfc`; see `BatchFit.treat`."""
-        fits = self.moderated.fits
-        table = batch_tables.one_contrast(self._fixed, self._tested, fits, term, contrast, "treat")
+        table = top_tables.one_contrast(self._tests, self.moderated.fits, term, contrast, "treat")
         return treat_table(self.moderated, table, lfc)
 
     @property
@@ -109,8 +106,12 @@ class Moderated:
 
         return BatchPlots(self.moderated.fits, self.top)
 
-    def _fixed(self) -> dict[str, np.ndarray]:
-        return self.moderated.fixed
+    @property
+    def _tests(self) -> top_tables.Tests:
+        of = self.moderated
+        return top_tables.Tests(
+            lambda: of.fixed, self._tested, lambda rows: moderated_hypothesis(of, rows, None)
+        )
 
     def _tested(self, rows: np.ndarray, labels: list[str]) -> dict[str, np.ndarray]:
         return moderated_contrasts(self.moderated, rows, labels)

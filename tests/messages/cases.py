@@ -466,7 +466,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("fits.delta(5)", "function"),
         ("fits.top()", "one coefficient, term=, or of one contrast="),
         ("fits.top('x', contrast='x')", "give one of them"),
-        ("fits.top(contrast=['x', 'Intercept'])", "top is of one contrast, not of 2"),
+        ("fits.top(contrast=['x', 'Intercept'], by='t')", "2 contrasts are tested together, by F"),
         ("fits.top(contrast='z')", "unknown coefficient 'z'"),
         ("fits.top('x', level=95)", "level must lie between 0 and 1"),
         ("fits.top('x', ddf='kr', robust='CR2')", "adjusts the model's covariance"),

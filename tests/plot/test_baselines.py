@@ -63,6 +63,13 @@ def volcano():
     return plot.plot_volcano(pd.DataFrame(table), effect=1.2)
 
 
+def shares():
+    at = (np.arange(60) + 0.5) / 60
+    donor = stats.beta.ppf(at, 4, 3)
+    age = (1 - donor) * stats.beta.ppf(at[np.arange(60) * 17 % 60], 1, 6)
+    return plot.plot_shares(pd.DataFrame({"age": age, "donor": donor, "Residual": 1 - age - donor}))
+
+
 def profile():
     value = np.linspace(0.2, 4, 21)
     pieces = [
@@ -72,7 +79,7 @@ def profile():
     return plot.plot_profile(pd.concat(pieces))
 
 
-PICTURES = {f.__name__: f for f in (residuals, ranef, shrinkage, effects, volcano, profile)}
+PICTURES = {f.__name__: f for f in (residuals, ranef, shrinkage, effects, volcano, profile, shares)}
 
 
 def drawn(name):

@@ -75,6 +75,7 @@ BATCH = {
     "ma": (lambda p, **ax: p.ma("Days", labels=["response 1"], **ax), 1),
     "pvalues": (lambda p, **ax: p.pvalues(contrast="Days - Intercept", **ax), 1),
     "qq": (lambda p, **ax: p.qq("Days", **ax), 1),
+    "shares": (lambda p, **ax: p.shares(**ax), 1),
 }
 CASES = [(where, name) for where, own in (("fit", FIT), ("visits", VISITS), ("fits", BATCH)) for name in own]
 """What draws a picture on Axes, and how many panels it has."""

@@ -17,7 +17,8 @@ from lmmjax.plot.residual_panel import normal_places
 from lmmjax.plot.shrinkage import pooling
 from lmmjax.plot.smooth import local_linear
 from lmmjax.plot.spaghetti import trajectories
-from lmmjax.plot.volcano import LARGEST, minus_log10, response_means
+from lmmjax.plot.volcano import LARGEST, minus_log10
+from lmmjax.postestimation.averages import response_means
 from lmmjax.postestimation.diagnostics.semivariogram import expected_variogram
 
 
@@ -199,6 +200,6 @@ def test_shares_and_limits_of_p_values():
 
 def test_means_of_responses():
     y = np.array([[1.0, np.nan, np.nan], [2.0, 5.0, np.nan], [6.0, 7.0, np.nan]])
-    assert_allclose(response_means(SimpleNamespace(y=y, weights=None)), [3.0, 6.0, np.nan])
+    assert_allclose(response_means(SimpleNamespace(y=y, weights=None, cache={})), [3.0, 6.0, np.nan])
     weights = np.array([[1.0, 1.0, 1.0], [1.0, 0.0, 1.0], [0.0, 2.0, 1.0]])
-    assert_allclose(response_means(SimpleNamespace(y=y, weights=weights)), [1.5, 7.0, np.nan])
+    assert_allclose(response_means(SimpleNamespace(y=y, weights=weights, cache={})), [1.5, 7.0, np.nan])

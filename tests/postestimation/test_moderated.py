@@ -87,13 +87,13 @@ def test_kenward_roger(paired):
 def test_what_top_and_treat_say(batches):
     fits, names = batches["y"], ["estimate", "se", "df", "lower", "upper", "t", "p", "q"]
     top = fits.top("group", 5, moderated=True)
-    assert list(top.columns) == names
+    assert list(top.drop(columns="average").columns) == names
     table = fits.moderate().table.query("coefficient == 'group'").set_index("response")
     np.testing.assert_allclose(top["p"], np.sort(table["p"])[:5])
     np.testing.assert_allclose(top[["t", "q"]], table.loc[top.index, ["t", "q"]])
     contrast = fits.top(contrast="group - x", n=80, moderated=True)
     np.testing.assert_allclose(
-        contrast.sort_index(), fits.moderate().contrast("group - x")[names], rtol=1e-12
+        contrast[names].sort_index(), fits.moderate().contrast("group - x")[names], rtol=1e-12
     )
     treated = fits.treat("group", 0.2, robust=True)
     np.testing.assert_allclose(treated, fits.moderate(robust=True).treat("group", 0.2))

@@ -173,19 +173,49 @@ def test_contrasts(fits, good):
     for same in (weights, row, list(row), "-Days/2+Sex[T.F]"):
         pd.testing.assert_frame_equal(fits.contrast(same), table)
     # one coefficient is its row of the tidy table
-    assert_allclose(fits.contrast("Days").to_numpy(), fits.top("Days", 99).loc[fits.names].to_numpy(), 1e-12)
+    alone = fits.top("Days", None).loc[fits.names].drop(columns="average")
+    assert_allclose(fits.contrast("Days").to_numpy(), alone.to_numpy(), 1e-12)
 
 
 def test_top_of_a_contrast(fits):
     text = "Sex[T.F] - 0.5 * Days"
     top, table = fits.top(contrast=text, n=4, level=0.9), fits.contrast(text, level=0.9)
-    pd.testing.assert_frame_equal(top, table.sort_values("p").iloc[:4])
+    pd.testing.assert_frame_equal(top.drop(columns="average"), table.sort_values("p").iloc[:4])
     half = t.ppf(0.95, top["df"]) * top["se"]
     assert_allclose(top[["lower", "upper"]].T, [top["estimate"] - half, top["estimate"] + half], rtol=1e-12)
     with pytest.raises(ValueError, match="give one of them"):
         fits.top("Days", contrast=text)
     with pytest.raises(ValueError, match="one contrast, not of 2: take one of Days, 2"):
-        fits.top(contrast=["Days", "2 * Days"])
+        fits.treat(contrast=["Days", "2 * Days"])
+
+
+@pytest.mark.parametrize("moderated", [False, True])
+def test_top_of_several(fits, good, moderated):
+    table = fits.top(["Days", "Sex[T.F]"], None, moderated=moderated)
+    assert list(table) == ["Days", "Sex[T.F]", "average", "F", "num_df", "den_df", "p", "q"]
+    tested = (fits.moderate() if moderated else fits).test(["Days", "Sex[T.F]"]).loc[table.index]
+    pd.testing.assert_frame_equal(table[list(tested)], tested)
+    assert_allclose(table.loc[good, ["Days", "Sex[T.F]"]], fits.params.loc[good, ["Days", "Sex[T.F]"]])
+    assert table["p"].dropna().is_monotonic_increasing
+    by_f = fits.top(contrast=["Days", "Sex[T.F] + Days"], n=3, by="F", moderated=moderated)
+    # moderation takes uncorrelated contrasts one by one, as Satterthwaite's df do
+    assert_allclose(by_f["F"], table["F"].nlargest(3), rtol=1e-3 if moderated else 1e-8)
+    # one contrast by F is its t test
+    one, t = (fits.top("Days", None, by=by, moderated=moderated) for by in ("F", "t"))
+    same = t.assign(t=t["t"] ** 2).loc[good, ["t", "df", "p", "q"]]
+    assert_allclose(one.loc[good, ["F", "den_df", "p", "q"]], same, rtol=1e-8)
+    # the columns of a factor by its name
+    assert list(fits.top("Sex", 2)) == list(fits.top("Sex[T.F]", 2))
+    with pytest.raises(ValueError, match="2 contrasts are tested together, by F: by is one of average, F"):
+        fits.top(["Days", "Sex[T.F]"], by="t")
+    with pytest.raises(ValueError, match="term= is empty"):
+        fits.top([])
+
+
+def test_averages(fits, good):
+    average = fits.top("Days", None)["average"]
+    expected = pd.DataFrame(fits.fitted.y, columns=fits.names).mean()
+    assert_allclose(average.loc[good], expected.loc[good])
 
 
 def test_several_contrasts(fits):

@@ -17,6 +17,7 @@ from lmmjax.formula.labelled import labelled
 from lmmjax.formula.matching import positions
 from lmmjax.inference.ddf import independent_rows
 from lmmjax.inference.moderation import Shrinkage, VariancePrior, treat, variance_prior
+from lmmjax.postestimation.averages import response_means
 from lmmjax.postestimation.hypotheses.batch_tests import (
     TABLE,
     adjust,
@@ -84,11 +85,7 @@ def _moderated(fits: FittedMany, trend: Any, robust: bool, ddf: str) -> Moderate
     with np.errstate(divide="ignore", invalid="ignore"):
         s2, df = identified_psi(estimate)[:, -1], 2.0 / estimate.cov_relative[:, -1, -1]
     df = np.where(np.isfinite(s2), df, np.nan)
-    there = np.isfinite(fits.y)
-    if fits.weights is not None:
-        there &= fits.weights > 0
-    with np.errstate(invalid="ignore"):
-        average = np.where(there, fits.y, 0.0).sum(axis=0) / there.sum(axis=0)
+    average = response_means(fits)
     prior = variance_prior(s2, df, _covariate(fits, trend, average), robust)
     post = np.where(np.isfinite(s2), prior.posterior(s2, df), np.nan)
     return ModeratedMany(fits, prior, s2, df, post, average, ddf)

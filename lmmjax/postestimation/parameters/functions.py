@@ -23,7 +23,7 @@ from lmmjax.fitted import (
     require_level,
 )
 from lmmjax.inference.delta import delta, wald_limits
-from lmmjax.inference.r2 import Weights, group_shares, r_squared, share_weights
+from lmmjax.inference.r2 import Weights, group_shares, r_squared, share_weights, term_shares
 
 COLUMNS = ["estimate", "se", "lower", "upper"]
 N_ARRAYS = 6
@@ -41,24 +41,55 @@ def icc(fits: Fitted | FittedMany, by_group: bool) -> tuple[Callable, Weights, l
 def r2(fits: Fitted | FittedMany) -> tuple[Callable, Weights, list[str]]:
     """Marginal and conditional R² as a function of (weights, β, ψ), with the weights and their names."""
 
-    def of_estimable(weights: Weights, beta: Any, psi: Any) -> Any:
-        # columns that a response does not determine are left out: their coefficients are zero
-        xp = namespace(beta, psi)
-        gone = xp.isnan(beta)
-        gone = gone & ~xp.all(gone, axis=-1, keepdims=True)
-        return r_squared(weights, xp.where(gone, 0.0, beta), psi)
+    def shares(weights: Weights, beta: Any, psi: Any) -> Any:
+        return r_squared(weights, _of_estimable(beta), psi)
 
-    return of_estimable, _weights(fits)[0], ["marginal", "conditional"]
+    return shares, _weights(fits)[0], ["marginal", "conditional"]
 
 
-def _weights(fits: Fitted | FittedMany) -> tuple[Weights, list[str]]:
+def variance_shares(fits: Fitted | FittedMany) -> tuple[Callable, Weights, list[str]]:
+    """Shares of all terms and the residual as a function of (weights, β, ψ), the weights, and their names."""
+    frame = fits.data.frame
+    groups = [term.group for term in frame.random]
+    # several terms of one factor are told apart by their text
+    labels = [
+        g if groups.count(g) == 1 else f"({t.label})" for g, t in zip(groups, frame.random, strict=True)
+    ]
+    fixed = [name for name in frame.term_slices if name != "Intercept"]
+    members = np.zeros((len(fixed), len(frame.x_names)))
+    for own, name in zip(members, fixed, strict=True):
+        own[frame.term_slices[name]] = 1.0
+    weights, random = _weights(fits, labels)
+
+    def shares(weights: Weights, beta: Any, psi: Any) -> Any:
+        return term_shares(weights, members, _of_estimable(beta), psi)
+
+    names = [f"fixed {name}" if name in random else name for name in fixed]
+    return shares, weights, [*names, *random, "Residual"]
+
+
+def shares_table(fits: FittedMany) -> pd.DataFrame:
+    """Shares of variance, responses × terms and Residual."""
+    fun, weights, names = variance_shares(fits)
+    return pd.DataFrame(at_estimate(fits, fun, weights), index=fits.names, columns=names)
+
+
+def _of_estimable(beta: Any) -> Any:
+    """β (..., p) with zeros for columns that a response does not determine, which are left out."""
+    xp = namespace(beta)
+    gone = xp.isnan(beta)
+    gone = gone & ~xp.all(gone, axis=-1, keepdims=True)
+    return xp.where(gone, 0.0, beta)
+
+
+def _weights(fits: Fitted | FittedMany, labels: list[str] | None = None) -> tuple[Weights, list[str]]:
     """What shares of variance need: of the rows that each response has, with its weights."""
     data, own = fits.data, None
     if isinstance(fits, FittedMany):
         missing = ~np.isfinite(fits.y)
         if fits.weights is not None or np.any(missing):
             own = np.where(missing, 0.0, 1.0 if fits.weights is None else fits.weights)
-    return share_weights(data.design, [term.group for term in data.frame.random], own)
+    return share_weights(data.design, labels or [term.group for term in data.frame.random], own)
 
 
 def at_estimate(fits: Fitted | FittedMany, fun: Callable, weights: Weights) -> np.ndarray:
