@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -44,7 +44,7 @@ def plot_shares(table: pd.DataFrame, ax: Axes | None = None, *, order: str = "me
     Source: Hoffman & Schadt (2016), doi:10.1186/s12859-016-1323-z.
     """
     require_known("order", [order], ["median", "model"])
-    own = table[np.isfinite(table.to_numpy(float)).all(axis=1)]
+    own: Any = table[np.isfinite(table.to_numpy(float)).all(axis=1)]
     ax = axes_or_new(ax, 2.6)
     ax.set_ylabel("share of the variance, %")
     if not len(own):
@@ -64,7 +64,7 @@ def plot_shares(table: pd.DataFrame, ax: Axes | None = None, *, order: str = "me
     return ax
 
 
-def _ordered(table: pd.DataFrame, order: str) -> list[str]:
+def _ordered(table: Any, order: str) -> list[str]:
     names = [name for name in table.columns if name != "Residual"]
     if order == "median":
         names.sort(key=lambda name: -float(table[name].median()))

@@ -180,9 +180,8 @@ class Intervals:
 
         Of a fixed term that of its part of xᵀβ̂ over the rows, of a random term the mean over the rows of
         zᵀΣ̂z (Σ̂ of slopes and intercept together), of the residual the mean of σ̂²/w. The denominator is
-        their sum: covariances of fixed terms that go together have no part in it, so that a share is not
-        changed by other terms' signs. A share of a fixed term is biased upwards by the error of β̂, its
-        square on average.
+        their sum; covariances between the parts of fixed terms do not enter. A share of a fixed term is
+        biased upwards by the error of β̂, its square on average.
 
         A Series; with se=True a frame: estimate, se, lower, upper, by the delta method in β̂ and the variance
         components, limits on the logit scale. Names are those of the terms, of random ones their factor.
