@@ -46,6 +46,7 @@ from lmmjax.selfcheck import self_check, warn_of_known_fault
 if TYPE_CHECKING:
     from lmmjax.adapters.formula_regressor import LMMRegressor as LMMRegressor
     from lmmjax.adapters.matrix_regressor import MixedEffectsRegressor as MixedEffectsRegressor
+    from lmmjax.stream.images import Images as Images
 
 __all__ = [
     "AR1",
@@ -97,6 +98,7 @@ __all__ = [
 ]
 
 _LATER = {
+    "Images": "stream.images",
     "LMMRegressor": "adapters.formula_regressor",
     "MixedEffectsRegressor": "adapters.matrix_regressor",
 }

@@ -31,6 +31,7 @@ from lmmjax.formula import array_frame, model_frame, updated_frame
 from lmmjax.postestimation.parameters.moments import moments
 from lmmjax.reports.structure import StructureReport, structure_report
 from lmmjax.results import BatchFit, Fit, Moments
+from lmmjax.results.images import image_responses
 
 if TYPE_CHECKING:
     from lmmjax.stream import Streamed
@@ -216,8 +217,9 @@ class Model:
         max_iter: int = 100,
         dtype: str = "float64",
         starts: Any = None,
+        mask: Any = None,
     ) -> BatchFit:
-        """Fit the model to every column of `responses`, an n × T array or frame.
+        """Fit the model to every column of `responses`, an n × T array or frame, or voxel of images.
 
         Rows match those of the data the model was made from; rows that were dropped there are dropped
         here. A missing value leaves its row out of the fit of its response only, which gets what `lmm`
@@ -251,7 +253,7 @@ class Model:
         """
         options = {"weights": weights, "offset": offset, "max_iter": max_iter, "dtype": dtype}
         options["starts"] = starts
-        fits = fit_many(self.data, responses, reml, **options)
+        fits = fit_many(self.data, image_responses(self.data, responses, mask), reml, **options)
         announce_many(fits)
         return BatchFit(self, fits)
 
@@ -270,6 +272,7 @@ class Model:
         """
         from lmmjax.stream import stream_batch
 
+        source = image_responses(self.data, source, options.pop("mask", None))
         return stream_batch(self.data, source, out, **options)
 
     def simulate(self, key: Array, mean: Any, psi: Any, draws: int) -> np.ndarray:

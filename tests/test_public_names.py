@@ -25,7 +25,7 @@ NAMES = {
     "BatchFit": """
         anova bound bse by_reml conf_int contrast converged cov_params delta deviance df emmeans emtrends icc
         influence is_singular llf moderate n_optima params plot predict pvalues r2 random_effects reasons
-        save sdcor sigma status t_tests test tidy top treat tvalues unidentified varcorr varcorr_se
+        save sdcor sigma status t_tests test tidy to_img top treat tvalues unidentified varcorr varcorr_se
         variance_shares
     """,
     "Model": """
@@ -38,7 +38,7 @@ NAMES = {
 }
 
 
-LATER = {"LMMRegressor", "MixedEffectsRegressor"}
+LATER = {"Images", "LMMRegressor", "MixedEffectsRegressor"}
 """Names of the package that need an extra, and are imported when they are asked for."""
 
 

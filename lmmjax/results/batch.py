@@ -33,6 +33,7 @@ from lmmjax.reports.table import prints_whole
 from lmmjax.results.batch_means import Means
 from lmmjax.results.batch_predictions import BatchPredictions
 from lmmjax.results.batch_tests import BatchTests
+from lmmjax.results.images import Maps
 from lmmjax.results.saving import Saving
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 
 @prints_whole
-class BatchFit(BatchTests, Means, BatchPredictions, Saving):
+class BatchFit(BatchTests, Means, BatchPredictions, Maps, Saving):
     """Results of `Model.fit_batch`, indexed by response.
 
     Attributes

@@ -12,12 +12,14 @@ import pandas as pd
 
 from lmmjax.formula.matching import own_index
 from lmmjax.stream.files import reading
+from lmmjax.stream.images import Images, are_images
 from lmmjax.stream.stores import HDF5, ZARR, open_store, split_path
 from lmmjax.stream.tables import TEXT, from_frame, from_parquet, from_text, kind_of
 
 KINDS = (
     "an n × T array or memmap, a pandas or polars frame, an AnnData object, a zarr or h5py array, "
-    "or a path that ends in .npy, .parquet, .csv, .tsv, .h5ad, .h5, .hdf5, .zarr or .zip (of a zarr folder)"
+    "images, or a path that ends in .npy, .parquet, .csv, .tsv, .h5ad, .h5, .hdf5, .zarr, .zip (of a zarr "
+    "folder), .nii, .nii.gz or .gii"
 )
 
 
@@ -54,8 +56,8 @@ def open_source(
     obj : array or memmap (n × T), path to .npy, pandas or polars frame, path to a Parquet, CSV or TSV file,
         AnnData (its variables are the responses, its obs the rows of the design) or path to its .h5ad or
         .zarr, zarr or h5py array, path to a zarr array or "PATH::ARRAY" in an HDF5 or zarr file, or a
-        `Source`. Sparse matrices on disk are best stored by columns (CSC): others are read whole for
-        every range.
+        `Source`; `Images` or what it takes. Sparse matrices on disk are best stored by columns (CSC): others
+        are read whole for every range.
     index : column of a frame or a file of columns that labels rows and is no response. A first column that is
         not numeric is one without being named, and so is an index that pandas wrote.
     layer : layer of an AnnData object or file ("PATH::LAYER" is the same), X if None.
@@ -69,6 +71,10 @@ def open_source(
     """
     if isinstance(obj, Source):
         return _checked(obj, index=index, layer=layer)
+    if isinstance(obj, Images) or are_images(obj):
+        images = obj if isinstance(obj, Images) else Images(obj)
+        source = Source(images.names, images.shape[0], images.read, images.index)
+        return _checked(source, index=index, layer=layer)
     if isinstance(obj, str | Path):
         return _from_path(obj, index, layer, rows)
     if rows:

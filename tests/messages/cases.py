@@ -669,6 +669,16 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("model.stream_batch(5, out)", "responses of type int"),
         ("lmm('~ x + (1 | g)', labelled).stream_batch(other, out)", "labels of the rows"),
     ],
+    "Images": [
+        ("model.fit_batch('scan', mask='mask.nii.gz')", "'scan' is neither an image", "nor a column"),
+        ("model.fit_batch(str(here / 'no.nii.gz'))", "No such file", "no.nii.gz"),
+        ("lj.Images([None, None])", "all entries are missing"),
+        ("lj.Images(5)", "images of type int are not known"),
+        ("lj.Images([np.ones((2, 2, 2))])", "images of type ndarray are not known"),
+        ("fits.to_img(5, 'x')", "a mask (a path or an image)", "not with int"),
+        ("fits.to_img('mask.nii.gz', 'x', 'tt')", "unknown statistic 'tt'", "estimate"),
+        ("fits.to_img(here / 'no.nii.gz', 'x')", "No such file", "no.nii.gz"),
+    ],
     "Command line": [
         ("run('fit', 'y ~ x + (1 | k)', 'd.csv')", "unknown column 'k'"),
         ("run('fit', 'y ~ x + (1 | g)', 'no.csv')", "no.csv", "No such file"),
