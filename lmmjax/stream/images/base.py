@@ -107,7 +107,7 @@ def name_of(image: Any) -> str:
     if isinstance(image, str | Path):
         return str(image)
     named = getattr(image, "get_filename", None)
-    return (named() if callable(named) else None) or ""
+    return str((named() if callable(named) else None) or "")
 
 
 def numeric(values: Any, what: str) -> np.ndarray:

@@ -97,7 +97,8 @@ def _fitted(masker: Any, images: Sequence[Any]) -> Any:
     try:
         check_is_fitted(masker)
     except NotFittedError:
-        own, known = clone(masker), any(getattr(masker, name, None) is not None for name in GIVEN)
+        own: Any = clone(masker)
+        known = any(getattr(masker, name, None) is not None for name in GIVEN)
         if not known and not len(images):
             raise ValueError("the masker is not fitted: call masker.fit(images)") from None
         with warnings.catch_warnings():
