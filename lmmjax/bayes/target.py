@@ -41,9 +41,9 @@ def log_posterior(u: Array, problem: Problem, priors: PriorSet) -> Array:
 
 
 @quick_jit
-def densities(u: Array, problem: Problem, priors: PriorSet) -> Array:
-    """`log_posterior` (N,) of u (N, k)."""
-    return jax.lax.map(lambda row: log_posterior(row, problem, priors), u)
+def densities(u: Array, problem: Problem, priors: PriorSet) -> tuple[Array, Array]:
+    """`log_posterior` (N,) of u (N, k), and its gradients (N, k)."""
+    return jax.lax.map(lambda row: jax.value_and_grad(log_posterior)(row, problem, priors), u)
 
 
 def log_marginal(problem: Problem, psi: Array, beta: BetaPrior) -> Array:

@@ -15,6 +15,7 @@ from scipy import stats
 
 import lmmjax as lj
 from lmmjax.arrays import quick_jit
+from lmmjax.arrays.compile import counts
 from lmmjax.bayes import (
     LKJ,
     Exponential,
@@ -26,10 +27,12 @@ from lmmjax.bayes import (
     LogDensity,
     Normal,
     Uniform,
+    nuts,
 )
-from lmmjax.bayes.coordinates import PriorSet, components, natural, to_line
+from lmmjax.bayes.coordinates import PriorSet, components, natural, scattered, to_line
 from lmmjax.bayes.draws import beta_draws
 from lmmjax.bayes.priors import BetaPrior, BlockPrior, SeparatePrior
+from lmmjax.bayes.target import densities as at_points
 from lmmjax.bayes.target import log_marginal
 from lmmjax.covariance import family
 from lmmjax.datasets import load
@@ -187,6 +190,38 @@ def test_samplers_agree_on_sleepstudy(sleepstudy_draws):
         for j in (0, 1):
             a, b = (post.b[0][:, :, group, j] for post in (nuts, gibbs))
             assert abs(a.mean() - b.mean()) < ERRORS * np.hypot(float(arviz.mcse(a)), float(arviz.mcse(b)))
+
+
+def test_other_numbers_of_draws_are_the_same_program(sleepstudy_draws):
+    drawn = sleepstudy_draws["nuts"].draws
+    problem = drawn.fitted.data.problem(drawn.fitted.y, drawn.fitted.reml)
+    with jax.enable_x64(True):
+        starts = scattered(
+            jax.random.key(5),
+            drawn.fitted.estimate.psi,
+            np.zeros(4),
+            problem.structure,
+            drawn.prior_set,
+            4,
+        )
+        at_start = jax.tree.map(np.asarray, at_points(starts, problem, drawn.prior_set))
+        before = dict(counts)
+        chains = nuts.sample(
+            jax.random.key(6), (starts, *at_start), problem, drawn.prior_set, warmup=130, draws=121
+        )
+    assert dict(counts) == before
+    assert chains.psi.shape == (4, 121, 4)
+    assert len(np.unique(chains.psi[:, :, 0])) > 400
+
+
+def test_stages_of_adaptation():
+    """Stan's windows for 1,000 steps: 75 | 25 50 100 200 500 | 50."""
+    stages = nuts.schedule(1000, 20)
+    np.testing.assert_array_equal(stages[:, 0], np.arange(1250))
+    np.testing.assert_array_equal(np.flatnonzero(stages[:, 2] == 1), [99, 149, 249, 449, 949])
+    np.testing.assert_array_equal(np.flatnonzero(stages[:, 2] == 2), [999])
+    adapted = np.repeat([0, 1, 0, 2], [75, 875, 50, 250])
+    np.testing.assert_array_equal(stages[:, 1], adapted)
 
 
 def test_summary(sleepstudy_draws):

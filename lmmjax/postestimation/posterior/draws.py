@@ -174,12 +174,12 @@ def _nuts(
 ) -> Drawn:
     problem = fitted.data.problem(fitted.y, fitted.reml)
     key_chains, key_beta, key_b = keys_of(key, 3)
-    at_start = densities(starts, problem, priors)
+    at_start, slopes = jax.tree.map(np.asarray, densities(starts, problem, priors))
     if not np.all(np.isfinite(at_start)):
         raise ValueError("the posterior density is not finite near the estimates: check the priors' scales")
     chains = nuts.sample(
         key_chains,
-        starts,
+        (starts, at_start, slopes),
         problem,
         priors,
         warmup=warmup,
