@@ -82,7 +82,7 @@ def _term_modes(
     # axes (q, …, G)
     dt = (d[:, :, None, None] * projection.tx[None]).sum(axis=1)
     spread = _sandwich(d, projection.u)
-    prior = d[:, :, None] if projection.own is None else d[:, :, None] * projection.own
+    prior = d[:, :, None] if projection.own is None else d[:, :, None] * projection.own[None, None]
     cond_var = sigma2 * (prior - spread)
     phi = (dt[:, :, None] * cov_beta[None, :, :, None]).sum(axis=1)
     extra = (phi[:, None] * dt[None]).sum(axis=2)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmmjax.arrays import Array, namespace, record, static
-from lmmjax.design import Design, TermStructure
+from lmmjax.design import Design, RandomTerm, TermStructure
 
 
 @record
@@ -55,14 +55,20 @@ class Weights:
         return both[..., :-1], both[..., -1:]
 
 
+SCALES = ("diagonal", "sample", "ratio")
+"""What a variance of levels with a kernel counts for: K_gg, variances among the rows, or 1."""
+
+
 def share_weights(
-    design: Design, labels: list[str], own: np.ndarray | None = None
+    design: Design, labels: list[str], own: np.ndarray | None = None, scale: str = "diagonal"
 ) -> tuple[Weights, list[str]]:
     """The weights, and the grouping factors in order; `labels` names that of each random term.
 
     Parameters
     ----------
     own : (n, T) weights of the responses beside the prior ones, 0 for rows that they lack.
+    scale : "diagonal": means over the rows of K_gg zᵀΣz; "sample": the expected sample variance of the rows'
+        effects, tr(C ZKZᵀ)/(n − 1) with C = I − 11ᵀ/n, for Σ a scalar; "ratio": K_gg is taken as 1.
     """
     names = list(dict.fromkeys(labels))
     one = np.ones((design.n, 1)) if own is None else own
@@ -83,8 +89,12 @@ def share_weights(
     mean = x.T @ share
     fixed = _products(x, share) - mean[:, None] * mean[None, :]
     fixed = fixed * (count / np.maximum(count - 1, 1))
-    columns = [np.asarray(term.z) * term.lengths[:, None] for term in design.terms]
+    lengths = [1.0 if scale == "ratio" else term.lengths[:, None] for term in design.terms]
+    columns = [np.asarray(term.z) * length for term, length in zip(design.terms, lengths, strict=True)]
     squares = tuple(lead(_products(z, share)) for z in columns)
+    if scale == "sample":
+        pairs = zip(squares, design.terms, strict=True)
+        squares = tuple(_less_mean(square, term, lead(share), lead(count[None])) for square, term in pairs)
     structure = design.structure
     noise = lead(reciprocal.sum(axis=0, keepdims=True))[..., 0] if own is not None else reciprocal.sum()
     if not structure.linear or structure.residual is not None:
@@ -105,6 +115,14 @@ def _products(columns: np.ndarray, share: np.ndarray) -> np.ndarray:
     q = columns.shape[1]
     pairs = (columns[:, :, None] * columns[:, None, :]).reshape(len(columns), q * q)
     return (pairs.T @ share).reshape(q, q, share.shape[1])
+
+
+def _less_mean(square: np.ndarray, term: RandomTerm, share: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """n/(n − 1) times (mean of K_gg zzᵀ − the same of the mean row): (..., q, q), share (..., n) of rows."""
+    total = share @ term.expand(np.asarray(term.z))
+    mean = total.reshape(*share.shape[:-1], -1, term.q)
+    n = count.reshape(*np.shape(share)[:-1], 1, 1)
+    return (square - np.swapaxes(mean, -1, -2) @ mean) * (n / np.maximum(n - 1, 1))
 
 
 def _variances(design: Design, factor: list[int]) -> Callable[..., Array]:

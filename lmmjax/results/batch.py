@@ -33,6 +33,7 @@ from lmmjax.reports.table import prints_whole
 from lmmjax.results.batch_means import Means
 from lmmjax.results.batch_predictions import BatchPredictions
 from lmmjax.results.batch_tests import BatchTests
+from lmmjax.results.heritability import BatchHeritability
 from lmmjax.results.images import Maps
 from lmmjax.results.saving import Saving
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 
 @prints_whole
-class BatchFit(BatchTests, Means, BatchPredictions, Maps, Saving):
+class BatchFit(BatchTests, Means, BatchPredictions, BatchHeritability, Maps, Saving):
     """Results of `Model.fit_batch`, indexed by response.
 
     Attributes

@@ -26,6 +26,7 @@ from lmmjax.results.cross_validation import Validation
 from lmmjax.results.diagnostics import Diagnostics
 from lmmjax.results.exports import Exports
 from lmmjax.results.fixed_tests import FixedTests
+from lmmjax.results.heritability import Heritability
 from lmmjax.results.intervals import Intervals
 from lmmjax.results.means import Means
 from lmmjax.results.native_rows import native_rows
@@ -50,6 +51,7 @@ class Fit(
     Intervals,
     RandomTests,
     RandomEffects,
+    Heritability,
     Predictions,
     Diagnostics,
     Building,

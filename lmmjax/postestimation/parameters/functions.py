@@ -26,6 +26,9 @@ from lmmjax.inference.delta import delta, wald_limits
 from lmmjax.inference.r2 import Weights, group_shares, r_squared, share_weights, term_shares
 
 COLUMNS = ["estimate", "se", "lower", "upper"]
+ZERO = 1e-9
+"""Variances that are zero, relative to σ²."""
+
 N_ARRAYS = 6
 """How many arrays `delta` takes."""
 
@@ -96,13 +99,17 @@ def at_estimate(fits: Fitted | FittedMany, fun: Callable, weights: Weights) -> n
     """fun(weights, β, ψ) in float64, missing where the data do not determine it."""
     estimate = fits.estimate
     if np.any(estimate.moves):
-        return _deltas(fits, fun, weights)[0]
+        return deltas(fits, fun, weights)[0]
     with jax.enable_x64(True):
         return np.asarray(fun(weights, estimate.beta, estimate.psi))
 
 
-def parameter_arrays(fits: Fitted | FittedMany) -> list[np.ndarray]:
-    """β̂, ψ̂, their covariances and open directions, as `delta` takes them; a known σ² has no variance."""
+def parameter_arrays(fits: Fitted | FittedMany, hold: bool = False) -> list[np.ndarray]:
+    """β̂, ψ̂, their covariances and open directions, as `delta` takes them; a known σ² has no variance.
+
+    With `hold` nor has the variance of a term of one column that is estimated as zero: errors of the others
+    are those of the model without it.
+    """
     estimate, structure = fits.estimate, fits.data.design.structure
     beta, psi, cov_beta = (np.asarray(getattr(estimate, name)) for name in ("beta", "psi", "cov_beta"))
     if isinstance(fits, FittedMany) and not fits.kept.all():
@@ -112,11 +119,16 @@ def parameter_arrays(fits: Fitted | FittedMany) -> list[np.ndarray]:
     unit, cov_psi = relative_covariance(structure, estimate, np.asarray(estimate.unidentified))
     if fits.data.design.known is not None:
         cov_psi[..., -1, :] = cov_psi[..., :, -1] = 0.0
+    if hold:
+        alone = np.array([row.kind == "variance" for row in fits.data.components])
+        several = np.array([row.term < len(structure.terms) and structure.terms[row.term].q > 1 for row in fits.data.components])
+        zero = alone & ~several & (psi <= ZERO * psi[..., -1:])
+        cov_psi = np.where(zero[..., :, None] | zero[..., None, :], 0.0, cov_psi)
     return [beta, psi, cov_beta, unit, cov_psi, np.asarray(estimate.moves)]
 
 
-def _deltas(
-    fits: Fitted | FittedMany, fun: Callable, weights: Weights | None
+def deltas(
+    fits: Fitted | FittedMany, fun: Callable, weights: Weights | None, hold: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Values (k,) and covariances (k, k) of fun(β, ψ), or fun(weights, β, ψ); of many lead with T."""
 
@@ -127,7 +139,7 @@ def _deltas(
         each = weights is not None and np.ndim(weights.noise) > 0
         one = jax.vmap(one, in_axes=(0 if each else None, *(0,) * N_ARRAYS))
     with jax.enable_x64(True):
-        value, cov = quick_jit(one)(weights, *parameter_arrays(fits))
+        value, cov = quick_jit(one)(weights, *parameter_arrays(fits, hold))
     return np.asarray(value), np.asarray(cov)
 
 
@@ -184,7 +196,7 @@ def table(
 ) -> pd.DataFrame:
     """Columns estimate, se, lower, upper of fun(β, ψ), or of fun(weights, β, ψ); a row a value."""
     require_level(level)
-    columns = _columns(*_deltas(fitted, fun, weights), level, scale)
+    columns = _columns(*deltas(fitted, fun, weights), level, scale)
     return pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)), index=names)
 
 
@@ -198,7 +210,7 @@ def batch_table(
 ) -> pd.DataFrame:
     """The same for every response: responses × (name, column)."""
     require_level(level)
-    columns = _columns(*_deltas(fits, fun, weights), level, scale)
+    columns = _columns(*deltas(fits, fun, weights), level, scale)
     labels = pd.MultiIndex.from_product([names, COLUMNS])
     return pd.DataFrame(
         np.stack(columns, axis=-1).reshape(len(fits.names), -1), index=fits.names, columns=labels

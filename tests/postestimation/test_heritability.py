@@ -1,0 +1,218 @@
+"""Proportions of variance beside direct formulas, bootstrap and a grid; published breeding values."""
+
+import warnings
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+import lmmjax as lj
+from lmmjax.fitted.values import _nearby
+from lmmjax.postestimation.parameters import heritability as module
+
+N = 48
+RNG = np.random.default_rng(12)
+IDS = [f"i{k}" for k in range(N)]
+HALF = RNG.normal(size=(N, 60))
+K = HALF @ HALF.T / 40
+KERNEL = lj.Kernel(K, IDS, name="A")
+DATA = pd.DataFrame({"id": IDS, "x": RNG.normal(size=N), "env": list("abc") * 16})
+U, E = np.linalg.cholesky(K) @ RNG.normal(size=(N, 8)), RNG.normal(size=(N, 8))
+# from none of the kernel to all of it
+Y = U * np.array([0, 0.2, 0.6, 1, 1, 1, 1, 3]) + E * np.array([1, 1, 1, 1, 0.7, 0.5, 0.2, 0.01])
+MODEL = lj.lmm("~ x + (1 | id)", DATA, kernels={"id": KERNEL})
+
+
+@pytest.fixture(scope="module")
+def fits():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", lj.FitWarning)
+        return MODEL.fit_batch(Y)
+
+
+def test_shares_are_what_they_are_said_to_be(fits):
+    psi = fits.estimate.psi
+    centre = np.eye(N) - 1 / N
+    for scale, gain in (
+        ("diagonal", np.trace(K) / N),
+        ("sample", np.trace(centre @ K) / (N - 1)),
+        ("ratio", 1.0),
+    ):
+        own = fits.heritability(scale=scale)
+        assert np.allclose(own["estimate"], psi[:, 0] * gain / (psi[:, 0] * gain + psi[:, 1]), rtol=1e-12)
+        assert np.allclose(own["variance"], psi[:, 0] * gain, rtol=1e-12)
+    # a constant in the kernel is none of the rows' differences
+    moved = lj.lmm("~ x + (1 | id)", DATA, kernels={"id": lj.Kernel(K + 3, IDS)}).fit_batch(Y[:, 3:5])
+    one, two = (f.heritability(scale="sample")["estimate"] for f in (moved, fits))
+    assert np.allclose(one, two[3:5], rtol=1e-6)
+    assert list(fits.heritability()["bound"]) == list(fits.bound)
+    assert np.array_equal(fits.heritability()["se"].isna(), fits.bound != "")
+
+
+def test_one_fit_is_a_row_of_the_batch(fits):
+    y = Y.copy()
+    y[[2, 9], 4], y[7, 5] = np.nan, np.nan
+    gaps = MODEL.fit_batch(y[:, 4:6])
+    for batch, k in ((fits, 3), (fits, 4), (gaps, 0), (gaps, 1)):
+        table = batch[k].heritability()
+        assert list(table.index) == ["id", "Residual"]
+        assert list(table.columns) == ["estimate", "se", "lower", "upper", "variance", "bound"]
+        numbers = ["estimate", "se", "lower", "upper", "variance"]
+        found = batch.heritability().loc[k, numbers].astype(float)
+        # an optimum leaves 1e-7 of a share open
+        assert np.allclose(table.loc["id", numbers].astype(float), found, rtol=1e-5)
+        rest = batch.heritability("Residual").loc[k, numbers].astype(float)
+        assert np.allclose(table.loc["Residual", numbers].astype(float), rest, rtol=1e-5)
+        assert table.attrs["method"] == "profile"
+
+
+@pytest.mark.parametrize("reml", [True, False], ids=["REML", "ML"])
+def test_limits_are_where_the_criterion_has_risen(fits, reml):
+    """Dense algebra at the limits; at an end the criterion has not risen so far."""
+    x, nu = MODEL.frame.x, N - 2 * reml
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", lj.FitWarning)
+        own = fits if reml else MODEL.fit_batch(Y, reml=False)
+    table = own.heritability(scale="ratio", level=0.9)
+
+    def value(h, y):
+        v = h * K + (1 - h) * np.eye(N)
+        inverse = np.linalg.inv(v)
+        xx = x.T @ inverse @ x
+        r2 = y @ inverse @ y - y @ inverse @ x @ np.linalg.solve(xx, x.T @ inverse @ y)
+        logdet = np.linalg.slogdet(v)[1] + reml * np.linalg.slogdet(xx)[1]
+        return logdet + nu * (1 + np.log(2 * np.pi * r2 / nu))
+
+    ended = {"lower": 0, "upper": 0}
+    for k, row in table.iterrows():
+        for side, end in (("lower", 0.0), ("upper", 1.0)):
+            rise = value(row[side], Y[:, k]) - own.deviance[k]
+            if row[side] == end:
+                ended[side] += 1
+                assert rise <= 2.70554345
+            else:
+                assert rise == pytest.approx(2.7055434540954, abs=1e-6)
+    assert min(ended.values()) > 0
+
+
+def test_profiles_over_other_shares_are_those_of_one_ratio(fits, monkeypatch):
+    fit = fits[3]
+    one = fit.heritability(level=0.8)
+    monkeypatch.setattr(module, "_has_profile", lambda *_: False)
+    two = fit.heritability(level=0.8, method="profile")
+    # its search ends within 1e-5 of a logit
+    assert np.allclose(one[["lower", "upper"]], two[["lower", "upper"]], atol=1e-5)
+
+
+def test_permanent_environment_and_litters():
+    data = pd.concat([DATA.assign(litter=[f"l{k % 7}" for k in range(N)])] * 2, ignore_index=True)
+    rng = np.random.default_rng(3)
+    data["y"] = np.tile(U[:, 0] + rng.normal(size=N), 2) + rng.normal(size=2 * N)
+    kernels = {"id": [KERNEL, None]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", lj.FitWarning)
+        fit = lj.lmm("y ~ x + (1 | id) + (1 | litter)", data, kernels=kernels).fit()
+    table = fit.heritability()
+    assert list(table.index) == ["id[A]", "id", "litter", "Residual", "repeatability"]
+    share = table["estimate"]
+    assert share.iloc[:4].sum() == pytest.approx(1)
+    assert share["repeatability"] == pytest.approx(share["id[A]"] + share["id"])
+    # the same of a function of the parameters by its own derivatives
+    gain = np.trace(K) / N
+
+    def by_hand(p):
+        parts = [p[name] ** 2 for name in ("sd_(Intercept)|id[A]", "sd_(Intercept)|id", "sigma")]
+        litter = p["sd_(Intercept)|litter"] ** 2 if table["bound"]["litter"] == "" else 0.0
+        whole = parts[0] * gain + parts[1] + parts[2] + litter
+        return [parts[0] * gain / whole, (parts[0] * gain + parts[1]) / whole]
+
+    delta = fit.delta(by_hand)
+    assert np.allclose(table.loc[["id[A]", "repeatability"], "se"], delta["se"], rtol=1e-8)
+    by = fit.heritability(by="env", scale="ratio")
+    assert np.allclose(by.xs("a")["estimate"], by.xs("b")["estimate"])
+    with pytest.raises(ValueError, match="profiles are of shares of all rows"):
+        fit.heritability(by="env", method="profile")
+    with pytest.raises(ValueError, match="no column 'envv'"):
+        fit.heritability(by="envv")
+
+
+def test_errors_are_those_of_a_parametric_bootstrap():
+    """800 draws where the share is far from its ends."""
+    rng = np.random.default_rng(1)
+    n = 160
+    families = np.kron(np.eye(n // 8), 0.5 + 0.5 * np.eye(8))
+    model = lj.lmm(
+        "~ 1 + (1 | id)",
+        pd.DataFrame({"id": np.arange(n)}),
+        kernels={"id": lj.Kernel(families, np.arange(n))},
+    )
+    y = np.linalg.cholesky(families) @ rng.normal(size=n) + rng.normal(size=n) * 0.7
+    fit = model.fit_response(y)
+    share = fit.heritability()
+    draws = model.simulate(jax.random.key(4), np.zeros(n), fit.estimate.psi, 800)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", lj.FitWarning)
+        drawn = model.fit_batch(draws).heritability()
+    inner = drawn["estimate"]
+    # the error of a standard deviation of 800 is 2.5 %; the delta method's own is of the order 1/families
+    assert share["se"]["id"] == pytest.approx(inner.std(), rel=0.2)
+    truth = share["estimate"]["id"]
+    covered = np.mean((drawn["lower"] <= truth) & (truth <= drawn["upper"]))
+    # three standard errors of a share of 0.95
+    assert abs(covered - 0.95) < 3 * np.sqrt(0.95 * 0.05 / 800) + 0.01
+
+
+def test_no_kernel():
+    fit = lj.lmm("y ~ x + (1 | env)", DATA.assign(y=Y[:, 0] + DATA["env"].map({"a": 0, "b": 3, "c": 7})))
+    with pytest.raises(ValueError, match=r"no term of this model has a kernel.*icc"):
+        fit.fit().heritability()
+
+
+# Mrode (2014), Linear Models for the Prediction of Animal Breeding Values, 3rd ed., CABI, examples 3.1 and 5.1:
+# gains before and after weaning of five calves, and their parents without records; variances are given
+CALVES = pd.DataFrame(
+    {
+        "calf": [4, 5, 6, 7, 8],
+        "sex": ["male", "female", "female", "male", "male"],
+        "wwg": [4.5, 2.9, 3.9, 3.5, 5.0],
+        "pwg": [6.8, 5.0, 6.8, 6.0, 7.5],
+    }
+)
+PEDIGREE = pd.DataFrame({"id": [4, 5, 6, 7, 8], "sire": [1, 3, 1, 4, 3], "dam": [None, 2, 2, 5, 6]})
+
+
+def at(model, y, psi):
+    """Modes of a model at given variances."""
+    with jax.enable_x64(True):
+        return [
+            {name: np.asarray(getattr(modes, name)) for name in ("b", "mspe")}
+            for modes in _nearby(model.expanded(np.asarray(y), True), np.asarray(psi))
+        ]
+
+
+def test_published_breeding_values_of_one_trait():
+    kernel = lj.Kernel.from_pedigree(PEDIGREE, ids=np.arange(1, 9))
+    model = lj.lmm("wwg ~ sex + (1 | calf)", CALVES, kernels={"calf": kernel})
+    modes = at(model, CALVES["wwg"], [20.0, 40.0])[0]
+    published = [0.098, -0.019, -0.041, -0.009, -0.186, 0.177, -0.249, 0.183]
+    assert np.allclose(modes["b"][:, 0], published, atol=6e-4)
+    accuracy = np.sqrt(1 - modes["mspe"][:, 0, 0] / (20 * np.diagonal(kernel.matrix)))
+    # printed with three digits, of a reliability with three
+    assert np.allclose(accuracy, [0.241, 0.126, 0.295, 0.379, 0.379, 0.341, 0.341, 0.395], atol=3e-3)
+
+
+def test_reliability_is_one_less_the_share_of_the_error(fits):
+    fit = fits[3]
+    table = fit.reliability()
+    psi = fit.estimate.psi
+    x = MODEL.frame.x
+    inverse = np.linalg.inv(psi[0] * K + psi[1] * np.eye(N))
+    p = inverse - inverse @ x @ np.linalg.solve(x.T @ inverse @ x, x.T @ inverse)
+    # Var(û) over Var(u)
+    expected = psi[0] * np.diagonal(K @ p @ K) / np.diagonal(K)
+    assert np.allclose(table["reliability"], expected, rtol=1e-6)
+    assert np.allclose(table["accuracy"] ** 2, table["reliability"])
+    assert table["observed"].all()
+    with pytest.raises(ValueError, match="unknown grouping factor 'idd'"):
+        fit.reliability("idd")
