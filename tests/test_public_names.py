@@ -16,15 +16,17 @@ NAMES = {
         aic aicc allfit anova augment bic bootstrap bound bse bse_fe check coef coef_table cond_var
         condition_indices conf_int contour contrast converged cooks_distance cov_params covratio covtrace
         cross_validate delta deviance df_resid dfbetas drop1 emmeans emtrends f_test fe_params
-        fittedvalues get_prediction glance grad_norm hat icc influence is_singular llf lrt mdffits n_iter
-        n_params nobs normalized_resid params permutation plot posterior predict profile pvalues r2
-        random_effects ranef ranova refit repca resid residual_cov residuals rlrt save scale scaled_resid
+        fittedvalues get_prediction glance grad_norm hat heritability icc influence is_singular llf lrt
+        mdffits n_iter n_params nobs normalized_resid params permutation plot posterior predict profile
+        pvalues r2 random_effects ranef ranova refit reliability repca resid residual_cov residuals rlrt save
+        scale scaled_resid
         semivariogram sensitivity sigma simulate status step summary t_test test theta tidy to_maketables
         to_marginaleffects tvalues unidentified update varcorr variance_shares vif
     """,
     "BatchFit": """
-        anova bound bse by_reml conf_int contrast converged cov_params delta deviance df emmeans emtrends icc
-        influence is_singular llf moderate n_optima params plot predict pvalues r2 random_effects reasons
+        anova bound bse by_reml conf_int contrast converged cov_params delta deviance df emmeans emtrends
+        heritability icc influence is_singular llf moderate n_optima params plot predict pvalues r2
+        random_effects reasons
         save sdcor sigma status t_tests test tidy to_img top treat tvalues unidentified varcorr varcorr_se
         variance_shares
     """,

@@ -24,15 +24,16 @@ class Heritability:
 
         A row a grouping factor as in `varcorr`, Residual, and, where a factor has other terms beside its
         kernel, repeatability: all of them together. Columns estimate, se (delta method), lower, upper,
-        variance (what the shares are of: its mean over the rows), bound ("lower" or "upper" for a share that is
-        estimated as 0 or 1: it has no se).
+        variance (of which it is the share: its mean over the rows), bound ("lower" or "upper" for a share
+        that is estimated as 0 or 1: it has no se).
 
         Parameters
         ----------
-        method : of the limits. "profile": where −2ℓ of the criterion that was fitted, minimised over the other
-            shares, is χ²₁'s quantile above its minimum; they reach 0 and 1, and are there for estimates at an
-            end. "logit": estimate and se on the logit scale, missing at an end. None: profiles of models with
-            one kernel and no other term, where they are at hand, else logit. `attrs["method"]` says which.
+        method : of the limits. "profile": where −2ℓ of the criterion that was fitted, minimised over the
+            other shares, is χ²₁'s quantile above its minimum; they reach 0 and 1, and are there for estimates
+            at an end. "logit": estimate and se on the logit scale, missing at an end. None: profiles of
+            models with one kernel and no other term, where they are at hand, else logit. `attrs["method"]`
+            says which.
         scale : what a variance σ²ᵤ of levels with covariances σ²ᵤK counts for. "diagonal": σ²ᵤ times the mean
             of K_gg over the rows, their mean variance, the mean of K_gg zᵀΣz with slopes. "sample": σ²ᵤ
             tr(CZKZᵀ)/(n − 1), C = I − 11ᵀ/n, the variance among the rows that are there, which does not
@@ -42,7 +43,8 @@ class Heritability:
 
         Raises
         ------
-        ValueError : no term has a kernel; profiles of models with terms of several columns or residual structures.
+        ValueError : no term has a kernel; profiles of models with terms of several columns or with residual
+            structures.
 
         Source: limits, Visscher & Goddard (2015), doi:10.1534/genetics.114.171017; the scale of K, Legarra
         (2016), doi:10.1016/j.tpb.2015.08.005.
@@ -54,9 +56,9 @@ class Heritability:
     def reliability(self, group: str | None = None) -> pd.DataFrame:
         """Reliability of breeding values: 1 − PEV/(σ²ᵤK_gg), the squared correlation of û_g and u_g.
 
-        A row a level of each term with a kernel, those without data too; columns group, level, term, value, pred_se
-        (√PEV, with the uncertainty of β̂), reliability, accuracy (its root), observed (whether the level has
-        rows). Of Σ K_gg where a term has several columns, column by column.
+        A row a level of each term with a kernel, those without data too; columns group, level, term, value,
+        pred_se (√PEV, with the uncertainty of β̂), reliability, accuracy (its root), observed (whether the
+        level has rows). Of Σ K_gg where a term has several columns, column by column.
 
         Parameters
         ----------
@@ -64,7 +66,7 @@ class Heritability:
 
         Source: Henderson (1975), doi:10.2307/2529430.
         """
-        from lmmjax.postestimation.parameters.heritability import reliability
+        from lmmjax.postestimation.predictions.reliability import reliability
 
         return reliability(self.fitted, group)
 

@@ -169,7 +169,7 @@ def test_no_kernel():
         fit.fit().heritability()
 
 
-# Mrode (2014), Linear Models for the Prediction of Animal Breeding Values, 3rd ed., CABI, examples 3.1 and 5.1:
+# Mrode (2014), Linear Models for the Prediction of Animal Breeding Values, 3rd ed., examples 3.1 and 5.1:
 # gains before and after weaning of five calves, and their parents without records; variances are given
 CALVES = pd.DataFrame(
     {

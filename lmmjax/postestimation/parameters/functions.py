@@ -120,9 +120,9 @@ def parameter_arrays(fits: Fitted | FittedMany, hold: bool = False) -> list[np.n
     if fits.data.design.known is not None:
         cov_psi[..., -1, :] = cov_psi[..., :, -1] = 0.0
     if hold:
-        alone = np.array([row.kind == "variance" for row in fits.data.components])
-        several = np.array([row.term < len(structure.terms) and structure.terms[row.term].q > 1 for row in fits.data.components])
-        zero = alone & ~several & (psi <= ZERO * psi[..., -1:])
+        rows, terms = fits.data.components, structure.terms
+        alone = np.array([row.kind == "variance" and terms[row.term].q == 1 for row in rows])
+        zero = alone & (psi <= ZERO * psi[..., -1:])
         cov_psi = np.where(zero[..., :, None] | zero[..., None, :], 0.0, cov_psi)
     return [beta, psi, cov_beta, unit, cov_psi, np.asarray(estimate.moves)]
 

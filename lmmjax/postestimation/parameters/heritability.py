@@ -1,4 +1,4 @@
-"""Proportions of variance of models with kernels: heritability, repeatability, with limits between 0 and 1."""
+"""Proportions of variance of models with kernels: heritability, repeatability, with limits in [0, 1]."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from lmmjax.fitted import (
     Fitted,
     FittedMany,
     ModelData,
-    fitted_modes,
     one_of_many,
     require_choice,
     require_level,
@@ -273,7 +272,7 @@ def _batch_table(
 def _batch_profiles(
     fits: FittedMany, own: Shares, at: int, level: float, one: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Limits (T,) of the share of a name; responses with all rows and one ratio together, others by themselves."""
+    """Limits (T,) of the share of a name: of responses with all rows and one ratio together."""
     lower, upper = (np.full(len(fits.names), np.nan) for _ in range(2))
     good = ~np.isnan(fits.estimate.deviance)
     whole = good & np.isfinite(fits.y).all(axis=0) & one
@@ -293,38 +292,3 @@ def _batch_profiles(
 def _own_weights(own: Shares, j: Any) -> Weights:
     """Those of the response, or responses, j, if they differ."""
     return jax.tree.map(lambda a: a[j], own.weights) if np.ndim(own.weights.noise) else own.weights
-
-
-def reliability(fitted: Fitted, group: str | None) -> pd.DataFrame:
-    """See `Fit.reliability`."""
-    random = fitted.data.frame.random
-    groups = [term.group for term in random if term.kernel is not None] or [term.group for term in random]
-    if group is not None and group not in {term.group for term in random}:
-        raise ValueError(f"unknown grouping factor {group!r}: {nearest(group, [t.group for t in random])}")
-    chosen = groups if group is None else [group]
-    structure = fitted.data.design.structure
-    with jax.enable_x64(True):
-        matrices = [np.asarray(m) for m in structure.absolute(np.asarray(fitted.estimate.psi))]
-    pieces = []
-    for term, modes, matrix in zip(random, fitted_modes(fitted), matrices, strict=True):
-        if term.group not in chosen:
-            continue
-        own = np.ones(len(term.levels)) if term.kernel is None else term.kernel.levels.diagonal
-        observed = np.isin(np.arange(len(term.levels)), term.codes)
-        for j, name in enumerate(term.names):
-            pev = np.maximum(modes.mspe[:, j, j], 0.0)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                share = np.clip(1.0 - pev / (matrix[j, j] * own), 0.0, 1.0)
-            share = np.where(matrix[j, j] * own > 0, share, np.nan)
-            columns = {
-                "group": term.group,
-                "level": list(term.levels),
-                "term": name,
-                "value": modes.b[:, j],
-                "pred_se": np.sqrt(pev),
-                "reliability": share,
-                "accuracy": np.sqrt(share),
-                "observed": observed,
-            }
-            pieces.append(pd.DataFrame(columns))
-    return pd.concat(pieces, ignore_index=True)
