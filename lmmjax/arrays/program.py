@@ -58,7 +58,7 @@ class Program:
         level: int,
     ) -> None:
         self.whole, self.level = whole, level
-        self.elsewhere = _elsewhere(leaves)
+        self.elsewhere, self.platform = _elsewhere(leaves), platform_of(leaves)
         self.digests = {
             kind: _digest(name, tree, fixed, leaves, more) if not self.elsewhere else ""
             for kind, more in (("compiled", (level, _options(level))), ("tape", ("tape",)))
@@ -157,7 +157,9 @@ class Program:
                 returned: list[Any] = []
                 self.traced = self.trace(self.whole, returned, leaves), returned
             traced, returned = self.traced
-            compiled = _compiled(traced.lower(), self.level)
+            lowered = traced.lower()
+            # levels and options are those of LLVM on a CPU
+            compiled = _compiled(lowered, self.level) if self.platform == "cpu" else lowered.compile()
             self.traced = None
         counts["compiled"] += 1
         if digest:
@@ -203,6 +205,17 @@ def _elsewhere(leaves: list) -> bool:
         or setting("default_device") is not None
         or jax.local_devices()[0].platform != "cpu"
     )
+
+
+def platform_of(leaves: list) -> str:
+    """The kind of device that a program runs on: of what was put there, else the one that JAX would use."""
+    for leaf in leaves:
+        if isinstance(leaf, jax.Array) and leaf.committed:
+            return next(iter(leaf.devices())).platform
+    chosen = setting("default_device")
+    if isinstance(chosen, str):
+        return chosen
+    return (jax.local_devices()[0] if chosen is None else chosen).platform
 
 
 def _digest(name: str, tree: Any, fixed: tuple, leaves: list, more: tuple) -> str:

@@ -17,8 +17,8 @@ import numpy as np
 
 from lmmjax.arrays import UNROLL
 from lmmjax.batch.determined import determined
-from lmmjax.batch.lanes import lane_count, take_lanes
-from lmmjax.batch.newton_lanes import fit_lanes
+from lmmjax.batch.device import fit_blocks, on_devices, placed
+from lmmjax.batch.lanes import take_lanes
 from lmmjax.batch.outcome import Outcome, failed, outcome
 from lmmjax.batch.sources import FEW, few, few_apart, own_problem, own_products
 from lmmjax.batch.starts import MOST, Starts
@@ -98,8 +98,11 @@ def _shared_design(maker: ProblemMaker, y: np.ndarray, how: How) -> tuple[Outcom
         problem = maker.lanes(np.where(usable, values, 0.0), how.reml)
         found = outcome(*spectral_estimates(problem))
         return found.without(~usable, Status.NOT_FINITE, INFINITE), usable
-    if total <= few(maker) or not shared.together:
+    place = placed() if shared.together else None
+    if total <= few(maker, place) or not shared.together:
         found, usable = _one_by_one(maker, y, how)
+    elif place is not None:
+        found, usable = on_devices(place, maker, y, how.reml, how.max_iter, how.starts, how.dtype)
     else:
         usable = np.ones(total, bool)
 
@@ -108,8 +111,8 @@ def _shared_design(maker: ProblemMaker, y: np.ndarray, how: How) -> tuple[Outcom
             usable[part] = np.isfinite(problem.origin.scale)
             return problem
 
-        size, starts = lane_count(shared.vector, total), how.starts.inside(maker, own=False)
-        found = outcome(*fit_lanes(total, size, block, how.max_iter, starts, how.dtype))
+        starts = how.starts.inside(maker, own=False)
+        found = outcome(*fit_blocks(total, shared.vector, block, how.max_iter, starts, how.dtype))
     found = found.without(~usable, Status.NOT_FINITE, INFINITE)
     found = found.without(exact_lanes(maker, y, found.estimate, how.reml), Status.PERFECT_FIT, "")
     if how.starts.number(maker, own=False) == 1:
@@ -160,9 +163,8 @@ def _own_weights(maker: ProblemMaker, y: np.ndarray, weights: np.ndarray, how: H
     q, groups, p = products.z.shape[0], products.groups, maker.design.p
     # products of all pairs of columns of X, of which each response has its own
     pairs = p * (p + 1) * q * (q + 1) // 4 if p > UNROLL else 0
-    size = lane_count(groups * max(q**2 * 4, pairs), total)
-    starts = how.starts.inside(maker, own=True)
-    found = outcome(*fit_lanes(total, size, block, how.max_iter, starts, how.dtype))
+    vector, starts = groups * max(q**2 * 4, pairs), how.starts.inside(maker, own=True)
+    found = outcome(*fit_blocks(total, vector, block, how.max_iter, starts, how.dtype))
     found = found.without(~finite, Status.NOT_FINITE, INFINITE)
     if how.starts.number(maker, own=True) == 1:
         _descend_again(found, how, lambda left, how: _own_weights(maker, y[:, left], weights[:, left], how))

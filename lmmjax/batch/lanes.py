@@ -12,10 +12,17 @@ import numpy as np
 
 from lmmjax.arrays import Array
 from lmmjax.arrays.compile import compiled_at_once, plays_now
+from lmmjax.arrays.processors import USUAL, cores
 from lmmjax.core import Problem
 
 LANES, FEWEST = 2048, 16
 """Responses advanced by one call, at most and at least."""
+
+WIDER = 32
+"""Times as many where no cache of a processor has to hold them."""
+
+MOST_THREADS = 64
+"""Threads at most, of which each has its own memory."""
 
 WORKING_SET = 400_000
 """Elements of one vector over the responses of a call that the second-level cache holds with its fellows."""
@@ -26,9 +33,19 @@ def lane_count(vector: int, total: int) -> int:
 
     A batch that is smaller than a call of the usual size takes a quarter of it, for less padding.
     """
+    most = LANES if total > LANES // 2 else LANES // 4
+    wider = WIDER if total > LANES and lane_devices()[0].platform != "cpu" else 1
     return 1 << int(
-        np.log2(np.clip(WORKING_SET / vector, FEWEST, LANES if total > LANES // 2 else LANES // 4))
+        np.log2(np.clip(wider * WORKING_SET / vector, FEWEST, min(wider * most, max(total, most))))
     )
+
+
+def block_size(vector: int, total: int) -> int:
+    """Lanes of a call on the host: `lane_count`, and with many cores so few that each has two blocks."""
+    size, share = lane_count(vector, total), total / (2 * cores())
+    if cores() <= USUAL or share >= size:
+        return size
+    return min(size, max(LANES // 16, 1 << int(np.log2(max(share, 1.0)))))
 
 
 def _own_designs(problem: Problem) -> bool:

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from lmmjax.batch.lanes import lane_count, take_lanes
-from lmmjax.batch.newton_lanes import fit_lanes
+from lmmjax.batch.device import fit_blocks
+from lmmjax.batch.lanes import take_lanes
 from lmmjax.batch.outcome import not_estimable
 from lmmjax.core import Estimate, Problem, ProblemMaker, best_of
 from lmmjax.design import standardise_response, take_rows
@@ -111,7 +111,7 @@ def _together(
             whole.structure.change_basis(theta, jax.tree.map(lambda a: a[..., 0], whole.basis.inward))
         )
     starts = [None, inner] if len(theta) else [None]
-    return fit_lanes(len(chosen), lane_count(vector, len(chosen)), partial(take_lanes, whole), 100, starts)[0]
+    return fit_blocks(len(chosen), vector, partial(take_lanes, whole), 100, starts)[0]
 
 
 def _store(result: Estimate, where: Any, part: Estimate) -> None:

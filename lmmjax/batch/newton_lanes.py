@@ -17,8 +17,19 @@ import jax
 import numpy as np
 
 from lmmjax.arrays.compile import plays_now
+from lmmjax.arrays.processors import cores
 from lmmjax.batch.lane import RENEW, RESUME, START
-from lmmjax.batch.lanes import blocks, cast, in_x64, join_lanes, lane_devices, put, some_lanes, take_lanes
+from lmmjax.batch.lanes import (
+    MOST_THREADS,
+    blocks,
+    cast,
+    in_x64,
+    join_lanes,
+    lane_devices,
+    put,
+    some_lanes,
+    take_lanes,
+)
 from lmmjax.batch.programs import Way, call, compile_ahead
 from lmmjax.core import Estimate, Problem
 from lmmjax.core.descents import better, count_optima, surpassed, uncertified
@@ -61,7 +72,7 @@ def fit_lanes(
     # a block is as many lanes as one device takes, times the devices, which work on one block together
     devices = len(lane_devices())
     size *= devices
-    threads = min(4, os.cpu_count() or 1) if devices == 1 else 1
+    threads = min(cores(), MOST_THREADS) if devices == 1 else 1
     pool = _pool(threads)
     # with a block for every thread nothing is gained by gathering lanes
     first = FIRST if total > threads * size else PERIOD
@@ -96,11 +107,11 @@ def fit_lanes(
         ends = [result.deviance]
     else:
         result = run.certified(problem, begun[0])
-        ends, lowest = [_optima(result)], uncertified(result)
+        ends, lowest = [optima(result)], uncertified(result)
         for start in starts[1:]:
             state = run.over(total, lambda part, start=start: run.begin(take_lanes(problem, part), start))
             other = run.certified(problem, state)
-            ends.append(_optima(other))
+            ends.append(optima(other))
             lowest = np.minimum(lowest, uncertified(other))
             won = np.flatnonzero(better(other, result))
             put(result, won, some_lanes(other, won))
@@ -108,7 +119,7 @@ def fit_lanes(
     return jax.tree.map(lambda a: np.moveaxis(a, -1, 0), result), count_optima(np.stack(ends))
 
 
-def _optima(result: Estimate) -> np.ndarray:
+def optima(result: Estimate) -> np.ndarray:
     """Criteria (T,) where a descent has ended at an optimum, else NaN."""
     return np.where(result.status == Status.CONVERGED, result.deviance, np.nan)
 

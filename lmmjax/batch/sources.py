@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from lmmjax.arrays import UNROLL
+from lmmjax.batch.device.where import Place
 from lmmjax.core import Problem, ProblemMaker, response_axes
 from lmmjax.design import take_rows
 
@@ -23,10 +24,15 @@ MANY_EFFECTS = 48
 """Fixed effects beyond which lanes are slower than single fits: with 100 by 125 to 5 ms, in gigabytes."""
 
 
-def few(maker: ProblemMaker) -> float:
-    """`FEW`, twice as many with many fixed effects, whose mapped programs take longer to compile, or all."""
+def few(maker: ProblemMaker, place: Place | None = None) -> float:
+    """`FEW`, twice as many with many fixed effects, whose mapped programs take longer to compile, or all.
+
+    On devices, where a single fit waits for each of its launches, fewer.
+    """
     p = maker.design.p
-    return float("inf") if p > MANY_EFFECTS else 2 * FEW if p > UNROLL else FEW
+    if p > MANY_EFFECTS:
+        return float("inf")
+    return (2 if p > UNROLL else 1) * (FEW if place is None else place.few)
 
 
 def few_apart(maker: ProblemMaker) -> float:

@@ -15,6 +15,7 @@ import threading
 import numpy as np
 import scipy.sparse as sp
 
+from lmmjax.arrays.processors import matmul_alone
 from lmmjax.design import Basis, Origin, Rows, solve_upper
 from lmmjax.gram.grouped.prepare import CANCELLATION, GroupedPrepared
 from lmmjax.gram.grouped.products import GroupedResponse
@@ -149,7 +150,7 @@ class OnePass:
                 v -= offset
             if root is not None:
                 v *= root
-            np.matmul(self.fixed, v, out=projection[:, part])
+            matmul_alone(self.fixed, v, projection[:, part])
             np.einsum("nb,nb->b", v, v, out=total[part])
             c[:, part] = self.groups @ v
         return level, projection, c, total

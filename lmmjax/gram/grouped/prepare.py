@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,12 @@ CANCELLATION = 1e-3
 
 PATTERN_DIGITS = 1e11
 """Groups whose R agree to this relative accuracy are one pattern."""
+
+FEW_PATTERNS = 4
+"""Patterns up to which the products of traced responses with each are written out."""
+
+PADDED = 8
+"""Times as many places as rows at most, where rows of groups are put side by side."""
 
 SAMPLE = 2000
 """Groups by which a design is judged to be made of patterns or not."""
@@ -142,6 +150,8 @@ class GroupedPrepared(Prepared):
         return sum(column.spread(c[a]) for a, column in enumerate(self.columns))
 
     def _square_response(self, xp, c_y: Array) -> tuple[Array, Array]:
+        if xp is jnp and self.k > FEW_PATTERNS and c_y.ndim == 3:
+            return self._square_by_matrix(c_y)
         between_xy, between_yy = [], []
         for a in range(self.q):
             for b in range(a, self.q):
@@ -156,6 +166,20 @@ class GroupedPrepared(Prepared):
                 between_xy.append(xp.stack(xy))
                 between_yy.append(xp.stack(yy))
         return xp.stack(between_xy), xp.stack(between_yy)
+
+    def _square_by_matrix(self, c_y: Array) -> tuple[Array, Array]:
+        """`_square_response` of many responses (q, G, T): a product each, however many patterns there are."""
+        pattern = np.repeat(np.arange(self.k), np.diff(self.bounds))
+        one = np.asarray(pattern == np.arange(self.k)[:, None], c_y.dtype)
+        # (K, p, G): sums of products of a column with C_x of the groups of a pattern
+        maps = [(one[:, None] * c[None]).reshape(-1, len(pattern)) for c in self.c_x]
+        xy, yy = [], []
+        for a in range(self.q):
+            for b in range(a, self.q):
+                cross = maps[a] @ c_y[b] if a == b else maps[a] @ c_y[b] + maps[b] @ c_y[a]
+                xy.append(cross.reshape(self.k, -1, c_y.shape[-1]))
+                yy.append(one @ (c_y[a] * c_y[b]) * (1.0 if a == b else 2.0))
+        return jnp.stack(xy), jnp.stack(yy)
 
     def _square(self, c: Array) -> Array:
         blocks = []
@@ -189,13 +213,35 @@ class Segments:
     def sum(self, v: Array) -> Array:
         """Σ over the rows of each group: (n, ...) → (G, ...)."""
         if namespace(v) is jnp:
-            return jax.ops.segment_sum(v, self.codes, self.groups, indices_are_sorted=True)
+            if v.ndim == 1 or self.places is None:
+                return self._scattered(v)
+            # elsewhere threads would add in an order that changes from call to call
+            return jax.lax.platform_dependent(v, cpu=self._scattered, default=self._gathered)
         sums = np.add.reduceat(v, self.starts, axis=0)
         if len(self.filled) == self.groups:
             return sums
         out = np.zeros((self.groups, *v.shape[1:]), v.dtype)
         out[self.filled] = sums
         return out
+
+    def _scattered(self, v: Array) -> Array:
+        return jax.ops.segment_sum(v, self.codes, self.groups, indices_are_sorted=True)
+
+    def _gathered(self, v: Array) -> Array:
+        """`sum`, the rows of every group side by side."""
+        assert self.places is not None
+        zero = jnp.zeros((1, *v.shape[1:]), v.dtype)
+        return jnp.sum(jnp.take(jnp.concatenate([v, zero]), self.places, axis=0), axis=1)
+
+    @cached_property
+    def places(self) -> np.ndarray | None:
+        """The rows (G, L) of each group, n where it has fewer than L; None where most would be n."""
+        n, counts = len(self.codes), np.bincount(self.codes, minlength=self.groups)
+        longest = int(counts.max(initial=0))
+        if longest * self.groups > PADDED * n:
+            return None
+        rows = (np.cumsum(counts) - counts)[:, None] + np.arange(longest)
+        return np.where(np.arange(longest) < counts[:, None], rows, n)
 
     def spread(self, c: Array) -> Array:
         """The value of each row's group: (G, ...) → (n, ...)."""

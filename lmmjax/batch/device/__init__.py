@@ -1,0 +1,13 @@
+"""Batches on devices that are no CPU: rows move to them in large blocks, and stages stay there.
+
+The steps are those of `batch.newton_lanes`, and so are the results, up to rounding. What differs is where
+arrays live: products of responses are formed on the device by the function of a single fit, traced; lanes are
+counted by the device's memory; between stages one integer comes to the host, the most lanes of a device that
+go on; the records come in two transfers at the end.
+"""
+
+from lmmjax.batch.device.blocks import fit_blocks
+from lmmjax.batch.device.shared_design import on_devices
+from lmmjax.batch.device.where import Place, forced, placed
+
+__all__ = ["Place", "fit_blocks", "forced", "on_devices", "placed"]

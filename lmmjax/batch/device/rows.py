@@ -1,0 +1,180 @@
+"""Responses on their way to a device, and their products there: the function of a single fit, traced.
+
+A block of responses is one transfer, which nobody waits for. From a matrix whose rows lie one after another
+and that is one block nothing is copied on the host; others are cut, or turned on the device. Least squares,
+sums over groups and products then are one program. It keeps the rows, takes residuals from them and forms
+squares of these: no difference that would lose digits, so that nothing but responses that X and Z explain
+almost wholly (`gram.grouped.settle`) is looked at again on the host.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import eval_jaxpr
+
+from lmmjax.arrays import Array, quick_jit
+from lmmjax.batch.device.lanes import mesh, on_lanes, over_lanes, put, spread, varying
+from lmmjax.core import Problem, ProblemMaker
+from lmmjax.core.problem import MOST, make_lanes
+from lmmjax.design import solve_upper
+from lmmjax.gram.grouped.prepare import GroupedPrepared
+from lmmjax.gram.grouped.products import GroupedResponse
+from lmmjax.gram.grouped.settle import SHARE, within_fit
+
+
+class Rows:
+    """The rows of a design on devices: makes the problems of blocks of responses."""
+
+    def __init__(self, maker: ProblemMaker, reml: bool, devices: tuple[Any, ...]):
+        self.maker, self.reml, self.devices = maker, reml, devices
+        template = maker.lanes(np.zeros((maker.design.n, 1)), reml)
+        fields = varying(template)
+        # what all lanes share goes to the device once
+        whole = dataclasses.replace(template, **dict.fromkeys(fields))
+        self.template = jax.tree.map(lambda a: to_all(a, devices), whole)
+        self.inverse, self.ones = _inverse_within(maker), _constant(maker)
+        self.programs: dict[tuple, tuple] = {}
+
+    def __call__(self, y: Array, lanes: int) -> tuple[Problem, tuple[Array, Array]]:
+        """The problem of responses y (n, ≤ lanes × devices), filled up; nothing is waited for.
+
+        Also which responses ask for a second look, and which are finite.
+        """
+        total = lanes * len(self.devices)
+        there = move(y, total, self.devices)
+        key = there.shape, str(there.dtype)
+        if key not in self.programs:
+            # what is constant is handed over, not written into the program
+            block = jax.ShapeDtypeStruct((y.shape[0], lanes), there.dtype)
+            # what is written for NumPy too broadcasts as it does
+            with jax.numpy_rank_promotion("allow"):
+                traced, shape = jax.make_jaxpr(self._products, return_shape=True)(block)
+            run = quick_jit(
+                spread(lambda consts, y: eval_jaxpr(traced.jaxpr, consts, y), self.devices),
+                short=0,
+                plays=False,
+            )
+            consts = [to_all(c, self.devices) for c in traced.consts]
+            self.programs[key] = run, consts, jax.tree.structure(shape)
+        run, consts, structure = self.programs[key]
+        response, origin, flags = jax.tree.unflatten(structure, run(consts, there))
+        return dataclasses.replace(self.template, response=response, origin=origin), flags
+
+    def _products(self, y: Array) -> tuple[Any, Any, tuple[Array, Array]]:
+        maker, level = self.maker, y[0]
+        # a level far from zero would cost digits; the first row is a good enough guess of it
+        shifted = y if self.ones is None else y - level
+        made = make_lanes(maker.rows, maker.basis, maker.prepared, maker.design.structure, shifted, self.reml)
+        response, origin = made.response, made.origin
+        if self.ones is not None:
+            origin = dataclasses.replace(origin, beta=origin.beta + self.ones[:, None] * level)
+        finite = jnp.isfinite(origin.scale)
+        if self.inverse is None:
+            return response, origin, (jnp.zeros_like(finite), finite)
+        assert isinstance(response, GroupedResponse)
+        # as in `gram.grouped.settle`, of responses of mean square one
+        xy, yy = response.within_xy, response.within_yy
+        left = yy - jnp.sum(xy * (self.inverse @ xy), axis=0)
+        close = (left <= SHARE * yy) | (yy <= SHARE**2 * y.shape[0])
+        return response, origin, (close & (yy > 0), finite)
+
+    def settled(self, problem: Problem, y: np.ndarray, suspect: np.ndarray, lanes: int) -> Problem:
+        """The problem with the responses y (n, k) at places `suspect` (k,) formed by the host."""
+        maker = self.maker
+        made = varying(maker_lanes(maker, y, self.reml))
+        fields = varying(problem)
+        at = np.full(len(self.devices) * lanes, lanes * len(self.devices), np.int32)
+        # each device looks for its own: places of others are out of its range
+        rows = jax.tree.map(lambda a: np.repeat(a[..., :1], len(at), axis=-1), made)
+        for device in range(len(self.devices)):
+            own = np.flatnonzero(suspect // lanes == device)
+            here = device * lanes + np.arange(len(own))
+            at[here] = suspect[own] - device * lanes
+            for new, old in zip(jax.tree.leaves(rows), jax.tree.leaves(made), strict=True):
+                new[..., here] = old[..., own]
+        moved = jax.tree.map(lambda a: over(a, self.devices), (fields, at, rows))
+        return dataclasses.replace(problem, **on_lanes(put, self.devices)((), *moved))
+
+
+def maker_lanes(maker: ProblemMaker, y: np.ndarray, reml: bool) -> Problem:
+    """Row by row, on the host."""
+    with np.errstate(all="ignore"):
+        return make_lanes(maker.rows, maker.basis, maker.prepared, maker.design.structure, y, reml)
+
+
+def rows_of(maker: ProblemMaker, reml: bool, devices: tuple[Any, ...], y: Array) -> Rows:
+    """The rows of a maker on devices, in the units of responses y (n, T); kept with the maker."""
+    if isinstance(y, np.ndarray):
+        maker = maker.in_units(y[:, :MOST].T)
+    known = _kept.setdefault(maker, {})
+    if (reml, devices) not in known:
+        known[reml, devices] = Rows(maker, reml, devices)
+    return known[reml, devices]
+
+
+_kept: WeakKeyDictionary[ProblemMaker, dict[tuple, Rows]] = WeakKeyDictionary()
+
+
+def move(y: Array, lanes: int, devices: tuple[Any, ...]) -> Array:
+    """Responses y (n, T) on the devices, filled up to `lanes` columns by the first of them."""
+    turned = isinstance(y, np.ndarray) and not y.flags.c_contiguous and y.T.flags.c_contiguous
+    if len(devices) > 1:
+        extra = lanes - y.shape[1]
+        whole = np.asarray(y, dtype=float)
+        whole = np.concatenate([whole, np.repeat(whole[:, :1], extra, axis=1)], axis=1) if extra else whole
+        return jax.device_put(whole, over_lanes(devices, 2))
+    sent = _placed(y.T if turned else y)
+    if not turned and sent.shape[1] == lanes and sent.dtype == np.float64:
+        return sent
+    return _filled(sent, turned=turned, lanes=lanes)
+
+
+@partial(quick_jit, short=0, plays=False, static_argnames=("turned", "lanes"))
+def _filled(y: Array, *, turned: bool, lanes: int) -> Array:
+    y = (y.T if turned else y).astype(jnp.float64)
+    extra = lanes - y.shape[1]
+    return jnp.concatenate([y, jnp.repeat(y[:, :1], extra, axis=1)], axis=1) if extra else y
+
+
+def _placed(a: Any) -> Any:
+    """An array on the device that JAX uses; where one is there, itself."""
+    return a if isinstance(a, jax.Array) else jax.device_put(a)
+
+
+def to_all(a: Any, devices: tuple[Any, ...]) -> Any:
+    """An array on each of the devices."""
+    if len(devices) == 1:
+        return _placed(a)
+    return jax.device_put(a, jax.sharding.NamedSharding(mesh(devices), jax.sharding.PartitionSpec()))
+
+
+def over(a: Any, devices: tuple[Any, ...]) -> Any:
+    """An array whose last axis is spread over the devices."""
+    return _placed(a) if len(devices) == 1 else jax.device_put(a, over_lanes(devices, np.ndim(a)))
+
+
+def _inverse_within(maker: ProblemMaker) -> np.ndarray | None:
+    """A generalised inverse (p, p) of X'MX, M the projection off Z; None if no response needs it."""
+    prepared = maker.prepared
+    if not isinstance(prepared, GroupedPrepared) or prepared.rows_left <= 0:
+        return None
+    xx = np.asarray(prepared.shared.within_xx)
+    zero = np.zeros(len(xx))
+    return within_fit(xx[..., None], np.eye(len(xx)), zero)[0]
+
+
+def _constant(maker: ProblemMaker) -> np.ndarray | None:
+    """The coefficients (p,) that make a constant of X, if it has one in its span."""
+    x, root = np.asarray(maker.rows.x), maker.rows.root_weight
+    column = np.ones(x.shape[1]) if root is None else np.asarray(root)
+    projection = x @ column
+    if abs(projection @ projection / (column @ column) - 1.0) > 1e-12:
+        return None
+    return solve_upper(np.asarray(maker.basis.x_factor), projection)

@@ -1,0 +1,152 @@
+"""The way of devices, taken on a CPU, gives the fits of the host's way, and keeps what it works on there.
+
+`pytest --as-on-devices` takes it in any other test.
+"""
+
+import dataclasses
+import inspect
+import os
+from functools import cache
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+
+import lmmjax as lj
+from lmmjax.arrays import processors
+from lmmjax.arrays.processors import matmul_alone
+from lmmjax.batch.device import forced, placed, where
+from lmmjax.batch.lanes import block_size, lane_count
+from lmmjax.gram.grouped.prepare import Segments
+
+G, PER, T = 12, 5, 600
+FORMULA = "~ t + (1 | g)"
+
+
+@cache
+def panel():
+    """Groups of five, and responses of all kinds: singular, constant, infinite, exact, far from zero."""
+    rng = np.random.default_rng(5)
+    g = np.repeat(np.arange(G), PER)
+    data = pd.DataFrame({"t": rng.normal(size=len(g)), "g": g})
+    y = 3.0 + (rng.normal(size=(G, T)) * np.geomspace(1e-2, 5.0, T))[g] + rng.normal(size=(len(g), T))
+    y[:, 7] = 2.0
+    y[4, 9] = np.inf
+    # all of it lies in X and Z, and nearly all of it in Z
+    y[:, 15], y[:, 16] = np.arange(G)[g], 1e4 * np.arange(G)[g] + y[:, 16]
+    y[:, 17] += 1e7
+    return data, y
+
+
+@cache
+def on_host(dtype="float64"):
+    data, y = panel()
+    return lj.lmm(FORMULA, data).fit_batch(y, dtype=dtype)
+
+
+def assert_equal(got, expected, tol):
+    """Every number of the records, relative to its size or to that of a typical response."""
+    for field in dataclasses.fields(expected.estimate):
+        a, b = (np.asarray(getattr(fits.estimate, field.name)) for fits in (got, expected))
+        assert (a.dtype, a.shape) == (b.dtype, b.shape), field.name
+        if a.dtype.kind != "f":
+            assert np.array_equal(a, b), field.name
+        elif field.name not in ("decrement", "grad_norm"):
+            # those are rounding at an optimum
+            assert_allclose(a, b, rtol=tol, atol=tol, err_msg=field.name)
+    assert list(got.reasons) == list(expected.reasons)
+
+
+@pytest.mark.filterwarnings("ignore:.* responses:UserWarning")
+def test_equal_to_the_host_and_nothing_comes_back_inside_a_stage(monkeypatch):
+    data, y = panel()
+    model, brought, size = lj.lmm(FORMULA, data), [], 128
+    taken = np.asarray, np.array
+
+    def watched(make):
+        def call(a, *args, **kwargs):
+            if isinstance(a, jax.Array):
+                names = {frame.function for frame in inspect.stack()[:12]}
+                brought.append((names, a.shape))
+            return make(a, *args, **kwargs)
+
+        return call
+
+    expected = on_host()
+    monkeypatch.setattr(np, "asarray", watched(taken[0]))
+    monkeypatch.setattr(np, "array", watched(taken[1]))
+    with forced(lanes=size, going_on=32):
+        got = model.fit_batch(y)
+    monkeypatch.undo()
+    assert_equal(got, expected, 1e-10)
+    blocks = -(-T // size)
+    # by whom: the counts between stages are one number each; flags and records come once a block
+    counts = [shape for names, shape in brought if "most" in names]
+    rows = [shape for names, shape in brought if "unpacked" in names]
+    flags = [shape for names, shape in brought if "ready" in names]
+    assert set(counts) == {(1,)}
+    assert 2 * blocks <= len(counts) <= 8 * blocks
+    assert len(rows) >= 2 * blocks
+    assert len(flags) >= 2 * blocks
+    assert len(brought) == len(counts) + len(rows) + len(flags)
+
+
+def test_blocks_are_counted_by_memory_and_devices():
+    assert placed() is None
+    one = where.Place((jax.local_devices()[0],))
+    assert one.block(20_000, 800, 1) == 20_480
+    # a power of two, whatever is free
+    most = one.block(10**9, 10_000, 10_000)
+    assert most & (most - 1) == 0
+    assert where.FEWEST // 2 <= most < one.block(10**9, 100, 1) <= where.MOST
+    two = dataclasses.replace(one, devices=one.devices * 2)
+    assert two.block(20_000, 800, 1) == 10_240
+
+
+def test_sums_of_groups_side_by_side():
+    rng = np.random.default_rng(1)
+    codes = np.sort(rng.integers(0, 9, 40))
+    codes = codes[codes != 4]
+    segments, v = Segments(codes, 9), rng.normal(size=(len(codes), 3))
+    with jax.enable_x64(True):
+        assert_allclose(segments._gathered(jax.numpy.asarray(v)), segments.sum(v), rtol=0, atol=1e-14)
+    # one long group among many of one row each
+    assert Segments(np.concatenate([np.zeros(100, int), np.arange(1, 101)]), 101).places is None
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(2, 2048), (4, 2048), (16, 512), (64, 128), (1000, 128)])
+def test_blocks_shrink_with_many_cores(monkeypatch, cores, expected):
+    assert lane_count(1, 20_000) == 2048
+    monkeypatch.setattr("lmmjax.batch.lanes.cores", lambda: cores)
+    assert block_size(1, 20_000) == expected
+
+
+def test_products_of_many_cores_are_cut(monkeypatch):
+    rng = np.random.default_rng(2)
+    a, b = rng.normal(size=(4, 800)), rng.normal(size=(800, 256))
+    widths, product, out = [], np.matmul, np.empty((4, 256))
+
+    def watched(a, b, out):
+        widths.append(b.shape[1])
+        return product(a, b, out=out)
+
+    monkeypatch.setattr(processors, "cores", lambda: 16)
+    monkeypatch.setattr(np, "matmul", watched)
+    matmul_alone(a, b, out)
+    assert max(widths) * a.size <= processors.ALONE
+    assert sum(widths) == 256
+    assert_allclose(out, a @ b, rtol=1e-12, atol=1e-12)
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    assert processors.cores() == 1
+
+
+@pytest.mark.parametrize("cores", [1, 16])
+def test_results_do_not_depend_on_the_number_of_cores(monkeypatch, cores):
+    data, y = panel()
+    monkeypatch.setattr("lmmjax.batch.newton_lanes.cores", lambda: cores)
+    monkeypatch.setattr("lmmjax.batch.lanes.cores", lambda: cores)
+    with pytest.warns(UserWarning, match="responses"):
+        assert_equal(lj.lmm(FORMULA, data).fit_batch(y), on_host(), 1e-9)
