@@ -111,10 +111,16 @@ class Parameter:
         return power * xp.power(xp.abs(value), power - 1.0)
 
     def limits(self, value: Array, half: Array) -> tuple[Array, Array]:
-        """value ∓ half on the scale of the log or logit, back on that of the value."""
+        """value ∓ half on the scale of the log or logit, back on that of the value.
+
+        A rate between 0 and 1 is aᵘ in other units of time; log(−log a) moves by log u, and its limits agree.
+        """
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             if self.kind in ("positive", "variance"):
                 return value * np.exp(-half / value), value * np.exp(half / value)
+            if self.scale == "rate" and self.lower == 0.0:
+                step = half / -(value * np.log(value))
+                return value ** np.exp(step), value ** np.exp(-step)
             if self.kind == "interval":
                 below, above = value - self.lower, self.upper - value
                 ratio, step = above / below, half * (1.0 / below + 1.0 / above)

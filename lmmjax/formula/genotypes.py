@@ -16,7 +16,7 @@ from lmmjax.arrays.caller import stack_level
 from lmmjax.arrays.memory import require_memory
 from lmmjax.formula.columns import nearest
 from lmmjax.formula.labelled import eager
-from lmmjax.formula.matching import is_default, observations
+from lmmjax.formula.matching import given_labels, is_default, observations
 from lmmjax.formula.numbers import doubles
 from lmmjax.kinship import METHODS, genomic_relationship
 
@@ -79,7 +79,7 @@ def genotypes(markers: Any, ids: Any = None, what: str = "markers") -> Genotypes
     """
     found = markers if isinstance(markers, Genotypes) else _open(markers, what)
     if ids is not None:
-        given = pd.Index(np.asarray(ids, dtype=object)).infer_objects()
+        given = given_labels(ids, found.ids, f"the {what}")
         if len(given) != found.shape[0]:
             transposed = ": transpose them?" if len(given) == found.shape[1] else ""
             raise ValueError(

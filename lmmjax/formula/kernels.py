@@ -15,7 +15,7 @@ from lmmjax.formula.genotypes import grm
 from lmmjax.formula.kernel_files import read_kernel, write_kernel
 from lmmjax.formula.labelled import labelled
 from lmmjax.formula.levels import require_different_texts, whole_labels
-from lmmjax.formula.matching import positions
+from lmmjax.formula.matching import given_labels, positions
 from lmmjax.formula.pedigree import Pedigree
 
 ASYMMETRY = 1e-8
@@ -194,7 +194,7 @@ def _labels(ids: Any, index: pd.Index | None, count: int, name: str | None) -> p
                 f"{what} has no labels: pass ids=, the label of every row, or a frame with an index"
             )
         ids = index
-    labels = pd.Index(ids.to_list() if hasattr(ids, "to_list") and not isinstance(ids, pd.Index) else ids)
+    labels = given_labels(ids, index, what)
     if labels.nlevels > 1 or len(labels) != count:
         raise ValueError(f"{what} has {count} rows and {len(labels)} ids: pass one label for each")
     if labels.hasnans:

@@ -97,10 +97,31 @@ def positions(
             f"several of them: {remedy}"
         )
     alone = [_few(a[~a.isin(b)].unique()) for a, b in ((left, right), (right, left))]
+    of = "of" if kind == "labels" else f"of the {kind} of"
     raise ValueError(
-        f"the labels of the {kind} of {the_what} and of {against} differ: {alone[0]} only in {the_what}, "
+        f"the labels {of} {the_what} and of {against} differ: {alone[0]} only in {the_what}, "
         f"{alone[1]} only in {against}: {remedy}"
     )
+
+
+def given_labels(ids: Any, own: pd.Index | None, what: str) -> pd.Index:
+    """Labels `ids` that rows are given, which had the labels `own` or None.
+
+    ValueError if they have no order, or are those of the rows in another order: then one of both is wrong.
+    """
+    if isinstance(ids, set | frozenset):
+        raise ValueError(f"ids of {what} are a set, which has no order: pass a list")
+    labels = pd.Index(list(ids), dtype=object, tupleize_cols=False).infer_objects()
+    if own is None or is_default(own) or len(own) != len(labels) or labels.nlevels > 1:
+        return labels
+    left, right = _comparable(labels), _comparable(own)
+    if not left.equals(right) and left.is_unique and left.isin(right).all():
+        at = int(np.argmax(left.to_numpy() != right.to_numpy()))
+        raise ValueError(
+            f"ids and {what} have the same labels in another order: {left[at]!r} and {right[at]!r} in row "
+            f"{at}: leave ids out, or pass an array to go by position"
+        )
+    return labels
 
 
 def require_equal_lengths(columns: Mapping[Any, Any], what: str) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 from lmmjax import kinship
 from lmmjax.arrays.caller import stack_level
 from lmmjax.formula.labelled import eager
+from lmmjax.formula.matching import given_labels
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -179,7 +180,7 @@ class Pedigree:
     def _places(self, ids: Any) -> np.ndarray:
         if ids is None:
             return np.arange(len(self.ids))
-        wanted = pd.Index(np.atleast_1d(np.asarray(ids, dtype=object)))
+        wanted = given_labels([ids] if np.isscalar(ids) else ids, None, "the pedigree").astype(object)
         at = pd.Index(self.ids, dtype=object).get_indexer(wanted)
         if np.any(at < 0):
             raise ValueError(

@@ -172,7 +172,10 @@ class BatchFit(BatchTests, Means, BatchPredictions, BatchHeritability, Maps, Sav
 
     @property
     def sdcor(self) -> pd.DataFrame:
-        """Standard deviations and correlations, responses × names as `sd_(Intercept)|Subject`, `sigma`."""
+        """Standard deviations and correlations, responses × names as `sd_(Intercept)|Subject`, `sigma`.
+
+        Parameters of residuals are what their names say: `var(2)` is a variance.
+        """
         rows = self.fitted.data.components
         values = identified_sds(self.fitted.data.design.structure, rows, self.estimate)
         return pd.DataFrame(values, index=self.names, columns=component_names(rows))

@@ -12,6 +12,7 @@ HALF = np.random.default_rng(0).normal(size=(12, 20))
 K = HALF @ HALF.T / 20
 FRAME = pd.DataFrame(K, IDS, IDS)
 DATA = pd.DataFrame({"id": IDS * 2, "x": np.arange(24.0), "y": np.sin(np.arange(24.0) ** 2)})
+GENES = pd.DataFrame(np.arange(36).reshape(12, 3) % 5 % 3, IDS)
 FAMILIES = np.kron(np.eye(4), np.full((3, 3), 0.5) + 0.5 * np.eye(3))
 
 
@@ -90,7 +91,14 @@ def skewed(i, j, value):
         (lambda: lj.Kernel(K, IDS, tolerance=2), "tolerance must be a number from 0 up to 1"),
         (lambda: lj.Kernel.low_rank(np.full((12, 2), np.nan), IDS), "missing or infinite value in row 0"),
         (lambda: lj.Kernel.blocks([]), "at least one kernel"),
-        (lambda: lj.Kernel(pd.DataFrame(K, IDS, [f"j{k}" for k in range(12)])), "the columns of the kernel"),
+        (
+            lambda: lj.Kernel(pd.DataFrame(K, IDS, [f"j{k}" for k in range(12)])),
+            "^the labels of the columns of the kernel and of its rows differ",
+        ),
+        (lambda: lj.Kernel(FRAME, IDS[::-1]), "same labels in another order: 'i11' and 'i0' in row 0"),
+        (lambda: lj.Kernel.low_rank(FRAME, [*IDS[1:], IDS[0]]), "another order: 'i1' and 'i0' in row 0"),
+        (lambda: lj.Kernel.from_markers(GENES, IDS[::-1]), "same labels in another order"),
+        (lambda: lj.Kernel(K, set(IDS)), "a set, which has no order: pass a list"),
     ],
 )
 def test_what_is_no_kernel_is_said(make, message):

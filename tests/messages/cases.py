@@ -524,6 +524,11 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("lj.Kernel(np.eye(3), ['a', 'b'])", "3 rows and 2 ids"),
         ("lj.Kernel(np.eye(2), ['a', 'a'])", "'a' twice"),
         ("lj.Kernel(np.ones((2, 3)), ['a', 'b'])", "a square matrix"),
+        ("lj.Kernel(np.eye(2), {'a', 'b'})", "a set, which has no order"),
+        (
+            "lj.Kernel(pd.DataFrame(np.eye(2), ['a', 'b']), ['b', 'a'])",
+            "the same labels in another order: 'b' and 'a' in row 0",
+        ),
         ("lj.Kernel([[1, 2], [2, 1]], ['a', 'b'])", "smallest eigenvalue is -1"),
         ("lj.Kernel([[1, 0.5], [0, 1]], ['a', 'b'])", "not symmetric", "'a', 'b'"),
         ("lj.Kernel(np.eye(2), ['a', 'b'], tolerance=2)", "tolerance must be a number from 0 up to 1"),

@@ -101,6 +101,10 @@ ASKED = (
 )
 
 
+LOST = r"[FB], |df (satt|kr), F|sdcor: (var|cov)\("
+"""What tables of batches do not have, or have by other names: variances of visits, not their roots."""
+
+
 def in_batch(name: str, others: Callable, applies: Callable[[Case], bool] = lambda case: True) -> None:
     """Both ways to ask for a response of a batch."""
 
@@ -113,7 +117,7 @@ def in_batch(name: str, others: Callable, applies: Callable[[Case], bool] = lamb
     NAMES.update((f"{name}: its fit", f"{name}: its rows of the tables"))
     move(f"{name}: its fit", applies)(lambda case: Moved(case, report=whole))
     move(f"{name}: its rows of the tables", applies)(
-        lambda case: Moved(case, report=listed, only=ASKED, lost="[FB], |df (satt|kr), F")
+        lambda case: Moved(case, report=listed, only=ASKED, lost=LOST)
     )
 
 

@@ -28,6 +28,9 @@ from lmmjax.inference.natural import outward_covariance
 from lmmjax.inference.open_directions import moving_values
 from lmmjax.postestimation.hypotheses.fixed_tests import ADJUSTED, adjusted_at, covariance_at, natural_at
 
+ROUNDING = 1e-12
+"""Share of a residual's variance below which that of its prediction error is rounding."""
+
 
 @dataclass(frozen=True, eq=False)
 class Wanted:
@@ -68,6 +71,8 @@ def standard_errors(fitted: Fitted, wanted: Wanted, ddf: str) -> tuple[np.ndarra
     e = equations_at(fitted)
     targets = _targets(e, wanted)
     errors = prediction_errors(e, targets)
+    seen = _seen(errors, targets)
+    errors = Errors(np.where(seen, 0.0, errors.variance), np.where(seen[:, None], 0.0, errors.slopes))
     for term in wanted.new.random:
         z = term.z[rows]
         if not wanted.response:
@@ -81,6 +86,7 @@ def standard_errors(fitted: Fitted, wanted: Wanted, ddf: str) -> tuple[np.ndarra
         slopes[:, e.design.structure.tail] = own.variance_slopes
         total = errors + Errors(own.variance, slopes)
     added, cov_psi = _of_estimation(fitted, targets, ddf)
+    added = np.where(seen, 0.0, added)
     df = np.full(k, np.inf)
     gradient = total.gradient(e.psi, e.design.structure.powers)
     if ddf != "normal":
@@ -96,6 +102,13 @@ def standard_errors(fitted: Fitted, wanted: Wanted, ddf: str) -> tuple[np.ndarra
         np.where(_moving(fitted, gradient, total.variance), np.nan, limit),
         df,
     )
+
+
+def _seen(errors: Errors, targets: Targets) -> np.ndarray:
+    """Which targets (k,) are residuals that were seen: what is left of their variance is rounding."""
+    if targets.variance is None:
+        return np.zeros(len(targets), bool)
+    return errors.variance <= ROUNDING * targets.variance
 
 
 def _lengths(e: MixedEquations, term: NewRandom, rows: np.ndarray) -> np.ndarray:
