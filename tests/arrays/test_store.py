@@ -17,6 +17,7 @@ from lmmjax.arrays import announce, store
 from lmmjax.arrays import compile as compiling
 from lmmjax.arrays.store import folder as place
 from lmmjax.arrays.store import names
+from lmmjax.arrays.store.quiet import without_preferences
 from lmmjax.core import estimate, problem_from_arrays
 
 MATRIX = np.array([[4.0, 1.0], [1.0, 3.0]], np.float32)
@@ -347,7 +348,20 @@ def begin(folder, played=True):
 def end(process):
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
-    return out, err.strip().splitlines()[-1]
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, "XLA says something where a program is loaded"
+    return out, lines[0]
+
+
+def test_what_xla_says_of_preferences_is_kept_from_the_user(capfd):
+    def load():
+        os.write(2, b"before\nE1128 Target machine feature +prefer-no-gather is not supported\nafter\n")
+        raise ValueError("what it was")
+
+    with pytest.raises(ValueError, match="what it was"), without_preferences():
+        load()
+    os.write(2, b"later\n")
+    assert capfd.readouterr().err == "before\nafter\nlater\n"
 
 
 @pytest.mark.parametrize("played", [True, False])

@@ -14,6 +14,7 @@ import jax
 from jax.experimental import serialize_executable
 
 from lmmjax.arrays.store import folder as place
+from lmmjax.arrays.store.quiet import without_preferences
 
 MAGIC = b"lmmjax program 2\n"
 
@@ -44,7 +45,8 @@ def load(name: str) -> tuple[Any, Any] | None:
         _initialise_lapack()
         taken = jax.tree.structure(((0,) * arguments, {}))
         returned = jax.tree.structure([0] * len(jax.tree.leaves(skeleton)))
-        return serialize_executable.deserialize_and_load(payload, taken, returned), skeleton
+        with without_preferences():
+            return serialize_executable.deserialize_and_load(payload, taken, returned), skeleton
     return None
 
 
