@@ -46,6 +46,7 @@ from lmmjax.selfcheck import self_check, warn_of_known_fault
 if TYPE_CHECKING:
     from lmmjax.adapters.formula_regressor import LMMRegressor as LMMRegressor
     from lmmjax.adapters.matrix_regressor import MixedEffectsRegressor as MixedEffectsRegressor
+    from lmmjax.adapters.pertpy_method import PertpyLMM as PertpyLMM
     from lmmjax.stream.images import Images as Images
 
 __all__ = [
@@ -101,6 +102,7 @@ _LATER = {
     "Images": "stream.images",
     "LMMRegressor": "adapters.formula_regressor",
     "MixedEffectsRegressor": "adapters.matrix_regressor",
+    "PertpyLMM": "adapters.pertpy_method",
 }
 """Names that are imported when they are asked for, because they need an extra."""
 

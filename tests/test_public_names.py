@@ -27,8 +27,8 @@ NAMES = {
         anova bound bse by_reml conf_int contrast converged cov_params delta deviance df emmeans emtrends
         heritability icc influence is_singular llf moderate n_optima params plot predict pvalues r2
         random_effects reasons
-        save sdcor sigma status t_tests test tidy to_img top treat tvalues unidentified varcorr varcorr_se
-        variance_shares
+        save sdcor sigma statistics status t_tests test tidy to_img top treat tvalues unidentified varcorr
+        varcorr_se variance_shares
     """,
     "Model": """
         components endog_names exog_names expanded fit fit_batch fit_response formula from_arrays moments
@@ -40,7 +40,7 @@ NAMES = {
 }
 
 
-LATER = {"Images", "LMMRegressor", "MixedEffectsRegressor"}
+LATER = {"Images", "LMMRegressor", "MixedEffectsRegressor", "PertpyLMM"}
 """Names of the package that need an extra, and are imported when they are asked for."""
 
 

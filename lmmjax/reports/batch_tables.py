@@ -138,6 +138,17 @@ def with_limits(table: dict[str, np.ndarray], level: float) -> dict[str, np.ndar
     return {name: table[name] for name in LIMITS}
 
 
+def statistics(
+    tested: Tester, fits: FittedMany, contrasts: Any, what: str, drop_missing: bool
+) -> pd.DataFrame:
+    """See `BatchFit.statistics`."""
+    require_choice("what", what, tuple(TABLE))
+    contrasts = list(fits.data.x_names) if contrasts is None else contrasts
+    weights, labels, _ = labelled_contrasts(fits, contrasts)
+    table = pd.DataFrame(tested(weights, labels)[what].T, index=pd.Index(labels), columns=fits.names)
+    return table.dropna(axis=1) if drop_missing else table
+
+
 def random_effects(fits: FittedMany, group: str | None) -> pd.DataFrame:
     """See `BatchFit.random_effects`."""
     random = fits.data.frame.random

@@ -163,6 +163,37 @@ class BatchTests:
         tests = top_tables.tests_of(self.fitted, ddf, robust, cluster)
         return top_tables.top_frame(tests, self.fitted, term, n, by, contrast, level)
 
+    def statistics(
+        self,
+        contrasts: Any = None,
+        what: str = "t",
+        *,
+        ddf: str = "satterthwaite",
+        robust: str | None = None,
+        cluster: Any = None,
+        moderated: bool = False,
+        drop_missing: bool = True,
+    ) -> pd.DataFrame:
+        """One statistic of several contrasts, a row a contrast and a column a response (contrasts × T).
+
+        What decoupler's methods take as data (`dc.mt.ulm(fits.statistics("drug[T.yes]"), net)`), and GSEA of
+        ranked genes.
+
+        Parameters
+        ----------
+        contrasts : as in `contrast`; all coefficients if None.
+        what : "t", "estimate", "se", "df", "p" or "q".
+        ddf, robust, cluster : as in `t_tests`. moderated : as in `top`.
+        drop_missing : leave out responses that lack one of them, which those methods do not take.
+        """
+        require_switch("drop_missing", drop_missing)
+        if require_switch("moderated", moderated):
+            if robust is not None:
+                raise ValueError("robust covariances are not moderated: leave out robust= or moderated=True")
+            return self.moderate(ddf=ddf).statistics(contrasts, what, drop_missing=drop_missing)
+        tested = batch_tables.tester(self.fitted, ddf, robust, cluster)
+        return batch_tables.statistics(tested, self.fitted, contrasts, what, drop_missing)
+
     def moderate(self, trend: Any = False, robust: bool = False, *, ddf: str = "satterthwaite") -> Moderated:
         """Empirical Bayes for the residual variances: every response borrows from the others (limma's
         eBayes).

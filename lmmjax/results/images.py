@@ -14,8 +14,10 @@ from lmmjax.fitted import FittedMany, ModelData, require_known
 from lmmjax.formula import nearest
 from lmmjax.inference.tails import log_t_tail
 
-TESTED = ("estimate", "se", "df", "lower", "upper", "t", "z", "p", "q", "logp", "signed_logp")
-"""What there is of a coefficient or contrast."""
+OF_ONE = ("estimate", "se", "df", "lower", "upper", "t", "z", "signed_logp")
+OF_SEVERAL = ("F", "num_df", "den_df")
+TESTED = (*OF_ONE, *OF_SEVERAL, "p", "q", "logp")
+"""What there is of a coefficient or contrast, or of several."""
 
 
 def image_responses(data: ModelData, responses: Any, mask: Any) -> Any:
@@ -50,14 +52,15 @@ class Maps:
         Parameters
         ----------
         masker : what the images were masked with: a path, an image, a masker of nilearn or `lmmjax.Images`.
-        of : a coefficient; a standard deviation or correlation by its name in `sdcor`, such as
+        of : a coefficient; a fixed term, of which all coefficients are tested (F); a standard deviation or
+            correlation by its name in `sdcor`, such as
             "sd_(Intercept)|id" or "sigma"; "icc"; "marginal" or "conditional" (R²); "n", the scans of each
             voxel; "converged" or "is_singular", 1 where so; or numbers: a Series over the responses, such as
             `fits.anova().loc["arm"]["F"]`, or an array of one for each.
         what : of a coefficient or contrast: "estimate", "se", "df", "lower", "upper", "t", "z" (the normal
-            quantile with the p of t), "p", "q", "logp" (−log₁₀ p) or "signed_logp"; several make an image
-            of several maps.
-        contrast : in place of a coefficient one contrast, as in `contrast`.
+            quantile with the p of t), "p", "q", "logp" (−log₁₀ p) or "signed_logp"; of several "F", "num_df",
+            "den_df", "p", "q", "logp". A list of them makes an image of several maps.
+        contrast : in place of a coefficient one contrast, or several that are tested together (F).
         options : of the test: `ddf`, `robust`, `cluster`, `level`, `moderated`, as in `top`.
 
         Returns
@@ -88,10 +91,11 @@ class Maps:
 
         kinds = [what] if isinstance(what, str) else list(what)
         require_known("statistic", kinds, TESTED)
+        data = self.fitted.data
         space = space_of(masker)
         if of is not None and not isinstance(of, str):
             found = self._numbers(of)
-        elif isinstance(of, str) and of not in self.fitted.data.x_names:
+        elif isinstance(of, str) and not (of in data.x_names or of in data.frame.term_slices):
             found = {of: self._quantity(of)}
         else:
             found = self._tested(of, kinds, contrast, options)
@@ -146,6 +150,14 @@ class Maps:
 def _statistic(kind: str, table: dict[str, np.ndarray]) -> np.ndarray:
     if kind in table:
         return table[kind]
+    if "t" not in table:
+        if kind != "logp":
+            there = ", ".join(name for name in TESTED if name in table)
+            raise ValueError(f"several coefficients are tested by F: there is no {kind}, but {there}, logp")
+        with np.errstate(divide="ignore"):
+            return -np.log10(table["p"])
+    if kind in OF_SEVERAL:
+        raise ValueError(f"a single coefficient is tested by t: there is no {kind}, whose F is t squared")
     t = table["t"]
     # of one side; that of both may be no double
     tail = log_t_tail(t, table["df"])

@@ -92,6 +92,13 @@ class Moderated:
         """The n foremost responses by moderated t or F tests; see `BatchFit.top`."""
         return top_tables.top_frame(self._tests, self.moderated.fits, term, n, by, contrast, level)
 
+    def statistics(
+        self, contrasts: Any = None, what: str = "t", *, drop_missing: bool = True
+    ) -> pd.DataFrame:
+        """One moderated statistic, contrasts × responses; see `BatchFit.statistics`."""
+        fits = self.moderated.fits
+        return batch_tables.statistics(self._tested, fits, contrasts, what, drop_missing)
+
     def treat(
         self, term: str | None = None, lfc: float = float(np.log2(1.2)), *, contrast: Any = None
     ) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 import lmmjax as lj
+from lmmjax.fitted.responses import beside
 from lmmjax.results.images import image_responses
 from lmmjax.stream import open_source
 from lmmjax.stream.inputs import open_inputs
@@ -137,8 +138,7 @@ def test_fits_of_images_are_those_of_their_values(model, data, paths, mask, insi
 
     # weights are images too
     unit = nib.Nifti1Image(np.ones((*GRID, N), np.float32), AFFINE)
-    weighted = model.fit_batch(labelled, weights=lj.Images(unit, mask))
-    np.testing.assert_allclose(weighted.params, fits.params, rtol=1e-8)
+    np.testing.assert_array_equal(beside(turned.data, lj.Images(unit, mask), fits.names, "weights"), 1.0)
 
     # what a streamed batch reads, and maps of the table that it writes
     inputs = open_inputs(column.data, image_responses(column.data, "scan", mask))
@@ -179,6 +179,11 @@ def test_maps_have_the_results_at_their_voxels(model, paths, mask, inside):
     np.testing.assert_array_equal(fits.to_img(mask, numbers).get_fdata()[inside], numbers.sort_index())
     contrast = fits.to_img(mask, contrast="Intercept + week", what="estimate").get_fdata()[inside]
     np.testing.assert_allclose(contrast, fits.params.sum(axis=1), rtol=1e-12)
+
+    together = fits.to_img(mask, contrast=["Intercept", "week"], what=["F", "p", "logp"]).get_fdata()[inside]
+    table = fits.test(["Intercept", "week"])
+    np.testing.assert_allclose(together.T[:2], table[["F", "p"]].T, rtol=1e-10)
+    np.testing.assert_allclose(together.T[2], -np.log10(table["p"]), rtol=1e-10)
 
     # some of the voxels; fits of an array of the same columns
     some = fits[[3, 5]].to_img(mask, "week").get_fdata()[inside]
@@ -304,6 +309,10 @@ def test_what_is_wrong_with_maps_is_said(model, paths, mask):
     for call, message in {
         lambda: fits.to_img(mask, "weak"): "there is no 'weak' to be mapped: did you mean 'week'",
         lambda: fits.to_img(mask, "week", "tt"): "unknown statistic 'tt'",
+        lambda: fits.to_img(mask, "week", "F"): "a single coefficient is tested by t",
+        lambda: fits.to_img(
+            mask, contrast=["Intercept", "week"]
+        ): "there is no t, but F, num_df, den_df, p, q",
         lambda: fits.to_img(5, "week"): "a mask (a path or an image), a masker",
         lambda: fits.to_img(mask, np.ones(3)): "give one for each of 4",
         lambda: fits.to_img(mask): "give one of them",
