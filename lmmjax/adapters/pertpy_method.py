@@ -6,7 +6,7 @@ import contextlib
 import importlib
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -73,7 +73,7 @@ class PertpyLMM(Base):
         if Base is Absent:
             raise ImportError("this method needs pertpy: pip install 'lmmjax[pertpy]'")
         # a base of fixed effects reads the formula itself, which has no bars then
-        super(cast(Any, Base), self).__init__(adata, mask=mask, layer=layer)
+        Base.__mro__[1].__init__(self, adata, mask=mask, layer=layer)
         if kwargs:
             raise ValueError(f"unknown option {next(iter(kwargs))!r} of the method")
         self._check_counts()
