@@ -26,6 +26,7 @@ from lmmjax.cli.common import (
     write_json,
     write_table,
 )
+from lmmjax.cli.levels import Kernels, References, read_kernels, with_references
 from lmmjax.cli.report import report
 from lmmjax.formula.matching import is_default
 from lmmjax.postestimation.hypotheses.estimability import require_estimable
@@ -53,6 +54,8 @@ def fit(
     ],
     ml: MaximumLikelihood = False,
     weights: Weights = None,
+    ref: References = None,
+    kernel: Kernels = None,
     ddf: Ddf = "satterthwaite",
     anova: Annotated[
         bool, typer.Option("--anova", help="Also print F tests of the fixed terms, of type III.")
@@ -103,8 +106,9 @@ def fit(
             raise ValueError("--new has the rows to predict: name a file for them, --predict FILE")
         request = None if predict is None else _request(interval, new_levels, ddf)
         with waiting("reading and fitting"):
-            table = read_table(data)
-            model = lmmjax.lmm(formula, table, weights=weights, safe=not allow_python)
+            table = with_references(read_table(data), ref)
+            options = {"weights": weights, "kernels": read_kernels(kernel)}
+            model = lmmjax.lmm(formula, table, safe=not allow_python, **options)
             if ranef is not None and not model.data.frame.random:
                 raise ValueError(f"the model has no random effects to write: leave out --ranef {ranef}")
             rows = table if new is None else read_table(new)

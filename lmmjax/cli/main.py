@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 import lmmjax
-from lmmjax.cli import batch, bench, demo, fit, info
+from lmmjax.cli import batch, bench, demo, fit, grm, info
 
 COMMANDS = {
     fit.fit: fit.EXAMPLES,
     batch.batch: batch.EXAMPLES,
+    grm.grm: grm.EXAMPLES,
     demo.demo: demo.EXAMPLES,
     bench.bench: bench.EXAMPLES,
     info.info: info.EXAMPLES,
