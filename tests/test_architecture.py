@@ -34,6 +34,7 @@ NAMES = (
     "reports",
     "plot",
     "stream",
+    "scan",
     "saving",
     "results",
     "model",

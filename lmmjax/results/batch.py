@@ -36,13 +36,14 @@ from lmmjax.results.batch_tests import BatchTests
 from lmmjax.results.heritability import BatchHeritability
 from lmmjax.results.images import Maps
 from lmmjax.results.saving import Saving
+from lmmjax.results.scans import Scans
 
 if TYPE_CHECKING:
     from lmmjax.results.batch_plots import BatchPlots
 
 
 @prints_whole
-class BatchFit(BatchTests, Means, BatchPredictions, BatchHeritability, Maps, Saving):
+class BatchFit(BatchTests, Means, BatchPredictions, BatchHeritability, Maps, Saving, Scans):
     """Results of `Model.fit_batch`, indexed by response.
 
     Attributes

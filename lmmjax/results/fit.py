@@ -34,6 +34,7 @@ from lmmjax.results.predictions import Predictions
 from lmmjax.results.random_effects import RandomEffects
 from lmmjax.results.random_tests import RandomTests
 from lmmjax.results.saving import Saving
+from lmmjax.results.scans import Scans
 from lmmjax.results.statsmodels_names import StatsmodelsNames
 
 # what few fits are asked for is imported when it is
@@ -58,6 +59,7 @@ class Fit(
     Validation,
     Exports,
     Saving,
+    Scans,
     StatsmodelsNames,
 ):
     """A linear mixed model fitted to one response.

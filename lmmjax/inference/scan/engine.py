@@ -1,0 +1,132 @@
+"""What a scan asks of a fitted model: an engine, made once, that takes candidate columns by blocks.
+
+With V = σ²H at the null fit, P = H⁻¹ − H⁻¹X(X'H⁻¹X)⁻¹X'H⁻¹ and a candidate g beside X,
+
+    a = y'Py,   b = g'Py,   c = g'Pg,   r₁ = a − b²/c,
+    effect b/c,   −2ℓ = log|H| + κ(log|X'H⁻¹X| + log c) + ν₁(1 + log(2π r₁/ν₁)),   ν₁ = n − κ(p + 1).
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+ALL = slice(None)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Null:
+    """The null fits of T responses.
+
+    Attributes
+    ----------
+    n, p : (T,) rows and fixed effects of each response.
+    a : (T,) y'Py; logdet : (T,) log|H| + κ log|X'H⁻¹X|; reml : κ.
+    ratio : (T,) the ratio of variances of a kernel, NaN for models that have not just one.
+    """
+
+    n: np.ndarray
+    p: np.ndarray
+    a: np.ndarray
+    logdet: np.ndarray
+    reml: bool
+    ratio: np.ndarray
+
+    @classmethod
+    def of(cls, n: Any, p: Any, a: np.ndarray, deviance: np.ndarray, reml: bool, ratio: np.ndarray) -> Null:
+        """That of fits whose criterion is `deviance` (T,)."""
+        n, p = (np.broadcast_to(np.asarray(v, float), np.shape(a)) for v in (n, p))
+        nu = n - reml * p
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logdet = deviance - nu * (1.0 + np.log(2.0 * np.pi * a / nu))
+        return cls(n, p, a, logdet, reml, ratio)
+
+    @property
+    def deviance(self) -> np.ndarray:
+        """(T,) the criterion of the null fits."""
+        nu = self.n - self.reml * self.p
+        return self.logdet + nu * (1.0 + np.log(2.0 * np.pi * self.a / nu))
+
+    def some(self, part: Any) -> Null:
+        """Those of some responses."""
+        arrays = {name: getattr(self, name)[part] for name in ("n", "p", "a", "logdet", "ratio")}
+        return Null(**arrays, reml=self.reml)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Refitted:
+    """Fits with the candidate in the model, of Q pairs of a candidate and a response.
+
+    Attributes
+    ----------
+    effect, se : (Q, s) of the s columns of the candidate; ratio, deviance : (Q,), as of `Null`.
+    joint : (Q,) the F statistic of all columns, on s and n − p − s degrees of freedom.
+    """
+
+    effect: np.ndarray
+    se: np.ndarray
+    ratio: np.ndarray
+    deviance: np.ndarray
+    joint: np.ndarray
+
+
+class Engine(abc.ABC):
+    """T responses under one design, their variance parameters held at the null fit.
+
+    Attributes
+    ----------
+    null : the null fits.
+    """
+
+    null: Null
+
+    @abc.abstractmethod
+    def prepare(self, g: np.ndarray) -> Any:
+        """What `products` and `cross` need of candidates g (n, k) in the rows of the fit, finite."""
+
+    @abc.abstractmethod
+    def products(
+        self, block: Any, part: slice = ALL, dtype: Any = np.float64
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """b (k, t) and c, (k, t) or (k, 1), of the responses `part`; NaN for candidates that X determines."""
+
+    @abc.abstractmethod
+    def cross(self, one: Any, two: Any, part: slice = ALL) -> np.ndarray:
+        """g'Ph, (k, t) or (k, 1), of a candidate of one block and the one of the other in its place."""
+
+    @abc.abstractmethod
+    def refit(
+        self, columns: tuple[np.ndarray, ...], marker: np.ndarray, response: np.ndarray, reml: bool
+    ) -> Refitted:
+        """Exact fits of the pairs marker (Q,), response (Q,).
+
+        Parameters
+        ----------
+        columns : s blocks (n, k): a candidate has a column in each.
+        """
+
+    @abc.abstractmethod
+    def by_ml(self) -> Engine:
+        """The engine of the fits by maximum likelihood: itself, if they are."""
+
+    def df(self, s: int, part: slice = ALL) -> np.ndarray:
+        """(t,) degrees of freedom of the residual beside s columns of a candidate."""
+        return self.null.n[part] - self.null.p[part] - s
+
+
+def partial(b: list[np.ndarray], c: dict[tuple[int, int], np.ndarray], a: np.ndarray) -> tuple[Any, Any, Any]:
+    """Two columns of a candidate together: effects (2, ...), diagonal of C⁻¹ (2, ...), a − b'C⁻¹b (...)."""
+    c11, c12, c22 = c[0, 0], c[0, 1], c[1, 1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        det = c11 * c22 - c12 * c12
+        det = np.where(det > DEPENDENT * c11 * c22, det, np.nan)
+        effect = np.stack([(c22 * b[0] - c12 * b[1]) / det, (c11 * b[1] - c12 * b[0]) / det])
+        inverse = np.stack([c22 / det, c11 / det])
+        return effect, inverse, a - effect[0] * b[0] - effect[1] * b[1]
+
+
+DEPENDENT = 1e-10
+"""Share of c that the other columns of a candidate must leave of one."""

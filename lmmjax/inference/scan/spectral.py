@@ -1,0 +1,174 @@
+"""The engine of one kernel with independent residuals: two matrix products a block.
+
+In the coordinates of the spectral backend (`gram/spectral/decomposition.py`), ỹ = B'y, g̃ = B'g and
+w = 1/(a + hμ) of each response, V ∝ aI + hK,
+
+    b = Σ wỹg̃ + (what neither X nor B has)/a,      c = Σ wg̃² + (…)/a:
+
+(W∘Ỹ)G̃ and WG̃², for any number of fixed effects.
+
+Source: Lippert et al. (2011), doi:10.1038/nmeth.1681; Zhou & Stephens (2012), doi:10.1038/ng.2310.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+
+from lmmjax.core.problem import ProblemMaker
+from lmmjax.core.spectral_records import LARGEST
+from lmmjax.gram.spectral.prepare import SpectralPrepared
+from lmmjax.inference.scan.engine import ALL, Engine, Null, Refitted
+from lmmjax.inference.scan.spectral_refit import Rotated, refit_pairs
+
+LOST = 1e-12
+"""Share of its squares that X leaves of a candidate below which X determines it."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Block:
+    """k candidates in the coordinates of a kernel.
+
+    Attributes
+    ----------
+    g : (k, m) G̃; rest : (k, n) what X leaves of them, None where B has all of it; lost : (k,) those that X
+        determines.
+    """
+
+    g: np.ndarray
+    rest: np.ndarray | None
+    lost: np.ndarray
+
+    @cached_property
+    def single(self) -> tuple[np.ndarray, np.ndarray]:
+        """G̃ and its squares in float32."""
+        g = self.g.astype(np.float32)
+        return g, g * g
+
+    @cached_property
+    def squares(self) -> np.ndarray:
+        """G̃² (k, m)."""
+        return self.g * self.g
+
+
+class SpectralEngine(Engine):
+    """Responses that have all rows of a model of one kernel.
+
+    Parameters
+    ----------
+    maker : of a model of one kernel.
+    y : (n, T) the responses, complete.
+    psi : (T, 2) variances of the kernel and of the residuals, estimated; deviance : (T,) the criterion there.
+    reml : whether they are by REML; ml : makes the estimates by maximum likelihood, ψ and the criterion.
+    """
+
+    def __init__(
+        self,
+        maker: ProblemMaker,
+        y: np.ndarray,
+        psi: np.ndarray,
+        deviance: np.ndarray,
+        reml: bool,
+        ml: Callable[[], tuple[np.ndarray, np.ndarray]],
+    ):
+        prepared, rows = maker.prepared, maker.rows
+        assert isinstance(prepared, SpectralPrepared)
+        self.maker, self.y, self._ml = maker, y, ml
+        self.basis, self.x = prepared.b, np.asarray(rows.x)
+        self.root = None if rows.root_weight is None else np.asarray(rows.root_weight)
+        self.left_over = prepared.left_over
+        self.unit = float(np.asarray(maker.basis.outward[0])[0, 0]) ** 2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = psi[:, 0] / psi[:, 1]
+        delta = ratio / self.unit
+        # σ² = 0: as a point, where a = 0
+        none = delta >= LARGEST * (1.0 - 1e-9)
+        a = np.where(none, 0.0, 1.0 / (1.0 + delta))
+        h = np.where(none, 1.0, delta / (1.0 + delta))
+        mu = np.asarray(prepared.shared.mu)
+        self.weights = 1.0 / (a[:, None] + h[:, None] * mu)
+        residual = self._without_x(y if rows.offset is None else y - np.asarray(rows.offset)[:, None])
+        self.rotated = (prepared.b.T @ residual).T
+        self.rest = None
+        squares = np.sum(self.weights * self.rotated**2, axis=1)
+        if self.left_over:
+            self.inverse_a = 1.0 / a
+            self.rest = (residual - prepared.b @ self.rotated.T).T
+            squares = squares + np.sum(self.rest**2, axis=1) * self.inverse_a
+        self.null = Null.of(len(y), maker.design.p, squares, deviance, reml, ratio)
+        self.weighted = self.weights * self.rotated
+
+    @cached_property
+    def single(self) -> tuple[np.ndarray, np.ndarray]:
+        """W and W∘Ỹ over the root of a, in float32."""
+        root = np.sqrt(self.null.a)[:, None]
+        return self.weights.astype(np.float32), (self.weighted / root).astype(np.float32)
+
+    def _without_x(self, values: np.ndarray) -> np.ndarray:
+        """(n, k) what X leaves of whitened values."""
+        values = values if self.root is None else values * self.root[:, None]
+        left = values - self.x.T @ (self.x @ values)
+        return left - self.x.T @ (self.x @ left)
+
+    def prepare(self, g: np.ndarray) -> Block:
+        left = self._without_x(g)
+        whole = np.einsum("nk,nk->k", g, g) if self.root is None else np.sum((g * self.root[:, None]) ** 2, 0)
+        lost = np.einsum("nk,nk->k", left, left) <= LOST * whole
+        turned = np.ascontiguousarray(left.T @ self.basis)
+        rest = left.T - turned @ self.basis.T if self.left_over else None
+        return Block(turned, rest, lost)
+
+    def products(
+        self, block: Block, part: slice = ALL, dtype: type = np.float64
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if dtype == np.float32:
+            return self._single_products(block, part)
+        b = block.g @ self.weighted[part].T
+        c = block.squares @ self.weights[part].T
+        if block.rest is not None and self.rest is not None:
+            b += block.rest @ (self.rest[part] * self.inverse_a[part, None]).T
+            c += np.sum(block.rest**2, axis=1)[:, None] * self.inverse_a[part]
+        c[block.lost] = np.nan
+        return b, c
+
+    def _single_products(self, block: Block, part: slice) -> tuple[np.ndarray, np.ndarray]:
+        """b over the root of a, and c, in float32."""
+        (g, squares), (weights, weighted) = block.single, self.single
+        b, c = g @ weighted[part].T, squares @ weights[part].T
+        if block.rest is not None and self.rest is not None:
+            scale = self.inverse_a[part] / np.sqrt(self.null.a[part])
+            b += (block.rest @ (self.rest[part] * scale[:, None]).T).astype(np.float32)
+            c += (np.sum(block.rest**2, axis=1)[:, None] * self.inverse_a[part]).astype(np.float32)
+        c[block.lost] = np.nan
+        return b, c
+
+    def cross(self, one: Block, two: Block, part: slice = ALL) -> np.ndarray:
+        out = (one.g * two.g) @ self.weights[part].T
+        if one.rest is not None and two.rest is not None:
+            out += np.sum(one.rest * two.rest, axis=1)[:, None] * self.inverse_a[part]
+        return out
+
+    def refit(
+        self, columns: tuple[np.ndarray, ...], marker: np.ndarray, response: np.ndarray, reml: bool
+    ) -> Refitted:
+        blocks = [self.prepare(g) for g in columns]
+        rotated = Rotated(
+            self.rotated,
+            self.rest,
+            np.stack([block.g for block in blocks], axis=1),
+            np.stack(rests, axis=1) if (rests := [b.rest for b in blocks if b.rest is not None]) else None,
+            np.any([block.lost for block in blocks], axis=0),
+        )
+        return refit_pairs(self.maker, rotated, marker, response, reml)
+
+    def by_ml(self) -> SpectralEngine:
+        return self if not self.null.reml else self.fitted_by_ml
+
+    @cached_property
+    def fitted_by_ml(self) -> SpectralEngine:
+        """The engine of the fits by maximum likelihood."""
+        psi, deviance = self._ml()
+        return SpectralEngine(self.maker, self.y, psi, deviance, False, self._ml)

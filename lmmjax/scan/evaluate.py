@@ -1,0 +1,131 @@
+"""All statistics of a block of candidates for the responses of one engine."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from lmmjax.inference.scan import Engine, Statistics, partial, statistics, term_statistics
+from lmmjax.inference.scan.engine import ALL, Null
+from lmmjax.inference.scan.statistics import LOD, chi_square, f_test, wald
+
+Values = dict[str, np.ndarray]
+"""Columns of results by name, each (k, t)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class How:
+    """`ratio`, "null" or "refit", and `test`, a key of `tables.COLUMNS`, of a scan."""
+
+    ratio: str
+    test: str | None
+
+    def wants(self, test: str) -> bool:
+        """Whether a test is asked for."""
+        return self.test is None or self.test == test
+
+
+def evaluate(engine: Engine, columns: tuple[np.ndarray, ...], how: How, part: slice = ALL) -> list[Values]:
+    """Statistics of every term of the candidates, whose s columns are blocks (n, k)."""
+    found = at_null(engine, columns, how, part)
+    if how.ratio == "null":
+        return found
+    k, t = found[0]["effect"].shape
+    places = np.arange(len(engine.null.a))[part]
+    marker, response = np.repeat(np.arange(k), t), np.tile(places, k)
+    refitted = refit_pairs(engine, columns, marker, response, how)
+    for values, own in zip(found, refitted, strict=True):
+        values.update({name: column.reshape(k, t) for name, column in own.items()})
+    return found
+
+
+def refit_pairs(
+    engine: Engine, columns: tuple[np.ndarray, ...], marker: np.ndarray, response: np.ndarray, how: How
+) -> list[Values]:
+    """What exact fits of pairs (Q,) say of every term, columns (Q,)."""
+    s, reml = len(columns), engine.null.reml
+    own = engine.refit(columns, marker, response, reml)
+    df = np.broadcast_to(engine.df(s), (*np.shape(engine.df(s))[:-1], len(engine.null.a)))[..., response]
+    out: list[Values] = []
+    by_ml = None
+    if how.wants("lrt"):
+        by_ml = own if not reml else engine.refit(columns, marker, response, False)
+    for j in range(s):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            t = own.effect[:, j] / own.se[:, j]
+        values = {"effect": own.effect[:, j], "se": own.se[:, j], "t": t, "p_wald": wald(t, df)}
+        values |= {"ratio": own.ratio, "loglik": -0.5 * own.deviance, "f": t * t, "df": df}
+        if by_ml is not None:
+            if s == 1:
+                without = engine.by_ml().null.deviance[response]
+            else:
+                rest = tuple(g for i, g in enumerate(columns) if i != j)
+                without = engine.refit(rest, marker, response, False).deviance
+            lrt = without - by_ml.deviance
+            values |= {"p_lrt": chi_square(lrt), "lod": lrt / LOD}
+        if s > 1:
+            values["p_joint"] = f_test(own.joint, float(s), df)
+        out.append(values)
+    return out
+
+
+def at_null(engine: Engine, columns: tuple[np.ndarray, ...], how: How, part: slice = ALL) -> list[Values]:
+    """Statistics at the variance parameters of the null fits."""
+    blocks = [engine.prepare(g) for g in columns]
+    out = []
+    for own in _terms(engine, blocks, part):
+        values = {
+            name: getattr(own, name) for name in ("effect", "se", "t", "p_wald", "p_lrt", "lod", "loglik")
+        }
+        df = engine.df(len(columns), part)
+        values["ratio"] = np.broadcast_to(engine.null.ratio[part], own.effect.shape)
+        values |= {"f": own.t**2, "df": np.broadcast_to(df, own.effect.shape)}
+        out.append(values)
+    if how.wants("score"):
+        for values, p in zip(out, _scores(engine.by_ml(), blocks, columns, part), strict=True):
+            values["p_score"] = p
+    if len(columns) > 1:
+        joint = _joint(engine, blocks, part)
+        for values in out:
+            values["p_joint"] = joint
+    return out
+
+
+def _terms(engine: Engine, blocks: list[Any], part: slice) -> list[Statistics]:
+    null, df = engine.null.some(part), engine.df(len(blocks), part)
+    if len(blocks) == 1:
+        return [statistics(null, *engine.products(blocks[0], part), df)]
+    effect, inverse, left, without, logdet = _two(engine, blocks, part, null)
+    return [term_statistics(null, effect[j], inverse[j], left, without[j], logdet, df, 2) for j in range(2)]
+
+
+def _two(engine: Engine, blocks: list[Any], part: slice, null: Null) -> tuple[Any, Any, Any, Any, Any]:
+    (b1, c11), (b2, c22) = (engine.products(block, part) for block in blocks)
+    c12 = engine.cross(blocks[0], blocks[1], part)
+    effect, inverse, left = partial([b1, b2], {(0, 0): c11, (0, 1): c12, (1, 1): c22}, null.a)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        without = null.a - b2 * b2 / c22, null.a - b1 * b1 / c11
+        logdet = np.log(c11 * c22 - c12 * c12)
+    return effect, inverse, left, without, logdet
+
+
+def _joint(engine: Engine, blocks: list[Any], part: slice) -> np.ndarray:
+    null, df = engine.null.some(part), engine.df(len(blocks), part)
+    _, _, left, _, _ = _two(engine, blocks, part, null)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return f_test((null.a - left) / 2.0 / (left / df), 2.0, df)
+
+
+def _scores(
+    engine: Engine, blocks: list[Any], columns: tuple[np.ndarray, ...], part: slice
+) -> list[np.ndarray]:
+    """p of the score tests, nρ² on (1, df), with ρ² what a term adds to the others."""
+    null, df = engine.null.some(part), engine.df(len(columns), part)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if len(blocks) == 1:
+            b, c = engine.products(blocks[0], part)
+            return [f_test(null.n * (b * b / c) / null.a, 1.0, df)]
+        _, _, left, without, _ = _two(engine, blocks, part, null)
+        return [f_test(null.n * (1.0 - left / one), 1.0, df) for one in without]

@@ -1,0 +1,129 @@
+"""A scan from its arguments to its table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lmmjax.arrays.memory import require_memory
+from lmmjax.fitted import Fitted, FittedMany, require_choice, response_vector
+from lmmjax.formula import nearest
+from lmmjax.scan.engines import Part, parts_of
+from lmmjax.scan.evaluate import How, Values, evaluate
+from lmmjax.scan.markers import Markers, markers_of
+from lmmjax.scan.tables import COLUMNS, TESTS, frame
+
+RATIOS = ("null", "refit")
+
+
+def scan(
+    fits: Fitted | FittedMany,
+    markers: Any,
+    *,
+    ratio: str = "null",
+    test: str | None = None,
+    names: Any = None,
+    ids: Any = None,
+    group: str | None = None,
+    interaction: Any = None,
+    maf: float = 0.0,
+    max_missing: float = 1.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Every marker against every response; see `Fit.scan`."""
+    require_choice("ratio", ratio, RATIOS)
+    require_choice("test", test, (None, *TESTS))
+    how = How(ratio, test)
+    found = markers_of(
+        fits.data, markers, ids=ids, names=names, group=group, maf=maf, max_missing=max_missing
+    )
+    beside = None if interaction is None else covariate(fits, interaction)
+    parts = parts_of(fits)
+    labels = responses(fits)
+    require_memory(
+        "the table of all markers and responses",
+        len(found),
+        len(labels),
+        len(COLUMNS[test]),
+        remedy="keep some of them (keep=), or write them to a file (sink=)",
+    )
+    tables = []
+    report = progress or (lambda done, total: None)
+    report(0, len(found))
+    for places, g in found.blocks(found.size(len(found))):
+        values = block_values(parts, found, g, beside, how, len(labels))
+        tables.append(rows(found, places, labels, values, beside, test))
+        report(int(places[-1]) + 1 if len(places) else 0, len(found))
+    report(len(found), len(found))
+    out = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]} if tables else {}
+    criterion = "REML" if fits.reml else "ML"
+    return frame(out, loglik=criterion, ratio=ratio, test=test)
+
+
+def responses(fits: Fitted | FittedMany) -> pd.Index:
+    """Labels (T,)."""
+    if isinstance(fits, FittedMany):
+        return fits.names
+    return pd.Index([fits.response if fits.response is not None else fits.data.frame.response or "y"])
+
+
+def block_values(
+    parts: list[Part], markers: Markers, g: np.ndarray, beside: Any, how: How, total: int
+) -> list[Values]:
+    """The statistics (k, T) of a block of markers (N, k) for all responses, NaN for those without a fit."""
+    columns = term_columns(markers.on_rows(g), beside)
+    out: list[Values] = [
+        {name: np.full((g.shape[1], total), np.nan) for name in wanted(how.test, beside)} for _ in columns
+    ]
+    for part in parts:
+        mine = columns if part.rows is None else tuple(c[part.rows] for c in columns)
+        for whole, own in zip(out, evaluate(part.engine, mine, how), strict=True):
+            for name in whole:
+                whole[name][:, part.where] = own[name]
+    return out
+
+
+def term_columns(g: np.ndarray, beside: Any) -> tuple[np.ndarray, ...]:
+    """The columns of candidates g (n, k): themselves, and times a covariate."""
+    return (g,) if beside is None else (g, g * beside[1][:, None])
+
+
+def wanted(test: str | None, beside: Any) -> tuple[str, ...]:
+    """Names of the columns of statistics."""
+    return COLUMNS[test] if beside is None else (*COLUMNS[test], "p_joint")
+
+
+def rows(
+    markers: Markers, places: np.ndarray, labels: pd.Index, values: list[Values], beside: Any, test: Any
+) -> dict[str, np.ndarray]:
+    """Columns of the table, a row a marker, response and term."""
+    k, total, s = len(places), len(labels), len(values)
+    out: dict[str, np.ndarray] = {
+        "marker": np.repeat(np.asarray(markers.names)[places], total * s),
+        "response": np.tile(np.repeat(np.asarray(labels), s), k),
+    }
+    if beside is not None:
+        out["term"] = np.tile(np.array(["marker", f"marker:{beside[0]}"], dtype=object), k * total)
+    for name in wanted(test, beside):
+        out[name] = np.stack([own[name] for own in values], axis=-1).ravel()
+    return out
+
+
+def covariate(fits: Fitted | FittedMany, given: Any) -> tuple[str, np.ndarray]:
+    """Name and values (n,) of what markers interact with: a fixed effect by name, or values of rows."""
+    data = fits.data
+    if isinstance(given, str):
+        if given not in data.x_names:
+            raise ValueError(
+                f"interaction={given!r} is no fixed effect: {nearest(given, data.x_names)}; or pass "
+                "its values"
+            )
+        return given, np.asarray(data.frame.x)[:, data.x_names.index(given)]
+    values = response_vector(data, given, "interaction")
+    if not np.all(np.isfinite(values)):
+        raise ValueError(f"interaction is missing in row {int(np.argmin(np.isfinite(values)))} of the model")
+    own = getattr(given, "name", None)
+    return "covariate" if own is None else str(own), np.asarray(values, float)
