@@ -17,7 +17,7 @@ class Scans:
 
     def scan(
         self,
-        markers: Any,
+        markers: Any = None,
         *,
         ratio: str = "null",
         test: str | None = None,
@@ -27,9 +27,64 @@ class Scans:
         interaction: Any = None,
         maf: float = 0.0,
         max_missing: float = 1.0,
+        ddf: str | None = None,
+        own: Any = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> pd.DataFrame:
-        """Every marker against every response: a row a marker and response."""
+        """Every marker, beside the fixed effects of the model, against every response: a table.
+
+        A missing value of a marker is its mean, and nothing is left out unless asked. Memory holds a block of
+        markers at a time beside the table.
+
+        Parameters
+        ----------
+        markers : individuals × markers: an array (NumPy, SciPy sparse, h5py, zarr, dask), a frame of any
+            library, AnnData, or the path of a PLINK .bed or a .npy file. Candidates of any kind, not only
+            genotypes.
+        ratio : "null", the variance parameters of the fit without the marker up to σ², or "refit", an exact
+            fit of every pair of a marker and a response.
+        test : "wald", "lrt", "score" or "f" for the columns of one test; None: of all.
+        names : of the markers; by default those of the frame or file, else 0, 1, ….
+        ids : labels of the individuals, by default those of the frame or file: levels of the grouping factor
+            `group`, or labels of rows of the data. Without, a row for every row of the data.
+        group : the factor whose levels are the individuals; by default that of a kernel, or the only one.
+        interaction : name of a fixed effect, or values for every row: markers then have two columns,
+            themselves and their product with it, a row each, and `p_joint` is that of both together (F).
+        maf, max_missing : leave out markers whose rarer allele is less frequent, or of which a larger share
+            is missing.
+        ddf : of Wald, F and score tests: "satterthwaite", "residual" (n − p − columns of the marker) or
+            "normal". By default "satterthwaite", as everywhere; with one kernel and nothing beside it
+            "residual", as GEMMA. At the ratio of the null they are those of the model with the marker at the
+            null's variance parameters and their covariance.
+        own : in place of markers, a covariate of its own for every response, n × T, matched with the
+            responses by name; or several by name, {"csf": …}.
+        progress : called with the numbers of markers done and in all.
+
+        Returns
+        -------
+        DataFrame, a row a marker and response: `marker response effect se t p_wald p_lrt p_score lod ratio
+        loglik`, with `interaction` also `term` and `p_joint`. `ratio` is σ²g/σ²e where the model has these
+        two variances, else NaN; `loglik` is restricted where the fit is by REML (`attrs`); likelihood
+        ratios, LOD and score tests are by maximum likelihood.
+
+        Raises
+        ------
+        ValueError : individuals without markers, labels that do not match, `ratio="refit"` where the residual
+            variance depends on the fitted values.
+
+        Sources: Zhou & Stephens (2012), doi:10.1038/ng.2310; Kang et al. (2010), doi:10.1038/ng.548.
+
+        Examples
+        --------
+        >>> import lmmjax as lj
+        >>> from lmmjax.datasets import load
+        >>> data = load("sleepstudy")
+        >>> fit = lj.lmm("Reaction ~ Days + (Days | Subject)", data).fit()
+        >>> age = [[float(k % 5)] for k in range(18)]
+        >>> table = fit.scan(age, ids=data["Subject"].unique(), names=["age"], interaction="Days")
+        >>> table[["term", "effect", "se"]].round(2).to_numpy().tolist()
+        [['marker', 12.1, 4.86], ['marker:Days', -1.43, 1.1]]
+        """
         from lmmjax.scan import scan
 
         return scan(
@@ -43,5 +98,7 @@ class Scans:
             interaction=interaction,
             maf=maf,
             max_missing=max_missing,
+            ddf=ddf,
+            own=own,
             progress=progress,
         )

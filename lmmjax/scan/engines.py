@@ -8,9 +8,12 @@ import numpy as np
 
 from lmmjax.batch import estimate_many
 from lmmjax.fitted import Fitted, FittedMany, by_criterion
+from lmmjax.fitted.mean_variance import by_mean
 from lmmjax.gram.spectral.prepare import SpectralPrepared
 from lmmjax.inference.scan import Engine
+from lmmjax.inference.scan.general import GeneralScan
 from lmmjax.inference.scan.spectral import SpectralEngine
+from lmmjax.scan.general import general_scans
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,12 +27,24 @@ class Part:
     """
 
     where: np.ndarray
-    engine: Engine
+    engine: Engine | GeneralScan
     rows: np.ndarray | None = None
 
 
-def parts_of(fits: Fitted | FittedMany) -> list[Part]:
-    """The engines of all responses that have a fit."""
+def parts_of(fits: Fitted | FittedMany, ddf: str | None = None) -> list[Part]:
+    """The engines of all responses that have a fit.
+
+    Raises
+    ------
+    ValueError : degrees of freedom other than those of the residual for one kernel.
+    """
+    if not isinstance(fits.data.maker.prepared, SpectralPrepared) or by_mean(fits.data):
+        return [Part(*own) for own in general_scans(fits, ddf)]
+    if ddf not in (None, "residual"):
+        raise ValueError(
+            f"ddf={ddf!r}: with one kernel and nothing beside it the degrees of freedom are n - p - 1, "
+            'ddf="residual"'
+        )
     if isinstance(fits, Fitted):
         return [Part(np.zeros(1, int), _single(fits))]
     usable = np.isfinite(fits.estimate.psi).all(axis=1)
@@ -53,14 +68,12 @@ def _single(fit: Fitted) -> Engine:
         other = by_criterion(fit, False).estimate
         return np.asarray(other.psi)[None], np.atleast_1d(other.deviance)
 
-    _require_spectral(fit)
     deviance = np.atleast_1d(np.asarray(estimate.deviance))
     return SpectralEngine(maker, fit.y[:, None], np.asarray(estimate.psi)[None], deviance, fit.reml, ml)
 
 
 def _many(fits: FittedMany, where: np.ndarray, keep: np.ndarray) -> Engine:
     """The engine of responses that have the rows `keep` (n,)."""
-    _require_spectral(fits)
     data = fits.data if keep.all() else fits.data.subset(keep)
     y, estimate = fits.y[np.ix_(keep, where)], fits.estimate
 
@@ -70,8 +83,3 @@ def _many(fits: FittedMany, where: np.ndarray, keep: np.ndarray) -> Engine:
 
     psi, deviance = np.asarray(estimate.psi)[where], np.asarray(estimate.deviance)[where]
     return SpectralEngine(data.maker, y, psi, deviance, fits.reml, ml)
-
-
-def _require_spectral(fits: Fitted | FittedMany) -> None:
-    if not isinstance(fits.data.maker.prepared, SpectralPrepared):
-        raise ValueError("scan: the model has no kernel, or terms beside it")

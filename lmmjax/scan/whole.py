@@ -11,8 +11,10 @@ import pandas as pd
 from lmmjax.arrays.memory import require_memory
 from lmmjax.fitted import Fitted, FittedMany, require_choice, response_vector
 from lmmjax.formula import nearest
+from lmmjax.inference.scan.general import GeneralScan
 from lmmjax.scan.engines import Part, parts_of
 from lmmjax.scan.evaluate import How, Values, evaluate
+from lmmjax.scan.general import general_scans, marker_values, own_covariates, own_values, require_refits
 from lmmjax.scan.markers import Markers, markers_of
 from lmmjax.scan.tables import COLUMNS, TESTS, frame
 
@@ -21,7 +23,7 @@ RATIOS = ("null", "refit")
 
 def scan(
     fits: Fitted | FittedMany,
-    markers: Any,
+    markers: Any = None,
     *,
     ratio: str = "null",
     test: str | None = None,
@@ -31,17 +33,25 @@ def scan(
     interaction: Any = None,
     maf: float = 0.0,
     max_missing: float = 1.0,
+    ddf: str | None = None,
+    own: Any = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Every marker against every response; see `Fit.scan`."""
     require_choice("ratio", ratio, RATIOS)
     require_choice("test", test, (None, *TESTS))
     how = How(ratio, test)
+    if ratio == "refit":
+        require_refits(fits)
+    if (markers is None) == (own is None):
+        raise ValueError("pass markers, or own= with a covariate for each response: one of the two")
+    if own is not None:
+        return scan_own(fits, own, how, interaction, ddf)
     found = markers_of(
         fits.data, markers, ids=ids, names=names, group=group, maf=maf, max_missing=max_missing
     )
     beside = None if interaction is None else covariate(fits, interaction)
-    parts = parts_of(fits)
+    parts = parts_of(fits, ddf)
     labels = responses(fits)
     require_memory(
         "the table of all markers and responses",
@@ -74,16 +84,58 @@ def block_values(
     parts: list[Part], markers: Markers, g: np.ndarray, beside: Any, how: How, total: int
 ) -> list[Values]:
     """The statistics (k, T) of a block of markers (N, k) for all responses, NaN for those without a fit."""
-    columns = term_columns(markers.on_rows(g), beside)
-    out: list[Values] = [
-        {name: np.full((g.shape[1], total), np.nan) for name in wanted(how.test, beside)} for _ in columns
-    ]
+    out = _nothing(g.shape[1], total, beside, how)
+    columns = None
     for part in parts:
-        mine = columns if part.rows is None else tuple(c[part.rows] for c in columns)
-        for whole, own in zip(out, evaluate(part.engine, mine, how), strict=True):
-            for name in whole:
-                whole[name][:, part.where] = own[name]
+        if isinstance(part.engine, GeneralScan):
+            carriers = carrier_columns(len(markers.codes), beside)
+            found = marker_values(part.engine, g, markers.codes, carriers, part.rows, how)
+        else:
+            columns = term_columns(markers.on_rows(g), beside) if columns is None else columns
+            mine = columns if part.rows is None else tuple(c[part.rows] for c in columns)
+            found = evaluate(part.engine, mine, how)
+        _put(out, part.where, found)
     return out
+
+
+def _nothing(count: int, total: int, beside: Any, how: How) -> list[Values]:
+    """Missing statistics (k, T) of every term."""
+    names = wanted(how.test, beside)
+    return [
+        {name: np.full((count, total), np.nan) for name in names} for _ in range(1 + (beside is not None))
+    ]
+
+
+def _put(out: list[Values], where: np.ndarray, found: list[Values]) -> None:
+    """The statistics of some responses."""
+    for whole, own in zip(out, found, strict=True):
+        for name in whole:
+            whole[name][:, where] = own[name]
+
+
+def carrier_columns(n: int, beside: Any) -> np.ndarray:
+    """What the columns of a marker multiply it by (n, s): 1, and a covariate."""
+    one = np.ones((n, 1))
+    return one if beside is None else np.column_stack([one, beside[1]])
+
+
+def scan_own(
+    fits: Fitted | FittedMany, own: Any, how: How, interaction: Any, ddf: str | None
+) -> pd.DataFrame:
+    """A covariate of its own for every response."""
+    found = own_covariates(fits, own)
+    beside = None if interaction is None else covariate(fits, interaction)
+    labels, parts = responses(fits), [Part(*one) for one in general_scans(fits, ddf)]
+    tables = []
+    for name, values in found.items():
+        out = _nothing(1, len(labels), beside, how)
+        carriers = carrier_columns(len(values), beside)
+        for part in parts:
+            assert isinstance(part.engine, GeneralScan)
+            _put(out, part.where, own_values(part.engine, values[:, part.where], carriers, part.rows, how))
+        tables.append(table_of(pd.Index([name]), labels, out, beside, how.test))
+    joined = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+    return frame(joined, loglik="REML" if fits.reml else "ML", ratio=how.ratio, test=how.test)
 
 
 def term_columns(g: np.ndarray, beside: Any) -> tuple[np.ndarray, ...]:
@@ -99,10 +151,17 @@ def wanted(test: str | None, beside: Any) -> tuple[str, ...]:
 def rows(
     markers: Markers, places: np.ndarray, labels: pd.Index, values: list[Values], beside: Any, test: Any
 ) -> dict[str, np.ndarray]:
+    """Columns of the table of the markers at some places."""
+    return table_of(markers.names[places], labels, values, beside, test)
+
+
+def table_of(
+    names: pd.Index, labels: pd.Index, values: list[Values], beside: Any, test: Any
+) -> dict[str, np.ndarray]:
     """Columns of the table, a row a marker, response and term."""
-    k, total, s = len(places), len(labels), len(values)
+    k, total, s = len(names), len(labels), len(values)
     out: dict[str, np.ndarray] = {
-        "marker": np.repeat(np.asarray(markers.names)[places], total * s),
+        "marker": np.repeat(np.asarray(names), total * s),
         "response": np.tile(np.repeat(np.asarray(labels), s), k),
     }
     if beside is not None:
