@@ -12,6 +12,7 @@ from lmmjax.fitted import FittedMany, require_level
 from lmmjax.postestimation.hypotheses.fixed_tests import ddf_method
 from lmmjax.postestimation.hypotheses.robust import robust_choice
 from lmmjax.postestimation.means.batch_means import contrasts_of_many, joint_tests_of_many, means_of_many
+from lmmjax.postestimation.means.comparisons import letters_of_many
 from lmmjax.postestimation.means.joint import effects_of, families_of
 from lmmjax.postestimation.means.linear import Functions, View, marginal_means
 from lmmjax.postestimation.means.tables import Contrasted, contrasted, slopes
@@ -87,6 +88,18 @@ class BatchMeans(Markup):
     def pairs(self, adjust: str | None = None, by: str | Sequence[str] | None = None) -> BatchContrasts:
         """All differences of two: `contrast("pairwise")`."""
         return self.contrast("pairwise", adjust, by)
+
+    def cld(self, alpha: float = 0.05, adjust: str = "tukey") -> pd.DataFrame:
+        """The table with a column `group` of letters, response by response.
+
+        In a family of a response, means without a letter in common differ at level `alpha`, and those that
+        share one do not; the smallest mean has an "a". A mean that is not estimable has none. With thousands
+        of responses adjust="none" is much quicker.
+
+        Source: Piepho (2004), doi:10.1198/1061860043515.
+        """
+        pairs = contrasted(self.functions, self.how, "pairwise", adjust, None, None)
+        return letters_of_many(self.fitted, self.functions, pairs, self.how, require_level(alpha, "alpha"))
 
     def joint_tests(self) -> pd.DataFrame:
         """F tests of the main effects and interactions of the factors for every response, in each family.

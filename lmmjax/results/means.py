@@ -51,8 +51,9 @@ class _Estimates(Markup):
         ----------
         method : "pairwise", "revpairwise"; "trt.vs.ctrl" ("trt.vs.ctrlk": the last is the control); "consec",
             each less the one before; "poly", orthogonal polynomials of equally spaced levels; "eff" and
-            "del.eff", each less the mean of all and of the others; "mean_chg"; "identity"; {name: k weights}
-            or weights (m, k).
+            "del.eff", each less the mean of all and of the others; "mean_chg"; "identity"; {name: k weights},
+            a frame with a row a contrast, or weights (m, k). Weights in a dict or Series are matched by names
+            of means or their levels: {"B less A": {"B": 1, "A": -1}}.
         adjust : of p-values and limits in a family: "tukey" (of pairwise comparisons; Šidák's takes its place
             in other families), "dunnett" and "mvt", exact by the multivariate t distribution of the
             estimates, to some 3e-4; "scheffe", "sidak", "bonferroni", "holm", "fdr" (Benjamini & Hochberg's;

@@ -223,6 +223,56 @@ def test_polynomials_in_whole_numbers(fit):
     assert names == ["linear", "quadratic", "cubic", "quartic", "degree 5"]
 
 
+LABELLED = [
+    {"q": {"r": 1, "p": -1}},
+    {"q": pd.Series([1, -1], ["r", "p"])},
+    pd.DataFrame([[0, 1.0, -1]], ["q"], list("qrp")),
+]
+
+
+@pytest.mark.parametrize("weights", LABELLED)
+def test_weights_with_labels_go_by_these(fit, weights):
+    same(fit.emmeans("a", by="b").contrast(weights), fit.emmeans("a", by="b").contrast({"q": [-1, 0, 1]}))
+    assert fit.emmeans("a").contrast(weights).table["contrast"].tolist() == ["q"]
+
+
+def test_means_have_several_names(fit):
+    by_position = fit.emmeans("dose").contrast({"q": [-1, 0, 1]})
+    for low, high in ((1, 5), ("dose1", "dose5")):
+        same(fit.emmeans("dose").contrast({"q": {high: 1, low: -1}}), by_position)
+    cells = fit.emmeans(["a", "b"])
+    one = cells.contrast({"q": {("q", "v"): 1, ("q", "u"): -1}})
+    same(one, cells.contrast({"q": {"q v": 1, "q u": -1}}))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"q": {"z": 1}}, "a weight of 'z', which is no mean: there are p, q, r$"),
+        ({"q": pd.Series([1, -1], ["r", "r"])}, "several weights of 'r'"),
+        ({"q": ["1", "0", "-1"]}, "'q' is not numeric but text"),
+        ({"q": [1j, 0, 0]}, "'q' is not numeric but complex"),
+        ({"q": [1, -1]}, "contrasts of 3 means are"),
+        ([[1, -1, 0], [1, 0]], "contrasts of 3 means are"),
+        ({}, "contrasts of 3 means are"),
+        ({"q": np.ma.array([1, -1, 0], mask=[0, 1, 0])}, "zero or not finite"),
+    ],
+)
+def test_weights_that_are_none(fit, weights, message):
+    with pytest.raises(ValueError, match=message):
+        fit.emmeans("a").contrast(weights)
+
+
+def test_letters_of_a_batch_are_those_of_its_fits(data):
+    y = np.column_stack([data["y"], data["y"].where(data["x"] > 4.5), data["y"] + 3 * (data["b"] == "u")])
+    fits = lj.lmm("~ a + b + (1 | g)", data).fit_batch(y)
+    table = fits.emmeans(["a", "b"]).cld(adjust="none").set_index(["response", "a", "b"])["group"]
+    assert table.nunique() > 2
+    for j, name in enumerate(fits.names):
+        alone = fits[j].emmeans(["a", "b"]).cld(adjust="none").set_index(["a", "b"])["group"]
+        assert table[name].to_dict() == alone.to_dict()
+
+
 def test_letters_of_a_fit(fit):
     table = fit.emmeans("a", by="b").cld()
     pairs = fit.emmeans("a", by="b").pairs().table

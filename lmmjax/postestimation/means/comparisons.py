@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
-from lmmjax.fitted import Fitted
+from lmmjax.fitted import Fitted, FittedMany
+from lmmjax.postestimation.means.batch_means import contrasts_of_many, means_of_many
 from lmmjax.postestimation.means.letters import arrows, letters
 from lmmjax.postestimation.means.linear import Functions, View, estimates
 from lmmjax.postestimation.means.tables import (
@@ -26,13 +27,29 @@ def letter_table(
     compared = contrast_table(fitted, pairs, how)
     table, p, parts = means_table(fitted, functions, how), compared["p"].to_numpy(), []
     values = table["estimate"].to_numpy()
-    different = _square(functions, np.where(np.isnan(p), 1.0, p)) < alpha
+    different = square(functions, np.where(np.isnan(p), 1.0, p)) < alpha
     for _, at in functions.families():
         own = table.iloc[at].assign(group=letters(values[at], different[np.ix_(at, at)]))
         parts.append(own.sort_values("estimate", kind="stable"))
     out = pd.concat(parts, ignore_index=True)
     out.attrs.update(table.attrs | {"alpha": alpha, "adjust": compared.attrs["adjust"]})
     return out
+
+
+def letters_of_many(
+    fits: FittedMany, functions: Functions, pairs: Contrasted, how: View, alpha: float
+) -> pd.DataFrame:
+    """The table of means of every response, with a column `group` of letters."""
+    table = means_of_many(fits, functions, how)
+    count, k = len(fits.names), len(functions.labels)
+    values = table["estimate"].to_numpy().reshape(count, k)
+    p = contrasts_of_many(fits, pairs, how)["p"].to_numpy().reshape(count, -1)
+    groups = np.full((count, k), "", dtype=object)
+    for j in range(count):
+        different = square(functions, np.where(np.isnan(p[j]), 1.0, p[j])) < alpha
+        for _, at in functions.families():
+            groups[j, at] = letters(values[j, at], different[np.ix_(at, at)])
+    return table.assign(group=groups.ravel())
 
 
 def comparison_arrows(
@@ -44,7 +61,7 @@ def comparison_arrows(
     """
     linear = dataclasses.replace(how, back=None, sigma=None)
     table, margin = simultaneous(fitted, pairs, linear)
-    margins = _square(functions, margin * table["se"])
+    margins = square(functions, margin * table["se"])
     own = estimates(fitted, functions, how)
     length, wrong = np.zeros(len(margins)), []
     for _, at in functions.families():
@@ -56,7 +73,7 @@ def comparison_arrows(
     return np.column_stack([ends["lower"], ends["upper"]]), wrong
 
 
-def _square(functions: Functions, values: np.ndarray) -> np.ndarray:
+def square(functions: Functions, values: np.ndarray) -> np.ndarray:
     """Values of the pairs of all families as a symmetric matrix (k, k), NaN elsewhere."""
     k, start = len(functions.labels), 0
     out = np.full((k, k), np.nan)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.fitted import require_choice
+from lmmjax.postestimation.means.written_contrasts import written_out
 
 DEFAULTS = {
     "pairwise": "tukey",
@@ -35,7 +36,7 @@ ARITHMETIC = re.compile(r"[-+*/]")
 
 def family_name(method: Any) -> str | None:
     """The key of `DEFAULTS` that is meant; None for contrasts that are written out; ValueError lists them."""
-    if isinstance(method, Mapping | list | tuple | np.ndarray):
+    if isinstance(method, Mapping | list | tuple | np.ndarray | pd.DataFrame):
         return None
     named = ALIASES.get(method, method) if isinstance(method, str) else method
     require_choice("contrasts", named, DEFAULTS)
@@ -59,19 +60,24 @@ def number(value: Any) -> str:
 
 
 def weights_of(
-    method: Any, names: Sequence[str], ref: Any = None, between: str = " - "
+    method: Any,
+    names: Sequence[str],
+    ref: Any = None,
+    between: str = " - ",
+    levels: pd.DataFrame | None = None,
 ) -> tuple[np.ndarray, list[str]]:
     """Weights (m, k) of contrasts of k means with names, and their names.
 
     Parameters
     ----------
-    method : a key of `DEFAULTS`; {name: k weights}; or weights (m, k).
+    method : a key of `DEFAULTS`; {name: k weights}; weights (m, k); a frame, a row a contrast. Weights in a
+        Series, a dict or a frame are matched by the names of the means, or by their `levels`.
     ref : of comparisons with a control, its position or name.
     between : what stands between two means in a name.
     """
     k, kind = len(names), family_name(method)
     if kind is None:
-        return _written_out(method, k)
+        return written_out(method, names, levels)
     unit = np.eye(k)
     if ref is not None and not kind.startswith("trt.vs.ctrl"):
         raise ValueError(f"ref is for comparisons with a control, 'trt.vs.ctrl', not for {kind!r}")
@@ -113,23 +119,6 @@ def _position(ref: Any, names: Sequence[str]) -> int:
             f"ref {ref!r} is no mean: there are {', '.join(names)}; or give a position from 0 on"
         )
     return list(names).index(str(ref))
-
-
-def _written_out(method: Any, k: int) -> tuple[np.ndarray, list[str]]:
-    named = isinstance(method, Mapping)
-    try:
-        rows: np.ndarray = np.array(list(method.values()) if named else method, dtype=float)
-    except (TypeError, ValueError):
-        rows = np.zeros((0, k))
-    if rows.ndim == 1 and not named:
-        rows = rows.reshape(1, -1)
-    if rows.shape != (len(rows), k) or not rows.size:
-        raise ValueError(f"contrasts of {k} means are {{name: {k} weights}} or weights of shape (m, {k})")
-    if not np.all(np.isfinite(rows)) or not np.all(np.any(rows, axis=1)):
-        raise ValueError("a contrast is zero or not finite: give it finite weights that are not all 0")
-    if named:
-        return rows, [str(name) for name in method]
-    return rows, [f"[{', '.join(f'{w:g}' for w in row)}]" for row in rows]
 
 
 def _polynomials(k: int) -> tuple[np.ndarray, list[str]]:

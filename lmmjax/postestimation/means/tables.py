@@ -188,7 +188,7 @@ def _written(
     for key, at in families:
         levels = functions.labels.loc[at, [c for c in functions.labels.columns if c not in groups]]
         names = level_names(levels) if len(levels.columns) else ["overall"] * len(at)
-        weights, called = weights_of(method, names, ref, between)
+        weights, called = weights_of(method, names, ref, between, levels)
         whole = np.zeros((len(weights), len(functions.labels)))
         whole[:, at] = weights
         own = [{0: name, **dict(zip(groups, key, strict=True))} for name in called]
