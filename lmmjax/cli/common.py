@@ -16,7 +16,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from lmmjax.formula import split_bars
 from lmmjax.postestimation.hypotheses.fixed_tests import METHODS, ddf_method
-from lmmjax.stream import ProcessError
+from lmmjax.stream import ShardError
 from lmmjax.stream.files import reading, target, written_whole
 from lmmjax.stream.packages import pyarrow
 from lmmjax.stream.tables import TEXT, kind_of, read_text
@@ -152,7 +152,7 @@ def one_line_errors() -> Iterator[None]:
         yield
     except OSError as error:
         _refuse(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except (ValueError, ImportError, ProcessError) as error:
+    except (ValueError, ImportError, ShardError) as error:
         _refuse(str(error))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import lmmjax
-from lmmjax.cli import batch, bench, demo, fit, grm, info
+from lmmjax.cli import batch, bench, demo, fit, grm, info, shards
 
 COMMANDS = {
     fit.fit: fit.EXAMPLES,
@@ -55,3 +55,4 @@ def _options(
 
 for command, examples in COMMANDS.items():
     app.command(epilog=f"{examples}\n\n{EXIT_CODES}")(command)
+app.add_typer(shards.shards, name="shards", epilog=shards.EXAMPLES)

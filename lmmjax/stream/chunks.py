@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,9 @@ import numpy as np
 from lmmjax.arrays.memory import available_memory
 from lmmjax.batch import FEW, LANES, lane_count
 from lmmjax.fitted import ModelData
-from lmmjax.stream.inputs import Inputs
-from lmmjax.stream.manifest import agree, begin, finished
+from lmmjax.stream.manifest import begin, finished
 from lmmjax.stream.parts import stamp_of
-from lmmjax.stream.processes import Processes
-from lmmjax.stream.work import ranges
+from lmmjax.stream.work import Work, ranges
 
 COPIES = 8
 """Copies of a chunk alive at once: two chunks, each as read, as floats and as rows of the model; blocks."""
@@ -37,20 +34,10 @@ def chunk_size(data: ModelData, sources: int = 1) -> int:
     return int(np.clip(SHARE * available_memory() / bytes_each, 1, most))
 
 
-def chunk_of_all(
-    together: Processes, task: dict[str, Any], chunk: int | None, data: ModelData, inputs: Inputs
-) -> int:
-    """Responses a chunk, for processes that were all given the same task."""
-    sources = sum(source is not None for source in (inputs.responses, inputs.weights, inputs.offset))
-    offer = {"task": task, "size": chunk or chunk_size(data, sources), "host": platform.node()}
-    offers = together.exchange(offer)
-    for k, other in enumerate(offers):
-        agree(offers[0]["task"], other["task"], f"process {k} streams something else, it")
-    if chunk is not None or together.count == 1:
-        return offer["size"]
-    hosts = [other["host"] for other in offers]
-    share = min(other["size"] // hosts.count(other["host"]) for other in offers)
-    return max(1, min(share, -(-task["n_responses"] // together.count)))
+def chunk_of(work: Work) -> int:
+    """Responses a chunk of some work, from the memory available."""
+    given = (work.inputs.responses, work.inputs.weights, work.inputs.offset)
+    return chunk_size(work.data, sum(source is not None for source in given))
 
 
 def plan(

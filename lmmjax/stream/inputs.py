@@ -74,18 +74,27 @@ def _in_order(data: ModelData, source: Source, what: str) -> Source:
     place = positions(source.index, labels, what, "the design")
     if place is None:
         return source
-    return dataclasses.replace(source, read=lambda start, stop: source.read(start, stop)[place], index=labels)
+
+    def read(start: int, stop: int) -> np.ndarray:
+        return source.read(start, stop)[place]
+
+    return dataclasses.replace(source, read=read, index=labels, place=place)
 
 
 def out_path(out: str | Path, sources: Iterable[Any]) -> tuple[Path, Path]:
     """(file of the results, folder of its parts); ValueError if they would replace a source."""
     sources = list(sources)
     path = target(out, sources, "out")
-    parts = path.with_name(path.name + ".parts")
+    parts = parts_of(path)
     for given in filter(None, map(on_disk, sources)):
         if parts.resolve() in (given.resolve(), *given.resolve().parents):
             raise ValueError(f"{given} is where parts of the results are kept: name another file as out")
     return path, parts
+
+
+def parts_of(path: Path) -> Path:
+    """The folder of the parts of some results."""
+    return path.with_name(path.name + ".parts")
 
 
 _NAMED = re.compile(r"\s*([^()\[\]=]*[^()\[\]=\s])\s*=(?!=)(.*)", re.DOTALL)
@@ -138,12 +147,14 @@ def named_hypotheses(tests: Any, x_names: list[str]) -> dict[str, tuple[np.ndarr
     return found
 
 
-def _beside(given: Any, index: str | None, rows: bool) -> Source | None:
-    """A source of weights or offsets; the options are for files of columns."""
-    if given is None:
-        return None
+def options_beside(given: Any, index: str | None, rows: bool) -> dict[str, Any]:
+    """How a source of weights or offsets is opened: the options are for files of columns."""
     columns = isinstance(given, str | Path) and kind_of(Path(given)) in (".parquet", ".pq", *TEXT)
-    return open_source(given, index=index if columns else None, rows=rows and columns)
+    return {"index": index if columns else None, "rows": rows and columns}
+
+
+def _beside(given: Any, index: str | None, rows: bool) -> Source | None:
+    return None if given is None else open_source(given, **options_beside(given, index, rows))
 
 
 def _check_shapes(data: ModelData, inputs: Inputs) -> None:

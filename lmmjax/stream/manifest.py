@@ -97,8 +97,8 @@ def _require_empty(parts: Path) -> None:
 
 
 def manifest_path(parts: Path) -> Path:
-    """The file of the manifest."""
-    return parts / "manifest.json"
+    """The file of the manifest; readers of folders of Parquet files pass over names that begin so."""
+    return parts / "_manifest.json"
 
 
 def has_manifest(parts: Path) -> bool:
@@ -114,6 +114,12 @@ def agree(found: dict[str, Any], task: dict[str, Any], what: str, of: str = "") 
             digest = any(isinstance(v, str) and len(v) == 64 for v in (there, value))
             values = "" if digest else f": {there!r} there, {value!r} here"
             raise ValueError(f"{what} differs in the {of}{name}{values}")
+
+
+def agree_stamps(there: dict[str, Any], now: dict[str, Any], what: str) -> None:
+    """ValueError if a part was made from something else than it would be now."""
+    agree(there, {name: now[name] for name in ("run", "part")}, what)
+    agree(there.get("digests", {}), now["digests"], what, "values of the ")
 
 
 def finished(path: Path, task: dict[str, Any]) -> dict[str, Any]:

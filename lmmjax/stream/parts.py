@@ -42,6 +42,18 @@ def stamp_of(parts: Path, k: int) -> dict[str, Any] | None:
         return json.loads((pyarrow("parquet").read_schema(path).metadata or {})[KEY])
 
 
+def intact_stamp(parts: Path, k: int) -> dict[str, Any] | None:
+    """The stamp of part k, of which every page was read; None if there is none, or it is damaged."""
+    try:
+        stamp = stamp_of(parts, k)
+        if stamp is not None:
+            with _reading(part_path(parts, k)):
+                pyarrow("parquet").read_table(part_path(parts, k), page_checksum_verification=True)
+    except (ValueError, FileNotFoundError):
+        return None
+    return stamp if isinstance(stamp, dict) and {"run", "part", "digests"} <= set(stamp) else None
+
+
 def write_part(parts: Path, k: int, columns: dict[str, Any], stamp: dict[str, Any]) -> None:
     """Write a part with its stamp, such that it exists only when it is complete."""
     import pyarrow as pa

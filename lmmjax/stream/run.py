@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from lmmjax.arrays.caller import stack_level
-from lmmjax.fitted import (
-    ModelData,
-    require_count,
-    require_switch,
-)
-from lmmjax.postestimation.hypotheses.estimability import require_estimable
-from lmmjax.postestimation.hypotheses.fixed_tests import ddf_method
-from lmmjax.stream.chunks import chunk_of_all, plan
+from lmmjax.fitted import ModelData, require_count, require_switch
+from lmmjax.stream.chunks import chunk_of, plan
 from lmmjax.stream.digests import combine
-from lmmjax.stream.inputs import named_contrasts, named_hypotheses, open_inputs, out_path
+from lmmjax.stream.executors import completed, require_executor
+from lmmjax.stream.inputs import out_path
+from lmmjax.stream.jobs import make, put_job
 from lmmjax.stream.lock import locked
-from lmmjax.stream.manifest import agree, has_manifest, manifest
+from lmmjax.stream.manifest import agree, agree_stamps
 from lmmjax.stream.parts import Result, count_ends, join, part_path, stamp_of, write_behind
-from lmmjax.stream.processes import Processes, processes
-from lmmjax.stream.work import Values, Work
-
-UNLIMITED = float("inf")
+from lmmjax.stream.portable import portable
+from lmmjax.stream.work import Values, Work, work_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +31,7 @@ class Streamed:
     Attributes
     ----------
     path : the Parquet file of results.
-    n_responses : T; `n_fitted` of them by this process in this call, `n_resumed` before it was resumed.
+    n_responses : T; `n_fitted` of them in this call, `n_resumed` before it was resumed.
     n_failed, n_singular : responses that could not be fitted; fits on the boundary.
     """
 
@@ -69,6 +61,7 @@ def stream_batch(
     rows: bool = False,
     also: Iterable[Any] = (),
     progress: Callable[[int, int], None] | None = None,
+    executor: Any = None,
 ) -> Streamed:
     """Fit a model to every response of `source` and write the results to the Parquet file `out`.
 
@@ -79,9 +72,9 @@ def stream_batch(
     n_iter, n_optima and reason. Responses that cannot be fitted have their status, the reason and missing
     numbers.
 
-    Where `jax.distributed.initialize` was called, all processes must make this call; each fits every
-    `process_count`-th chunk. Sources and `out` must be on file systems that all processes share. A run that
-    was killed may be resumed by any number of processes.
+    A chunk is a shard: a function of the arguments and its number, written whole or not at all. With an
+    `executor` shards are made by its workers, each by a call that is told its number; a shard whose worker
+    dies is tried again, and what was written before is not made twice.
 
     Parameters
     ----------
@@ -99,90 +92,83 @@ def stream_batch(
         checked to be of the same model, design and options, and of the values that are in the sources now,
         which are read again.
     also : other files that are being read, which `out` may not replace either.
-    progress : called as progress(done, total) at the start and after each chunk, without the chunks of other
-        processes.
+    progress : called as progress(done, total) at the start and after each chunk.
+    executor : whatever has `submit` as the executors of `concurrent.futures`: a `dask.distributed.Client`
+        (docs/shards.md), a process pool that does not fork, an executor of submitit. `out` must be in a
+        folder that all workers share, and so must sources that are paths; what is in memory is first written
+        to `OUT.parts`.
 
     Raises
     ------
     ValueError : a source is not one or damaged, its rows do not match, a contrast or test is wrong, `out` is
         a source or a device, another run writes to it, or what is resumed was something else or is damaged.
     OSError : a file cannot be written; names it.
-    lmmjax.stream.ProcessError : another process failed.
+    lmmjax.stream.ShardError : no worker could make a shard. What was made stays, for `resume`.
     """
-    for name, value in {"reml": reml, "resume": resume, "rows": rows}.items():
-        require_switch(name, value)
-    ddf = ddf_method(ddf)
+    require_switch("resume", resume)
     chunk = None if chunk is None else require_count("chunk", chunk)
-    with processes() as together, contextlib.ExitStack() as held:
-        path, parts = out_path(out, (*also, source, weights, offset))
-        inputs = open_inputs(data, source, weights, offset, index=index, layer=layer, rows=rows)
-        wanted = named_contrasts(contrasts, data.x_names)
-        hypotheses = named_hypotheses(tests, data.x_names)
-        require_estimable(data, wanted)
-        for name, (l, _) in hypotheses.items():
-            require_estimable(data, {f"{name} ({k})": row for k, row in enumerate(l, 1)})
-        task = manifest(
-            data,
-            inputs.responses,
-            reml,
-            weights=inputs.weights,
-            offset=inputs.offset,
-            contrasts=[[name, row.tolist()] for name, row in wanted.items()],
-            tests=[[name, l.tolist(), rhs.tolist()] for name, (l, rhs) in hypotheses.items()],
-            ddf=ddf,
-        )
-        size = chunk_of_all(together, task, chunk, data, inputs)
-        planned = None
-        if together.index == 0:
-            held.enter_context(locked(path))
-            planned = plan(path, parts, task, size, resume, chunk is not None)
-        planned = together.exchange(planned)[0]
-        whole = task | {"chunk": planned["chunk"]}
-        work = Work(data, inputs, reml, ddf, wanted, hypotheses, whole)
-        mine = planned["todo"][together.index :: together.count]
-        if mine and not has_manifest(parts):
-            raise ValueError(f"{parts} is not there: out must be in a folder that all processes share")
-        _check_done(work, together, path, parts, planned)
-        done = resumed = inputs.n_responses - _count(work, planned["todo"])
-        total = done + _count(work, mine)
+    if executor is not None:
+        require_executor(executor)
+    path, parts = out_path(out, (*also, source, weights, offset))
+    options = {"index": index, "layer": layer, "rows": rows}
+    asked = work_of(
+        data,
+        source,
+        reml=reml,
+        weights=weights,
+        offset=offset,
+        contrasts=contrasts,
+        tests=tests,
+        ddf=ddf,
+        **options,
+    )
+    with locked(path):
+        planned = plan(path, parts, asked.manifest, chunk or chunk_of(asked), resume, chunk is not None)
+        work, todo = asked.cut(planned["chunk"]), planned["todo"]
+        _check_done(work, path, parts, planned)
+        total = asked.inputs.n_responses
+        done = resumed = total - _count(work, todo)
         report = progress or (lambda done, total: None)
         report(done, total)
-        with closing(write_behind(parts, _results(work, mine))) as written:
+        if executor is None:
+            made = write_behind(parts, _results(work, todo))
+        else:
+            given = {"responses": source, "weights": weights, "offset": offset}
+            made = _made(executor, work, parts, todo, given, options)
+        with closing(made) as written:
             for k in written:
                 done += _count(work, [k])
                 report(done, total)
-                together.check()
-        together.exchange("fitted", UNLIMITED)
-        ends = None
-        if together.index == 0:
-            if planned["digests"] is None:
-                join(parts, path, work.manifest, planned["count"])
-            ends = count_ends(path)
-        failed, singular = together.exchange(ends, UNLIMITED)[0]
-    if failed and together.index == 0:
+        if planned["digests"] is None:
+            join(parts, path, work.manifest, planned["count"])
+        failed, singular = count_ends(path)
+    if failed:
         warnings.warn(
-            f"{failed} of {inputs.n_responses} responses could not be fitted; see the column status of "
-            f"{path}",
+            f"{failed} of {total} responses could not be fitted; see the column status of {path}",
             stacklevel=stack_level(),
         )
-    return Streamed(path, inputs.n_responses, _count(work, mine), failed, singular, resumed)
+    return Streamed(path, total, total - resumed, failed, singular, resumed)
 
 
-def _check_done(work: Work, together: Processes, path: Path, parts: Path, planned: dict[str, Any]) -> None:
-    """ValueError unless what is done was made from the values there are now; each process takes a share."""
-    mine = planned["done"][together.index :: together.count]
+def _made(
+    executor: Any, work: Work, parts: Path, todo: list[int], given: dict[str, Any], options: dict[str, Any]
+) -> Generator[int, None, None]:
+    """Parts that the workers of an executor make, as they are there."""
+    if todo:
+        job = put_job(parts, portable(work, given, options, parts))
+        yield from completed(executor, make, (job,), todo)
+
+
+def _check_done(work: Work, path: Path, parts: Path, planned: dict[str, Any]) -> None:
+    """ValueError unless what is done was made from the values there are now."""
     stamps = []
-    for k, values in _read_ahead(work, mine):
+    for k, values in _read_ahead(work, planned["done"]):
         stamps.append(work.stamp(k, values))
         if planned["digests"] is None:
-            start, stop = work.span(k)
-            there = stamp_of(parts, k) or {}
-            what = f"{part_path(parts, k)} (responses {start} to {stop - 1}) cannot be resumed, it"
-            agree(there, {name: stamps[-1][name] for name in ("run", "part")}, what)
-            agree(there["digests"], stamps[-1]["digests"], what, "values of the ")
+            what = f"{part_path(parts, k)} ({work.describe(k)}) cannot be resumed, it"
+            agree_stamps(stamp_of(parts, k) or {}, stamps[-1], what)
     if planned["digests"] is not None:
-        found = sorted(chain(*together.exchange(stamps, UNLIMITED)), key=lambda stamp: stamp["part"])
-        now = combine(stamp["digests"] for stamp in found)
+        now = combine(stamp["digests"] for stamp in stamps)
         agree(planned["digests"], now, f"{path} cannot be resumed, it", "values of the ")
 
 

@@ -33,12 +33,14 @@ class Source:
     n_rows : n.
     read : (start, stop) ↦ (n, stop − start) floats, missing values NaN; called by one thread at a time.
     index : labels of the rows, which are matched with those of the design; None where there are none.
+    place : positions (n,) in what it was opened from of the rows that `read` gives; None for all in order.
     """
 
     names: pd.Index
     n_rows: int
     read: Callable[[int, int], np.ndarray]
     index: pd.Index | None = None
+    place: np.ndarray | None = None
 
     @property
     def n_responses(self) -> int:

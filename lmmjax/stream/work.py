@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 
 from lmmjax.arrays.compile import compiled_at_once
-from lmmjax.fitted import FittedMany, ModelData, fit_many
+from lmmjax.fitted import FittedMany, ModelData, fit_many, require_switch
+from lmmjax.postestimation.hypotheses.estimability import require_estimable
+from lmmjax.postestimation.hypotheses.fixed_tests import ddf_method
 from lmmjax.stream.columns import Hypotheses, result_columns
 from lmmjax.stream.digests import digest, digest_columns
-from lmmjax.stream.inputs import Inputs
+from lmmjax.stream.inputs import Inputs, named_contrasts, named_hypotheses, open_inputs
+from lmmjax.stream.manifest import manifest
 
 Values = list[np.ndarray | None]
 """Responses, weights and offsets of a chunk, each (n, k)."""
@@ -28,7 +31,7 @@ class Work:
     ----------
     data, inputs, reml : the model, its sources, the criterion.
     ddf, contrasts, hypotheses : a key of `fixed_tests.METHODS`; weights (p,) by name; what is tested by F.
-    manifest : `lmmjax.stream.manifest.manifest` with "chunk", the most responses of a part.
+    manifest : `lmmjax.stream.manifest.manifest`; with "chunk", the most responses of a part, once it is cut.
     """
 
     data: ModelData
@@ -42,6 +45,20 @@ class Work:
     def span(self, k: int) -> tuple[int, int]:
         """The responses [start, stop) of chunk k."""
         return span(self.inputs.n_responses, self.manifest["chunk"], k)
+
+    @property
+    def count(self) -> int:
+        """How many chunks there are."""
+        return -(-self.inputs.n_responses // self.manifest["chunk"])
+
+    def describe(self, k: int) -> str:
+        """Which responses chunk k has, for messages."""
+        start, stop = self.span(k)
+        return f"responses {start} to {stop - 1}"
+
+    def cut(self, chunk: int) -> Work:
+        """The work in chunks of at most so many responses."""
+        return dataclasses.replace(self, manifest=self.manifest | {"chunk": chunk})
 
     def read(self, k: int) -> Values:
         """The values of chunk k."""
@@ -63,6 +80,48 @@ class Work:
         with compiled_at_once():
             fits = _fit(self.data, self.reml, responses, weights, offset)
             return result_columns(fits, names, self.ddf, self.contrasts, self.hypotheses)
+
+
+def work_of(
+    data: ModelData,
+    source: Any,
+    *,
+    reml: bool = True,
+    weights: Any = None,
+    offset: Any = None,
+    contrasts: Any = None,
+    tests: Any = None,
+    ddf: str = "satterthwaite",
+    index: str | None = None,
+    layer: str | None = None,
+    rows: bool = False,
+) -> Work:
+    """What `stream_batch` is asked for, checked and opened; not yet cut into chunks.
+
+    Raises
+    ------
+    ValueError : a source is not one or damaged, its rows do not match, a contrast or test is wrong.
+    """
+    for name, value in {"reml": reml, "rows": rows}.items():
+        require_switch(name, value)
+    ddf = ddf_method(ddf)
+    inputs = open_inputs(data, source, weights, offset, index=index, layer=layer, rows=rows)
+    wanted = named_contrasts(contrasts, data.x_names)
+    hypotheses = named_hypotheses(tests, data.x_names)
+    require_estimable(data, wanted)
+    for name, (l, _) in hypotheses.items():
+        require_estimable(data, {f"{name} ({k})": row for k, row in enumerate(l, 1)})
+    task = manifest(
+        data,
+        inputs.responses,
+        reml,
+        weights=inputs.weights,
+        offset=inputs.offset,
+        contrasts=[[name, row.tolist()] for name, row in wanted.items()],
+        tests=[[name, l.tolist(), rhs.tolist()] for name, (l, rhs) in hypotheses.items()],
+        ddf=ddf,
+    )
+    return Work(data, inputs, reml, ddf, wanted, hypotheses, task)
 
 
 def ranges(total: int, chunk: int) -> list[tuple[int, int]]:

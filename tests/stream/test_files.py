@@ -251,9 +251,9 @@ def test_a_damaged_part_is_named_and_made_again(model, tmp_path, damage):
 def test_a_damaged_manifest_is_named(model, tmp_path, text):
     out = tmp_path / "out.parquet"
     stop_after(out, model.data)
-    (tmp_path / "out.parquet.parts" / "manifest.json").write_text(text)
+    (tmp_path / "out.parquet.parts" / "_manifest.json").write_text(text)
     with pytest.raises(
-        ValueError, match=r"manifest.json cannot be read .* delete the folder .*\.parts and run"
+        ValueError, match=r"_manifest.json cannot be read .* delete the folder .*\.parts and run"
     ):
         stream_batch(model.data, VALUES, out, resume=True)
 
@@ -262,10 +262,10 @@ def test_a_damaged_manifest_is_named(model, tmp_path, text):
 def test_parts_without_a_manifest_are_not_no_parts(model, tmp_path, resume):
     out = tmp_path / "out.parquet"
     stop_after(out, model.data)
-    manifest = tmp_path / "out.parquet.parts" / "manifest.json"
+    manifest = tmp_path / "out.parquet.parts" / "_manifest.json"
     manifest.unlink()
     with pytest.raises(
-        ValueError, match=r"\.parts has . files, such as part-000000.parquet, but no manifest.json"
+        ValueError, match=r"\.parts has . files, such as part-000000.parquet, but no _manifest.json"
     ):
         stream_batch(model.data, VALUES, out, resume=resume)
 
@@ -274,7 +274,7 @@ def test_a_folder_of_somebody_else_is_left_alone(model, tmp_path):
     folder = tmp_path / "out.parts"
     folder.mkdir()
     (folder / "thesis.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"such as thesis.txt, but no manifest"):
+    with pytest.raises(ValueError, match=r"such as thesis.txt, but no _manifest"):
         stream_batch(model.data, VALUES, tmp_path / "out")
     shutil.rmtree(folder)
     folder.write_text("mine")

@@ -611,7 +611,6 @@ def test_command_resumes(model, files):
     [
         (("--contrast", "x - z"), "unknown coefficient 'z'"),
         (("--response-weights", "absent.npy"), "absent.npy: No such file"),
-        (("--num-processes", "2"), "--num-processes is for processes that share the work: add --distributed"),
     ],
 )
 def test_command_refuses_bad_options(files, options, message):

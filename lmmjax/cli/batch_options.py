@@ -1,0 +1,94 @@
+"""What commands on many responses share: their arguments and options, their design, the file of results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+from lmmjax.cli.common import PARQUET, read_table, table_target
+from lmmjax.formula.matching import is_default
+from lmmjax.stream.files import target
+from lmmjax.stream.sources import open_source
+from lmmjax.stream.tables import TEXT, kind_of
+
+FORMATS = (
+    "a row a row of the design, a column a response. Parquet, CSV, TSV, .npy, .h5ad, .zarr (a folder or "
+    "zipped); FILE.h5::ARRAY for an array inside, FILE.h5ad::LAYER for a layer."
+)
+
+BatchFormula = Annotated[str, typer.Argument(help="Without a response: '~ x + (x | group)'.")]
+
+Design = Annotated[Path, typer.Argument(help="CSV, TSV or Parquet file of the variables in the formula.")]
+
+Responses = Annotated[str, typer.Argument(help=f"The responses: {FORMATS}")]
+
+Out = Annotated[
+    Path, typer.Option("--out", "-o", help="File to write: .parquet, or .csv, .tsv.", metavar="FILE")
+]
+
+ResponseWeights = Annotated[
+    str | None,
+    typer.Option(help="File like RESPONSES with a weight for every value of it.", metavar="FILE"),
+]
+
+ResponseOffset = Annotated[
+    str | None,
+    typer.Option(help="File like RESPONSES with a known part of the mean of every value.", metavar="FILE"),
+]
+
+Tests = Annotated[
+    list[str] | None,
+    typer.Option(help="Also test this by F: 'a = b', or jointly 'a = 0; b = 0'. Repeatable.", metavar="TEXT"),
+]
+
+Index = Annotated[
+    str | None, typer.Option(help="Column of RESPONSES that holds labels, no values.", metavar="COL")
+]
+
+Rows = Annotated[
+    bool, typer.Option("--rows", help="RESPONSES has a row a response, a column a row of the design.")
+]
+
+Chunk = Annotated[
+    int | None, typer.Option(help="Most responses at a time; by default what memory allows.", min=1)
+]
+
+Force = Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")]
+
+
+def out_parquet(out: Path, inputs: list[Any], resume: bool, force: bool) -> Path:
+    """The Parquet file that results go to, which becomes `out` at the end; ValueError if it may not."""
+    target(out, inputs, "--out")
+    text = kind_of(out) not in PARQUET and bool(out.suffix)
+    if text:
+        table_target(out, inputs, "--out", (*TEXT, *PARQUET))
+    if out.is_file() and not force and (text or not resume):
+        remedy = "it is finished: " if resume else ""
+        raise ValueError(f"{out} is there; {remedy}--force replaces it, or name another file as --out")
+    return out.with_name(out.name + ".parquet") if text else out
+
+
+def read_design(path: Path, responses: str, index: str | None, rows: bool) -> pd.DataFrame:
+    """The design with that column as labels of its rows that has those of the responses, if any has."""
+    design = read_table(path)
+    try:
+        labels = open_source(responses, index=index, rows=rows).index
+    except (ValueError, OSError, ImportError):
+        # the stream says what is wrong with it, after the formula was read
+        return design
+    if labels is None or is_default(labels) or len(labels) != len(design):
+        return design
+    text = labels.dtype.kind not in "iufM"
+    for _, column in design.items():
+        own = pd.Index(column.astype(str) if text else column)
+        if own.is_unique and labels.is_unique and own.isin(labels).all():
+            return design.set_index(own.rename(None))
+    typer.echo(
+        f"lmmjax: no column of {path} has the labels of the rows of {responses} ({labels[0]!r}, …), which "
+        "are taken in the order they come",
+        err=True,
+    )
+    return design

@@ -1,0 +1,241 @@
+"""The commands `lmmjax shards`: a batch in numbered shards, for the arrays of schedulers and for workflows.
+
+`plan` writes what is to be done beside OUT, `run` makes one part, in any order and as often as one likes,
+`join` puts the parts together. Each can be called wherever the files are.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+import lmmjax
+from lmmjax.cli.batch_options import (
+    BatchFormula,
+    Chunk,
+    Design,
+    Force,
+    Index,
+    Out,
+    ResponseOffset,
+    Responses,
+    ResponseWeights,
+    Rows,
+    Tests,
+    out_parquet,
+    read_design,
+)
+from lmmjax.cli.common import (
+    AllowPython,
+    Contrasts,
+    Ddf,
+    MaximumLikelihood,
+    Weights,
+    check_words,
+    one_line_errors,
+    seconds,
+    waiting,
+    write_table,
+)
+from lmmjax.stream.chunks import chunk_of
+from lmmjax.stream.jobs import make_part
+from lmmjax.stream.shards import SHARDS, Planned, end, given, parts_of, planned, put_plan, spelled, states
+from lmmjax.stream.work import Work, work_of
+
+EXAMPLES = """Examples
+
+lmmjax shards plan '~ Sex + age + (1 | donor)' samples.csv genes.parquet -o genes.out.parquet --chunk 2000
+
+lmmjax shards run genes.out.parquet --shard 3
+
+lmmjax shards status genes.out.parquet
+
+lmmjax shards join genes.out.parquet"""
+
+INDICES = {"SLURM_ARRAY_TASK_ID": 0, "AWS_BATCH_JOB_ARRAY_INDEX": 0, "LSB_JOBINDEX": 1}
+"""Variables in which schedulers say which task of an array this is, and the number of the first task."""
+
+shards = typer.Typer(
+    no_args_is_help=True,
+    help="A batch in numbered shards: for arrays of SLURM, AWS Batch and LSF, for Snakemake and Nextflow.",
+)
+
+PlannedOut = Annotated[Path, typer.Argument(metavar="OUT", help="The file that was named to `plan`.")]
+
+
+@shards.command(epilog=EXAMPLES)
+def plan(
+    formula: BatchFormula,
+    design: Design,
+    responses: Responses,
+    out: Out,
+    ml: MaximumLikelihood = False,
+    weights: Weights = None,
+    response_weights: ResponseWeights = None,
+    response_offset: ResponseOffset = None,
+    ddf: Ddf = "satterthwaite",
+    contrast: Contrasts = None,
+    test: Tests = None,
+    index: Index = None,
+    rows: Rows = False,
+    chunk: Chunk = None,
+    force: Force = False,
+    allow_python: AllowPython = False,
+) -> None:
+    """Check everything, cut the responses into shards, and write the plan to OUT.parts.
+
+    The same plan again changes nothing.
+    """
+    with one_line_errors():
+        check_words(formula, ddf)
+        inputs = [design, responses, response_weights, response_offset]
+        parquet = out_parquet(out, inputs, False, force)
+        asked = given(
+            formula=formula,
+            design=design,
+            responses=responses,
+            out=out,
+            ml=ml,
+            weights=weights,
+            response_weights=response_weights,
+            response_offset=response_offset,
+            ddf=ddf,
+            contrast=contrast,
+            test=test,
+            index=index,
+            rows=rows,
+        )
+        with waiting("reading the design"):
+            work = _work(asked, allow_python)
+        found = put_plan(parquet, asked, work.manifest, chunk or chunk_of(work), chunk is not None)
+    count, done = found.count, len(states(found)["done"])
+    typer.echo(
+        f"{found.n_responses:,} responses in {count:,} {SHARDS[count != 1]}, 0 to {count - 1}"
+        + (f", {done:,} of them done" if done else "")
+        + f": lmmjax shards run {out} --shard K, then lmmjax shards join {out}"
+    )
+
+
+@shards.command(epilog=EXAMPLES)
+def run(
+    out: PlannedOut,
+    shard: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of the shard, from 0. By default the index of the task in an array of SLURM or AWS "
+            "Batch, or of LSF, whose first task, 1, makes shard 0.",
+            min=0,
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Make the part again if it is there.")] = False,
+    allow_python: AllowPython = False,
+) -> None:
+    """Make one shard's part; one that is there is left as it is, one that is damaged is made again."""
+    begin = time.perf_counter()
+    with one_line_errors(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*could not be fitted")
+        found, k = _planned(out), _number(shard)
+        if found is not None and k >= found.count:
+            raise ValueError(f"there is no shard {k}: {out} has {found.count}, 0 to {found.count - 1}")
+        if found is None or found.joined:
+            typer.echo(f"shard {k}: {out} is joined already")
+            return
+        work = found.of(_work(found.asked, allow_python))
+        made = make_part(work, found.parts, k, force)
+    what = f"shard {k} of {found.count}, {work.describe(k)}"
+    typer.echo(f"{what}: fitted in {seconds(time.perf_counter() - begin)}" if made else f"{what}: was there")
+
+
+@shards.command(epilog=EXAMPLES)
+def status(
+    out: PlannedOut,
+    todo: Annotated[
+        bool,
+        typer.Option("--todo", help="Print nothing but the shards to run, as an array takes them: 0-3,7."),
+    ] = False,
+    lines: Annotated[bool, typer.Option("--lines", help="With --todo: a number a line.")] = False,
+) -> None:
+    """Say which shards are done, missing or damaged."""
+    with one_line_errors():
+        found = _planned(out)
+        if found is None or found.joined:
+            typer.echo("" if todo else f"joined: {out}")
+            return
+        known = states(found)
+    left = sorted([*known["missing"], *known["damaged"]])
+    if todo:
+        typer.echo("\n".join(map(str, left)) if lines else spelled(left))
+        return
+    typer.echo(f"{len(known['done']):,} of {found.count:,} shards are done")
+    for state in ("missing", "damaged"):
+        if known[state]:
+            typer.echo(f"{state}: {spelled(known[state])}")
+    last = "lmmjax shards run" if left else "lmmjax shards join"
+    typer.echo(f"next: {last} {out}" + (" --shard K" if left else ""))
+
+
+@shards.command(epilog=EXAMPLES)
+def join(out: PlannedOut) -> None:
+    """Put the parts together to OUT, in the order of the responses; the parts go.
+
+    Nothing is joined while a shard is missing or damaged.
+    """
+    with one_line_errors():
+        found = _planned(out)
+        if found is None:
+            typer.echo(f"joined: {out}")
+            return
+        with waiting("joining"):
+            failed, singular = end(found)
+            if found.path != out and found.path.exists():
+                write_table(out, pd.read_parquet(found.path))
+                found.path.unlink()
+    typer.echo(
+        f"{found.n_responses:,} responses: {singular:,} on the boundary, {failed:,} could not be fitted. "
+        f"Results: {out}"
+    )
+
+
+def _planned(out: Path) -> Planned | None:
+    """The plan of OUT; None if OUT is text, and was written already."""
+    path = out_parquet(out, [], True, True)
+    if path != out and out.exists() and not path.exists() and not parts_of(path).exists():
+        return None
+    return planned(path)
+
+
+def _number(shard: int | None) -> int:
+    """Which shard is wanted: the option, or what a scheduler says."""
+    if shard is not None:
+        return shard
+    for name, first in INDICES.items():
+        text = os.environ.get(name, "")
+        # LSF sets it to 0 outside of an array
+        if text.isdecimal() and int(text) >= first:
+            return int(text) - first
+    raise ValueError(f"which shard? give --shard K, or run in an array ({', '.join(INDICES)} is not set)")
+
+
+def _work(asked: dict[str, Any], allow_python: bool) -> Work:
+    """The work that the arguments of `plan` describe."""
+    index, rows = asked["index"], asked["rows"]
+    table = read_design(Path(asked["design"]), asked["responses"], index, rows)
+    model = lmmjax.lmm(asked["formula"], table, weights=asked["weights"], safe=not allow_python)
+    return work_of(
+        model.data,
+        asked["responses"],
+        reml=not asked["ml"],
+        weights=asked["response_weights"],
+        offset=asked["response_offset"],
+        contrasts=asked["contrast"],
+        tests=asked["test"],
+        ddf=asked["ddf"],
+        index=index,
+        rows=rows,
+    )
