@@ -12,6 +12,7 @@ exit status is 1 if results are unequal, a piece failed, or time ran out.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import resource
 import sys
@@ -25,7 +26,7 @@ import jax
 import numpy as np
 
 import lmmjax as lj
-from benchmarks.harness import machine, results
+from benchmarks.harness import machine, results, roofline
 from benchmarks.harness.device_pieces import PIECES, Piece, Results
 from benchmarks.harness.spec import spread
 from benchmarks.harness.text import count, duration, markdown, small_number
@@ -71,7 +72,8 @@ def measure(piece: Piece, responses: int, repeats: int, budget: float) -> dict[s
         if fitting.alone:
             chosen = spread(responses, SINGLES)
             singles = [fitting.alone(int(k)) for k in chosen]
-            joined = {k: np.stack([s[k] for s in singles]).reshape(found[k][chosen].shape) for k in found}
+            alike = found.keys() & singles[0].keys()
+            joined = {k: np.stack([s[k] for s in singles]).reshape(found[k][chosen].shape) for k in alike}
             compared["single fits"] = differences({k: a[chosen] for k, a in found.items()}, joined)
     limits = LIMITS | dict(piece.limits)
     equal = all(value <= limits[name] for each in compared.values() for name, value in each.items())
@@ -86,7 +88,17 @@ def measure(piece: Piece, responses: int, repeats: int, budget: float) -> dict[s
         "equal": bool(equal),
         "converged": int(np.sum(found.get("converged", 0))),
         "memory": memory(),
+        "paper": paper(fitting.model, found, responses),
     }
+
+
+def paper(model: lj.Model | None, found: Results, responses: int) -> dict[str, float] | None:
+    """Bytes and operations of a batch, and the least time of this card for them, if its figures are known."""
+    if model is None or "evaluations" not in found:
+        return None
+    done = roofline.work(model, responses, float(np.mean(found["evaluations"])) + 1.0)
+    card = jax.local_devices()[0].device_kind
+    return dataclasses.asdict(done) | (roofline.seconds(done, card) if roofline.known(card) else {})
 
 
 def memory() -> dict[str, float | None]:

@@ -18,6 +18,8 @@ from benchmarks.harness.simulate import (
     grouped_design,
     grouped_responses,
 )
+from benchmarks.workloads.w4 import NESTED, families, simulated
+from lmmjax.batch import Outcome, estimate_many
 
 Results = dict[str, np.ndarray]
 """Quantities by the names of `LIMITS`; those of a batch lead with responses."""
@@ -25,11 +27,15 @@ Results = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Fitting:
-    """A call that fits, `read` what it reports; `alone(k)` is what a single fit of response k reports."""
+    """A call that fits, `read` what it reports; `alone(k)` is what a single fit of response k reports.
+
+    With the `model` of a batch its bytes and operations are counted.
+    """
 
     call: Callable[[], Any]
     read: Callable[[Any], Results]
     alone: Callable[[int], Results] | None = None
+    model: lj.Model | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,20 @@ def of_batch(fits: lj.BatchFit) -> Results:
         "se": fits.bse.to_numpy(),
         "psi": np.asarray(fits.estimate.psi),
         "converged": np.asarray(fits.converged),
+        "evaluations": np.asarray(fits.estimate.n_iter),
+    }
+
+
+def of_outcome(found: Outcome) -> Results:
+    """What the engine reports, without labels."""
+    estimate = found.estimate
+    return {
+        "criterion": np.asarray(estimate.deviance),
+        "beta": np.asarray(estimate.beta),
+        "se": np.sqrt(np.diagonal(estimate.cov_beta, axis1=1, axis2=2)),
+        "psi": np.asarray(estimate.psi),
+        "converged": np.asarray(estimate.status) == 0,
+        "evaluations": np.asarray(estimate.n_iter),
     }
 
 
@@ -84,9 +104,71 @@ def batch(formula: str, seeds: tuple[int, int], sizes: list[int], *, dtype: str 
             own = None if w is None else w[:, k]
             return of_fit(lj.lmm("y " + formula, design.assign(y=y[:, k]), weights=own).fit())
 
-        return Fitting(lambda: model.fit_batch(y, weights=w, dtype=dtype), of_batch, alone)
+        return Fitting(lambda: model.fit_batch(y, weights=w, dtype=dtype), of_batch, alone, model)
 
     return prepare
+
+
+def engine(formula: str, seeds: tuple[int, int], sizes: list[int], **options: Any):
+    """The `prepare` of the engine alone, of responses that are on the device before: no labels, no frames."""
+
+    def prepare(responses: int) -> Fitting:
+        design = grouped_design(seeds[0], sizes, balanced_time=options["balanced_time"])
+        y = np.ascontiguousarray(grouped_responses(seeds[1], design, responses, slopes=options["slopes"]).T)
+        model = lj.lmm(formula, design)
+        with jax.enable_x64(True):
+            there = jax.block_until_ready(jax.device_put(y))
+
+        def call() -> Outcome:
+            # where another device was chosen, y goes there
+            chosen = jax.config.jax_default_device  # type: ignore[attr-defined]
+            return estimate_many(model.data.maker, y, there=there if chosen is None else None)
+
+        return Fitting(call, of_outcome, None, model)
+
+    return prepare
+
+
+def nested(responses: int) -> Fitting:
+    """W4: 10,000 rows of families and their members."""
+    data = families(10_000)
+    y = simulated(data, {"family": [0.7], "subject": [1.0]}, responses)
+    model = lj.lmm(NESTED, data)
+
+    def alone(k: int) -> Results:
+        return of_fit(lj.lmm("y " + NESTED, data.assign(y=y[:, k])).fit())
+
+    return Fitting(lambda: model.fit_batch(y), of_batch, alone, model)
+
+
+def strains(responses: int) -> tuple[lj.Model, np.ndarray, np.ndarray]:
+    """W8: a kernel of 79 strains by 7,321 markers, the responses (79, T), and the markers."""
+    rng = np.random.default_rng(8)
+    individuals, markers = 79, 7_321
+    g = rng.choice([-1.0, 1.0], size=(individuals, markers))
+    ids = [f"s{k}" for k in range(individuals)]
+    kernel = lj.Kernel(g @ g.T / markers, ids)
+    u = g @ rng.normal(size=(markers, responses)) / np.sqrt(markers)
+    y = rng.uniform(0, 1.5, responses) * u + rng.normal(size=u.shape)
+    model = lj.lmm("~ 1 + (1 | id)", pd.DataFrame({"id": ids}), kernels={"id": kernel})
+    return model, y, g + 1.0
+
+
+def kinship(responses: int) -> Fitting:
+    """The null fits of W8, the decomposition of the kernel done once."""
+    model, y, _ = strains(responses)
+    return Fitting(lambda: model.fit_batch(y), of_batch, None, model)
+
+
+def scanned(responses: int) -> Fitting:
+    """Every marker of W8 against some of its responses, at the ratio of the null."""
+    model, y, markers = strains(responses)
+    fits = model.fit_batch(y)
+
+    def read(table: pd.DataFrame) -> Results:
+        return {"beta": table["effect"].to_numpy(), "se": table["se"].to_numpy()}
+
+    return Fitting(lambda: fits.scan(markers, test="wald"), read)
 
 
 def single(formula: str, data: Callable[[], pd.DataFrame], **options: Any):
@@ -180,6 +262,12 @@ PIECES = (
         batch(f"{X} + {ONE}", (301, 302), SMALL_GROUPS, weighted=True, **PLAIN),
         5_000,
     ),
+    Piece(
+        "W1: Y on the device, engine alone", engine(f"{X} + {ONE}", (101, 102), UNBALANCED, **PLAIN), 20_000
+    ),
+    Piece("W4: 10,000 rows, (1 | family/subject)", nested, 20_484),
+    Piece("W8: null fits, a kernel of 79 strains", kinship, 35_554),
+    Piece("W8: a scan of 7,321 markers", scanned, 32),
     Piece("180 rows, (t | g)", single("y ~ t + (t | g)", sleep)),
     Piece("20,000 rows, (1 | school/klass/pupil)", single("y ~ x + (1 | school/klass/pupil)", pupils)),
     Piece("20,000 rows, (1 | pupil) + (1 | item)", single("y ~ x + (1 | pupil) + (1 | item)", pupils)),

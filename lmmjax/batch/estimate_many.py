@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lmmjax.arrays import UNROLL
+from lmmjax.arrays import UNROLL, Array
 from lmmjax.batch.determined import determined
 from lmmjax.batch.device import fit_blocks, on_devices, placed
 from lmmjax.batch.lanes import take_lanes
@@ -54,6 +54,7 @@ def estimate_many(
     weights: np.ndarray | None = None,
     dtype: Any = np.float64,
     starts: Starts | None = None,
+    there: Array | None = None,
 ) -> Outcome:
     """Fit every column of y (n, T); arrays of the result lead with T.
 
@@ -68,10 +69,11 @@ def estimate_many(
     dtype : of the descents by lanes. With float32 the products, and all that is reported at the optimum
         found, are still formed in float64, and responses that float32 does not certify descend again.
     starts : of the descents, of which the best is kept.
+    there : y on a device, where it is on one: what need not move there again.
     """
     how = How(reml, max_iter, dtype, starts or Starts())
     if weights is None:
-        found, usable = _shared_design(maker, y, how)
+        found, usable = _shared_design(maker, y, how, there)
         left = np.flatnonzero(~usable)
         if len(left):
             found.put(left, _incomplete(maker, y[:, left], how))
@@ -87,7 +89,9 @@ def estimate_many(
     return found
 
 
-def _shared_design(maker: ProblemMaker, y: np.ndarray, how: How) -> tuple[Outcome, np.ndarray]:
+def _shared_design(
+    maker: ProblemMaker, y: np.ndarray, how: How, there: Array | None = None
+) -> tuple[Outcome, np.ndarray]:
     """Fits of the complete columns of y (n, T), and which they are (T,)."""
     total = y.shape[1]
     shared = maker.prepared.shared
@@ -102,7 +106,7 @@ def _shared_design(maker: ProblemMaker, y: np.ndarray, how: How) -> tuple[Outcom
     if total <= few(maker, place) or not shared.together:
         found, usable = _one_by_one(maker, y, how)
     elif place is not None:
-        found, usable = on_devices(place, maker, y, how.reml, how.max_iter, how.starts, how.dtype)
+        found, usable = on_devices(place, maker, y, how.reml, how.max_iter, how.starts, how.dtype, there)
     else:
         usable = np.ones(total, bool)
 

@@ -33,7 +33,9 @@ class Rows:
     """The rows of a design on devices: makes the problems of blocks of responses."""
 
     def __init__(self, maker: ProblemMaker, reml: bool, devices: tuple[Any, ...]):
-        self.maker, self.reml, self.devices = maker, reml, devices
+        self.reml, self.devices = reml, devices
+        # not the maker, with which these are kept
+        self.parts = maker.rows, maker.basis, maker.prepared, maker.design.structure
         template = maker.lanes(np.zeros((maker.design.n, 1)), reml)
         fields = varying(template)
         # what all lanes share goes to the device once
@@ -68,10 +70,10 @@ class Rows:
         return dataclasses.replace(self.template, response=response, origin=origin), flags
 
     def _products(self, y: Array) -> tuple[Any, Any, tuple[Array, Array]]:
-        maker, level = self.maker, y[0]
+        level = y[0]
         # a level far from zero would cost digits; the first row is a good enough guess of it
         shifted = y if self.ones is None else y - level
-        made = make_lanes(maker.rows, maker.basis, maker.prepared, maker.design.structure, shifted, self.reml)
+        made = make_lanes(*self.parts, shifted, self.reml)
         response, origin = made.response, made.origin
         if self.ones is not None:
             origin = dataclasses.replace(origin, beta=origin.beta + self.ones[:, None] * level)
@@ -87,8 +89,8 @@ class Rows:
 
     def settled(self, problem: Problem, y: np.ndarray, suspect: np.ndarray, lanes: int) -> Problem:
         """The problem with the responses y (n, k) at places `suspect` (k,) formed by the host."""
-        maker = self.maker
-        made = varying(maker_lanes(maker, y, self.reml))
+        with np.errstate(all="ignore"):
+            made = varying(make_lanes(*self.parts, y, self.reml))
         fields = varying(problem)
         at = np.full(len(self.devices) * lanes, lanes * len(self.devices), np.int32)
         # each device looks for its own: places of others are out of its range
@@ -103,16 +105,9 @@ class Rows:
         return dataclasses.replace(problem, **on_lanes(put, self.devices)((), *moved))
 
 
-def maker_lanes(maker: ProblemMaker, y: np.ndarray, reml: bool) -> Problem:
-    """Row by row, on the host."""
-    with np.errstate(all="ignore"):
-        return make_lanes(maker.rows, maker.basis, maker.prepared, maker.design.structure, y, reml)
-
-
-def rows_of(maker: ProblemMaker, reml: bool, devices: tuple[Any, ...], y: Array) -> Rows:
-    """The rows of a maker on devices, in the units of responses y (n, T); kept with the maker."""
-    if isinstance(y, np.ndarray):
-        maker = maker.in_units(y[:, :MOST].T)
+def rows_of(maker: ProblemMaker, reml: bool, devices: tuple[Any, ...], y: np.ndarray) -> Rows:
+    """The rows of a maker on devices, in the units of responses y (n, T); kept while the maker is."""
+    maker = maker.in_units(y[:, :MOST].T)
     known = _kept.setdefault(maker, {})
     if (reml, devices) not in known:
         known[reml, devices] = Rows(maker, reml, devices)

@@ -18,16 +18,24 @@ from lmmjax.core import Problem, ProblemMaker
 
 
 def on_devices(
-    place: Place, maker: ProblemMaker, y: Array, reml: bool, max_iter: int, starts: Starts, dtype: Any
+    place: Place,
+    maker: ProblemMaker,
+    y: np.ndarray,
+    reml: bool,
+    max_iter: int,
+    starts: Starts,
+    dtype: Any,
+    there: Array | None = None,
 ) -> tuple[Outcome, np.ndarray]:
-    """Fits of the columns of y (n, T), NumPy or on a device, and which of them are finite (T,)."""
+    """Fits of the columns of y (n, T), and which of them are finite (T,); `there` is y on a device."""
+    sent = y if there is None else there
     n, total = y.shape
     lanes = place.block(total, n, maker.prepared.shared.vector)
     rows = in_x64(rows_of)(maker, reml, place.devices, y)
     usable = np.ones(total, bool)
 
     def block(part: slice) -> Callable[[], Problem]:
-        own = y[:, part] if part != slice(0, total) else y
+        own = sent[:, part] if part != slice(0, total) else sent
         problem, flags = rows(own, lanes)
 
         def ready() -> Problem:
@@ -36,7 +44,7 @@ def on_devices(
             again = np.flatnonzero(suspect & finite)
             if not len(again):
                 return problem
-            return rows.settled(problem, np.asarray(own[:, again], dtype=float), again, lanes)
+            return rows.settled(problem, np.asarray(y[:, part][:, again], dtype=float), again, lanes)
 
         return ready
 

@@ -21,8 +21,8 @@ GOING_ON = 1 << 15
 SHARE = 0.3
 """Share of the device's memory that a block may take: while one descends the next is on its way."""
 
-VECTORS, SMALL = 48, 4096
-"""Vectors of a lane that are alive at a time, and its other numbers."""
+ROWS, VECTORS, SMALL = 6, 48, 4096
+"""Copies of a lane's rows and vectors that are alive at a time, and its other numbers."""
 
 FEW = 64
 """Up to so many responses are fitted one after the other, which take 20 ms each, a program 4 to 30 s."""
@@ -49,7 +49,7 @@ class Place:
         share = -(-total // len(self.devices))
         if self.lanes is not None:
             return self.lanes
-        lane = 8.0 * (2 * n + VECTORS * vector + SMALL)
+        lane = 8.0 * (ROWS * n + VECTORS * vector + SMALL)
         most = SHARE * memory_of(self.devices[0]) / lane
         # a power of two for the bound, so that what is free at the moment does not make another program
         most = 1 << max(int(min(max(most, FEWEST), MOST)).bit_length() - 1, 0)
