@@ -14,6 +14,9 @@ from lmmjax.inference.scan.statistics import LOD, chi_square, f_test, wald
 Values = dict[str, np.ndarray]
 """Columns of results by name, each (k, t)."""
 
+REPORTED = ("effect", "se", "t", "p_wald", "p_lrt", "lod", "loglik")
+"""What `Statistics` have of the columns."""
+
 
 @dataclasses.dataclass(frozen=True)
 class How:
@@ -76,9 +79,7 @@ def at_null(engine: Engine, columns: tuple[np.ndarray, ...], how: How, part: sli
     blocks = [engine.prepare(g) for g in columns]
     out = []
     for own in _terms(engine, blocks, part):
-        values = {
-            name: getattr(own, name) for name in ("effect", "se", "t", "p_wald", "p_lrt", "lod", "loglik")
-        }
+        values = {name: getattr(own, name) for name in REPORTED}
         df = engine.df(len(columns), part)
         values["ratio"] = np.broadcast_to(engine.null.ratio[part], own.effect.shape)
         values |= {"f": own.t**2, "df": np.broadcast_to(df, own.effect.shape)}

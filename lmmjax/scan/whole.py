@@ -12,9 +12,13 @@ from lmmjax.arrays.memory import require_memory
 from lmmjax.fitted import Fitted, FittedMany, require_choice, response_vector
 from lmmjax.formula import nearest
 from lmmjax.inference.scan.general import GeneralScan
+from lmmjax.inference.scan.spectral import SpectralEngine
+from lmmjax.inference.scan.statistics import LOD
 from lmmjax.scan.engines import Part, parts_of
 from lmmjax.scan.evaluate import How, Values, evaluate
 from lmmjax.scan.general import general_scans, marker_values, own_covariates, own_values, require_refits
+from lmmjax.scan.hits import hits, table_of_hits
+from lmmjax.scan.keep import Keep, chosen, keeps
 from lmmjax.scan.markers import Markers, markers_of
 from lmmjax.scan.tables import COLUMNS, TESTS, frame
 
@@ -35,6 +39,7 @@ def scan(
     max_missing: float = 1.0,
     ddf: str | None = None,
     own: Any = None,
+    keep: Any = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Every marker against every response; see `Fit.scan`."""
@@ -53,6 +58,8 @@ def scan(
     beside = None if interaction is None else covariate(fits, interaction)
     parts = parts_of(fits, ddf)
     labels = responses(fits)
+    if keep is not None:
+        return scan_hits(fits, parts, found, keeps(keep), how, beside, progress)
     require_memory(
         "the table of all markers and responses",
         len(found),
@@ -71,6 +78,50 @@ def scan(
     out = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]} if tables else {}
     criterion = "REML" if fits.reml else "ML"
     return frame(out, loglik=criterion, ratio=ratio, test=test)
+
+
+def scan_hits(
+    fits: Fitted | FittedMany,
+    parts: list[Part],
+    found: Markers,
+    keep: tuple[Keep, ...],
+    how: How,
+    beside: Any,
+    progress: Callable[[int, int], None] | None,
+) -> pd.DataFrame:
+    """Some of the pairs: of one kernel by a sweep in float32, of others from all of their statistics."""
+    labels, report = responses(fits), progress or (lambda done, total: None)
+    if beside is not None:
+        raise ValueError("keep= is of markers without interaction=: keep rows of the whole table")
+    fast = all(isinstance(part.engine, SpectralEngine) for part in parts)
+    table = pd.DataFrame()
+    report(0, len(found))
+    for places, g in found.blocks(found.size(len(found))):
+        if fast:
+            block = hits(parts, found, places, g, keep, how)
+        else:
+            block = all_pairs(block_values(parts, found, g, None, how, len(labels))[0], places, how.test)
+        more = table_of_hits([block], found, labels)
+        table = pd.concat([table, more], ignore_index=True) if len(table) else more
+        # of what blocks had before only what may stay
+        table = table[chosen(table, keep, how.test, table["strength"].to_numpy())]
+        report(int(places[-1]) + 1 if len(places) else 0, len(found))
+    report(len(found), len(found))
+    out = table.drop(columns=["place", "strength"]).reset_index(drop=True)
+    out.attrs.update(loglik="REML" if fits.reml else "ML", ratio=how.ratio, test=how.test)
+    return out
+
+
+def all_pairs(values: Values, places: np.ndarray, test: str | None) -> dict[str, np.ndarray]:
+    """The columns of all pairs of a block, as `hits` gives those of some."""
+    k, total = values["t"].shape
+    if "lod" in values:
+        strength = values["lod"] * LOD
+    else:
+        strength = values["t"] ** 2
+    out = {name: values[name].ravel() for name in COLUMNS[test]}
+    front = {"place": np.repeat(places, total), "at": np.tile(np.arange(total), k)}
+    return {**front, **out, "strength": strength.ravel()}
 
 
 def responses(fits: Fitted | FittedMany) -> pd.Index:

@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 import lmmjax as lj
+from lmmjax.scan import Above, Best, Top
 
 STATISTICS = ("effect", "se", "t", "p_wald", "p_lrt", "p_score", "lod", "ratio", "loglik")
 N = 40
@@ -79,3 +80,77 @@ def dense(psi, w, y):
     after, before = (e @ v @ e for e in left)
     se = np.sqrt(np.linalg.inv(w.T @ v @ w)[-1, -1] * after / (N - w.shape[1]))
     return beta[-1], se, 1 - after / before
+
+
+@pytest.mark.parametrize("keep", [Top(2), Above(lod=0.3), Above(p=0.2), Best(), [Top(1), Best()]])
+@pytest.mark.parametrize("ratio", ["null", "refit"])
+def test_what_is_kept_is_what_the_whole_table_has(keep, ratio):
+    """Also where a response lacks values, and so has rows of its own."""
+    gaps = Y.mask(np.arange(N)[:, None] < [0, 3, 0])
+    fits = lj.lmm("~ x + (1 | id)", DATA, kernels={"id": KERNEL}).fit_batch(gaps)
+    whole, some = fits.scan(MARKERS, ratio=ratio), fits.scan(MARKERS, ratio=ratio, keep=keep)
+    mine = pd.Series(False, index=whole.index)
+    for one in keep if isinstance(keep, list) else [keep]:
+        if isinstance(one, Top):
+            mine |= whole.groupby("response")["lod"].rank(ascending=False) <= one.n
+        elif isinstance(one, Best):
+            mine |= whole.groupby("marker")["lod"].rank(ascending=False) == 1
+        else:
+            mine |= whole["lod"] >= one.lod if one.lod else whole["p_wald"] <= one.p
+    pd.testing.assert_frame_equal(whole[mine].reset_index(drop=True), some, rtol=1e-7)
+
+
+def test_missing_values_are_rows_that_are_left_out():
+    gaps = Y["a"].mask(np.arange(N) < 4)
+    fits = lj.lmm("~ x + (1 | id)", DATA, kernels={"id": KERNEL}).fit_batch(
+        pd.DataFrame({"a": gaps, "b": Y["b"]})
+    )
+    own = lj.lmm("y ~ x + (1 | id)", DATA.assign(y=gaps), kernels={"id": KERNEL}).fit()
+    table = fits.scan(MARKERS).query("response == 'a'").drop(columns="response").reset_index(drop=True)
+    pd.testing.assert_frame_equal(table, own.scan(MARKERS).drop(columns="response"), rtol=1e-6)
+
+
+def test_interactions_are_models_with_both_columns():
+    data = DATA.assign(y=Y["a"])
+    table = (
+        lj.lmm("y ~ x + (1 | id)", data, kernels={"id": KERNEL})
+        .fit()
+        .scan(MARKERS.iloc[:, :2], interaction="x", ratio="refit")
+    )
+    for marker, rows in table.groupby("marker"):
+        full = data.assign(g=MARKERS[marker].to_numpy())
+        there = lj.lmm("y ~ x * g + (1 | id)", full, kernels={"id": KERNEL}).fit()
+        assert list(rows["term"]) == ["marker", "marker:x"]
+        assert np.allclose(rows["effect"], there.params[["g", "x:g"]], rtol=1e-6)
+        assert np.allclose(rows["se"], there.bse[["g", "x:g"]], rtol=1e-6)
+
+
+def test_what_the_model_determines_has_no_effect():
+    """A marker that does not vary, one that is a covariate, and one that nobody has."""
+    odd = MARKERS.assign(flat=1.0, x=X, none=np.nan)
+    table = BATCH.scan(odd)
+    lost = table["marker"].isin(["flat", "x", "none"])
+    assert table.loc[lost, "effect"].isna().all()
+    assert table.loc[~lost, "effect"].notna().all()
+    assert not BATCH.scan(odd, keep=Top(20))["marker"].isin(["flat", "x", "none"]).any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"ratio": "best"}, "unknown ratio 'best'"),
+        ({"test": "t"}, "unknown test 't'"),
+        ({"keep": 3}, "keep is lmmjax.scan.Top"),
+        ({"names": ["a"]}, "1 names for 7 markers"),
+        ({"maf": 0.7}, "maf is between 0 and 0.5"),
+        ({"interaction": "z"}, "interaction='z' is no fixed effect"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        BATCH.scan(MARKERS, **arguments)
+
+
+def test_individuals_without_markers_are_named():
+    with pytest.raises(ValueError, match=r"no individual 'i00' \(1 of the levels of 'id'\)"):
+        BATCH.scan(MARKERS.iloc[1:])

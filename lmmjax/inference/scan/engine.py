@@ -88,9 +88,7 @@ class Engine(abc.ABC):
         """What `products` and `cross` need of candidates g (n, k) in the rows of the fit, finite."""
 
     @abc.abstractmethod
-    def products(
-        self, block: Any, part: slice = ALL, dtype: Any = np.float64
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def products(self, block: Any, part: slice = ALL) -> tuple[np.ndarray, np.ndarray]:
         """b (k, t) and c, (k, t) or (k, 1), of the responses `part`; NaN for candidates that X determines."""
 
     @abc.abstractmethod

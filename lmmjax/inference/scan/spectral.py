@@ -44,8 +44,8 @@ class Block:
 
     @cached_property
     def single(self) -> tuple[np.ndarray, np.ndarray]:
-        """G̃ and its squares in float32."""
-        g = self.g.astype(np.float32)
+        """G̃ and its squares (m, k) in float32."""
+        g = np.ascontiguousarray(self.g.T, dtype=np.float32)
         return g, g * g
 
     @cached_property
@@ -121,11 +121,7 @@ class SpectralEngine(Engine):
         rest = left.T - turned @ self.basis.T if self.left_over else None
         return Block(turned, rest, lost)
 
-    def products(
-        self, block: Block, part: slice = ALL, dtype: type = np.float64
-    ) -> tuple[np.ndarray, np.ndarray]:
-        if dtype == np.float32:
-            return self._single_products(block, part)
+    def products(self, block: Block, part: slice = ALL) -> tuple[np.ndarray, np.ndarray]:
         b = block.g @ self.weighted[part].T
         c = block.squares @ self.weights[part].T
         if block.rest is not None and self.rest is not None:
@@ -134,22 +130,23 @@ class SpectralEngine(Engine):
         c[block.lost] = np.nan
         return b, c
 
-    def _single_products(self, block: Block, part: slice) -> tuple[np.ndarray, np.ndarray]:
-        """b over the root of a, and c, in float32."""
-        (g, squares), (weights, weighted) = block.single, self.single
-        b, c = g @ weighted[part].T, squares @ weights[part].T
-        if block.rest is not None and self.rest is not None:
-            scale = self.inverse_a[part] / np.sqrt(self.null.a[part])
-            b += (block.rest @ (self.rest[part] * scale[:, None]).T).astype(np.float32)
-            c += (np.sum(block.rest**2, axis=1)[:, None] * self.inverse_a[part]).astype(np.float32)
-        c[block.lost] = np.nan
-        return b, c
-
     def cross(self, one: Block, two: Block, part: slice = ALL) -> np.ndarray:
         out = (one.g * two.g) @ self.weights[part].T
         if one.rest is not None and two.rest is not None:
             out += np.sum(one.rest * two.rest, axis=1)[:, None] * self.inverse_a[part]
         return out
+
+    def pairs(self, block: Block, marker: np.ndarray, response: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """b and c (Q,) of pairs of a candidate and a response."""
+        g = block.g[marker]
+        b = np.einsum("qm,qm->q", g, self.weighted[response])
+        c = np.einsum("qm,qm,qm->q", g, g, self.weights[response])
+        if block.rest is not None and self.rest is not None:
+            rest, scale = block.rest[marker], self.inverse_a[response]
+            b += np.einsum("qn,qn->q", rest, self.rest[response]) * scale
+            c += np.einsum("qn,qn->q", rest, rest) * scale
+        c[block.lost[marker]] = np.nan
+        return b, c
 
     def refit(
         self, columns: tuple[np.ndarray, ...], marker: np.ndarray, response: np.ndarray, reml: bool
