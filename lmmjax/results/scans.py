@@ -59,10 +59,10 @@ class Scans:
             null's variance parameters and their covariance.
         own : in place of markers, a covariate of its own for every response, n × T, matched with the
             responses by name; or several by name, {"csf": …}.
-        keep : which pairs stay, `lmmjax.scan.Top(n)` of each response, `Above(lod=…)` or `Above(p=…)`, `Best()`
-            of each marker, or a list of them. With one kernel all pairs are swept in float32, and what is
-            reported is float64. With ratio="refit" pairs up to 2 LOD behind at the null are refitted; a
-            refit that gains more would be missed.
+        keep : which pairs stay, `lmmjax.scan.Top(n)` of each response, `Above(lod=…)` or `Above(p=…)`,
+            `Best()` of each marker, or a list of them. With one kernel all pairs are swept in float32, and
+            what is reported is float64. With ratio="refit" pairs up to 2 LOD behind at the null are
+            refitted; a refit that gains more would be missed.
         progress : called with the numbers of markers done and in all.
 
         Returns

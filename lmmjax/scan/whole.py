@@ -65,7 +65,7 @@ def scan(
         len(found),
         len(labels),
         len(COLUMNS[test]),
-        remedy="keep some of them (keep=), or write them to a file (sink=)",
+        remedy="keep some of them, keep=",
     )
     tables = []
     report = progress or (lambda done, total: None)
@@ -94,7 +94,7 @@ def scan_hits(
     if beside is not None:
         raise ValueError("keep= is of markers without interaction=: keep rows of the whole table")
     fast = all(isinstance(part.engine, SpectralEngine) for part in parts)
-    table = pd.DataFrame()
+    table: Any = pd.DataFrame()
     report(0, len(found))
     for places, g in found.blocks(found.size(len(found))):
         if fast:
@@ -115,10 +115,7 @@ def scan_hits(
 def all_pairs(values: Values, places: np.ndarray, test: str | None) -> dict[str, np.ndarray]:
     """The columns of all pairs of a block, as `hits` gives those of some."""
     k, total = values["t"].shape
-    if "lod" in values:
-        strength = values["lod"] * LOD
-    else:
-        strength = values["t"] ** 2
+    strength = values["lod"] * LOD if "lod" in values else values["t"] ** 2
     out = {name: values[name].ravel() for name in COLUMNS[test]}
     front = {"place": np.repeat(places, total), "at": np.tile(np.arange(total), k)}
     return {**front, **out, "strength": strength.ravel()}
