@@ -18,6 +18,7 @@ import numpy as np
 from lmmjax.core.estimate import Estimate
 from lmmjax.core.marginal import by_level
 from lmmjax.core.problem import ProblemMaker
+from lmmjax.core.residuals import covariance
 from lmmjax.design import Design
 from lmmjax.gram.grouped.prepare import GroupedPrepared
 from lmmjax.gram.spectral.prepare import SpectralPrepared
@@ -28,6 +29,9 @@ TINY = 1e-9
 
 NOTHING = 1e-9
 """A mean variance below this share of that of the response, where no descent converges, is none."""
+
+LARGEST = 300
+"""Rows of a group whose correlations are looked at."""
 
 ROUNDING = (64 * np.finfo(float).eps) ** 2
 """Share of the squares of a response that rounding leaves where X and Z explain all of it."""
@@ -53,7 +57,8 @@ def exact_lanes(maker: ProblemMaker, y: np.ndarray, estimate: Estimate, reml: bo
     stopped = np.isin(status, (Status.STALLED, Status.ITERATION_LIMIT)) & finite
     out = np.zeros(y.shape[1], bool)
     if stopped.any():
-        out[stopped] = unbounded(maker, y[:, stopped], np.asarray(estimate.deviance)[stopped], reml)
+        psi, deviance = (np.asarray(a)[stopped] for a in (estimate.psi, estimate.deviance))
+        out[stopped] = unbounded(maker, y[:, stopped], deviance, reml, singular_shares(design, psi))
     if isinstance(maker.prepared, GroupedPrepared | SpectralPrepared) or not design.terms:
         return out
     with np.errstate(all="ignore"):
@@ -65,10 +70,33 @@ def exact_lanes(maker: ProblemMaker, y: np.ndarray, estimate: Estimate, reml: bo
     return out
 
 
-def unbounded(maker: ProblemMaker, y: np.ndarray, deviance: np.ndarray, reml: bool) -> np.ndarray:
+def singular_shares(design: Design, psi: np.ndarray) -> np.ndarray:
+    """Shares (T,) of the directions of the largest group in which residuals have no variance at ψ (T, m + 1).
+
+    1 where these are none, as where residuals are independent.
+    """
+    own, out = design.residual, np.ones(len(psi))
+    if own is None:
+        return out
+    rows = np.flatnonzero(own.codes == np.argmax(np.bincount(own.codes)))[:LARGEST]
+    for j in range(len(psi)):
+        if not np.all(np.isfinite(psi[j])):
+            continue
+        r = covariance(design, psi[j], rows)
+        sd = np.sqrt(np.diagonal(r))
+        if np.all(sd > 0.0):
+            none = np.linalg.eigvalsh(r / sd[:, None] / sd) < NOTHING
+            out[j] = np.mean(none) if none.any() else 1.0
+    return out
+
+
+def unbounded(
+    maker: ProblemMaker, y: np.ndarray, deviance: np.ndarray, reml: bool, shares: np.ndarray
+) -> np.ndarray:
     """Which criteria (T,) at which descents stopped say that V is singular in the direction of y (n, T).
 
-    (f − κ log|RᵀR|)/ν = 1 + log 2π + the mean log variance, R of X = X̃R, beside that of what X leaves of y.
+    (f − κ log|RᵀR|)/ν = 1 + log 2π + the mean log variance, R of X = X̃R, beside that of what X leaves of y;
+    of which a share of the directions has none, as where y is constant within groups of free covariances.
     """
     n, p = maker.design.x.shape
     r = np.asarray(maker.basis.x_factor)
@@ -79,7 +107,7 @@ def unbounded(maker: ProblemMaker, y: np.ndarray, deviance: np.ndarray, reml: bo
         left = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
         size = np.max(np.abs(left), axis=0)
         spread = 2.0 * np.log(size) + np.log(np.mean((left / size) ** 2, axis=0))
-        return (deviance - shift) / nu - 1.0 - np.log(2.0 * np.pi) < spread + np.log(NOTHING)
+        return (deviance - shift) / nu - 1.0 - np.log(2.0 * np.pi) < spread + shares * np.log(NOTHING)
 
 
 def spanned(design: Design, y: np.ndarray) -> np.ndarray:

@@ -195,3 +195,18 @@ def test_residuals_that_are_correlated_perfectly(residual):
     assert fits["flat"].status.startswith("the model fits the response perfectly")
     assert fits["flat"].coef_table().isna().all(axis=None)
     np.testing.assert_allclose(many.deviance[1], fits["noise"].deviance, rtol=1e-8)
+
+
+def test_free_covariances_of_residuals_that_depend_on_each_other():
+    """Constant within groups, or twice as large at one visit: V has no variance in most directions."""
+    rng = np.random.default_rng(3)
+    d = pd.DataFrame({"g": np.repeat(range(20), 3), "v": np.tile([0, 1, 2], 20), "x": rng.normal(size=60)})
+    same, noise = rng.normal(size=20)[d["g"]], rng.normal(size=60)
+    y = np.column_stack([same, same + noise, same * (1 + (d["v"] == 1)), same + (d["v"] == 2) * noise])
+    model = lj.lmm("~ x", d, residual=lj.Unstructured("v", group="g"))
+    with pytest.warns(UserWarning, match="3 of 4 responses"):
+        fits = model.fit_batch(y)
+    assert fits.status.tolist() == ["perfect_fit", "converged", "perfect_fit", "perfect_fit"]
+    for j in (0, 3):
+        alone = lj.lmm("y ~ x", d.assign(y=y[:, j]), residual=lj.Unstructured("v", group="g")).fit()
+        assert alone.estimate.status == fits.estimate.status[j]
