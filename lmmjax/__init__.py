@@ -108,9 +108,12 @@ _LATER = {
 
 
 def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    if name == "scan":
+        return import_module(f"{__name__}.scan")
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
 
     return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
 

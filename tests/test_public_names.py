@@ -19,16 +19,15 @@ NAMES = {
         fittedvalues get_prediction glance grad_norm hat heritability icc influence is_singular llf lrt
         mdffits n_iter n_params nobs normalized_resid params permutation plot posterior predict profile
         pvalues r2 random_effects ranef ranova refit reliability repca resid residual_cov residuals rlrt save
-        scale scaled_resid scan
+        scale scaled_resid scan scan_threshold
         semivariogram sensitivity sigma simulate status step summary t_test test theta tidy to_maketables
         to_marginaleffects tvalues unidentified update varcorr variance_shares vif
     """,
     "BatchFit": """
         anova bound bse by_reml conf_int contrast converged cov_params delta deviance df emmeans emtrends
         heritability icc influence is_singular llf moderate n_optima params plot predict pvalues r2
-        random_effects reasons
-        save scan sdcor sigma statistics status t_tests test tidy to_img top treat tvalues unidentified
-        varcorr varcorr_se variance_shares
+        random_effects reasons save scan scan_threshold sdcor sigma statistics status t_tests test tidy
+        to_img top treat tvalues unidentified varcorr varcorr_se variance_shares
     """,
     "Model": """
         components endog_names exog_names expanded fit fit_batch fit_response formula from_arrays moments

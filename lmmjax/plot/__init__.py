@@ -4,6 +4,7 @@ matplotlib."""
 from lmmjax.plot.caterpillar import plot_ranef
 from lmmjax.plot.covariance import plot_covariance
 from lmmjax.plot.effects import plot_effects
+from lmmjax.plot.manhattan import plot_lod, plot_manhattan
 from lmmjax.plot.means import plot_means
 from lmmjax.plot.posterior import plot_posterior
 from lmmjax.plot.power import plot_power
@@ -20,7 +21,9 @@ __all__ = [
     "plot_contour",
     "plot_covariance",
     "plot_effects",
+    "plot_lod",
     "plot_ma",
+    "plot_manhattan",
     "plot_means",
     "plot_posterior",
     "plot_power",

@@ -108,3 +108,32 @@ class Scans:
             keep=keep,
             progress=progress,
         )
+
+    def scan_threshold(
+        self, markers: Any, key: Any, n: int = 1000, *, level: float = 0.05, **matching: Any
+    ) -> pd.DataFrame:
+        """The LOD of the strongest marker that chance exceeds in a share `level` of scans: a row a response.
+
+        The response is permuted n times where rotation by the kernel has made its entries independent, the
+        variance ratio held at the fit's; all permutations are one batch.
+
+        Parameters
+        ----------
+        markers : as of `scan`; key : of `jax.random`, the same key gives the same thresholds.
+        n : permutations; level : of significance, over all markers.
+        matching : `ids`, `names`, `group`, `maf` and `max_missing` as of `scan`.
+
+        Returns
+        -------
+        DataFrame `response lod`.
+
+        Raises
+        ------
+        ValueError : the model is not one of one kernel of full rank and nothing beside it.
+
+        Sources: Churchill & Doerge (1994), doi:10.1093/genetics/138.3.963; Abney (2015),
+        doi:10.1002/gepi.21893.
+        """
+        from lmmjax.scan import scan_threshold
+
+        return scan_threshold(self.fitted, markers, key, n, level=level, **matching)
