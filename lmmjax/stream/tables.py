@@ -89,7 +89,27 @@ def read_text(path: Path) -> pd.DataFrame:
         if header.duplicated().any():
             twice = header[header.duplicated()].iloc[0]
             raise ValueError(f"{path} has several columns {twice!r}: rename or drop one")
-        return pd.read_csv(path, sep=separator, **EXACT)
+        frame = pd.read_csv(path, sep=separator, **EXACT)
+        _require_distinct_codes(frame, path, separator)
+        return frame
+
+
+def _require_distinct_codes(frame: pd.DataFrame, path: Path, separator: str) -> None:
+    """ValueError if codes such as 01 and 1 have become one number."""
+    whole = [name for name, kind in frame.dtypes.items() if kind.kind in "iu"]
+    if not whole:
+        return
+    texts = pd.read_csv(path, sep=separator, usecols=whole, dtype=str)
+    for name in whole:
+        text = texts[name].str.strip()
+        padded = text[text.str.match(r"0\d")]
+        for code in padded.unique():
+            other = text[(frame[name] == int(code)) & (text != code)]
+            if len(other):
+                raise ValueError(
+                    f"{path}: column {name!r} has {code!r} and {other.iloc[0]!r}, which are one number: "
+                    "write numbers alike, or codes with a letter"
+                )
 
 
 def from_text(path: Path, index: str | None, rows: bool) -> Columns:

@@ -343,3 +343,13 @@ def test_files_that_are_none_are_refused(tmp_path):
         open_source(tmp_path / "y.parquet")
     with pytest.raises(FileNotFoundError):
         open_source(tmp_path / "absent.parquet")
+
+
+def test_codes_that_would_be_one_number_are_refused(tmp_path):
+    path = tmp_path / "y.csv"
+    path.write_text("g,y\n01,1\n1,2\n002,3\n")
+    with pytest.raises(ValueError, match="column 'g' has '01' and '1', which are one number"):
+        open_source(path)
+    # alike they are numbers, with zeros before them or without
+    path.write_text("g,y\n01,1\n02,0.5\n0,3\n")
+    assert list(open_source(path).names) == ["g", "y"]
