@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from lmmjax._version import __version__
+from lmmjax.adapters.multitrait import multitrait
 from lmmjax.arrays import enable_compilation_cache
 from lmmjax.core import (
     Estimate,
@@ -88,6 +89,7 @@ __all__ = [
     "load",
     "loglik",
     "modeltable",
+    "multitrait",
     "power",
     "predict",
     "problem_from_arrays",

@@ -9,17 +9,17 @@ NAMES = {
         AR1 ARMA BatchFit CAR1 CompoundSymmetry EstimabilityWarning Estimate Exponential Fit FitWarning
         Gaussian Kernel KnownVariance Matern32 Matern52 Model Moments Pedigree Problem Status Symmetric
         Toeplitz Unstructured VarExp VarIdent VarPower __version__ compare conditional_modes
-        duplicate_correlation enable_compilation_cache estimate gram grm lmm load loglik modeltable power
-        predict problem_from_arrays profiled_deviance response_axes restricted_loglik self_check voom
+        duplicate_correlation enable_compilation_cache estimate gram grm lmm load loglik modeltable multitrait
+        power predict problem_from_arrays profiled_deviance response_axes restricted_loglik self_check voom
     """,
     "Fit": """
         aic aicc allfit anova augment bic bootstrap bound bse bse_fe check coef coef_table cond_var
         condition_indices conf_int contour contrast converged cooks_distance cov_params covratio covtrace
         cross_validate delta deviance df_resid dfbetas drop1 emmeans emtrends f_test fe_params
-        fittedvalues get_prediction glance grad_norm hat heritability icc influence is_singular llf lrt
-        mdffits n_iter n_params nobs normalized_resid params permutation plot posterior predict profile
-        pvalues r2 random_effects ranef ranova refit reliability repca resid residual_cov residuals rlrt save
-        scale scaled_resid scan scan_threshold
+        fittedvalues genetic_correlation get_prediction glance grad_norm hat heritability icc influence
+        is_singular llf lrt mdffits n_iter n_params nobs normalized_resid params permutation plot posterior
+        predict profile pvalues r2 random_effects ranef ranova refit reliability repca resid residual_cov
+        residuals rlrt save scale scaled_resid scan scan_threshold
         semivariogram sensitivity sigma simulate status step summary t_test test theta tidy to_maketables
         to_marginaleffects tvalues unidentified update varcorr variance_shares vif
     """,

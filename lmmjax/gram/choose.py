@@ -16,6 +16,8 @@ from lmmjax.gram.grouped.expansion import MOST, expanded_columns
 from lmmjax.gram.grouped.prepare import GroupedPrepared
 from lmmjax.gram.layered.prepare import LayeredPrepared, pays
 from lmmjax.gram.nested.prepare import NestedPrepared
+from lmmjax.gram.rotated.arrangement import arrangement
+from lmmjax.gram.rotated.prepare import RotatedPrepared
 from lmmjax.gram.spectral.prepare import SpectralPrepared
 from lmmjax.gram.whitened.prepare import WhitenedPrepared
 
@@ -26,6 +28,7 @@ BACKENDS: dict[str, Callable[..., Prepared]] = {
     "layered": LayeredPrepared,
     "whitened": WhitenedPrepared,
     "spectral": SpectralPrepared,
+    "rotated": RotatedPrepared,
     "dense": DensePrepared,
 }
 
@@ -34,7 +37,9 @@ def choose(design: Design) -> str:
     """Name of the cheapest backend that covers the design."""
     factors = grouping_factors(design)
     if any(term.kernel is not None for term in design.terms):
-        return "spectral" if _one_kernel(design) else "dense"
+        if _one_kernel(design):
+            return "spectral"
+        return "dense" if arrangement(design) is None else "rotated"
     if design.residual is not None:
         return "whitened" if _inside(design.residual, factors) else "dense"
     if not factors:
@@ -50,12 +55,19 @@ def prepare(design: Design, rows: Rows, backend: str | None = None, **options) -
     name = choose(design) if backend is None else backend
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}; the known ones are: {', '.join(sorted(BACKENDS))}")
+    if name == "rotated":
+        if arrangement(design) is None:
+            raise ValueError(
+                "the rotated backend is for terms of one factor with one kernel, whose levels all have the "
+                "same rows but for the fixed effects: use dense or None"
+            )
+        return RotatedPrepared(design, rows, _independent, **options)
     if design.residual is not None and name not in ("whitened", "dense"):
         raise ValueError(f"the {name} backend has no residual structures: use whitened, dense or None")
     if design.residual is None and name == "whitened":
         raise ValueError("the whitened backend is for residual structures; the model has none")
     if name not in ("dense", "spectral") and any(term.kernel is not None for term in design.terms):
-        raise ValueError(f"the {name} backend has no kernels: use spectral, dense or None")
+        raise ValueError(f"the {name} backend has no kernels: use spectral, rotated, dense or None")
     if name == "spectral" and not _one_kernel(design):
         raise ValueError(
             "the spectral backend is for one random term of one column with a kernel, and independent "
@@ -64,6 +76,16 @@ def prepare(design: Design, rows: Rows, backend: str | None = None, **options) -
     if name == "dense" or all(term.family.linear for term in design.terms):
         return BACKENDS[name](design, rows, **options)
     return CurvedPrepared(design, rows, BACKENDS[name], **options)
+
+
+def _independent(design: Design, rows: Rows, apart: bool, **options) -> Prepared:
+    """Products of a design without kernels, with its groups apart if asked for."""
+    name = choose(design)
+    if apart and name == "grouped":
+        options["compress"] = False
+    if name != "whitened":
+        options.pop("markov", None)
+    return prepare(design, rows, name, **options)
 
 
 def _one_kernel(design: Design) -> bool:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from lmmjax.fitted import ModelData
+from lmmjax.gram.rotated.prepare import RotatedPrepared
 from lmmjax.reports.markup import wrapped
 
 
@@ -51,9 +52,12 @@ def structure_report(data: ModelData) -> StructureReport:
     """See `Model.structure`."""
     shared = data.maker.prepared.shared
     cost = shared.cost()
-    terms = zip(data.frame.random, cost.roles, strict=True)
+    prepared, roles = data.maker.prepared, cost.roles
+    if isinstance(prepared, RotatedPrepared):
+        roles = ("rotated by the eigenvectors of the kernel",) * len(roles)
+    terms = zip(data.frame.random, roles, strict=True)
     return StructureReport(
-        backend=type(shared).__name__.removesuffix("Products").lower(),
+        backend=type(prepared).__name__.removesuffix("Prepared").lower(),
         n=data.design.n,
         p=data.design.p,
         terms=tuple((f"({t.label})", len(t.levels), t.z.shape[1], role) for t, role in terms),

@@ -70,6 +70,29 @@ class Heritability:
 
         return reliability(self.fitted, group)
 
+    def genetic_correlation(self, *, test: bool = False, level: float = 0.95) -> pd.DataFrame:
+        """Correlations of the columns of random terms, such as traits, and of the residuals of traits.
+
+        Of a model with (0 + trait | id) and a kernel, by `lmmjax.multitrait` or written out. A row a pair:
+        group, term1, term2, estimate, se (delta method), lower, upper (on Fisher's z scale), bound ("lower"
+        or "upper" for −1 and 1, where there is no se).
+
+        Parameters
+        ----------
+        test : whether to add likelihood ratio tests, by the criterion that was fitted, of pairs of random
+            terms: chisq_0, p_0 of a correlation of zero (χ²₁), chisq_1, p_1 of one of 1, or −1 where the
+            estimate is negative (a mixture of χ²₀ and χ²₁ in equal parts).
+
+        Raises
+        ------
+        ValueError : no term with a kernel has two correlated columns.
+
+        Source: Self & Liang (1987), doi:10.1080/01621459.1987.10478472, of the mixture.
+        """
+        from lmmjax.postestimation.parameters.trait_correlations import genetic_correlation
+
+        return genetic_correlation(self.fitted, level, test)
+
 
 class BatchHeritability:
     """Heritability of every response."""

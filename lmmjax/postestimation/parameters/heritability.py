@@ -57,10 +57,17 @@ class Shares:
         return namespace(between, left).concatenate([between, left], axis=-1)
 
     def values(self, weights: Weights, beta: Array, psi: Array) -> Array:
-        """The shares (..., names)."""
+        """The shares, then their variances (..., 2 names)."""
         parts = self.variances(weights, beta, psi)
         xp = namespace(parts)
-        return (parts @ self.sums.T.astype(parts.dtype)) / xp.sum(parts, axis=-1, keepdims=True)
+        sums = parts @ self.sums.T.astype(parts.dtype)
+        return xp.concatenate([sums / xp.sum(parts, axis=-1, keepdims=True), sums], axis=-1)
+
+    def estimates(self, fits: Fitted | FittedMany) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Shares and variances (..., names), and the covariances of the shares."""
+        value, cov = deltas(fits, self.values, self.weights, hold=True)
+        k = len(self.names)
+        return value[..., :k], value[..., k:], cov[..., :k, :k]
 
 
 def shares(fits: Fitted | FittedMany, scale: str, rows: np.ndarray | None = None) -> Shares:
@@ -126,22 +133,16 @@ def rows_by(data: ModelData, by: str) -> list[tuple[Any, np.ndarray]]:
 
 
 def _table(fitted: Fitted, own: Shares, level: float, method: str | None) -> pd.DataFrame:
-    value, cov = deltas(fitted, own.values, own.weights, hold=True)
-    variance = _variances(fitted, own)
+    value, variance, cov = own.estimates(fitted)
     value, se, bound, lower, upper = _limits(value, cov, level)
     if method is None:
         method = "profile" if _has_profile(fitted, own) else "logit"
     if method == "profile":
         lower, upper = _profiles(fitted, own, level)
-    columns = dict(zip(COLUMNS, (value, se, lower, upper, variance @ own.sums.T, bound), strict=True))
+    columns = dict(zip(COLUMNS, (value, se, lower, upper, variance, bound), strict=True))
     out = pd.DataFrame(columns, index=own.names)
     out.attrs["method"] = method
     return out
-
-
-def _variances(fits: Fitted | FittedMany, own: Shares) -> np.ndarray:
-    with jax.enable_x64(True):
-        return np.asarray(own.variances(own.weights, fits.estimate.beta, fits.estimate.psi))
 
 
 def _limits(value: np.ndarray, cov: np.ndarray, level: float) -> tuple[np.ndarray, ...]:
@@ -255,15 +256,13 @@ def _batch_table(
         raise ValueError(f"unknown term {name!r}: {nearest(str(name), own.names)}")
     at = own.names.index(name)
     chosen = dataclasses.replace(own, names=[name], sums=own.sums[at : at + 1])
-    value, se, bound, lower, upper = (
-        a[:, 0] for a in _limits(*deltas(fits, chosen.values, chosen.weights, hold=True), level)
-    )
-    variance = _variances(fits, chosen) @ own.sums[at]
+    share, variance, cov = chosen.estimates(fits)
+    value, se, bound, lower, upper = (a[:, 0] for a in _limits(share, cov, level))
     one = _has_profile(fits, own)
     method = method or ("profile" if one else "logit")
     if method == "profile":
         lower, upper = _batch_profiles(fits, own, at, level, one)
-    columns = dict(zip(COLUMNS, (value, se, lower, upper, variance, bound), strict=True))
+    columns = dict(zip(COLUMNS, (value, se, lower, upper, variance[:, 0], bound), strict=True))
     out = pd.DataFrame(columns, index=fits.names)
     out.attrs |= {"term": name, "method": method}
     return out
