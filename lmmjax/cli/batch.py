@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import numpy as np
 import pandas as pd
 import typer
 from rich.console import Console
@@ -38,6 +37,7 @@ from lmmjax.cli.batch_options import (
     out_parquet,
     read_design,
 )
+from lmmjax.cli.batch_results import fitted_whole, long_table, with_q, write_maps
 from lmmjax.cli.common import (
     AllowPython,
     Contrasts,
@@ -50,8 +50,9 @@ from lmmjax.cli.common import (
     waiting,
     write_table,
 )
+from lmmjax.cli.levels import Kernels, References, read_kernels, with_references
 from lmmjax.fitted import require_known
-from lmmjax.postestimation.hypotheses.batch_tests import adjust
+from lmmjax.results.images import image_responses
 from lmmjax.stream.inputs import named_contrasts, named_hypotheses
 from lmmjax.stream.packages import pyarrow
 
@@ -61,7 +62,9 @@ lmmjax batch '~ Sex + age + (1 | donor)' samples.csv genes.tsv -o genes.parquet 
 
 lmmjax batch '~ dose + (1 | plate)' wells.csv y.csv -o out.csv --rows --ddf kr --test 'dose = 1'
 
-lmmjax batch '~ time + (time | id)' visits.csv voxels.npy -o out.parquet --resume"""
+lmmjax batch '~ time + (time | id)' visits.csv voxels.npy -o out.parquet --resume
+
+lmmjax batch '~ age + (1 | id)' scans.csv path -o out.parquet --mask brain.nii.gz --maps maps"""
 
 FOREMOST = 10
 """Responses that `--top` shows."""
@@ -81,6 +84,8 @@ def batch(
     out: Out,
     ml: MaximumLikelihood = False,
     weights: Weights = None,
+    ref: References = None,
+    kernel: Kernels = None,
     response_weights: ResponseWeights = None,
     response_offset: ResponseOffset = None,
     ddf: Ddf = "satterthwaite",
@@ -93,6 +98,31 @@ def batch(
             "contrast or test.",
             metavar="TERM",
         ),
+    ] = None,
+    moderate: Annotated[
+        bool,
+        typer.Option(
+            "--moderate", help="Tests with a prior of the residual variances (limma's eBayes); all in memory."
+        ),
+    ] = False,
+    icc: Annotated[
+        bool,
+        typer.Option("--icc", help="Also the share of the variance of each grouping factor; all in memory."),
+    ] = False,
+    long: Annotated[
+        bool, typer.Option("--long/--wide", help="A row a response and term, or a row a response.")
+    ] = False,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="RESPONSES are images (a file, or a column of DESIGN with their paths): fit inside of this "
+            "one.",
+            metavar="FILE",
+        ),
+    ] = None,
+    maps: Annotated[
+        Path | None,
+        typer.Option(help="Also write the results as images into this folder.", metavar="FOLDER"),
     ] = None,
     index: Index = None,
     rows: Rows = False,
@@ -116,8 +146,18 @@ def batch(
         check_words(formula, ddf)
         parquet = out_parquet(out, [design, responses, response_weights, response_offset], resume, force)
         with waiting("reading the design"):
-            table = read_design(design, responses, index, rows)
-            model = lmmjax.lmm(formula, table, weights=weights, safe=not allow_python)
+            table = with_references(read_design(design, responses, index, rows), ref)
+            beside = {"weights": weights, "kernels": read_kernels(kernel)}
+            model = lmmjax.lmm(formula, table, safe=not allow_python, **beside)
+            source = image_responses(model.data, responses, None if mask is None else str(mask))
+            if maps is not None:
+                if not hasattr(source, "to_img"):
+                    raise ValueError("--maps is for responses that are images")
+                maps.mkdir(parents=True, exist_ok=True)
+            if (moderate or icc) and (resume or chunk):
+                raise ValueError(
+                    "--moderate and --icc take all responses at once: leave out --resume and --chunk"
+                )
             names = model.data.x_names
             tested = [*names, *named_contrasts(contrast, names), *named_hypotheses(test, names)]
             if top is not None:
@@ -129,26 +169,30 @@ def batch(
             def show(done: int, total: int) -> None:
                 progress.update(task, completed=done, total=total)
 
-            result = model.stream_batch(
-                responses,
-                parquet,
-                reml=not ml,
-                weights=response_weights,
-                offset=response_offset,
-                contrasts=contrast,
-                tests=test,
-                ddf=ddf,
-                chunk=chunk,
-                resume=resume,
-                index=index,
-                rows=rows,
-                also=[design],
-                progress=show,
-            )
-        foremost = None if top is None else _foremost(parquet, top)
-        if parquet != out:
-            with waiting("writing"):
-                write_table(out, pd.read_parquet(parquet))
+            options: dict[str, Any] = {
+                "reml": not ml,
+                "weights": response_weights,
+                "offset": response_offset,
+                "contrasts": contrast,
+                "tests": test,
+                "ddf": ddf,
+                "index": index,
+                "rows": rows,
+            }
+            if moderate or icc:
+                result = fitted_whole(model, source, parquet, options, icc, moderate)
+            else:
+                options |= {"chunk": chunk, "resume": resume, "also": [design], "progress": show}
+                result = model.stream_batch(source, parquet, **options)
+        with waiting("writing"):
+            with_q(parquet)
+            foremost = None if top is None else _foremost(parquet, top)
+            if maps is not None:
+                write_maps(maps, source, pd.read_parquet(parquet))
+            if parquet != out or long:
+                wide = pd.read_parquet(parquet)
+                write_table(out, long_table(wide) if long else wide)
+            if parquet != out:
                 parquet.unlink()
     if foremost is not None:
         typer.echo(f"{top}, smallest p first; q by Benjamini and Hochberg over all responses:\n")
@@ -167,5 +211,4 @@ def _foremost(path: Path, name: str) -> pd.DataFrame:
     wanted = [column for column in there if column.partition(":")[2] == name]
     table = pd.read_parquet(path, columns=["response", *wanted])
     table.columns = ["response", *(column.partition(":")[0] for column in wanted)]
-    table["q"] = adjust(np.asarray(table["p"], dtype=float))
     return table.sort_values("p", kind="stable").head(FOREMOST).dropna(subset="p")
