@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -87,21 +87,21 @@ def grm(
     typer.echo(f"{len(matrix):,} individuals, {said}: {out}")
 
 
-def _of_markers(path: Path, method: str, maf: float, max_missing: float) -> tuple[pd.DataFrame, str]:
+def read_markers(path: Path) -> Any:
+    """Genotypes of a file: its path, or a frame with the labels of the individuals."""
     if not path.exists():
         raise FileNotFoundError(2, "No such file or directory", str(path))
-    markers = path
-    if kind_of(path) in (*TEXT, *PARQUET):
-        table = read_table(path)
-        first = table.columns[0]
-        # labels are text, or numbers that are no genotypes
-        labels = table[first]
-        text = not pd.api.types.is_numeric_dtype(labels.dtype) or str(first).lower() in (
-            "id",
-            "iid",
-            "sample",
-        )
-        markers = table.set_index(first) if text else table
+    if kind_of(path) not in (*TEXT, *PARQUET):
+        return path
+    table = read_table(path)
+    first = table.columns[0]
+    # labels are text, or numbers that are no genotypes
+    text = not pd.api.types.is_numeric_dtype(table[first].dtype)
+    return table.set_index(first) if text or str(first).lower() in LABELS else table
+
+
+def _of_markers(path: Path, method: str, maf: float, max_missing: float) -> tuple[pd.DataFrame, str]:
+    markers = read_markers(path)
     found = relationships(markers, method=method, maf=maf, max_missing=max_missing)
     own = found.attrs
     parts = [f"{own['used']:,} markers"]

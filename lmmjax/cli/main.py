@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 import lmmjax
-from lmmjax.cli import batch, bench, demo, fit, grm, info, shards
+from lmmjax.cli import batch, bench, demo, fit, grm, info, scan, shards
 
 COMMANDS = {
     fit.fit: fit.EXAMPLES,
     batch.batch: batch.EXAMPLES,
+    scan.scan: scan.EXAMPLES,
     grm.grm: grm.EXAMPLES,
     demo.demo: demo.EXAMPLES,
     bench.bench: bench.EXAMPLES,

@@ -92,3 +92,17 @@ def test_bad_levels_and_kernels(files, words, message):
     result = run("fit", "y ~ arm + (1 | id)", folder / "data.csv", *words)
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
+
+
+def test_scans_are_those_of_the_fit(files):
+    folder, markers, data, _ = files
+    lj.Kernel(lj.grm(markers)).save(folder / "S.npz")
+    words = ("y ~ arm + (1 | id)", folder / "data.csv", folder / "markers.csv", "-o", folder / "scan.csv")
+    result = run("scan", *words, "--kernel", f"id={folder / 'S.npz'}", "--test", "wald")
+    assert result.exit_code == 0, result.output
+    kernels = {"id": lj.Kernel(lj.grm(markers))}
+    expected = lj.lmm("y ~ arm + (1 | id)", data, kernels=kernels).fit().scan(markers, test="wald")
+    found = pd.read_csv(folder / "scan.csv")
+    assert found["marker"].tolist() == expected["marker"].tolist()
+    np.testing.assert_allclose(found["p_wald"], expected["p_wald"], rtol=1e-6)
+    assert "--force replaces it" in run("scan", *words).output
