@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +17,6 @@ from lmmjax.fitted import (
     FittedMany,
     ModelData,
     announce,
-    announce_many,
-    fit_many,
     fit_one,
     kept_rows,
     model_data,
@@ -31,10 +29,8 @@ from lmmjax.formula import array_frame, model_frame, updated_frame
 from lmmjax.postestimation.parameters.moments import moments
 from lmmjax.reports.structure import StructureReport, structure_report
 from lmmjax.results import BatchFit, Fit, Moments
-from lmmjax.results.images import image_responses
-
-if TYPE_CHECKING:
-    from lmmjax.stream import Streamed
+from lmmjax.results.batches import Batches
+from lmmjax.stream.whole import design_table
 
 
 def lmm(
@@ -53,8 +49,9 @@ def lmm(
     Parameters
     ----------
     formula : "y ~ x + (x | g)"; without a response ("~ x + (x | g)") for `fit_batch`.
-    data : pandas or polars frame, or a dict of columns. Rows with a missing value in any variable of
-        the formula are dropped and counted.
+    data : frame of pandas, polars (lazy too) or Arrow, a dict of columns, AnnData or MuData (their `obs`), or
+        the path of a CSV, TSV or .h5ad file. Rows with a missing value in any variable of the formula are
+        dropped and counted.
     weights : prior weights w, Var(ε) = σ²/w: a column's name, an expression or an array.
     offset : known part of the mean, likewise; added to `offset(...)` terms of the formula.
     residual : correlations and variances of the residuals, such as `lj.AR1("week", group="id")`,
@@ -81,11 +78,11 @@ def lmm(
     """
     require_switch("safe", safe)
     beside = {"weights": weights, "offset": offset, "residual": residual, "kernels": kernels}
-    frame = model_frame(formula, data, safe=safe, **beside)
+    frame = model_frame(formula, design_table(data), safe=safe, **beside)
     return Model(require_data(model_data(frame, backend)))
 
 
-class Model:
+class Model(Batches):
     """A model with its data, ready to be fitted; made by `lmm` or `Model.from_arrays`.
 
     Attributes
@@ -207,56 +204,6 @@ class Model:
         found = moments(self.data, self.data.response(), kind, prior, iterate, truncate, max_iter)
         return Moments(self, found.psi, found.beta, found.cov_beta, found.n_iter, found.converged)
 
-    def fit_batch(
-        self,
-        responses: Any,
-        reml: bool = True,
-        *,
-        weights: Any = None,
-        offset: Any = None,
-        max_iter: int = 100,
-        dtype: str = "float64",
-        starts: Any = None,
-        mask: Any = None,
-    ) -> BatchFit:
-        """Fit the model to every column of `responses`, an n × T array or frame, or voxel of images.
-
-        Rows match those of the data the model was made from; rows that were dropped there are dropped
-        here. A missing value leaves its row out of the fit of its response only, which gets what `lmm`
-        gives on its rows: fixed effects that they do not determine are missing, and named in `reasons`. A
-        response that cannot be fitted gets a status, a reason and missing results.
-
-        Parameters
-        ----------
-        weights : n × T, a weight w ≥ 0 for every value, Var(ε) = σ²/w (precision weights, as of voom);
-            they multiply the model's own. A weight of zero leaves the value out.
-        offset : n × T, a known part of the mean of every value, beside the model's own.
-        dtype : "float32" lets more than 512 responses descend in single precision. Cross-products, and all
-            that is reported at the optimum found, stay in float64: criteria agree to 1e-5, fixed effects
-            to 1e-3 of their standard errors. For devices that are slow in float64; on a CPU it gains nothing.
-        starts : how many descents to make of each response, from moment estimates, near zero, zero and far
-            from it (at most 4), of which the best optimum is kept; or θ (k, m) as `fit.theta` reports it, to
-            begin there. By default one, and all where several optima are known to occur: a factor has fewer
-            than 50 groups, which differ in size, weights, missing values or columns of Z. `n_optima` says how
-            many there were.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import lmmjax as lj
-        >>> from lmmjax.datasets import load
-        >>> sleep = load("sleepstudy")
-        >>> y = sleep["Reaction"].to_numpy()
-        >>> model = lj.lmm("~ Days + (Days | Subject)", sleep)
-        >>> model.fit_batch(np.column_stack([y, 2 * y])).params["Days"].round(3).tolist()
-        [10.467, 20.935]
-        """
-        options = {"weights": weights, "offset": offset, "max_iter": max_iter, "dtype": dtype}
-        options["starts"] = starts
-        fits = fit_many(self.data, image_responses(self.data, responses, mask), reml, **options)
-        announce_many(fits)
-        return BatchFit(self, fits)
-
     def subset(self, keep: Any, weights: Any = None) -> Model:
         """The model on those of its rows for which `keep` (n,) is true; `weights` (n,) multiply its own.
 
@@ -264,16 +211,6 @@ class Model:
         """
         own = None if weights is None else response_vector(self.data, weights, "weights")
         return Model(self.data.subset(kept_rows(self.data, keep), own))
-
-    def stream_batch(self, source: Any, out: str | Path, **options: Any) -> Streamed:
-        """`fit_batch` in bounded memory, from a file or array to the Parquet file `out`.
-
-        Sources, columns and options are those of `lmmjax.stream.stream_batch`.
-        """
-        from lmmjax.stream import stream_batch
-
-        source = image_responses(self.data, source, options.pop("mask", None))
-        return stream_batch(self.data, source, out, **options)
 
     def simulate(self, key: Array, mean: Any, psi: Any, draws: int) -> np.ndarray:
         """Responses (n, draws) with fixed part mean (n,) and natural covariance parameters ψ (m + 1,).

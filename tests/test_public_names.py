@@ -24,10 +24,10 @@ NAMES = {
         to_marginaleffects tvalues unidentified update varcorr variance_shares vif
     """,
     "BatchFit": """
-        anova bound bse by_reml conf_int contrast converged cov_params delta deviance df emmeans emtrends
-        heritability icc influence is_singular llf moderate n_optima params plot predict pvalues r2
-        random_effects reasons save scan scan_threshold sdcor sigma statistics status t_tests test tidy
-        to_img top treat tvalues unidentified varcorr varcorr_se variance_shares
+        anova bound bse by_reml conf_int contrast converged convergence cov_params delta deviance df emmeans
+        emtrends heritability icc influence is_singular llf moderate n_optima n_starts params plot predict
+        pvalues r2 random_effects reasons save scan scan_threshold sdcor sigma statistics status summary t_tests test tidy
+        to_anndata to_img to_parquet top treat tvalues unidentified varcorr varcorr_se variance_shares
     """,
     "Model": """
         components endog_names exog_names expanded fit fit_batch fit_response formula from_arrays moments

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from lmmjax.arrays import Array, namespace, quick_jit, sweep
+from lmmjax.arrays.sparse_columns import Columns, complete_columns
 from lmmjax.batch.lanes import lane_count
 from lmmjax.batch.sources import OwnDesigns, SharedDesign, Source, is_apart, mapped_axes
 from lmmjax.core import Problem, ProblemMaker
@@ -45,7 +46,7 @@ class Responses:
     """
 
     maker: ProblemMaker
-    y: np.ndarray
+    y: Columns
     psi: np.ndarray
     cov: np.ndarray
     reml: bool
@@ -153,7 +154,7 @@ def _over(
     maker, psi, adjust = of.maker, of.psi, method != "satterthwaite"
     if adjust and not maker.design.structure.linear:
         maker = maker.tangents
-    whole = np.full(len(psi), of.weights is None) & ~np.isnan(of.y).any(axis=0)
+    whole = np.full(len(psi), of.weights is None) & complete_columns(of.y)
     with np.errstate(all="ignore"):
         unit = np.sqrt(psi[:, -1])
         relative = psi / maker.design.structure.units(psi[:, -1:])

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from lmmjax.arrays import Array, quick_jit
+from lmmjax.arrays.sparse_columns import Columns, complete_columns
 from lmmjax.batch.lanes import lane_count, take_lanes
 from lmmjax.batch.sources import OwnDesigns, SharedDesign, Source, is_apart, mapped_axes
 from lmmjax.core import Estimate, Problem, ProblemMaker
@@ -18,14 +19,14 @@ from lmmjax.inference.open_directions import inward_moves, moving_covariances
 
 
 def determined(
-    maker: ProblemMaker, y: np.ndarray, weights: np.ndarray | None, reml: bool, estimate: Estimate
+    maker: ProblemMaker, y: Columns, weights: np.ndarray | None, reml: bool, estimate: Estimate
 ) -> Estimate:
     """The estimates (T, ...) with NaN for covariances of β̂ that move along `moves`; by REML, as in `Fit`."""
     free = np.asarray(np.any(estimate.moves, axis=(1, 2)) & reml)
     if not free.any():
         return estimate
     cov, kept = np.array(estimate.cov_beta), ~np.isnan(estimate.beta)
-    whole = np.full(len(free), weights is None) & ~np.isnan(y).any(axis=0)
+    whole = np.full(len(free), weights is None) & complete_columns(y)
     for columns in np.unique(kept[free], axis=0):
         those, at = free & (kept == columns).all(axis=1), np.flatnonzero(columns)
         part = maker.with_columns(at)

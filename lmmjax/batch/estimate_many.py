@@ -16,9 +16,10 @@ import jax
 import numpy as np
 
 from lmmjax.arrays import UNROLL, Array
+from lmmjax.arrays.sparse_columns import Columns, SparseColumns, finite_columns, pieces
 from lmmjax.batch.determined import determined
 from lmmjax.batch.device import fit_blocks, on_devices, placed
-from lmmjax.batch.lanes import take_lanes
+from lmmjax.batch.lanes import lanes_of, take_lanes
 from lmmjax.batch.outcome import Outcome, failed, outcome
 from lmmjax.batch.sources import FEW, few, few_apart, own_problem, own_products
 from lmmjax.batch.starts import MOST, Starts
@@ -48,7 +49,7 @@ class How:
 
 def estimate_many(
     maker: ProblemMaker,
-    y: np.ndarray,
+    y: Columns,
     reml: bool = True,
     max_iter: int = 100,
     weights: np.ndarray | None = None,
@@ -60,7 +61,7 @@ def estimate_many(
 
     A missing value (NaN) leaves its row out of the fit of its response, and nothing else. A response with an
     infinite value gets `Status.NOT_FINITE`, one of which too little is left `Status.NOT_ESTIMABLE`, with the
-    reason that the model on its rows would give; their results are missing.
+    reason that the model on its rows would give; their results are missing. Sparse responses stay sparse.
 
     Parameters
     ----------
@@ -76,8 +77,10 @@ def estimate_many(
         found, usable = _shared_design(maker, y, how, there)
         left = np.flatnonzero(~usable)
         if len(left):
-            found.put(left, _incomplete(maker, y[:, left], how))
+            for part, values in pieces(y[:, left]):
+                found.put(left[part], _incomplete(maker, values, how))
     else:
+        y = np.asarray(y)
         found = _own_weights(maker, y, weights, how)
     if np.dtype(dtype) != np.float64:
         left = np.flatnonzero(np.isin(found.estimate.status, (Status.STALLED, Status.ITERATION_LIMIT)))
@@ -90,33 +93,37 @@ def estimate_many(
 
 
 def _shared_design(
-    maker: ProblemMaker, y: np.ndarray, how: How, there: Array | None = None
+    maker: ProblemMaker, y: Columns, how: How, there: Array | None = None
 ) -> tuple[Outcome, np.ndarray]:
     """Fits of the complete columns of y (n, T), and which they are (T,)."""
     total = y.shape[1]
     shared = maker.prepared.shared
     if isinstance(shared, SpectralProducts) and maker.design.known is None and how.starts.given is None:
-        values = np.asarray(y, dtype=float)
-        with np.errstate(invalid="ignore", over="ignore"):
-            usable = np.isfinite(np.sum(values * values, axis=0))
-        problem = maker.lanes(np.where(usable, values, 0.0), how.reml)
-        found = outcome(*spectral_estimates(problem))
+        usable = np.ones(total, bool)
+        found = failed(total, maker.design.p, maker.design.structure.n_params, "")
+        for part, values in pieces(y):
+            values = np.asarray(values, dtype=float)
+            with np.errstate(invalid="ignore", over="ignore"):
+                usable[part] = np.isfinite(np.sum(values * values, axis=0))
+            problem = maker.lanes(np.where(usable[part], values, 0.0), how.reml)
+            found.put(np.arange(total)[part], outcome(*spectral_estimates(problem)))
         return found.without(~usable, Status.NOT_FINITE, INFINITE), usable
     place = placed() if shared.together else None
     if total <= few(maker, place) or not shared.together:
         found, usable = _one_by_one(maker, y, how)
-    elif place is not None:
+    elif place is not None and not isinstance(y, SparseColumns):
         found, usable = on_devices(place, maker, y, how.reml, how.max_iter, how.starts, how.dtype, there)
     else:
         usable = np.ones(total, bool)
 
         def block(part: slice) -> Problem:
-            problem = maker.lanes(np.asarray(y[:, part], dtype=float), how.reml)
+            problem = lanes_of(maker, y[:, part], how.reml)
             usable[part] = np.isfinite(problem.origin.scale)
             return problem
 
         starts = how.starts.inside(maker, own=False)
-        found = outcome(*fit_blocks(total, shared.vector, block, how.max_iter, starts, how.dtype))
+        fitted = fit_blocks(total, shared.vector, block, how.max_iter, starts, how.dtype)
+        found = outcome(*fitted, len(starts))
     found = found.without(~usable, Status.NOT_FINITE, INFINITE)
     found = found.without(exact_lanes(maker, y, found.estimate, how.reml), Status.PERFECT_FIT, "")
     if how.starts.number(maker, own=False) == 1:
@@ -138,19 +145,20 @@ def _descend_again(found: Outcome, how: How, fit: Callable[[np.ndarray, How], Ou
             found.put(left[better], again.some(better))
 
 
-def _one_by_one(maker: ProblemMaker, y: np.ndarray, how: How) -> tuple[Outcome, np.ndarray]:
+def _one_by_one(maker: ProblemMaker, y: Columns, how: How) -> tuple[Outcome, np.ndarray]:
     """`_shared_design` as a loop."""
-    values = np.asarray(y, dtype=float)
-    usable, starts = np.isfinite(values.sum(axis=0)), how.starts.outside(maker, own=False)
+    y = y if isinstance(y, SparseColumns) else np.asarray(y, dtype=float)
+    usable, starts = finite_columns(y), how.starts.outside(maker, own=False)
     with jax.enable_x64(True), np.errstate(all="ignore"):
-        problem = maker.lanes(np.where(usable, values, 0.0), how.reml)
+        some = y.cleared(~usable) if isinstance(y, SparseColumns) else np.where(usable, y, 0.0)
+        problem = lanes_of(maker, some, how.reml)
         # called as for a single fit, whose program it is
         results = [
             descents(take_lanes(problem, k), starts if usable[k] else starts[:1], max_iter=how.max_iter)
-            for k in range(values.shape[1])
+            for k in range(y.shape[1])
         ]
     found = jax.tree.map(lambda *arrays: np.stack(arrays), *(result for result, _ in results))
-    return outcome(found, np.array([count for _, count in results])), usable
+    return outcome(found, np.array([count for _, count in results]), len(starts)), usable
 
 
 def _own_weights(maker: ProblemMaker, y: np.ndarray, weights: np.ndarray, how: How) -> Outcome:
@@ -168,7 +176,8 @@ def _own_weights(maker: ProblemMaker, y: np.ndarray, weights: np.ndarray, how: H
     # products of all pairs of columns of X, of which each response has its own
     pairs = p * (p + 1) * q * (q + 1) // 4 if p > UNROLL else 0
     vector, starts = groups * max(q**2 * 4, pairs), how.starts.inside(maker, own=True)
-    found = outcome(*fit_blocks(total, vector, block, how.max_iter, starts, how.dtype))
+    fitted = fit_blocks(total, vector, block, how.max_iter, starts, how.dtype)
+    found = outcome(*fitted, len(starts))
     found = found.without(~finite, Status.NOT_FINITE, INFINITE)
     if how.starts.number(maker, own=True) == 1:
         _descend_again(found, how, lambda left, how: _own_weights(maker, y[:, left], weights[:, left], how))
@@ -273,12 +282,13 @@ def _joined(
     return found
 
 
-def _give_reasons(found: Outcome, y: np.ndarray, weights: np.ndarray | None) -> None:
+def _give_reasons(found: Outcome, y: Columns, weights: np.ndarray | None) -> None:
     """Fill in the reasons of responses that have a status only."""
     status = found.estimate.status
     for k in np.flatnonzero((status != Status.CONVERGED) & (found.reasons == "")):
         found.reasons[k] = Status(int(status[k])).advice
         if status[k] == Status.PERFECT_FIT:
-            values = y[np.isfinite(y[:, k]) & (True if weights is None else weights[:, k] > 0), k]
+            values = y[:, k]
+            values = values[np.isfinite(values) & (True if weights is None else weights[:, k] > 0)]
             if len(values) and np.ptp(values) == 0:
                 found.reasons[k] = f"constant: all its {len(values)} values are {values[0]:g}"

@@ -13,7 +13,9 @@ import numpy as np
 from lmmjax.arrays import Array
 from lmmjax.arrays.compile import compiled_at_once, plays_now
 from lmmjax.arrays.processors import USUAL, cores
-from lmmjax.core import Problem
+from lmmjax.arrays.sparse_columns import Columns, SparseColumns, pieces
+from lmmjax.core import Problem, ProblemMaker
+from lmmjax.gram.grouped.prepare import GroupedPrepared
 
 LANES, FEWEST = 2048, 16
 """Responses advanced by one call, at most and at least."""
@@ -73,6 +75,15 @@ def axes_of(problem: Problem) -> Problem:
 def take_lanes(problem: Problem, part: Any) -> Problem:
     """The problem of some lanes."""
     return each(problem, lambda _, field: some_lanes(field, part))
+
+
+def lanes_of(maker: ProblemMaker, y: Columns, reml: bool) -> Problem:
+    """The problem of responses y (n, T); of sparse ones a few at a time are made dense, or none."""
+    if not isinstance(y, SparseColumns):
+        return maker.lanes(np.asarray(y, dtype=float), reml)
+    if isinstance(maker.prepared, GroupedPrepared):
+        return maker.lanes(y, reml)
+    return join_lanes([maker.lanes(values, reml) for _, values in pieces(y)])
 
 
 def some_lanes(tree: Any, part: Any) -> Any:

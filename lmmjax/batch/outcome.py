@@ -21,30 +21,33 @@ class Outcome:
     estimate : record of arrays that lead with T. Where a response does not determine all fixed effects, those
         that are left out are NaN.
     reasons : (T,) texts, why a response has no estimates; empty where it has.
-    optima : (T,) how many different optima its descents ended at.
+    optima : (T,) how many different optima its descents ended at; starts : (T,) how many descents it had.
     """
 
     estimate: Estimate
     reasons: np.ndarray
     optima: np.ndarray
+    starts: np.ndarray
 
     def put(self, where: np.ndarray, part: Outcome) -> None:
         """Replace the responses `where`."""
         for old, new in zip(jax.tree.leaves(self.estimate), jax.tree.leaves(part.estimate), strict=True):
             old[where] = new
         self.reasons[where], self.optima[where] = part.reasons, part.optima
+        self.starts[where] = part.starts
 
     def some(self, where: np.ndarray) -> Outcome:
         """The outcome of some responses."""
         estimate = jax.tree.map(lambda a: a[where], self.estimate)
-        return Outcome(estimate, self.reasons[where], self.optima[where])
+        return Outcome(estimate, self.reasons[where], self.optima[where], self.starts[where])
 
     def without(self, bad: np.ndarray, status: Status, reason: str) -> Outcome:
         """The same with missing values, a status and a reason for the responses `bad` (T,)."""
         if not bad.any():
             return self
         reasons = np.where(bad, reason, self.reasons).astype(object)
-        return Outcome(blank(self.estimate, bad, status), reasons, np.where(bad, 0, self.optima))
+        estimate, optima = blank(self.estimate, bad, status), np.where(bad, 0, self.optima)
+        return Outcome(estimate, reasons, optima, self.starts)
 
     def widened(self, kept: np.ndarray, p: int) -> Outcome:
         """The same with p fixed effects, of which these are those at positions `kept`."""
@@ -56,14 +59,15 @@ class Outcome:
         return dataclasses.replace(self, estimate=dataclasses.replace(old, beta=beta, cov_beta=cov))
 
 
-def outcome(estimate: Estimate, optima: np.ndarray) -> Outcome:
-    """Fits of which nothing else is to be said."""
-    return Outcome(estimate, np.full(len(optima), "", object), optima)
+def outcome(estimate: Estimate, optima: np.ndarray, starts: int = 1) -> Outcome:
+    """Fits of which nothing else is to be said, after descents from `starts` points."""
+    return Outcome(estimate, np.full(len(optima), "", object), optima, np.full(len(optima), starts))
 
 
 def failed(lanes: int, p: int, m: int, reason: str) -> Outcome:
     """Responses that cannot be estimated, all for one reason."""
-    return Outcome(not_estimable(lanes, p, m), np.full(lanes, reason, object), np.zeros(lanes, int))
+    none = np.zeros(lanes, int)
+    return Outcome(not_estimable(lanes, p, m), np.full(lanes, reason, object), none, none.copy())
 
 
 def not_estimable(lanes: int, p: int, m: int) -> Estimate:

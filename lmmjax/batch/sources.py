@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from lmmjax.arrays import UNROLL
+from lmmjax.arrays.sparse_columns import Columns
 from lmmjax.batch.device.where import Place
 from lmmjax.core import Problem, ProblemMaker, response_axes
 from lmmjax.design import take_rows
@@ -65,7 +66,7 @@ class OwnDesigns:
     """Responses y (n, T) with designs of their own: missing values, and weights (n, T) or None."""
 
     def __init__(
-        self, maker: ProblemMaker, y: np.ndarray, weights: np.ndarray | None, reml: bool, tangents: bool
+        self, maker: ProblemMaker, y: Columns, weights: np.ndarray | None, reml: bool, tangents: bool
     ):
         self.tangents = tangents
         self.maker, self.y, self.weights, self.reml = maker, y, weights, reml
@@ -77,7 +78,7 @@ class OwnDesigns:
         return max(FEW // 8, few_apart(self.maker))
 
     def _weights(self, which: Any) -> np.ndarray:
-        y = self.y[:, which]
+        y = np.asarray(self.y[:, which])
         return np.where(np.isnan(y), 0.0, 1.0 if self.weights is None else self.weights[:, which])
 
     def one(self, k: int) -> Problem:
@@ -92,7 +93,7 @@ class OwnDesigns:
     def lanes(self, which: np.ndarray) -> Problem:
         if self.products is None:
             self.products = own_products(self.maker)
-        return own_problem(self.products, self.y[:, which], self._weights(which), self.reml)[0]
+        return own_problem(self.products, np.asarray(self.y[:, which]), self._weights(which), self.reml)[0]
 
 
 Source = SharedDesign | OwnDesigns

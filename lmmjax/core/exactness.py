@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from lmmjax.arrays.sparse_columns import Columns, finite_columns, pieces
 from lmmjax.core.estimate import Estimate
 from lmmjax.core.marginal import by_level
 from lmmjax.core.problem import ProblemMaker
@@ -43,7 +44,7 @@ ROOM = 1e-12
 """Share of the squares of any response that W leaves, below which it spans everything."""
 
 
-def exact_lanes(maker: ProblemMaker, y: np.ndarray, estimate: Estimate, reml: bool) -> np.ndarray:
+def exact_lanes(maker: ProblemMaker, y: Columns, estimate: Estimate, reml: bool) -> np.ndarray:
     """Which responses y (n, T) are fitted perfectly, of those that did not converge or hardly have residuals.
 
     Parameters
@@ -53,20 +54,24 @@ def exact_lanes(maker: ProblemMaker, y: np.ndarray, estimate: Estimate, reml: bo
     status, design = np.asarray(estimate.status), maker.design
     if design.known is not None:
         return np.zeros(y.shape[1], bool)
-    finite = np.isfinite(y).all(axis=0)
+    finite = finite_columns(y)
     stopped = np.isin(status, (Status.STALLED, Status.ITERATION_LIMIT)) & finite
     out = np.zeros(y.shape[1], bool)
     if stopped.any():
+        where = np.flatnonzero(stopped)
         psi, deviance = (np.asarray(a)[stopped] for a in (estimate.psi, estimate.deviance))
-        out[stopped] = unbounded(maker, y[:, stopped], deviance, reml, singular_shares(design, psi))
+        shares = singular_shares(design, psi)
+        for part, values in pieces(y[:, where]):
+            out[where[part]] = unbounded(maker, values, deviance[part], reml, shares[part])
     if isinstance(maker.prepared, GroupedPrepared | SpectralPrepared) or not design.terms:
         return out
     with np.errstate(all="ignore"):
-        small = np.asarray(estimate.sigma2) <= TINY * np.var(y, axis=0)
+        spread = np.concatenate([np.var(values, axis=0) for _, values in pieces(y)])
+        small = np.asarray(estimate.sigma2) <= TINY * spread
     suspect = (stopped | small | (status == Status.NOT_FINITE)) & finite & ~out
     where = np.flatnonzero(suspect & (status != Status.PERFECT_FIT))
-    if len(where):
-        out[where] = spanned(design, y[:, where])
+    for part, values in pieces(y[:, where]) if len(where) else ():
+        out[where[part]] = spanned(design, values)
     return out
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmmjax.arrays import Array, diagonal, eager_jit, namespace, record, static
+from lmmjax.arrays.sparse_columns import Columns, pieces
 from lmmjax.core import likelihood
 from lmmjax.design import (
     Basis,
@@ -156,9 +157,13 @@ class ProblemMaker:
         known = None if self.design.known is None else np.asarray(self.design.known, problem.n.dtype)
         return dataclasses.replace(problem, known=known)
 
-    def lanes(self, y: np.ndarray, reml: bool = True) -> Problem:
-        """The problem of many responses y (n, T), finite NumPy; axes of responses trail."""
+    def lanes(self, y: Columns, reml: bool = True) -> Problem:
+        """The problem of many responses y (n, T), finite NumPy; axes of responses trail.
+
+        Sparse ones, of designs that are grouped, are never made dense but a few at a time.
+        """
         if not isinstance(self.prepared, GroupedPrepared):
+            y = np.asarray(y)
             own = self.in_units(y.T)
             return self._with_known(
                 make_lanes(own.rows, own.basis, own.prepared, self.design.structure, y, reml)
@@ -179,14 +184,13 @@ class ProblemMaker:
             self.design.structure,
         )
         problem = self._with_known(problem)
-        if inexact.any():
-            exact = make_lanes(
-                self.rows, self.basis, self.prepared, self.design.structure, y[:, inexact], reml
-            )
+        left = np.flatnonzero(inexact)
+        for part, values in pieces(y[:, left]) if len(left) else ():
+            exact = make_lanes(self.rows, self.basis, self.prepared, self.design.structure, values, reml)
             for name in ("response", "origin"):
                 pairs = zip(*(jax.tree.leaves(getattr(p, name)) for p in (problem, exact)), strict=True)
                 for mine, theirs in pairs:
-                    mine[..., inexact] = theirs
+                    mine[..., left[part]] = theirs
         return problem
 
 

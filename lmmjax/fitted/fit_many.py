@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pandas as pd
 
+from lmmjax.arrays.sparse_columns import Columns, pieces
 from lmmjax.batch import Outcome, Starts, estimate_many
 from lmmjax.fitted.checks import beyond, require_choice, require_evaluations, require_switch
 from lmmjax.fitted.data import ModelData
@@ -37,7 +38,8 @@ def fit_many(
     reml = require_switch("reml", reml)
     if by_mean(data):
         raise ValueError("a variance function of the fitted values differs between responses: fit one by one")
-    names, values = response_matrix(data, responses)
+    beside_y = weights is not None or offset is not None
+    names, values = response_matrix(data, responses, sparse=not beside_y)
     # rows that are neither moved nor changed are those that a device has
     same = isinstance(responses, jax.Array) and responses.dtype == np.float64 and offset is None
     there = responses if same and responses.shape == values.shape else None
@@ -45,27 +47,30 @@ def fit_many(
     if own is not None and not np.all(own >= 0):
         raise ValueError("weights must be at least zero, and not missing")
     if offset is not None:
-        values = values - beside(data, offset, names, "offset")
+        values = np.asarray(values) - beside(data, offset, names, "offset")
     begin = descent_starts(data, starts)
     found = estimate_many(data.maker, values, reml, require_evaluations(max_iter), own, dtype, begin, there)
     return record_of(data, names, values, reml, own, _without_beyond(values, found))
 
 
-def _without_beyond(values: np.ndarray, found: Outcome) -> Outcome:
+def _without_beyond(values: Columns, found: Outcome) -> Outcome:
     """Responses of which nothing seems to be left because their squares are no doubles are not finite."""
     perfect = np.asarray(found.estimate.status) == Status.PERFECT_FIT
     if not perfect.any():
         return found
-    there = ~np.isnan(values)
-    far = perfect & beyond(np.max(np.abs(values), axis=0, initial=0.0, where=there))
+    far, where = np.zeros(len(perfect), bool), np.flatnonzero(perfect)
+    for part, y in pieces(values[:, where]):
+        far[where[part]] = beyond(np.max(np.abs(y), axis=0, initial=0.0, where=~np.isnan(y)))
     return found.without(far, Status.NOT_FINITE, "not finite: its values have squares that are no doubles")
 
 
 def record_of(
-    data: ModelData, names: pd.Index, y: np.ndarray, reml: bool, weights: np.ndarray | None, found: Outcome
+    data: ModelData, names: pd.Index, y: Columns, reml: bool, weights: np.ndarray | None, found: Outcome
 ) -> FittedMany:
     """The record of responses y (n, T), with the fixed effects that they do not determine named."""
-    fits = FittedMany(data, names, y, found.estimate, reml, found.reasons, found.optima, weights)
+    fits = FittedMany(
+        data, names, y, found.estimate, reml, found.reasons, found.optima, weights, found.starts
+    )
     for k in np.flatnonzero(~fits.kept.all(axis=1)):
         lost = ", ".join(name for name, kept in zip(data.x_names, fits.kept[k], strict=True) if not kept)
         text = f"its rows do not determine {lost}: aliased with other columns, or of levels that it lacks"
@@ -118,6 +123,7 @@ def some_of_many(fits: FittedMany, at: np.ndarray) -> FittedMany:
         weights=weights,
         reasons=fits.reasons[at],
         n_optima=fits.n_optima[at],
+        n_starts=fits.n_starts[at],
         cache={},
     )
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from lmmjax.arrays.sparse_columns import Columns
 from lmmjax.core import Estimate
 from lmmjax.fitted.data import ModelData
 from lmmjax.optimize import Status
@@ -97,22 +98,24 @@ class FittedMany:
     ----------
     data : the model with its data.
     names : labels of the responses.
-    y : (n, T) the responses, NaN where missing; weights : (n, T) of their own, or None.
+    y : (n, T) the responses, NaN where missing, `SparseColumns` if they were sparse; weights : (n, T) of
+        their own, or None.
     estimate : record of arrays that lead with T.
     reml : whether the criterion was REML.
     reasons : (T,) texts, why a response has no estimates or not all.
-    n_optima : (T,) how many different optima its descents ended at.
+    n_optima : (T,) how many different optima its descents ended at; n_starts : (T,) how many they were.
     cache : values of functions that are `kept` with the fits.
     """
 
     data: ModelData
     names: pd.Index
-    y: np.ndarray
+    y: Columns
     estimate: Estimate
     reml: bool
     reasons: np.ndarray
     n_optima: np.ndarray
     weights: np.ndarray | None = None
+    n_starts: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
     cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     @property

@@ -13,15 +13,17 @@ from lmmjax.formula.labelled import Labelled, labelled
 from lmmjax.formula.matching import positions, require_distinct_names
 
 
-def response_matrix(data: ModelData, responses: Any) -> tuple[pd.Index, np.ndarray]:
+def response_matrix(data: ModelData, responses: Any, sparse: bool = False) -> tuple[pd.Index, Any]:
     """Names (T,) and values (n, T) of responses on the rows of the model, NaN where missing.
+
+    With `sparse` those of sparse responses are `SparseColumns`.
 
     Raises
     ------
     ValueError : names the column that is not numeric or there twice, says which labels of rows differ, or
         what shape is needed.
     """
-    given = labelled(responses, "responses", "response", remedy="leave out what is no response")
+    given = labelled(responses, "responses", "response", sparse, remedy="leave out what is no response")
     values = given.values
     if values.ndim != 2 or values.shape[1] == 0:
         raise ValueError(f"responses have shape {values.shape}: pass an n × T array, one column a response")
@@ -74,7 +76,7 @@ def kept_rows(data: ModelData, keep: Any) -> np.ndarray:
     return values == 1
 
 
-def on_rows(frame: ModelFrame, given: Labelled, what: str) -> np.ndarray:
+def on_rows(frame: ModelFrame, given: Labelled, what: str) -> Any:
     """Values (n, …) on the rows of a frame, given on those or on all rows of its data; matched by label."""
     size, n, n_data = len(given.values), len(frame.rows), len(frame.data_index)
     if size == n_data:

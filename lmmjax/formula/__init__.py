@@ -1,5 +1,6 @@
 """Formulas and data frames to arrays; the only part of the package that knows formulaic."""
 
+from lmmjax.formula.annotated import observed
 from lmmjax.formula.arrays import array_frame, new_array_frame
 from lmmjax.formula.bars import Bar, SplitFormula, quoted, split_bars
 from lmmjax.formula.build import fitted_rows, model_frame, new_frame
@@ -42,6 +43,7 @@ __all__ = [
     "nearest",
     "new_array_frame",
     "new_frame",
+    "observed",
     "quoted",
     "reduced_text",
     "same_kernel",

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.formula.annotated import observed
 from lmmjax.formula.labelled import eager
 from lmmjax.formula.levels import factorize, require_different_texts
 from lmmjax.formula.matching import (
@@ -107,7 +108,7 @@ class Table:
     """
 
     def __init__(self, data: Any, index: pd.Index | None = None):
-        data = eager(data)
+        data = eager(observed(data))
         names = _column_names(data)
         require_distinct_names(names, "column")
         self.keys = {str(name): name for name in names}

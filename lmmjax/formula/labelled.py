@@ -7,15 +7,16 @@ model without formula) goes through here, whatever holds it, and is matched by `
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from lmmjax.arrays.sparse_columns import SparseColumns
+from lmmjax.formula.annotated import annotated_matrix, is_annotated
 from lmmjax.formula.matching import (
     first_index,
-    observations,
     own_index,
     positions,
     require_equal_lengths,
@@ -28,11 +29,11 @@ from lmmjax.formula.numbers import doubles, plain
 class Labelled:
     """Numbers, float64 and NaN where missing, with labels where they have some.
 
-    values (n,) or (n, T); `index` labels the rows, `columns` the columns, None where nothing does. `loose` is
-    the name of a column that has no labels itself.
+    values (n,) or (n, T), `SparseColumns` where they may be; `index` labels the rows, `columns` the columns,
+    None where nothing does. `loose` is the name of a column that has no labels itself.
     """
 
-    values: np.ndarray
+    values: Any
     index: pd.Index | None = None
     columns: pd.Index | None = None
     loose: Any = None
@@ -48,26 +49,35 @@ class Labelled:
         return place
 
 
-def labelled(values: Any, what: str, column: str | None = None, **words: str) -> Labelled:
+def labelled(
+    values: Any, what: str, column: str | None = None, sparse: bool = False, **words: str
+) -> Labelled:
     """Numbers of an array, Series, frame, dict of columns, AnnData object or list.
 
     Parameters
     ----------
     values : of NumPy (masked, structured), JAX, pandas, polars, Arrow, SciPy (sparse), xarray, or what
-        narwhals knows. The observations of AnnData are rows, its variables columns.
+        narwhals knows; or `Labelled` already. The observations of AnnData are rows, its variables columns.
     what : what to call them in a message; column : the same for one of the columns, `what` if None; remedy :
         the end of the message.
+    sparse : whether numbers of a sparse matrix stay `SparseColumns`.
 
     Raises
     ------
     ValueError : names the column that is not numeric, or says what was passed instead of numbers.
     """
     column = column or what
+    if isinstance(values, Labelled):
+        inner = labelled(values.values, what, column, sparse, **words)
+        return replace(values, values=inner.values)
     values = eager(values)
-    if hasattr(values, "var_names"):
-        return Labelled(
-            doubles(values.X, what, **words), observations(values.obs_names), pd.Index(values.var_names)
-        )
+    if is_annotated(values):
+        matrix, index, names = annotated_matrix(values)
+        return Labelled(labelled(matrix, what, column, sparse, **words).values, index, names)
+    if isinstance(values, SparseColumns):
+        return Labelled(values if sparse else np.asarray(values))
+    if sparse and is_sparse(values):
+        return Labelled(SparseColumns.of(values))
     if isinstance(values, pd.DataFrame):
         return Labelled(_matrix(values, column, **words), values.index, values.columns)
     if isinstance(values, Mapping) or getattr(getattr(values, "dtype", None), "names", None):
@@ -87,7 +97,9 @@ def labelled(values: Any, what: str, column: str | None = None, **words: str) ->
 
 def eager(values: Any) -> Any:
     """Tables of Arrow as frames of pandas with their index, lazy frames collected, all else as it is."""
-    if isinstance(values, pd.DataFrame | pd.Series | np.ndarray | dict | list | tuple):
+    if isinstance(values, pd.DataFrame | pd.Series | np.ndarray | dict | list | tuple | SparseColumns):
+        return values
+    if is_annotated(values) or is_sparse(values):
         return values
     import narwhals as nw
 
@@ -97,6 +109,11 @@ def eager(values: Any) -> Any:
     if isinstance(lazy, nw.LazyFrame):
         return eager(lazy.collect().to_native())
     return plain(values) if hasattr(values, "coords") else values
+
+
+def is_sparse(values: Any) -> bool:
+    """Whether an object is a sparse matrix of SciPy with numbers."""
+    return hasattr(values, "tocsc") and hasattr(values, "nnz") and values.dtype.kind in "biuf"
 
 
 def _matrix(frame: pd.DataFrame, what: str, **words: str) -> np.ndarray:

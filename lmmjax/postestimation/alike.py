@@ -9,6 +9,7 @@ from functools import cached_property
 import jax
 import numpy as np
 
+from lmmjax.arrays.sparse_columns import CHUNK, SparseColumns, complete_columns
 from lmmjax.fitted import Fitted, FittedMany, ModelData
 
 
@@ -59,15 +60,23 @@ class Alike:
 def alike(fits: FittedMany) -> Iterator[Alike]:
     """The responses that have a fit, those with the design of the model first."""
     fitted = np.isfinite(fits.estimate.psi).all(axis=1)
-    missing, n, p = np.isnan(fits.y), len(fits.y), fits.data.design.p
-    whole = ~missing.any(axis=0) & fits.kept.all(axis=1) & (fits.weights is None)
+    n, p = len(fits.y), fits.data.design.p
+    whole = complete_columns(fits.y) & fits.kept.all(axis=1) & (fits.weights is None)
     if len(which := np.flatnonzero(fitted & whole)):
-        yield Alike(fits, which, np.ones(n, bool), None, np.arange(p))
+        own = Alike(fits, which, np.ones(n, bool), None, np.arange(p))
+        yield from (own.some(which[part]) for part in _rooms(fits, len(which)))
     found: dict[bytes, list[int]] = {}
     for j in np.flatnonzero(fitted & ~whole):
-        own = ~missing[:, j] if fits.weights is None else np.where(missing[:, j], 0.0, fits.weights[:, j])
+        missing = np.isnan(fits.y[:, j])
+        own = ~missing if fits.weights is None else np.where(missing, 0.0, fits.weights[:, j])
         found.setdefault(own.tobytes() + fits.kept[j].tobytes(), []).append(int(j))
     for those in found.values():
         weights = None if fits.weights is None else fits.weights[:, those[0]]
-        rows = ~missing[:, those[0]] & (True if weights is None else weights > 0)
+        rows = ~np.isnan(fits.y[:, those[0]]) & (True if weights is None else weights > 0)
         yield Alike(fits, np.array(those), rows, weights, np.flatnonzero(fits.kept[those[0]]))
+
+
+def _rooms(fits: FittedMany, count: int) -> list[slice]:
+    """All of `count` responses or, of sparse ones, as many at a time as may be made dense."""
+    size = max(1, CHUNK // len(fits.y)) if isinstance(fits.y, SparseColumns) else count
+    return [slice(first, first + size) for first in range(0, count, size)]

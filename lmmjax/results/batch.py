@@ -28,8 +28,10 @@ from lmmjax.fitted import (
 from lmmjax.formula import nearest
 from lmmjax.postestimation.hypotheses.batch_tests import covariances
 from lmmjax.postestimation.parameters import functions
-from lmmjax.reports import batch_tables
+from lmmjax.reports import batch_summary, batch_tables
+from lmmjax.reports.summary import Summary
 from lmmjax.reports.table import prints_whole
+from lmmjax.results.batch_exports import BatchExports
 from lmmjax.results.batch_means import Means
 from lmmjax.results.batch_predictions import BatchPredictions
 from lmmjax.results.batch_tests import BatchTests
@@ -43,7 +45,9 @@ if TYPE_CHECKING:
 
 
 @prints_whole
-class BatchFit(BatchTests, Means, BatchPredictions, BatchHeritability, Maps, Saving, Scans):
+class BatchFit(
+    BatchTests, Means, BatchPredictions, BatchHeritability, Maps, BatchExports, Saving, Scans
+):
     """Results of `Model.fit_batch`, indexed by response.
 
     Attributes
@@ -170,6 +174,27 @@ class BatchFit(BatchTests, Means, BatchPredictions, BatchHeritability, Maps, Sav
         1 where one descent was made; see `starts` of `Model.fit_batch`.
         """
         return self._series(self.fitted.n_optima, "n_optima")
+
+    @property
+    def n_starts(self) -> pd.Series:
+        """How many descents each response had, from different starts; 0 where none could be made."""
+        return self._series(self.fitted.n_starts, "n_starts")
+
+    @property
+    def convergence(self) -> pd.DataFrame:
+        """How the fit of each response ended, a row a response.
+
+        Columns status, converged, n_iter, n_starts, n_optima, several (whether its descents ended at more
+        than one optimum, of which the best is reported), is_singular, unidentified and reason.
+        """
+        return batch_summary.convergence(self.fitted)
+
+    def summary(self, ddf: str = "satterthwaite") -> Summary:
+        """What the batch is of and how its fits ended, with quartiles over the responses; prints as text.
+
+        Notes name responses with several optima. `ddf` as in `t_tests`.
+        """
+        return batch_summary.summarise(self.fitted, ddf)
 
     @property
     def sdcor(self) -> pd.DataFrame:

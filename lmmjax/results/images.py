@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri_exp
 
+from lmmjax.arrays.sparse_columns import missing
 from lmmjax.fitted import FittedMany, ModelData, require_known
 from lmmjax.formula import nearest
 from lmmjax.inference.tails import log_t_tail
@@ -122,7 +123,7 @@ class Maps:
         if name in ("marginal", "conditional"):
             return self.r2()[name].to_numpy()
         if name == "n":
-            there = np.isfinite(fits.y)
+            there = ~missing(fits.y)
             return (there if fits.weights is None else there & (fits.weights > 0)).sum(axis=0).astype(float)
         if name in ("converged", "is_singular"):
             return np.asarray(fits.converged if name == "converged" else fits.estimate.singular, dtype=float)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmmjax.arrays import quick_jit
+from lmmjax.arrays.sparse_columns import Columns, SparseColumns
 from lmmjax.core import Estimate, loglik, restricted_loglik
 from lmmjax.fitted import Fitted, FittedMany, ModelData, by_mean, model_data, one_of_many, with_mean
 from lmmjax.saving.archive import Arrays, read, write
@@ -104,11 +105,12 @@ def _fit(data: ModelData, plain: Plain, arrays: Arrays) -> Fitted:
 def _packed_fits(fits: FittedMany, arrays: Arrays) -> Plain:
     return {
         "names": packed_labels(fits.names, arrays, "the names of the responses"),
-        "y": arrays.put(fits.y),
+        "y": _packed_columns(fits.y, arrays),
         "weights": None if fits.weights is None else arrays.put(fits.weights),
         "reml": bool(fits.reml),
         "reasons": [str(reason) for reason in fits.reasons],
         "n_optima": arrays.put(fits.n_optima),
+        "n_starts": arrays.put(fits.n_starts),
         "estimate": _packed_estimate(fits.estimate, arrays),
     }
 
@@ -117,13 +119,33 @@ def _fits(data: ModelData, plain: Plain, arrays: Arrays) -> FittedMany:
     return FittedMany(
         data,
         unpacked_labels(plain["names"], arrays),
-        arrays[plain["y"]],
+        _columns(plain["y"], arrays),
         _estimate(plain["estimate"], arrays),
         plain["reml"],
         np.array(plain["reasons"], dtype=object),
         arrays[plain["n_optima"]],
         None if plain["weights"] is None else arrays[plain["weights"]],
+        # files of the first versions do not say how many there were
+        arrays[plain["n_starts"]] if "n_starts" in plain else np.maximum(arrays[plain["n_optima"]], 1),
     )
+
+
+def _packed_columns(y: Columns, arrays: Arrays) -> Any:
+    if not isinstance(y, SparseColumns):
+        return arrays.put(y)
+    parts = {name: arrays.put(getattr(y.matrix, name)) for name in ("data", "indices", "indptr")}
+    return parts | {"shape": list(y.shape)}
+
+
+def _columns(plain: Any, arrays: Arrays) -> Columns:
+    if isinstance(plain, str):
+        return arrays[plain]
+    from scipy.sparse import csc_array
+
+    parts = tuple(arrays[plain[name]] for name in ("data", "indices", "indptr"))
+    matrix = csc_array(parts, shape=tuple(plain["shape"]))
+    matrix.check_format(full_check=True)
+    return SparseColumns(matrix)
 
 
 def _packed_estimate(estimate: Estimate, arrays: Arrays) -> Plain:

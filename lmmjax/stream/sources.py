@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.formula.matching import own_index
+from lmmjax.formula.annotated import is_annotated, stored_matrix
 from lmmjax.stream.files import reading
 from lmmjax.stream.images import Images, are_images
 from lmmjax.stream.stores import HDF5, ZARR, open_store, split_path
@@ -81,7 +81,7 @@ def open_source(
         return _from_path(obj, index, layer, rows)
     if rows:
         raise ValueError("rows=True is for Parquet and text files: transpose the responses, one column each")
-    if hasattr(obj, "var_names") and hasattr(obj, "obs") and hasattr(obj, "X"):
+    if is_annotated(obj):
         return _checked(_from_anndata(obj, layer), index=index)
     if hasattr(obj, "columns"):
         return _checked(Source(*from_frame(obj, index)), layer=layer)
@@ -152,8 +152,4 @@ def _from_array(array: Any, names: Iterable[Any] | None = None, index: pd.Index 
 
 
 def _from_anndata(data: Any, layer: str | None) -> Source:
-    if layer is not None and layer not in data.layers:
-        known = ", ".join(map(repr, data.layers)) or "none"
-        raise ValueError(f"there is no layer {layer!r}; the layers are: {known}")
-    values = data.X if layer is None else data.layers[layer]
-    return _from_array(values, data.var_names, own_index(data))
+    return _from_array(*stored_matrix(data, layer))

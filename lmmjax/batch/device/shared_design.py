@@ -48,5 +48,6 @@ def on_devices(
 
         return ready
 
-    found = fit_on_devices(place, total, lanes, block, max_iter, starts.inside(maker, own=False), dtype)
-    return outcome(*found), usable
+    points = starts.inside(maker, own=False)
+    found = fit_on_devices(place, total, lanes, block, max_iter, points, dtype)
+    return outcome(*found, len(points)), usable

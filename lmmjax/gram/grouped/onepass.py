@@ -16,10 +16,12 @@ import numpy as np
 import scipy.sparse as sp
 
 from lmmjax.arrays.processors import matmul_alone
+from lmmjax.arrays.sparse_columns import Columns, SparseColumns
 from lmmjax.design import Basis, Origin, Rows, solve_upper
 from lmmjax.gram.grouped.prepare import CANCELLATION, GroupedPrepared
 from lmmjax.gram.grouped.products import GroupedResponse
 from lmmjax.gram.grouped.settle import SHARE, within_fit
+from lmmjax.gram.grouped.sparse_pass import read_sparse
 
 TILE = 1 << 17
 """Elements read at a time: they stay in the second-level cache."""
@@ -87,7 +89,7 @@ class OnePass:
         sums = sp.csr_array((np.ones(groups), (pattern, np.arange(groups))), shape=(k, groups))
         return sp.csr_array(sp.vstack(blocks)), sums
 
-    def __call__(self, y: np.ndarray) -> tuple[GroupedResponse, Origin, np.ndarray]:
+    def __call__(self, y: Columns) -> tuple[GroupedResponse, Origin, np.ndarray]:
         """Products of responses y (n, T) and which of them need the exact path (T,).
 
         A response that is not finite has products that are not.
@@ -127,7 +129,7 @@ class OnePass:
         )
         return response, Origin(beta, scale), inexact
 
-    def _read(self, y: np.ndarray) -> tuple[np.ndarray, ...]:
+    def _read(self, y: Columns) -> tuple[np.ndarray, ...]:
         """The only pass over the rows: level (T,), X̃ᵀy (p, T), Qᵀy (qG, T), ‖y‖² (T,).
 
         Everything of the size of the rows is written in place: threads that allocate and free such arrays
@@ -136,20 +138,23 @@ class OnePass:
         """
         q, p, groups = self.shape
         n, lanes = y.shape
+        offset = None if self.rows.offset is None else self._back(self.rows.offset)
+        root = None if self.rows.root_weight is None else self._back(self.rows.root_weight)
+        if isinstance(y, SparseColumns):
+            # most are zero: their level is
+            return np.zeros(lanes), *read_sparse(y, self.fixed, self.groups, offset, root)
         # a level far from zero would cost digits; the first row is a good enough guess of it
         level = np.zeros(lanes) if self.ones is None else y[0].astype(float)
         projection, c, total = np.empty((p, lanes)), np.empty((q * groups, lanes)), np.empty(lanes)
-        offset = None if self.rows.offset is None else self._back(self.rows.offset)[:, None]
-        root = None if self.rows.root_weight is None else self._back(self.rows.root_weight)[:, None]
         tile = self._tile(n)
         for first in range(0, lanes, tile.shape[1]):
             part = slice(first, min(first + tile.shape[1], lanes))
             v = tile[:, : part.stop - part.start]
             np.subtract(y[:, part], level[part], out=v)
             if offset is not None:
-                v -= offset
+                v -= offset[:, None]
             if root is not None:
-                v *= root
+                v *= root[:, None]
             matmul_alone(self.fixed, v, projection[:, part])
             np.einsum("nb,nb->b", v, v, out=total[part])
             c[:, part] = self.groups @ v

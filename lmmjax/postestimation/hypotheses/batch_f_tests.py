@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.arrays.sparse_columns import complete_columns
 from lmmjax.batch.ddf import joint_tests
 from lmmjax.fitted import FittedMany, by_reml_many, require_level
 from lmmjax.formula import take_columns, take_rows
@@ -142,16 +143,18 @@ def _by_hypotheses(
 
     Terms of which a response has no column are left out.
     """
-    present = np.isfinite(fits.y) & (True if fits.weights is None else fits.weights > 0)
-    fitted = np.isfinite(fits.estimate.psi).all(axis=1)
-    complete = fitted & present.all(axis=0)
+    fitted, whole_weights = np.isfinite(fits.estimate.psi).all(axis=1), True
+    if fits.weights is not None:
+        whole_weights = np.all(fits.weights > 0, axis=0)
+    complete = fitted & complete_columns(fits.y) & whole_weights
     known: dict[bytes, dict[str, np.ndarray]] = {}
     groups: dict[bytes, tuple[np.ndarray, dict[str, np.ndarray]]] = {b"": (complete, whole)}
     for k in np.flatnonzero(fitted & ~complete):
         at = np.flatnonzero(fits.kept[k])
-        key = np.packbits(present[:, k]).tobytes() + at.tobytes()
+        present = np.isfinite(fits.y[:, k]) & (True if fits.weights is None else fits.weights[:, k] > 0)
+        key = np.packbits(present).tobytes() + at.tobytes()
         if key not in known:
-            frame = take_columns(take_rows(fits.data.frame, present[:, k]), at)
+            frame = take_columns(take_rows(fits.data.frame, present), at)
             own = {name: rows for name, rows in term_hypotheses(frame, kind)[1].items() if len(rows)}
             known[key] = {name: _spread(rows, at, fits.data.design.p) for name, rows in own.items()}
         own = known[key]

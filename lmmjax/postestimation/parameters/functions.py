@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.arrays import Array, namespace, quick_jit
+from lmmjax.arrays.sparse_columns import complete_columns, missing
 from lmmjax.fitted import (
     Component,
     Fitted,
@@ -88,10 +89,8 @@ def _of_estimable(beta: Any) -> Any:
 def _weights(fits: Fitted | FittedMany, labels: list[str] | None = None) -> tuple[Weights, list[str]]:
     """What shares of variance need: of the rows that each response has, with its weights."""
     data, own = fits.data, None
-    if isinstance(fits, FittedMany):
-        missing = ~np.isfinite(fits.y)
-        if fits.weights is not None or np.any(missing):
-            own = np.where(missing, 0.0, 1.0 if fits.weights is None else fits.weights)
+    if isinstance(fits, FittedMany) and (fits.weights is not None or not complete_columns(fits.y).all()):
+        own = np.where(missing(fits.y), 0.0, 1.0 if fits.weights is None else fits.weights)
     return share_weights(data.design, labels or [term.group for term in data.frame.random], own)
 
 

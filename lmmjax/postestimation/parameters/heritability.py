@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.special import chdtri
 
 from lmmjax.arrays import Array, namespace
+from lmmjax.arrays import sparse_columns as columns
 from lmmjax.core.spectral_fit import is_spectral, spectral_data
 from lmmjax.fitted import (
     Fitted,
@@ -86,7 +87,7 @@ def shares(fits: Fitted | FittedMany, scale: str, rows: np.ndarray | None = None
             'kernels={"id": K}; icc(by_group=True) has the shares of grouping factors'
         )
     if isinstance(fits, FittedMany):
-        missing = ~np.isfinite(fits.y)
+        missing = columns.missing(fits.y)
         if fits.weights is not None or np.any(missing):
             own = np.where(missing, 0.0, 1.0 if fits.weights is None else fits.weights)
     if rows is not None:
@@ -274,7 +275,7 @@ def _batch_profiles(
     """Limits (T,) of the share of a name: of responses with all rows and one ratio together."""
     lower, upper = (np.full(len(fits.names), np.nan) for _ in range(2))
     good = ~np.isnan(fits.estimate.deviance)
-    whole = good & np.isfinite(fits.y).all(axis=0) & one
+    whole = good & columns.finite_columns(fits.y) & one
     if fits.weights is not None:
         whole[:] = False
     k = np.flatnonzero(whole)

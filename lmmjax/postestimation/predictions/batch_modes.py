@@ -50,7 +50,7 @@ def modes_of(own: Alike) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
         padded = np.resize(part, size)
         psi, beta = estimate.psi[padded], estimate.beta[padded][:, own.columns]
         points = nearby(design.structure, psi, estimate.moves[padded])
-        y = np.asarray(fits.y[:, padded].T, dtype=float)
+        y = np.asarray(fits.y[:, padded], dtype=float).T
 
         def modes(y: np.ndarray, psi: np.ndarray, beta: np.ndarray = beta) -> list[np.ndarray]:
             with jax.enable_x64(True):

@@ -113,7 +113,8 @@ def itself(fitted: Fitted) -> FittedMany:
     """A fit as that of a batch of one response."""
     estimate = jax.tree.map(lambda a: a[None], fitted.estimate)
     reasons, ones = np.array([""], object), np.ones(1, int)
-    return FittedMany(fitted.data, pd.RangeIndex(1), fitted.y[:, None], estimate, fitted.reml, reasons, ones)
+    y, names = fitted.y[:, None], pd.RangeIndex(1)
+    return FittedMany(fitted.data, names, y, estimate, fitted.reml, reasons, ones, n_starts=ones)
 
 
 def permuted_fits(fitted: Fitted, key: Any, term: str, n: int) -> tuple[FittedMany, float, np.ndarray]:
