@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.formula.matching import observations
+from lmmjax.formula.matching import observations, own_index
 
 
 def is_annotated(values: Any) -> bool:
     """Whether an object is AnnData or MuData: it has observations and variables."""
-    return hasattr(values, "obs_names") and hasattr(values, "var_names") and hasattr(values, "obs")
+    return hasattr(values, "var_names") and hasattr(values, "obs")
 
 
 def observed(data: Any) -> Any:
     """The table `obs` of AnnData or MuData with its names as labels; all else as it is."""
     if not is_annotated(data):
         return data
-    index = observations(data.obs_names)
+    index = own_index(data)
     table: pd.DataFrame = data.obs
     return table.reset_index(drop=True) if index is None else table.set_axis(index, axis=0)
 
@@ -66,7 +66,7 @@ def stored_matrix(
     matrix = source.X if layer is None else layers[layer]
     if matrix is None:
         raise ValueError(f"the data have no X: name a layer, one of: {_listed(layers)}")
-    return matrix, pd.Index(source.var_names), observations(data.obs_names)
+    return matrix, pd.Index(source.var_names), own_index(data)
 
 
 def modality(data: Any, mod: str | None) -> Any:

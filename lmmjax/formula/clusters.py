@@ -1,4 +1,4 @@
-"""Which cluster every row of a model lies in: of a factor or column by its name, or of labels."""
+"""Columns of the data of a model on its rows: clusters by name or of labels, and numbers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lmmjax.formula.frame import ModelFrame
 from lmmjax.formula.labelled import Labelled
 from lmmjax.formula.levels import group_levels
 from lmmjax.formula.matching import own_index
+from lmmjax.formula.numbers import doubles
 
 
 def cluster_labels(values: Any) -> Labelled:
@@ -77,3 +78,10 @@ def model_factors(frame: ModelFrame) -> dict[str, np.ndarray]:
         if name in frame.factor_values:
             out.setdefault(name, frame.factor_values[name])
     return {name: pd.factorize(codes, sort=True)[0] for name, codes in out.items()}
+
+
+def source_numbers(frame: ModelFrame, name: str) -> np.ndarray:
+    """A column of numbers (n,) on the rows of a frame; ValueError where there is none."""
+    if frame.source is None:
+        raise ValueError(f"this model was built from matrices: give the values of {name!r}, one a row")
+    return doubles(Table(frame.source.data).take(name, frame.rows), f"column {name!r}")

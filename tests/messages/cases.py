@@ -81,7 +81,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
     ],
     "Data": [
         ("lmm('y ~ x + (1 | g)', None)", "data is of type NoneType", "pandas or polars"),
-        ("lmm('y ~ x + (1 | g)', 'd.csv')", "data is of type str"),
+        ("lmm('y ~ x + (1 | g)', 'd.csv')", "No such file or directory"),
         ("lmm('y ~ x + (1 | g)', [1, 2])", "data is of type list"),
         ("lmm('y ~ x + (1 | g)', d.to_numpy())", "data is of type ndarray"),
         ("lmm('y ~ x + (1 | g)', d.iloc[:0])", "the data have no rows"),

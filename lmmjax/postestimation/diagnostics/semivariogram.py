@@ -16,7 +16,7 @@ from lmmjax.fitted import (
     require_switch,
     response_vector,
 )
-from lmmjax.formula.source_columns import source_numbers
+from lmmjax.formula.clusters import source_numbers
 from lmmjax.inference.variogram import pairs, semivariogram
 from lmmjax.postestimation.diagnostics.influence import units
 from lmmjax.postestimation.diagnostics.leverage import residuals_of
