@@ -45,9 +45,7 @@ if TYPE_CHECKING:
 
 
 @prints_whole
-class BatchFit(
-    BatchTests, Means, BatchPredictions, BatchHeritability, Maps, BatchExports, Saving, Scans
-):
+class BatchFit(BatchTests, Means, BatchPredictions, BatchHeritability, Maps, BatchExports, Saving, Scans):
     """Results of `Model.fit_batch`, indexed by response.
 
     Attributes

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from lmmjax.arrays.sparse_columns import missing
 from lmmjax.batch import estimate_many
 from lmmjax.fitted import Fitted, FittedMany, by_criterion
 from lmmjax.fitted.mean_variance import by_mean
@@ -50,7 +51,7 @@ def parts_of(fits: Fitted | FittedMany, ddf: str | None = None) -> list[Part]:
     usable = np.isfinite(fits.estimate.psi).all(axis=1)
     if fits.weights is not None:
         raise ValueError("scan: responses with weights of their own: scan them one by one, fits[name].scan")
-    gone = np.isnan(fits.y)
+    gone = missing(fits.y)
     _, pattern = np.unique(gone[:, usable], axis=1, return_inverse=True)
     places = np.flatnonzero(usable)
     out = []
