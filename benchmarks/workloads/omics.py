@@ -5,8 +5,8 @@ mixed model, a batch with weights, three contrasts, moderated, with Satterthwait
 degrees of freedom, and the table back in `varm`. dream takes 200 s on 12 cores for such a matrix, and 10
 minutes more for voom's weights.
 
-`cells`: 500,000 cells of 50 donors × 2,000 genes, 5 % of them not zero, from a sparse matrix; memory beside that
-of the non-zeros. AnnData is taken if it is installed.
+`cells`: 500,000 cells of 50 donors × 2,000 genes, 5 % of them not zero, from a sparse matrix; memory beside
+that of the non-zeros. AnnData is taken if it is installed.
 """
 
 from __future__ import annotations
