@@ -26,8 +26,9 @@ NAMES = {
     "BatchFit": """
         anova bound bse by_reml conf_int contrast converged convergence cov_params delta deviance df emmeans
         emtrends heritability icc influence is_singular llf moderate n_optima n_starts params plot predict
-        pvalues r2 random_effects reasons save scan scan_threshold sdcor sigma statistics status summary t_tests test tidy
-        to_anndata to_img to_parquet top treat tvalues unidentified varcorr varcorr_se variance_shares
+        pvalues r2 random_effects reasons save scan scan_threshold sdcor sigma statistics status summary
+        t_tests test tidy to_anndata to_img to_parquet top treat tvalues unidentified varcorr varcorr_se
+        variance_shares
     """,
     "Model": """
         components endog_names exog_names expanded fit fit_batch fit_response formula from_arrays moments
