@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import lmmjax as lj
+from lmmjax.batch import added_columns
 from lmmjax.batch.added_columns import fit_added
 from lmmjax.core.marginal import blocks
 from lmmjax.inference.scan import wald
@@ -213,3 +214,17 @@ def test_p_values_of_infinite_degrees_are_normal():
     np.testing.assert_allclose(wald.two_sided(t, np.full(3, np.inf))[:2], [1.0, 0.05], rtol=1e-12)
     finite = wald.two_sided(t, np.full(3, 7.0))
     np.testing.assert_allclose(wald.upper_f(t**2, 1, np.full(3, 7.0)), finite, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["slopes", "group by group"])
+def test_lanes_are_the_fits_one_by_one(name, monkeypatch):
+    fit, pairs = fitted(name), candidates().some(np.array([0, 1])).rows
+    y = np.column_stack([fit.y, fit.y])
+    alone = fit_added(fit.data.maker, y, pairs, True).estimate
+    monkeypatch.setattr(added_columns, "FEW", 0)
+    together = fit_added(fit.data.maker, y, pairs, True).estimate
+    assert (together.status == alone.status).all()
+    # two descents to one optimum
+    np.testing.assert_allclose(together.deviance, alone.deviance, rtol=1e-11)
+    np.testing.assert_allclose(together.beta, alone.beta, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(together.cov_beta, alone.cov_beta, rtol=1e-6, atol=1e-9)

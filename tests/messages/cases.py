@@ -545,6 +545,16 @@ CASES: dict[str, list[tuple[str, ...]]] = {
             "the kernel of 'g' has no level",
         ),
     ],
+    "Scans": [
+        ("fits.scan()", "pass markers, or own="),
+        ("fits.scan(own={})", "own= is empty", "n × T"),
+        ("fits.scan(own=np.zeros((2, 2)))", "own"),
+        ("fit.scan(own=np.zeros(3))", "own", "one response", "pass them as such"),
+        ("fit.scan(np.zeros((len(d), 2)), ddf='kr')", "unknown ddf 'kr'", "satterthwaite"),
+        ("fit.scan(np.zeros((len(d), 2)), interaction='z')", "interaction='z'"),
+        ("fit.scan(np.zeros((3, 2)))", "markers of 3 individuals", "pass ids="),
+        ("fit.scan(np.zeros((len(d), 2)), ratio='exact')", "ratio"),
+    ],
     "Counts and moderated tests": [
         ("lj.voom(Y, model)", "counts are not negative", "row 0"),
         ("lj.voom(Y.abs().T, model)", "transpose"),
