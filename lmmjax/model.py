@@ -25,10 +25,11 @@ from lmmjax.fitted import (
     require_switch,
     response_vector,
 )
+from lmmjax.fitted.chunks import is_chunked
 from lmmjax.formula import array_frame, model_frame, updated_frame
 from lmmjax.postestimation.parameters.moments import moments
 from lmmjax.reports.structure import StructureReport, structure_report
-from lmmjax.results import BatchFit, Fit, Moments
+from lmmjax.results import BatchFit, Fit, Moments, chunked
 from lmmjax.results.batches import Batches
 from lmmjax.stream.whole import design_table
 
@@ -50,10 +51,11 @@ def lmm(
     ----------
     formula : "y ~ x + (x | g)"; without a response ("~ x + (x | g)") for `fit_batch`.
     data : frame of pandas, polars (lazy too) or Arrow, a dict of columns, AnnData or MuData (their `obs`), or
-        the path of a CSV, TSV or .h5ad file. Rows with a missing value in any variable of the formula are
-        dropped and counted.
+        the path of a CSV, TSV or .h5ad file; for more rows than memory holds a path of Parquet files, a
+        pyarrow dataset or reader, or a function (docs/many_rows.md). Rows with a missing value in any variable
+        of the formula are dropped and counted.
     weights : prior weights w, Var(ε) = σ²/w: a column's name, an expression or an array.
-    offset : known part of the mean, likewise; added to `offset(...)` terms of the formula.
+    offset : known part of the mean, likewise; added to `offset(...)` terms.
     residual : correlations and variances of the residuals, such as `lj.AR1("week", group="id")`,
         `lj.VarIdent("sex")` or a product of them; None: independent, with equal variances.
     kernels : known covariances of the levels of grouping factors, matched by label: {"id": K}, K a `Kernel`
@@ -64,9 +66,7 @@ def lmm(
         and run; safe ones have columns, literals, arithmetic, comparisons and known functions, and nothing
         else (docs/security.md).
 
-    Raises
-    ------
-    ValueError : names what is wrong with the formula or the data, and the remedy.
+    ValueError names what is wrong with the formula or the data, and the remedy.
 
     Examples
     --------
@@ -78,6 +78,8 @@ def lmm(
     """
     require_switch("safe", safe)
     beside = {"weights": weights, "offset": offset, "residual": residual, "kernels": kernels}
+    if is_chunked(data):
+        return chunked(formula, data, beside, backend, safe)
     frame = model_frame(formula, design_table(data), safe=safe, **beside)
     return Model(require_data(model_data(frame, backend)))
 
@@ -207,7 +209,7 @@ class Model(Batches):
     def subset(self, keep: Any, weights: Any = None) -> Model:
         """The model on those of its rows for which `keep` (n,) is true; `weights` (n,) multiply its own.
 
-        Both go by their labels, where they have some. ValueError if one does not match the rows.
+        Both go by their labels, where they have some. ValueError for one that does not match.
         """
         own = None if weights is None else response_vector(self.data, weights, "weights")
         return Model(self.data.subset(kept_rows(self.data, keep), own))
@@ -215,8 +217,7 @@ class Model(Batches):
     def simulate(self, key: Array, mean: Any, psi: Any, draws: int) -> np.ndarray:
         """Responses (n, draws) with fixed part mean (n,) and natural covariance parameters ψ (m + 1,).
 
-        The mean goes by its labels, where it has some. ValueError if it does not match the rows, and for
-        ψ that are none.
+        The mean goes by its labels, where it has some. ValueError for one that does not match, and for bad ψ.
         """
         from lmmjax.postestimation.simulation.resample import require_psi, simulate
 
@@ -281,7 +282,7 @@ def load(path: str | Path, *, safe: bool = True) -> Model | Fit | BatchFit:
     from lmmjax.saving import load_record
 
     record = load_record(path, require_switch("safe", safe))
+    model = Model(record if isinstance(record, ModelData) else record.data)
     if isinstance(record, ModelData):
-        return Model(record)
-    model = Model(record.data)
+        return model
     return BatchFit(model, record, warn=False) if isinstance(record, FittedMany) else Fit(model, record)

@@ -154,6 +154,8 @@ class ProblemMaker:
         return ProblemMaker(self.design, self.backend, markov=False)
 
     def _with_known(self, problem: Problem) -> Problem:
+        if self.design.condensed is not None:
+            problem = dataclasses.replace(problem, n=np.asarray(self.design.observations, problem.n.dtype))
         known = None if self.design.known is None else np.asarray(self.design.known, problem.n.dtype)
         return dataclasses.replace(problem, known=known)
 

@@ -9,7 +9,15 @@ from lmmjax.design.basis import (
     standardise,
     standardise_response,
 )
-from lmmjax.design.design import Design, RandomTerm, ResidualDesign, check_design, take_columns, take_rows
+from lmmjax.design.design import (
+    Condensed,
+    Design,
+    RandomTerm,
+    ResidualDesign,
+    check_design,
+    take_columns,
+    take_rows,
+)
 from lmmjax.design.kernels import LevelKernel
 from lmmjax.design.rank import columns_on_rows, independent_columns
 from lmmjax.design.structure import Structure, TermStructure
@@ -17,6 +25,7 @@ from lmmjax.design.structure import Structure, TermStructure
 __all__ = [
     "Aliases",
     "Basis",
+    "Condensed",
     "Design",
     "EstimabilityWarning",
     "LevelKernel",

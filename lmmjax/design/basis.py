@@ -95,6 +95,8 @@ def standardise(design: Design) -> tuple[Rows, Basis]:
     if own is not None and own.units is not None:
         root = (1.0 if root is None else root) / xp.asarray(own.units[own.classes])
     logdet_r = xp.zeros((), x.dtype) if root is None else -2.0 * xp.sum(xp.log(root))
+    if design.condensed is not None:
+        logdet_r = logdet_r + design.condensed.logdet
     weighted = x if root is None else x * root[:, None]
     x_rows, x_factor = xp.linalg.qr(weighted)
     z_rows, inward, outward = [], [], []

@@ -135,6 +135,20 @@ class ResidualDesign:
 
 
 @dataclasses.dataclass(frozen=True)
+class Condensed:
+    """What rows stand for that have the products of others (`gram/grouped/condense.py`).
+
+    Attributes
+    ----------
+    n : number of observations.
+    logdet : log|R| = −Σ log w of them, whose roots the rows were multiplied by.
+    """
+
+    n: int
+    logdet: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Design:
     """X, Z, prior weights and offset of one model.
 
@@ -147,6 +161,7 @@ class Design:
     residual : correlations and variances of the residuals; None: independent.
     known : σ² where it is known, else None.
     factors : codes (n,) of the factors that X is made of, 0 the reference level; for rows that lack levels.
+    condensed : what the rows stand for, if not for themselves.
     """
 
     x: Array
@@ -156,6 +171,12 @@ class Design:
     residual: ResidualDesign | None = None
     known: float | None = None
     factors: tuple[np.ndarray, ...] = ()
+    condensed: Condensed | None = None
+
+    @property
+    def observations(self) -> int:
+        """The number of observations: the rows, or those that they stand for."""
+        return self.n if self.condensed is None else self.condensed.n
 
     @property
     def n(self) -> int:
@@ -205,7 +226,7 @@ def check_design(design: Design) -> None:
             "freedom are left; drop fixed effects or add data"
         )
     for term in design.terms:
-        _check_term(term, n, _unequal(design.weights))
+        _check_term(term, n, _unequal(design.weights), design.observations)
     for name, column in (("weights", design.weights), ("offset", design.offset)):
         if column is None:
             continue
@@ -226,7 +247,7 @@ def _unequal(weights: Array | None) -> bool:
     return weights is not None and (_traced(weights) or bool(np.ptp(np.asarray(weights)) > 0))
 
 
-def _check_term(term: RandomTerm, n: int, weighted: bool) -> None:
+def _check_term(term: RandomTerm, n: int, weighted: bool, observations: int) -> None:
     if term.z.shape[0] != n or term.codes.shape != (n,):
         raise ValueError(
             f"{term.name}: z has {term.z.shape[0]} rows and groups has shape {term.codes.shape}; "
@@ -242,10 +263,10 @@ def _check_term(term: RandomTerm, n: int, weighted: bool) -> None:
     term.family.check(term.q, term.name)
     occupied = int(np.count_nonzero(np.bincount(term.codes)))
     # a pattern of covariances may tell as many coefficients as observations from the residual
-    if term.kernel is None and occupied * term.q >= n and not weighted and term.family.linear:
+    if term.kernel is None and occupied * term.q >= observations and not weighted and term.family.linear:
         raise ValueError(
             f"{term.name}: {occupied} groups × {term.q} coefficients = {occupied * term.q} random "
-            f"coefficients for {n} observations; they cannot be told from the residual: use fewer "
+            f"coefficients for {observations} observations; they cannot be told from the residual: use fewer "
             "coefficients, a coarser grouping factor or more observations per group"
         )
     if not _traced(term.z) and not np.all(np.isfinite(term.z)):

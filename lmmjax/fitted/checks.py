@@ -90,7 +90,7 @@ def require_data(data: ModelData) -> ModelData:
     if design.residual is not None:
         _require_groups(design.residual)
     own = design.structure.n_params + (design.known is None)
-    if own + design.p > design.n:
+    if own + design.p > design.observations:
         raise ValueError(
             f"{own} covariance parameters and {design.p} fixed effects for {design.n} observations: more "
             "than these can tell; use a structure with fewer parameters, or fewer visits or coefficients"

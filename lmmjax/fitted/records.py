@@ -47,7 +47,7 @@ class Fitted:
     @property
     def nobs(self) -> int:
         """Number of observations used."""
-        return self.data.design.n
+        return self.data.design.observations
 
     @property
     def n_params(self) -> int:

@@ -111,7 +111,7 @@ def model_frame(
         for what, given in (("weights", weights), ("offset", offset))
         if given is not None and not isinstance(given, str)
     }
-    parts = _parts(split, table, safe, weights=weights, offset=offset)
+    parts = formula_parts(split, table, safe, weights=weights, offset=offset)
     evaluated = dict.fromkeys(name for part in parts.values() for name in part.columns)
     grouping = {name: f"({bar.text})" for bar in reversed(split.bars) for name in bar.group}
     placing = dict.fromkeys(used_columns(structure, table), "residual")
@@ -301,7 +301,7 @@ def fitted_rows(frame: ModelFrame, *, groups: Collection[str] | None = None) -> 
     )
 
 
-def _parts(split: SplitFormula, table: Table, safe: bool, **vectors: Any) -> dict[str, Part]:
+def formula_parts(split: SplitFormula, table: Table, safe: bool, **vectors: Any) -> dict[str, Part]:
     texts = {"response": split.response} | {k: v for k, v in vectors.items() if isinstance(v, str)}
     texts |= {f"offset({text})": text for text in split.offsets}
     given = {name: text for name, text in texts.items() if text is not None}

@@ -72,6 +72,12 @@ def summarise(
     return Summary(tuple(head), tuple(tables), tuple(notes))
 
 
+def without_residuals(summary: Summary) -> Summary:
+    """The summary without the quantiles of residuals."""
+    kept = tuple(table for table in summary.tables if table.title != "Scaled residuals")
+    return dataclasses.replace(summary, tables=kept)
+
+
 def _random_table(fitted: Fitted) -> Grid:
     table = varcorr(fitted)
     rows_of = list(zip(fitted.data.components, table.to_dict("records"), strict=True))

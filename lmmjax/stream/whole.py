@@ -34,7 +34,7 @@ def design_table(data: Any) -> Any:
     if kind_of(path) not in TEXT:
         raise ValueError(
             f"data: {str(data)!r:.80} is no frame and no file of a design: pass a frame, a dict of columns, "
-            "AnnData, or the path of a CSV, TSV or .h5ad file"
+            "AnnData, or the path of a CSV, TSV, .h5ad or Parquet file"
         )
     if not path.exists():
         raise FileNotFoundError(2, "No such file or directory", str(path))

@@ -82,6 +82,10 @@ CASES: dict[str, list[tuple[str, ...]]] = {
     "Data": [
         ("lmm('y ~ x + (1 | g)', None)", "data is of type NoneType", "pandas or polars"),
         ("lmm('y ~ x + (1 | g)', 'd.csv')", "No such file or directory"),
+        ("lmm('y ~ x + (1 | g)', here / 'notes.txt')", "no file of a design", "Parquet"),
+        ("lmm('y ~ x + (1 | g)', 'no.parquet')", "No such file"),
+        ("lmm('y ~ scale(x) + (1 | g)', lambda: [d])", "keeps numbers of all rows"),
+        ("lmm('y ~ x + (1 | g)', lambda: [d], residual=lj.AR1('t'))", "needs all rows"),
         ("lmm('y ~ x + (1 | g)', [1, 2])", "data is of type list"),
         ("lmm('y ~ x + (1 | g)', d.to_numpy())", "data is of type ndarray"),
         ("lmm('y ~ x + (1 | g)', d.iloc[:0])", "the data have no rows"),

@@ -103,7 +103,8 @@ class GroupedPrepared(Prepared):
         columns = int(np.any(r != 0, axis=1).sum(axis=0) @ count)
         xx = self.x_within @ self.x_within.T
         zero = np.zeros((len(xx), 1))
-        return design.n - columns - int(within_fit(xx[..., None], zero, zero[:1].sum(axis=0))[2][0])
+        rank = within_fit(xx[..., None], zero, zero[:1].sum(axis=0))[2][0]
+        return design.observations - columns - int(rank)
 
     def settle(
         self, rows: Rows, basis: Basis, residual: Array, origin: Origin, factor: Array

@@ -1,0 +1,154 @@
+"""Data that come in chunks of rows: passes over all of them, and some rows that show all levels."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lmmjax.formula.bars import SplitFormula, split_bars
+from lmmjax.formula.build import formula_parts
+from lmmjax.formula.columns import Table
+from lmmjax.formula.parts import require_known
+from lmmjax.formula.update import has_dot
+
+SUFFIXES = (".parquet", ".pq", ".parq")
+"""Files that are read by the chunk."""
+
+HEAD, ROWS = 1000, 250_000
+"""Rows that are looked at in any case; rows of a chunk that is read from a file."""
+
+Chunks = Callable[[list[str] | None], Iterator[pd.DataFrame]]
+"""Columns, or None for all ↦ the frames of one pass over the data."""
+
+
+def is_chunked(data: Any) -> bool:
+    """Whether data are read by the chunk: a path of Parquet files, a dataset or reader of Arrow, a function."""
+    if isinstance(data, str | Path):
+        return Path(data).suffix.lower() in SUFFIXES or Path(data).is_dir()
+    arrow = hasattr(data, "to_batches") and hasattr(data, "scanner")
+    return arrow or hasattr(data, "read_next_batch") or callable(data)
+
+
+def chunks_of(data: Any) -> Chunks:
+    """The passes over data.
+
+    Parameters
+    ----------
+    data : path of a Parquet file or a folder of them; `pyarrow.dataset.Dataset`; a function without
+        arguments that returns an iterable of frames or record batches anew each time; a
+        `pyarrow.RecordBatchReader`, which can be read once and is kept in a temporary file.
+    """
+    if hasattr(data, "read_next_batch"):
+        return _kept(data)
+    if isinstance(data, str | Path):
+        if not Path(data).exists():
+            raise FileNotFoundError(2, "No such file or directory", str(data))
+        try:
+            import pyarrow.dataset as ds
+        except ImportError:
+            raise ImportError("data in Parquet files need pyarrow: pip install 'lmmjax[parquet]'") from None
+        try:
+            data = ds.dataset(data, format="parquet")
+        except Exception as error:
+            said = " ".join(str(error).split())
+            raise ValueError(
+                f"{data} is no Parquet file and no folder of them ({said:.80}…): read it, as with pd.read_csv"
+            ) from None
+    if callable(data):
+        begin: Callable[[], Any] = data
+
+        def called(columns: list[str] | None) -> Iterator[pd.DataFrame]:
+            for piece in begin():
+                frame = piece.to_pandas() if hasattr(piece, "to_pandas") else pd.DataFrame(piece)
+                yield frame if columns is None else frame.loc[:, columns]
+
+        return called
+
+    def read(columns: list[str] | None) -> Iterator[pd.DataFrame]:
+        for batch in data.to_batches(columns=columns, batch_size=ROWS):
+            if batch.num_rows:
+                yield batch.to_pandas()
+
+    return read
+
+
+def _kept(reader: Any) -> Chunks:
+    """The passes over what can be read once, from a file that goes when nobody can read it any more."""
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+    import pyarrow.parquet as pq
+
+    folder = tempfile.mkdtemp(prefix="lmmjax-rows-")
+    path = Path(folder) / "rows.parquet"
+    with pq.ParquetWriter(path, reader.schema) as writer:
+        for batch in reader:
+            writer.write_table(pa.Table.from_batches([batch]))
+    inner = chunks_of(ds.dataset(path, format="parquet"))
+
+    def read(columns: list[str] | None) -> Iterator[pd.DataFrame]:
+        return inner(columns)
+
+    weakref.finalize(read, shutil.rmtree, folder, ignore_errors=True)
+    return read
+
+
+def columns_read(
+    formula: str, first: pd.DataFrame, safe: bool, **vectors: str | None
+) -> tuple[SplitFormula, list[str], list[list[str]]]:
+    """The formula split, the columns of the data that it reads, and those whose combinations are levels.
+
+    Parameters
+    ----------
+    first : some rows, for the names and types of columns; vectors : expressions beside the formula.
+    """
+    if has_dot(formula):
+        raise ValueError("`.` in the formula: data that are read by the chunk need their columns named")
+    table, split = Table(first), split_bars(formula)
+    parts = formula_parts(
+        split, table, safe, **{name: text for name, text in vectors.items() if text is not None}
+    )
+    grouping = {name: f"({bar.text})" for bar in split.bars for name in bar.group}
+    require_known(parts.values(), grouping, table)
+    evaluated = list(dict.fromkeys(name for part in parts.values() for name in part.columns))
+    numeric = pd.api.types.is_numeric_dtype
+    factors = [
+        name
+        for name in evaluated
+        if not numeric(first[name].dtype)
+        or pd.api.types.is_bool_dtype(first[name].dtype)
+        or re.search(rf"\bC\(\s*`?{re.escape(name)}\b", formula)
+    ]
+    keys = [[name] for name in factors] + [list(bar.group) for bar in split.bars]
+    return split, list(dict.fromkeys([*evaluated, *grouping])), keys
+
+
+def rows_of_all_levels(
+    chunks: Chunks, columns: list[str], keys: list[list[str]]
+) -> tuple[pd.DataFrame, int, dict[str, int]]:
+    """Complete rows with every combination of each of the `keys`; of all data rows and missing values."""
+    total, head, size, lost = 0, [], 0, pd.Series(0, index=columns)
+    found: list[list[pd.DataFrame]] = [[] for _ in keys]
+    for frame in chunks(columns):
+        total += len(frame)
+        lost = lost + frame.isna().sum()
+        whole = frame.dropna()
+        if size < HEAD:
+            head.append(whole.iloc[: HEAD - size])
+            size += len(head[-1])
+        for held, key in zip(found, keys, strict=True):
+            held.append(whole.drop_duplicates(key))
+            # twice what there was: as often as not it has been seen
+            if sum(map(len, held[1:])) > max(len(held[0]), ROWS):
+                held[:] = [pd.concat(held).drop_duplicates(key)]
+    if not total or not size:
+        raise ValueError("no row is left without missing values" if total else "the data have no rows")
+    kept = [pd.concat(held).drop_duplicates(key) for held, key in zip(found, keys, strict=True)]
+    missing = {str(name): int(count) for name, count in lost.items() if count}
+    return pd.concat([*head, *kept], ignore_index=True), total, missing
