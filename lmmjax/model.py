@@ -52,8 +52,8 @@ def lmm(
     formula : "y ~ x + (x | g)"; without a response ("~ x + (x | g)") for `fit_batch`.
     data : frame of pandas, polars (lazy too) or Arrow, a dict of columns, AnnData or MuData (their `obs`), or
         the path of a CSV, TSV or .h5ad file; for more rows than memory holds a path of Parquet files, a
-        pyarrow dataset or reader, or a function (docs/many_rows.md). Rows with a missing value in any variable
-        of the formula are dropped and counted.
+        pyarrow dataset or reader, or a function (docs/many_rows.md). Rows with a missing value in any
+        variable of the formula are dropped and counted.
     weights : prior weights w, Var(ε) = σ²/w: a column's name, an expression or an array.
     offset : known part of the mean, likewise; added to `offset(...)` terms.
     residual : correlations and variances of the residuals, such as `lj.AR1("week", group="id")`,

@@ -29,7 +29,7 @@ Chunks = Callable[[list[str] | None], Iterator[pd.DataFrame]]
 
 
 def is_chunked(data: Any) -> bool:
-    """Whether data are read by the chunk: a path of Parquet files, a dataset or reader of Arrow, a function."""
+    """Whether data are read by the chunk: a path of Parquet, a dataset or reader of Arrow, a function."""
     if isinstance(data, str | Path):
         return Path(data).suffix.lower() in SUFFIXES or Path(data).is_dir()
     arrow = hasattr(data, "to_batches") and hasattr(data, "scanner")
