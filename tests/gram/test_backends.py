@@ -27,7 +27,11 @@ from lmmjax.core.problem import internal_entries
 from lmmjax.gram import BACKENDS, choose
 
 SEVERAL = {"nested", "crossed", "layered"}
-KINDS = {name: (name, {}) for name in BACKENDS if name not in SEVERAL | {"grouped", "whitened", "spectral"}}
+KINDS = {
+    name: (name, {})
+    for name in BACKENDS
+    if name not in SEVERAL | {"grouped", "whitened", "spectral", "rotated"}
+}
 KINDS |= {"raw": ("grouped", {"compress": False}), "compressed": ("grouped", {"compress": True})}
 # both sides are backward stable; derivatives of second order multiply condition numbers below 1e3
 TOL = 1e-9
