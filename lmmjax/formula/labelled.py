@@ -17,6 +17,7 @@ from lmmjax.arrays.sparse_columns import SparseColumns
 from lmmjax.formula.annotated import annotated_matrix, is_annotated
 from lmmjax.formula.matching import (
     first_index,
+    observations,
     own_index,
     positions,
     require_equal_lengths,
@@ -74,6 +75,9 @@ def labelled(
     if is_annotated(values):
         matrix, index, names = annotated_matrix(values)
         return Labelled(labelled(matrix, what, column, sparse, **words).values, index, names)
+    if hasattr(values, "var_names"):
+        matrix = labelled(values.X, what, column, sparse, **words).values
+        return Labelled(matrix, observations(values.obs_names), pd.Index(values.var_names))
     if isinstance(values, SparseColumns):
         return Labelled(values if sparse else np.asarray(values))
     if sparse and is_sparse(values):
