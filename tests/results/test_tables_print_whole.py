@@ -14,6 +14,7 @@ import lmmjax as lj
 from lmmjax.reports.table import MOST_COLUMNS, Table, as_table
 
 ARGUMENTS = {
+    "scan": (np.sin(np.arange(1.0, 541.0) ** 2).reshape(180, 3),),
     "contrast": (["Days", "Days - 2 * Intercept"],),
     "delta": (lambda p: {"per cent of the intercept": 100 * p["Days"] / p["Intercept"]},),
     "emmeans": ("Days",),
@@ -29,6 +30,8 @@ OPTIONS = {"icc": {"se": True}, "r2": {"se": True}}
 # for plots and other packages, or of many refits; a residual structure is below
 NONE = {"bootstrap", "contour", "influence", "lrt", "permutation", "posterior", "profile", "refit"}
 NONE |= {"residual_cov", "rlrt", "save", "sensitivity", "to_maketables", "to_marginaleffects"}
+NONE |= {"genetic_correlation", "heritability", "reliability", "scan_threshold"}
+NONE |= {"to_anndata", "to_img", "to_parquet"}
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +117,10 @@ def test_other_tables(fit, sleepstudy):
     none = lj.lmm("Reaction ~ Days + (1 | Subject)", sleepstudy).fit()
     tables = [lj.compare(other, none, force=True), lj.compare(none, fit), other.varcorr()]
     tables += [other.residual_cov(), other.conf_int(which="all")]
+    subjects = sleepstudy["Subject"].unique()
+    related = {"Subject": lj.Kernel(0.5 * np.eye(18) + 0.5, subjects)}
+    kin = lj.lmm("Reaction ~ Days + (1 | Subject)", sleepstudy, kernels=related).fit()
+    tables += [kin.heritability(), kin.reliability()]
     for table in [*tables, fit.model.moments().varcorr()]:
         assert_whole(table)
 
