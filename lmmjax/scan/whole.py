@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from lmmjax.arrays.caller import stack_level
 from lmmjax.arrays.memory import require_memory
+from lmmjax.design import EstimabilityWarning
 from lmmjax.fitted import Fitted, FittedMany, require_choice, response_vector
 from lmmjax.formula import nearest
 from lmmjax.inference.scan.general import GeneralScan
@@ -67,17 +70,34 @@ def scan(
         len(COLUMNS[test]),
         remedy="keep some of them, keep=",
     )
-    tables = []
+    tables, void = [], [np.empty(0, int)]
     report = progress or (lambda done, total: None)
     report(0, len(found))
     for places, g in found.blocks(found.size(len(found))):
         values = block_values(parts, found, g, beside, how, len(labels))
+        void.append(places[np.isnan(values[0]["t"]).all(axis=1)])
         tables.append(rows(found, places, labels, values, beside, test))
         report(int(places[-1]) + 1 if len(places) else 0, len(found))
     report(len(found), len(found))
+    if np.isfinite(fits.estimate.deviance).any():
+        warn_of_markers(found, np.concatenate(void))
     out = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]} if tables else {}
     criterion = "REML" if fits.reml else "ML"
     return frame(out, loglik=criterion, ratio=ratio, test=test)
+
+
+def warn_of_markers(markers: Markers, places: np.ndarray) -> None:
+    """An `EstimabilityWarning` that names the markers without a result for any response, if any."""
+    if len(places):
+        shown = ", ".join(str(name) for name in markers.names[places[:6]]) + (
+            ", ..." if len(places) > 6 else ""
+        )
+        warnings.warn(
+            f"{len(places)} of {len(markers)} markers have no results ({shown}): each is constant, missing "
+            "or determined by the fixed effects",
+            EstimabilityWarning,
+            stacklevel=stack_level(),
+        )
 
 
 def scan_hits(
