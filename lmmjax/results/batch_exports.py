@@ -62,8 +62,8 @@ class BatchExports:
 
         Raises
         ------
-        ValueError : responses that are no variables of `adata`; an option that means nothing. ImportError
-        without anndata where it is to be made.
+        ValueError : responses that are no variables of `adata`; an option that means nothing.
+        ImportError : AnnData is to be made without anndata.
         """
         table, said = self._results(ddf, contrasts, moderated)
         if adata is None:
