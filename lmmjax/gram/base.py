@@ -239,3 +239,24 @@ def lead(gram: Gram, axes: int) -> Gram:
     """Move the derivative axes, which `jacfwd` puts last, to the front."""
     order = range(-axes, 0)
     return jax.tree.map(lambda a: jnp.moveaxis(a, tuple(order), tuple(range(axes))), gram)
+
+
+class AroundProducts(CrossProducts):
+    """Products around those of another backend, which says what they cost."""
+
+    inner: CrossProducts
+
+    @property
+    def sequential(self) -> bool:
+        return self.inner.sequential
+
+    @property
+    def costly(self) -> bool:
+        return self.inner.costly
+
+    @property
+    def vector(self) -> int:
+        return self.inner.vector
+
+    def cost(self) -> Cost:
+        return self.inner.cost()

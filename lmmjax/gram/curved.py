@@ -16,30 +16,23 @@ import jax.numpy as jnp
 from lmmjax.arrays import Array, derivatives, record, static
 from lmmjax.covariance import Unstructured
 from lmmjax.design import Design, Rows, Structure
-from lmmjax.gram.base import Cost, CrossProducts, Gram, GramJet, Prepared, Projection, ResponseProducts
+from lmmjax.gram.base import (
+    AroundProducts,
+    CrossProducts,
+    Gram,
+    GramJet,
+    Prepared,
+    Projection,
+    ResponseProducts,
+)
 
 
 @record
-class CurvedProducts(CrossProducts):
+class CurvedProducts(AroundProducts):
     """Products of the backend below, and the structure above it."""
 
     inner: CrossProducts
     structure: Structure = static()
-
-    @property
-    def sequential(self) -> bool:
-        return self.inner.sequential
-
-    @property
-    def costly(self) -> bool:
-        return self.inner.costly
-
-    @property
-    def vector(self) -> int:
-        return self.inner.vector
-
-    def cost(self) -> Cost:
-        return self.inner.cost()
 
     def gram(self, d: Array, response: ResponseProducts) -> Gram:
         return self.inner.gram(self.structure.free_entries(d), response)

@@ -6,11 +6,19 @@ import jax.numpy as jnp
 
 from lmmjax.arrays import Array, record, static
 from lmmjax.design import Structure
-from lmmjax.gram.base import Cost, CrossProducts, Gram, GramCurve, GramJet, Projection, ResponseProducts
+from lmmjax.gram.base import (
+    AroundProducts,
+    CrossProducts,
+    Gram,
+    GramCurve,
+    GramJet,
+    Projection,
+    ResponseProducts,
+)
 
 
 @record
-class RotatedProducts(CrossProducts):
+class RotatedProducts(AroundProducts):
     """Products below, with the way back to the levels.
 
     Attributes
@@ -24,21 +32,6 @@ class RotatedProducts(CrossProducts):
     reach: tuple[Array, ...]
     own: tuple[Array | None, ...]
     structure: Structure = static()
-
-    @property
-    def sequential(self) -> bool:
-        return self.inner.sequential
-
-    @property
-    def costly(self) -> bool:
-        return self.inner.costly
-
-    @property
-    def vector(self) -> int:
-        return self.inner.vector
-
-    def cost(self) -> Cost:
-        return self.inner.cost()
 
     def gram(self, d: Array, response: ResponseProducts) -> Gram:
         return self.inner.gram(d, response)
