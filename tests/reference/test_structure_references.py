@@ -145,17 +145,12 @@ def variance_parameters(fit, ref):
     assert_allclose(own["sdcor"], parameters(ref), rtol=1e-5)
 
 
-def at_distance(limits, unit):
-    """Limits of φ by the logit of φᵘ, that at the distance u of neighbours, from nlme's, by that of φ.
-
-    Ours are the same in any unit of time. h u (1 − φ) / (1 − φᵘ) is the half width of nlme's there.
-    """
+def by_rate(limits):
+    """Limits of φ by log(−log φ), which any unit of time only shifts, from nlme's, by logit φ."""
     low, high = scipy.special.logit(limits)
     phi = scipy.special.expit(0.5 * (low + high))
-    half = 0.5 * (high - low) * unit * (1 - phi) / (1 - phi**unit)
-    return tuple(
-        scipy.special.expit(scipy.special.logit(phi**unit) + sign * half) ** (1 / unit) for sign in (-1, 1)
-    )
+    half = 0.5 * (high - low) * (1.0 - phi) / -np.log(phi)
+    return phi ** np.exp(half), phi ** np.exp(-half)
 
 
 def intervals(fit, ref):
@@ -168,8 +163,8 @@ def intervals(fit, ref):
         expected = dict(zip(limits.index, zip(*ends, strict=True), strict=True))
     assert list(limits.index) == list(expected)
     for row in fit.model.data.components:
-        if row.unit != 1.0 and row.parameter is not None and row.parameter.scale == "rate":
-            expected[row.parameter.name] = at_distance(expected[row.parameter.name], row.unit)
+        if row.parameter is not None and row.parameter.scale == "rate" and row.parameter.lower == 0.0:
+            expected[row.parameter.name] = by_rate(expected[row.parameter.name])
     # of correlations, which can be anything near 0, a thousandth of their range
     tol = [1e-3 if name.lower().startswith(("cor", "phi", "rho")) else 0.0 for name in limits.index]
     wanted = np.array(list(expected.values()))
