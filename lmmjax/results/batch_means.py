@@ -11,9 +11,13 @@ import pandas as pd
 from lmmjax.fitted import FittedMany, require_level
 from lmmjax.postestimation.hypotheses.fixed_tests import ddf_method
 from lmmjax.postestimation.hypotheses.robust import robust_choice
-from lmmjax.postestimation.means.batch_means import contrasts_of_many, joint_tests_of_many, means_of_many
+from lmmjax.postestimation.means.batch_means import (
+    contrasts_of_many,
+    effect_tests_of_many,
+    family_tests_of_many,
+    means_of_many,
+)
 from lmmjax.postestimation.means.comparisons import letters_of_many
-from lmmjax.postestimation.means.joint import effects_of, families_of
 from lmmjax.postestimation.means.linear import Functions, View, marginal_means
 from lmmjax.postestimation.means.tables import Contrasted, contrasted, slopes
 from lmmjax.reports.cells import grid_of
@@ -41,8 +45,7 @@ class BatchContrasts(Markup):
 
     def joint_tests(self) -> pd.DataFrame:
         """F tests that all contrasts of a family are zero: response, by-columns, num_df, den_df, F, p, q."""
-        own = self.contrasted.functions
-        return joint_tests_of_many(self.fitted, families_of(own), self.how, list(own.by))
+        return family_tests_of_many(self.fitted, self.contrasted.functions, self.how)
 
     def _pieces(self) -> list[str | Grid]:
         """The table."""
@@ -106,10 +109,9 @@ class BatchMeans(Markup):
 
         Columns response, term, by-columns, num_df, den_df, F, p, q; see `MarginalMeans.joint_tests`. A
         response has the degrees of freedom of what its rows determine; q are Benjamini-Hochberg values over
-        the responses, effect by effect.
+        the responses, effect by effect. What is (confounded) is tested one response after the other.
         """
-        called = ["term", *self.functions.by]
-        return joint_tests_of_many(self.fitted, effects_of(self.functions), self.how, called)
+        return effect_tests_of_many(self.fitted, self.functions, self.how)
 
     def _pieces(self) -> list[str | Grid]:
         """The table."""

@@ -113,8 +113,9 @@ class MarginalMeans(_Estimates):
         """F tests of the main effects and interactions of the factors, in each family.
 
         Columns term, by-columns, num_df, den_df, F, p. An effect is tested on means that are averaged with
-        equal weights over the other factors, that of a nested factor within what it is nested in. Where cells
-        are missing it has the degrees of freedom of its estimable contrasts, and no row if there is none.
+        equal weights over the other factors, that of a nested factor within what it is nested in. Where
+        cells are missing it has the degrees of freedom of its estimable contrasts, no row without one; what
+        else is estimable of differences of means is the last term, "(confounded)", as in R's emmeans.
         """
         return effect_tests(self.fitted, self.functions, self.how)
 

@@ -140,8 +140,13 @@ def test_joint_tests_of_means_and_trends(fits):
                 own = ours[ours["response"] == name].reset_index(drop=True)[list(theirs)]
                 if name == "no r":
                     # the grid of all rows: a mean over all levels of a is not determined
-                    own, theirs = (f[f.iloc[:, 0] != "arm"].dropna() for f in (own, theirs))
+                    own, theirs = (f[~f.iloc[:, 0].isin(["arm", "(confounded)"])] for f in (own, theirs))
+                    own, theirs = own.dropna(), theirs.dropna()
                     own, theirs = (f.reset_index(drop=True) for f in (own, theirs))
+                elif "term" in own:
+                    # of "no r" alone
+                    assert own.loc[own["term"] == "(confounded)", "p"].isna().all()
+                    own = own[own["term"] != "(confounded)"]
                 pd.testing.assert_frame_equal(own, theirs, rtol=1e-6, check_dtype=False)
         assert table.loc[table["response"] == "bad", "p"].isna().all()
     slopes = fits.emtrends("x", ddf="kenward-roger").table
@@ -167,6 +172,25 @@ def test_robust_f(fits, kind, few, monkeypatch):
     normal, alone = (own.test(texts, "normal", robust=kind) for own in (fits, fits["holes"]))
     assert_allclose(normal.loc["holes", "F"], alone["F"], rtol=1e-9)
     assert table.loc["bad"].isna().all()
+
+
+def test_confounded_in_one_response_or_all(fits, data):
+    """As the fits one by one; of a response that lacks a cell by itself, what its rows determine."""
+    missing = ~((data["a"] == "r") & (data["arm"] == "t"))
+    y = pd.DataFrame(fits.fitted.y[:, :2], columns=["one", "two"])
+    all_lack = lj.lmm("~ a * arm + x + (1 | g)", data[missing]).fit_batch(y[missing])
+    one_lacks = lj.lmm("~ a * arm + x + (1 | g)", data).fit_batch(y.assign(two=y["two"].where(missing)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", lj.EstimabilityWarning)
+        table, own = (f.emmeans(["a", "arm"]).joint_tests() for f in (all_lack, one_lacks))
+        theirs = all_lack["two"].emmeans(["a", "arm"]).joint_tests()
+    assert list(theirs["term"])[-1] == "(confounded)"
+    ours = table[table["response"] == "two"].reset_index(drop=True)[list(theirs)]
+    pd.testing.assert_frame_equal(ours, theirs, rtol=1e-6, check_dtype=False)
+    two = own[own["response"] == "two"].dropna().reset_index(drop=True)[list(theirs)]
+    pd.testing.assert_frame_equal(two, theirs, rtol=1e-6, check_dtype=False)
+    last = own[own["term"] == "(confounded)"]
+    assert list(last["p"].isna()) == [True, False]
 
 
 def test_too_few_clusters_for_a_joint_test(fits, data):

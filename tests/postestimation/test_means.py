@@ -104,6 +104,26 @@ def test_joint_tests_are_type_three(fit):
     assert_allclose(pairs[["F", "num_df"]], simple[["F", "num_df"]], rtol=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore::lmmjax.EstimabilityWarning")
+def test_confounded_is_what_effects_leave_of_all_contrasts(data):
+    """k F is the Wald statistic of all differences of cells less that of the two estimable effects."""
+    fit = fitted("y ~ a * b", data[~((data["a"] == "r") & (data["b"] == "v"))])
+    table = fit.emmeans(["a", "b"], ddf="normal").joint_tests().set_index("term")
+    assert list(table["num_df"]) == [1, 1, 2]
+    contrast = fit.emmeans(["a", "b"], ddf="normal").contrast
+    # cells p u, q u, r u, p v, q v, r v
+    main, interaction = [1, -1, 0, 1, -1, 0], [1, -1, 0, -1, 1, 0]
+    steps = [[1, -1, 0, 0, 0, 0], [0, 1, -1, 0, 0, 0], [1, 0, 0, -1, 0, 0], [0, 1, 0, 0, -1, 0]]
+
+    def wald(*weights):
+        joint = contrast({str(k): w for k, w in enumerate(weights)}, adjust="none").joint_tests()
+        return (joint["num_df"] * joint["F"]).iloc[0]
+
+    left = 2 * table.loc["(confounded)", "F"]
+    assert_allclose(left, wald(*steps) - wald(main, interaction), rtol=1e-9)
+    assert "(confounded)" not in set(fit.emmeans("a", by="b").joint_tests()["term"])
+
+
 def test_missing_cells_are_named_and_spoil_nothing_else(data):
     fit = fitted("y ~ a * b", data[~((data["a"] == "r") & (data["b"] == "v"))])
     with pytest.warns(lj.EstimabilityWarning, match=r"not estimable: r v\."):

@@ -152,7 +152,7 @@ def _sandwich(robust: Robust, own: Alike) -> _Sandwich:
     blocks: list[Block] | None = None
     if not own.whole:
         design = take_rows(take_columns(design, own.columns), rows, own.weights)
-        codes = np.unique(codes[rows], return_inverse=True)[1]
+        codes = robust.on_rows(rows).codes
     if len(which) > FEW:
         blocks = _blocks(robust, fits.data) if own.whole else shared_blocks(design, codes)
     psi, beta = fits.estimate.psi[which], fits.estimate.beta[which][:, own.columns]

@@ -48,6 +48,10 @@ class Robust:
     def n_clusters(self) -> int:
         return int(self.codes.max()) + 1
 
+    def on_rows(self, rows: np.ndarray) -> Robust:
+        """The same for the model on some of its rows, (n,) bool."""
+        return Robust(self.kind, self.cluster, np.unique(self.codes[rows], return_inverse=True)[1])
+
     def note(self, ddf: str) -> str:
         """What a table that uses it says of it."""
         of = "Satterthwaite's for it (Bell-McCaffrey)" if ddf == "satterthwaite" else "infinite"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +22,16 @@ from lmmjax.postestimation.hypotheses.batch_tests import adjust, estimable_combi
 from lmmjax.postestimation.hypotheses.fixed_tests import covariance_for
 from lmmjax.postestimation.means.contrast_methods import level_names
 from lmmjax.postestimation.means.joint import COLUMNS as JOINT
-from lmmjax.postestimation.means.joint import Hypotheses, estimable_rows, not_zero
+from lmmjax.postestimation.means.joint import (
+    CONFOUNDED,
+    Hypotheses,
+    confounded,
+    effects_by_family,
+    estimable_rows,
+    families_of,
+    not_zero,
+    test_of_rows,
+)
 from lmmjax.postestimation.means.linear import Functions, View, name_missing, reached, rows_of
 from lmmjax.postestimation.means.tables import Contrasted
 
@@ -62,10 +73,46 @@ def contrasts_of_many(fits: FittedMany, contrasted: Contrasted, how: View) -> pd
     return _long(fits, functions, {name: table[name] for name in columns})
 
 
-def joint_tests_of_many(
-    fits: FittedMany, hypotheses: Hypotheses, how: View, called: list[str]
-) -> pd.DataFrame:
-    """F tests of hypotheses, a row a response and hypothesis; `called` are the columns of their names."""
+def effect_tests_of_many(fits: FittedMany, means: Functions, how: View) -> pd.DataFrame:
+    """F tests of `joint.effects_of` means and of what is confounded, a row a response and hypothesis.
+
+    What is confounded depends on the variances, so that it is tested one response after the other; where no
+    cell is missing nothing is.
+    """
+    called, families = ["term", *means.by], list(effects_by_family(means))
+    labels, found = _joint(fits, [each for _, effects, _ in families for each in effects], how)
+    fitted, every = np.isfinite(fits.estimate.psi).all(axis=1), fits.kept.all(axis=1)
+    some = np.flatnonzero(fitted & ~every if fits.data.frame.dependence is None else fitted)
+    for family, effects, steps in families if len(some) else ():
+        column = {name: np.full(len(fits.names), np.nan) for name in JOINT}
+        tested = [functions for _, functions in effects]
+        for j in some:
+            one, own = one_of_many(fits, int(j)), how
+            if how.robust is not None:
+                w = 1.0 if fits.weights is None else fits.weights[:, j]
+                own = dataclasses.replace(how, robust=how.robust.on_rows(np.isfinite(fits.y[:, j]) & (w > 0)))
+            test = test_of_rows(one, *confounded(one, tested, steps, own), own)
+            for name in JOINT if test["num_df"] else ():
+                column[name][j] = test[name]
+        if np.isfinite(column["num_df"]).any():
+            before = [k for k, name in enumerate(labels) if family.items() <= name.items()]
+            at = max(before, default=-1) + 1
+            labels.insert(at, {"term": CONFOUNDED, **family})
+            found = {name: np.insert(found[name], at, column[name], axis=1) for name in JOINT}
+    return _labelled(fits, pd.DataFrame(labels, columns=called), found | {"q": adjust(found["p"])})
+
+
+def family_tests_of_many(fits: FittedMany, functions: Functions, how: View) -> pd.DataFrame:
+    """F tests that all functions of a family are zero, a row a response and family."""
+    labels, found = _joint(fits, families_of(functions), how)
+    index = pd.DataFrame(labels, columns=list(functions.by))
+    return _labelled(fits, index, found | {"q": adjust(found["p"])})
+
+
+def _joint(
+    fits: FittedMany, hypotheses: Hypotheses, how: View
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """Names of the hypotheses of which something is estimable, and the columns (T, h) of their F tests."""
     labels = [own for own, _ in hypotheses]
     made = [estimable_rows(fits.data, functions) for _, functions in hypotheses]
     there = [k for k, (rows, _) in enumerate(made) if len(rows)]
@@ -91,9 +138,7 @@ def joint_tests_of_many(
         table = f_tests(fits, rows, rhs, sets, how.ddf, reported, how.robust)
         for name in JOINT:
             found[name][np.ix_(those, used)] = table[name][those]
-    index = pd.DataFrame(labels, columns=called)
-    columns = {name: found[name] for name in JOINT} | {"q": adjust(found["p"])}
-    return _labelled(fits, index, columns)
+    return labels, found
 
 
 def _within(own: Aliases | None, rows: np.ndarray, rhs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

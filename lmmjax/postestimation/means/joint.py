@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -9,13 +10,19 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.fitted import Fitted, ModelData
-from lmmjax.postestimation.hypotheses.fixed_tests import f_tail, f_test
+from lmmjax.postestimation.hypotheses.fixed_tests import covariance_for, f_tail, f_test
 from lmmjax.postestimation.means.linear import Functions, View, combined, estimable_part, rows_of
 
 Hypotheses = list[tuple[dict[str, Any], Functions]]
 """Functions that are tested together, with what they are called: term, by-columns."""
 
 COLUMNS = ("num_df", "den_df", "F", "p")
+
+CONFOUNDED = "(confounded)"
+"""The term of contrasts that belong to no single effect, emmeans' name."""
+
+RANK = 1e-7
+"""Norm below which a contrast of unit variance is a combination of others."""
 
 
 def effects_of(means: Functions) -> Hypotheses:
@@ -50,10 +57,66 @@ def families_of(functions: Functions) -> Hypotheses:
 
 
 def effect_tests(fitted: Fitted, means: Functions, how: View) -> pd.DataFrame:
-    """F tests of `effects_of` means; without those of which nothing is estimable."""
-    tables = [called | joint_test(fitted, own, how) for called, own in effects_of(means)]
+    """F tests of `effects_of` means and of what is `confounded`, where something of it is estimable."""
+    tables = []
+    for family, effects, every in effects_by_family(means):
+        tables += [called | joint_test(fitted, own, how) for called, own in effects]
+        left = confounded(fitted, [own for _, own in effects], every, how)
+        tables.append(family | {"term": CONFOUNDED} | test_of_rows(fitted, *left, how))
     out = pd.DataFrame(tables, columns=["term", *means.by, *COLUMNS])
     return out.loc[out["num_df"] > 0].reset_index(drop=True)
+
+
+def effects_by_family(means: Functions) -> Iterator[tuple[dict[str, Any], Hypotheses, Functions]]:
+    """Yields by-columns, `effects_of` means there, and each mean less the one before."""
+    effects = effects_of(means)
+    for key, at in means.families():
+        family = dict(zip(means.by, key, strict=True))
+        steps = np.diff(np.eye(len(means.labels))[at], axis=0)
+        every = combined(means, steps, means.labels.iloc[at[1:]], ())
+        yield family, [own for own in effects if family.items() <= own[0].items()], every
+
+
+def confounded(
+    fitted: Fitted, tested: Sequence[Functions], every: Functions, how: View
+) -> tuple[np.ndarray, np.ndarray]:
+    """L (k, p) and rhs (k,) of what the estimable contrasts of a family say beyond the effects tested in it.
+
+    Where cells are missing some contrasts of means are estimable, but no part of a single effect. These are
+    the combinations of all contrasts whose estimates are uncorrelated with those of the effects tested, so
+    that kF is the Wald statistic of all contrasts less that of the effects, as in emmeans.
+    """
+    rows, rhs = estimable_rows(fitted.data, every)
+    parts = [estimable_rows(fitted.data, own) for own in tested]
+    known, right = (np.concatenate(own) for own in zip(*parts, strict=True)) if parts else (rows[:0], rhs[:0])
+    if _rank(rows) == _rank(known):
+        return rows[:0], rhs[:0]
+    cov = covariance_for(fitted, how.ddf, how.robust)
+    if not np.isfinite(cov).all():
+        cov = np.eye(len(cov))
+    values, vectors = np.linalg.eigh(cov)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    (rows, rhs), (known, right) = _unit(rows, rhs, root), _unit(known, right, root)
+    # A − ME is orthogonal to E, with M = AE⁺
+    weights = rows @ root @ np.linalg.pinv(known @ root, rcond=RANK)
+    left, size, _ = np.linalg.svd(rows @ root - weights @ known @ root, full_matrices=False)
+    turned = left[:, size > RANK].T
+    return turned @ (rows - weights @ known), turned @ (rhs - weights @ right)
+
+
+def _rank(rows: np.ndarray) -> int:
+    """Of contrasts (k, p), whatever their units."""
+    size = np.abs(rows).max(axis=0, initial=0.0)
+    unit = rows / np.where(size > 0, size, 1.0)
+    length = np.linalg.norm(unit, axis=1, keepdims=True)
+    return int(np.linalg.matrix_rank(unit / np.where(length > 0, length, 1.0), tol=RANK)) if len(rows) else 0
+
+
+def _unit(rows: np.ndarray, rhs: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lβ = rhs with contrasts of unit variance, for a covariance root rootᵀ."""
+    size = np.linalg.norm(rows @ root, axis=1)
+    size = np.where(size > 0, size, 1.0)
+    return rows / size[:, None], rhs / size
 
 
 def family_tests(fitted: Fitted, functions: Functions, how: View) -> pd.DataFrame:
@@ -64,7 +127,11 @@ def family_tests(fitted: Fitted, functions: Functions, how: View) -> pd.DataFram
 
 def joint_test(fitted: Fitted, functions: Functions, how: View) -> dict[str, Any]:
     """num_df, den_df, F and p of the hypothesis that all estimable combinations of functions are zero."""
-    rows, rhs = estimable_rows(fitted.data, functions)
+    return test_of_rows(fitted, *estimable_rows(fitted.data, functions), how)
+
+
+def test_of_rows(fitted: Fitted, rows: np.ndarray, rhs: np.ndarray, how: View) -> dict[str, Any]:
+    """num_df, den_df, F and p of Lβ = rhs; num_df is 0 where L has no row."""
     if not len(rows):
         return {"num_df": 0, "den_df": np.nan, "F": np.nan, "p": np.nan}
     test = f_test(fitted, rows, rhs, how.ddf, how.robust)
