@@ -285,10 +285,12 @@ def _joined(
 def _give_reasons(found: Outcome, y: Columns, weights: np.ndarray | None) -> None:
     """Fill in the reasons of responses that have a status only."""
     status = found.estimate.status
-    for k in np.flatnonzero((status != Status.CONVERGED) & (found.reasons == "")):
+    left = np.flatnonzero((status != Status.CONVERGED) & (found.reasons == ""))
+    for k in left:
         found.reasons[k] = Status(int(status[k])).advice
-        if status[k] == Status.PERFECT_FIT:
-            values = y[:, k]
-            values = values[np.isfinite(values) & (True if weights is None else weights[:, k] > 0)]
-            if len(values) and np.ptp(values) == 0:
-                found.reasons[k] = f"constant: all its {len(values)} values are {values[0]:g}"
+    perfect = left[status[left] == Status.PERFECT_FIT]
+    for part, columns in pieces(y[:, perfect]):
+        for k, values in zip(perfect[part], columns.T, strict=True):
+            some = values[np.isfinite(values) & (True if weights is None else weights[:, k] > 0)]
+            if len(some) and np.ptp(some) == 0:
+                found.reasons[k] = f"constant: all its {len(some)} values are {some[0]:g}"

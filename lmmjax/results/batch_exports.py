@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax._version import __version__
+from lmmjax.arrays.sparse_columns import SparseColumns
 from lmmjax.fitted import FittedMany, require_choice, require_switch
 from lmmjax.formula.annotated import is_annotated, modality
 from lmmjax.postestimation.hypotheses.batch_moderated import moderate_many
@@ -170,7 +171,7 @@ class BatchExports:
         columns |= {t.group: np.asarray(t.levels)[t.codes] for t in frame.random}
         obs = pd.DataFrame({name: np.asarray(own) for name, own in columns.items()})
         obs = obs.set_axis(frame.index.astype(str), axis=0)
-        matrix: Any = getattr(fits.y, "matrix", fits.y)
+        matrix: Any = fits.y.csc() if isinstance(fits.y, SparseColumns) else fits.y
         var = pd.DataFrame(index=pd.Index(fits.names).astype(str))
         return anndata.AnnData(matrix.copy(), obs=obs, var=var)
 

@@ -133,7 +133,8 @@ def _fits(data: ModelData, plain: Plain, arrays: Arrays) -> FittedMany:
 def _packed_columns(y: Columns, arrays: Arrays) -> Any:
     if not isinstance(y, SparseColumns):
         return arrays.put(y)
-    parts = {name: arrays.put(getattr(y.matrix, name)) for name in ("data", "indices", "indptr")}
+    matrix = y.csc()
+    parts = {name: arrays.put(getattr(matrix, name)) for name in ("data", "indices", "indptr")}
     return parts | {"shape": list(y.shape)}
 
 

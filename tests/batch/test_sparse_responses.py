@@ -30,8 +30,9 @@ FORMS = (CSR, sparse.csc_array(DENSE), sparse.coo_array(DENSE))
 
 @pytest.fixture(autouse=True)
 def _few_at_a_time(monkeypatch):
-    """Tiles of some entries and chunks of two columns, so that there are several."""
+    """Tiles of some entries, ranges and chunks of two columns, so that there are several."""
     monkeypatch.setattr(sparse_columns, "ENTRIES", 40)
+    monkeypatch.setattr(sparse_columns, "RANGE", 60)
     monkeypatch.setattr(sparse_columns, "CHUNK", 2 * N)
 
 
@@ -142,3 +143,30 @@ def test_sparse_columns():
     assert missing(odd).sum() == 1
     assert_allclose(odd.cleared(np.array([True, False, True])), [[0.0, 1, 0], [0, 0, 0]])
     assert len(odd) == 2
+
+
+def test_nothing_is_copied_of_columns_and_little_of_rows():
+    """Of CSC the entries are views, of CSR copies of a few columns; what was given is not touched."""
+    csc = sparse.csc_array(DENSE)
+    y = SparseColumns.of(csc)
+    some = y[:, 2:6]
+    assert np.shares_memory(some.csc().indices, csc.indices) or some.csc().nnz < csc.nnz / 2
+    assert all(np.shares_memory(part[0], csc.data) for _, part in some._ranges())
+    assert all(np.shares_memory(part[0], csc.data) for _, part in y[:, [4, 5, 6]]._ranges())
+    rows = SparseColumns.of(CSR)
+    assert max(len(part[0]) for _, part in rows._ranges()) < CSR.nnz / 2
+    # two entries in a place, and columns from the last to the first
+    back = sparse.csr_array(DENSE[::-1])
+    halves, columns = (np.repeat(values, 2)[::-1] for values in (back.data, back.indices))
+    odd = sparse.csr_array((halves, columns, 2 * CSR.indptr), shape=(N, T))
+    for given in (odd, sparse.csc_array(odd)):
+        before = given.copy()
+        for view in (SparseColumns.of(given), SparseColumns.of(given)[:, 1:]):
+            dense = 2 * DENSE[:, T - view.shape[1] :]
+            assert_allclose(view, dense, atol=1e-12)
+            assert_allclose(view.sums(), dense.sum(axis=0))
+            assert_allclose(view[:, -2], dense[:, -2])
+            assert_allclose(view[[5, 1]], dense[[5, 1]])
+            assert_allclose(view[:, [3, 0]], dense[:, [3, 0]])
+            assert_allclose(view.csc().toarray(), dense)
+        assert_allclose(given.data, before.data)
