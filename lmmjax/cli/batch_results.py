@@ -17,7 +17,7 @@ from lmmjax.stream.columns import result_columns
 from lmmjax.stream.files import written_whole
 from lmmjax.stream.inputs import named_contrasts, named_hypotheses, open_inputs
 from lmmjax.stream.packages import pyarrow
-from lmmjax.stream.parts import WRITTEN
+from lmmjax.stream.parts import written
 
 TESTS = ("estimate", "se", "df", "t", "F", "num_df", "den_df", "p", "q")
 """Columns of a long table, beside response, term and status."""
@@ -88,7 +88,7 @@ def _write(path: Path, columns: dict[str, Any], metadata: Any) -> None:
 
     table = pa.table(columns).replace_schema_metadata(metadata)
     with written_whole(path) as file:
-        pyarrow("parquet").write_table(table, file, **WRITTEN)
+        pyarrow("parquet").write_table(table, file, **written(table.column_names))
 
 
 def long_table(wide: pd.DataFrame) -> pd.DataFrame:

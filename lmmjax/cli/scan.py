@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import pandas as pd
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import lmmjax
+from lmmjax.cli.batch import RateColumn
 from lmmjax.cli.common import (
+    PARQUET,
     AllowPython,
     MaximumLikelihood,
     Weights,
@@ -19,14 +24,20 @@ from lmmjax.cli.common import (
     waiting,
     write_table,
 )
-from lmmjax.cli.grm import read_markers
+from lmmjax.cli.grm import LABELS, read_markers
 from lmmjax.cli.levels import Kernels, References, read_kernels, with_references
+from lmmjax.scan import Above, Top
+from lmmjax.stream.packages import pyarrow
+from lmmjax.stream.sources import open_source
+from lmmjax.stream.tables import kind_of
 
 EXAMPLES = """Examples
 
 lmmjax scan 'y ~ sex + (1 | id)' mice.csv mice.bed -o hits.parquet --kernel id=K.npz --maf 0.01
 
-lmmjax scan '~ time + (time | id)' visits.csv snps.csv -o out.csv --responses y.csv --interaction time"""
+lmmjax scan '~ time + (time | id)' visits.csv snps.csv -o out.csv --responses y.csv --interaction time
+
+lmmjax scan '~ sex + (1 | id)' mice.csv mice.bed -o parts --responses traits.csv --kernel id=K.npz --resume"""
 
 FOREMOST = 10
 """Rows that are printed."""
@@ -44,7 +55,13 @@ def scan(
     ],
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", help="File to write: .csv, .tsv, .parquet or .json.", metavar="FILE"),
+        typer.Option(
+            "--out",
+            "-o",
+            help="File to write, .parquet, .csv, .tsv or .json, or a folder for parts. Parquet and parts are "
+            "written as the scan goes on, whatever their size.",
+            metavar="FILE",
+        ),
     ],
     responses: Annotated[
         Path | None,
@@ -67,8 +84,11 @@ def scan(
         str | None, typer.Option(help="Factor whose levels the individuals are.", metavar="FACTOR")
     ] = None,
     interaction: Annotated[
-        str | None,
-        typer.Option(help="Also the product of markers and this fixed effect.", metavar="TERM"),
+        list[str] | None,
+        typer.Option(
+            help="Also the product of markers and this fixed effect; may be given several times.",
+            metavar="TERM",
+        ),
     ] = None,
     maf: Annotated[
         float, typer.Option(help="Leave out markers whose rarer allele is less frequent.", min=0.0, max=0.5)
@@ -76,6 +96,16 @@ def scan(
     max_missing: Annotated[
         float, typer.Option(help="Leave out markers of which a larger share is missing.", min=0.0, max=1.0)
     ] = 1.0,
+    top: Annotated[
+        int | None, typer.Option(help="Keep so many markers of each response.", min=1, metavar="N")
+    ] = None,
+    lod: Annotated[
+        float | None, typer.Option(help="Keep what has at least this LOD.", min=0.0, metavar="LOD")
+    ] = None,
+    chunk: Annotated[int | None, typer.Option(help="Most markers a part.", min=1, metavar="N")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a run that was killed, of Parquet or parts.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file that is there.")] = False,
     allow_python: AllowPython = False,
 ) -> None:
@@ -84,26 +114,77 @@ def scan(
     The table has a row a marker and response. The ten rows with the
     smallest p are printed.
     """
+    console = Console(stderr=True, highlight=False)
     with one_line_errors():
         check_words(formula, "satterthwaite")
+        streamed = kind_of(out) in PARQUET or not out.suffix
         inputs = [data, markers, *([] if responses is None else [responses])]
-        table_target(out, inputs, "--out")
-        if out.is_file() and not force:
+        if not streamed or out.suffix:
+            table_target(out, inputs, "--out")
+        if (resume or chunk) and not streamed:
+            raise ValueError(f"--resume and --chunk are for Parquet files and folders, not {out}")
+        if out.is_file() and not (force or resume):
             raise ValueError(f"{out} is there: --force replaces it, or name another file as --out")
+        keep = [*([] if top is None else [Top(top)]), *([] if lod is None else [Above(lod=lod)])]
         with waiting("reading and fitting"):
             beside = {"weights": weights, "kernels": read_kernels(kernel)}
             table = with_references(read_table(data), ref)
             model = lmmjax.lmm(formula, table, safe=not allow_python, **beside)
-            found = read_markers(markers)
+            found = markers_source(markers)
             if responses is None:
                 fits = model.fit(reml=not ml)
             else:
                 fits = model.fit_batch(read_table(responses), reml=not ml)
-        with waiting("the scan"):
-            options = {"ratio": ratio, "test": test, "ddf": ddf, "group": group, "interaction": interaction}
-            result = fits.scan(found, maf=maf, max_missing=max_missing, **options)
-            write_table(out, result)
-    p = next(name for name in result.columns if str(name).startswith("p_"))
-    foremost = result.sort_values(p, kind="stable").head(FOREMOST)
+        bar = (BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn(), TextColumn("left"))
+        with Progress(*bar, console=console, disable=not console.is_terminal) as progress:
+            task = progress.add_task("", total=None)
+
+            def show(done: int, total: int) -> None:
+                progress.update(task, completed=done, total=total)
+
+            options: dict[str, Any] = {
+                "ratio": ratio,
+                "test": test,
+                "ddf": ddf,
+                "group": group,
+                "interaction": interaction or None,
+                "maf": maf,
+                "max_missing": max_missing,
+                "keep": keep or None,
+                "progress": show,
+            }
+            if streamed:
+                done = fits.scan(found, sink=out, resume=resume, chunk=chunk, **options)
+                foremost, rows, count = foremost_rows(done.path), done.n_rows, done.n_markers
+            else:
+                result = fits.scan(found, **options)
+                write_table(out, result)
+                foremost, rows, count = smallest(result), len(result), result["marker"].nunique()
     typer.echo(foremost.to_string(index=False) + "\n")
-    typer.echo(f"{len(result):,} rows, {result['marker'].nunique():,} markers: {out}")
+    typer.echo(f"{rows:,} rows, {count:,} markers: {out}")
+
+
+def smallest(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the smallest p."""
+    p = next(name for name in table.columns if str(name).startswith("p_"))
+    return table.sort_values(p, kind="stable").head(FOREMOST)
+
+
+def foremost_rows(path: Path) -> pd.DataFrame:
+    """The rows of the smallest p of a Parquet file or a folder of parts, a group of rows in memory."""
+    parquet, found = pyarrow("parquet"), pd.DataFrame()
+    for file in sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]:
+        opened = parquet.ParquetFile(file)
+        for k in range(opened.num_row_groups):
+            more = smallest(opened.read_row_group(k).to_pandas())
+            found = smallest(pd.concat([found, more], ignore_index=True)) if len(found) else more
+    return found
+
+
+def markers_source(path: Path) -> Any:
+    """The markers of a file: of Parquet read by the column, with labels in a first column that has some."""
+    if kind_of(path) not in PARQUET or not path.exists():
+        return read_markers(path)
+    first = pyarrow("parquet").read_schema(path).names[:1]
+    index = first[0] if first and first[0].lower() in LABELS else None
+    return open_source(path, index=index)

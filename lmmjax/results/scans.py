@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
 import pandas as pd
 
 from lmmjax.fitted import Fitted, FittedMany
+
+if TYPE_CHECKING:
+    from lmmjax.scan import Scanned
 
 
 class Scans:
@@ -15,7 +19,13 @@ class Scans:
 
     fitted: Fitted | FittedMany
 
-    def scan(
+    @overload
+    def scan(self, markers: Any = None, *, sink: None = None, **options: Any) -> pd.DataFrame: ...
+
+    @overload
+    def scan(self, markers: Any = None, *, sink: str | Path, **options: Any) -> Scanned: ...
+
+    def scan(  # pyright: ignore[reportInconsistentOverload]
         self,
         markers: Any = None,
         *,
@@ -30,8 +40,12 @@ class Scans:
         ddf: str | None = None,
         own: Any = None,
         keep: Any = None,
+        sink: str | Path | None = None,
+        resume: bool = False,
+        chunk: int | None = None,
+        executor: Any = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> pd.DataFrame:
+    ) -> pd.DataFrame | Scanned:
         """Every marker, beside the fixed effects of the model, against every response: a table.
 
         A missing value of a marker is its mean, and nothing is left out unless asked. Memory holds a block of
@@ -39,9 +53,10 @@ class Scans:
 
         Parameters
         ----------
-        markers : individuals × markers: an array (NumPy, SciPy sparse, h5py, zarr, dask), a frame of any
-            library, AnnData, or the path of a PLINK .bed or a .npy file. Candidates of any kind, not only
-            genotypes.
+        markers : individuals × markers: an array (NumPy, memmap, SciPy sparse, h5py, zarr, dask), a frame of
+            any library, AnnData; the path of a PLINK .bed, .npy, Parquet, HDF5, zarr or text file; what
+            `lmmjax.stream.open_source` returns; or a function of (start, stop) that returns the markers in
+            that range, with `names`. Candidates of any kind, not only genotypes.
         ratio : "null", the variance parameters of the fit without the marker up to σ², or "refit", an exact
             fit of every pair of a marker and a response.
         test : "wald", "lrt", "score" or "f" for the columns of one test; None: of all.
@@ -49,8 +64,9 @@ class Scans:
         ids : labels of the individuals, by default those of the frame or file: levels of the grouping factor
             `group`, or labels of rows of the data. Without, a row for every row of the data.
         group : the factor whose levels are the individuals; by default that of a kernel, or the only one.
-        interaction : name of a fixed effect, or values for every row: markers then have two columns,
-            themselves and their product with it, a row each, and `p_joint` is that of both together (F).
+        interaction : name of a fixed effect or of a term, or values for every row; or several: a list of
+            these, a dict or frame of values by name. Markers then have a column more for each, their product
+            with it, a row each, and `p_joint` is that of all columns together (F).
         maf, max_missing : leave out markers whose rarer allele is less frequent, or of which a larger share
             is missing.
         ddf : of Wald, F and score tests: "satterthwaite", "residual" (n − p − columns of the marker) or
@@ -60,14 +76,24 @@ class Scans:
         own : in place of markers, a covariate of its own for every response, n × T, matched with the
             responses by name; or several by name, {"csf": …}.
         keep : which pairs stay, `lmmjax.scan.Top(n)` of each response, `Above(lod=…)` or `Above(p=…)`,
-            `Best()` of each marker, or a list of them. With one kernel all pairs are swept in float32, and
+            `Best()` of each marker, or a list of them. With `interaction` all columns of a marker count
+            together. With one kernel all pairs are swept in float32, and
             what is reported is float64. With ratio="refit" pairs up to 2 LOD behind at the null are
             refitted; a refit that gains more would be missed.
+        sink : file that the table is written to, Parquet, in parts of some markers each, whatever its size;
+            or a folder, whose parts are the table (a name without an ending). With `keep` only what is kept.
+        resume : continue what a killed call with the same arguments left; digests check that fits and markers
+            are the same, and what is done is not done again.
+        chunk : most markers a part; by default half a million rows.
+        executor : whatever has `submit`: a `dask.distributed.Client`, a process pool that does not fork. Its
+            workers make the parts, with the same bytes. `sink` and markers that are paths lie where all
+            workers find them; markers that are in memory are written beside the parts first.
         progress : called with the numbers of markers done and in all.
 
         Returns
         -------
-        DataFrame, a row a marker and response: `marker response effect se t p_wald p_lrt p_score lod ratio
+        With `sink` a `lmmjax.scan.Scanned`, which says how much there is and can `read` it. Else a DataFrame,
+        a row a marker and response: `marker response effect se t p_wald p_lrt p_score lod ratio
         loglik`, with `interaction` also `term` and `p_joint`. `ratio` is σ²g/σ²e where the model has these
         two variances, else NaN; `loglik` is restricted where the fit is by REML (`attrs`); likelihood
         ratios, LOD and score tests are by maximum likelihood.
@@ -106,6 +132,10 @@ class Scans:
             ddf=ddf,
             own=own,
             keep=keep,
+            sink=sink,
+            resume=resume,
+            chunk=chunk,
+            executor=executor,
             progress=progress,
         )
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from lmmjax.inference.scan import Engine, Statistics, partial, statistics, term_statistics
-from lmmjax.inference.scan.engine import ALL, Null
-from lmmjax.inference.scan.statistics import LOD, chi_square, f_test, wald
+from lmmjax.inference.scan import Engine, several, statistics
+from lmmjax.inference.scan.engine import ALL
+from lmmjax.inference.scan.statistics import LOD, chi_square, f_test, score, wald
 
 Values = dict[str, np.ndarray]
 """Columns of results by name, each (k, t)."""
@@ -70,6 +70,7 @@ def refit_pairs(
             values |= {"p_lrt": chi_square(lrt), "lod": lrt / LOD}
         if s > 1:
             values["p_joint"] = f_test(own.joint, float(s), df)
+            values["joint"] = engine.null.n[response] * np.log1p(s * own.joint / df)
         out.append(values)
     return out
 
@@ -77,56 +78,27 @@ def refit_pairs(
 def at_null(engine: Engine, columns: tuple[np.ndarray, ...], how: How, part: slice = ALL) -> list[Values]:
     """Statistics at the variance parameters of the null fits."""
     blocks = [engine.prepare(g) for g in columns]
+    null, df = engine.null.some(part), engine.df(len(blocks), part)
+    if len(blocks) == 1:
+        terms, joint = [statistics(null, *engine.products(blocks[0], part), df)], {}
+    else:
+        found = several(engine, blocks, part)
+        terms, joint = found.terms, {"p_joint": found.p_joint, "joint": found.lrt}
     out = []
-    for own in _terms(engine, blocks, part):
+    for own in terms:
         values = {name: getattr(own, name) for name in REPORTED}
-        df = engine.df(len(columns), part)
-        values["ratio"] = np.broadcast_to(engine.null.ratio[part], own.effect.shape)
+        values["ratio"] = np.broadcast_to(null.ratio, own.effect.shape)
         values |= {"f": own.t**2, "df": np.broadcast_to(df, own.effect.shape)}
-        out.append(values)
+        out.append(values | joint)
     if how.wants("score"):
-        for values, p in zip(out, _scores(engine.by_ml(), blocks, columns, part), strict=True):
+        for values, p in zip(out, _scores(engine.by_ml(), blocks, part), strict=True):
             values["p_score"] = p
-    if len(columns) > 1:
-        joint = _joint(engine, blocks, part)
-        for values in out:
-            values["p_joint"] = joint
     return out
 
 
-def _terms(engine: Engine, blocks: list[Any], part: slice) -> list[Statistics]:
+def _scores(engine: Engine, blocks: list[Any], part: slice) -> list[np.ndarray]:
+    """p of the score tests, nρ² on (1, df), with ρ² what a term adds to the others."""
     null, df = engine.null.some(part), engine.df(len(blocks), part)
     if len(blocks) == 1:
-        return [statistics(null, *engine.products(blocks[0], part), df)]
-    effect, inverse, left, without, logdet = _two(engine, blocks, part, null)
-    return [term_statistics(null, effect[j], inverse[j], left, without[j], logdet, df, 2) for j in range(2)]
-
-
-def _two(engine: Engine, blocks: list[Any], part: slice, null: Null) -> tuple[Any, Any, Any, Any, Any]:
-    (b1, c11), (b2, c22) = (engine.products(block, part) for block in blocks)
-    c12 = engine.cross(blocks[0], blocks[1], part)
-    effect, inverse, left = partial([b1, b2], {(0, 0): c11, (0, 1): c12, (1, 1): c22}, null.a)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        without = null.a - b2 * b2 / c22, null.a - b1 * b1 / c11
-        logdet = np.log(c11 * c22 - c12 * c12)
-    return effect, inverse, left, without, logdet
-
-
-def _joint(engine: Engine, blocks: list[Any], part: slice) -> np.ndarray:
-    null, df = engine.null.some(part), engine.df(len(blocks), part)
-    _, _, left, _, _ = _two(engine, blocks, part, null)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return f_test((null.a - left) / 2.0 / (left / df), 2.0, df)
-
-
-def _scores(
-    engine: Engine, blocks: list[Any], columns: tuple[np.ndarray, ...], part: slice
-) -> list[np.ndarray]:
-    """p of the score tests, nρ² on (1, df), with ρ² what a term adds to the others."""
-    null, df = engine.null.some(part), engine.df(len(columns), part)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if len(blocks) == 1:
-            b, c = engine.products(blocks[0], part)
-            return [f_test(null.n * (b * b / c) / null.a, 1.0, df)]
-        _, _, left, without, _ = _two(engine, blocks, part, null)
-        return [f_test(null.n * (1.0 - left / one), 1.0, df) for one in without]
+        return [score(null, *engine.products(blocks[0], part), df)]
+    return [f_test(null.n * share, 1.0, df) for share in several(engine, blocks, part).share]

@@ -88,16 +88,24 @@ def marker_values(
     tests = {"lrt": how.wants("lrt"), "score": how.wants("score")}
     out = scan.at_null(found, **tests)
     if how.ratio == "refit":
-        shape = out[0]["effect"].shape
-        marker, response = (a.ravel() for a in np.indices(shape))
-        size = max(1, NUMBERS // found.carriers.size)
-        for first in range(0, len(marker), size):
-            at = slice(first, first + size)
-            pairs = scan.refitted(found.some(marker[at]).rows, response[at], tests["lrt"])
-            for values, own in zip(out, pairs, strict=True):
-                for name, value in own.items():
-                    values[name].reshape(-1)[at] = value
+        marker, response = (a.ravel() for a in np.indices(out[0]["effect"].shape))
+        again = refitted_pairs(scan, found, marker, response, how)
+        for values, own in zip(out, again, strict=True):
+            values.update({name: value.reshape(values[name].shape) for name, value in own.items()})
     return out
+
+
+def refitted_pairs(
+    scan: GeneralScan, found: Candidates, marker: np.ndarray, response: np.ndarray, how: How
+) -> list[Values]:
+    """What exact fits of pairs (Q,) of candidates and responses say of every column."""
+    size, out = max(1, NUMBERS // found.carriers.size), []
+    for first in range(0, len(marker), size):
+        at = slice(first, first + size)
+        out.append(scan.refitted(found.some(marker[at]).rows, response[at], how.wants("lrt")))
+    return [
+        {name: np.concatenate([one[j][name] for one in out]) for name in own} for j, own in enumerate(out[0])
+    ]
 
 
 def own_values(scan: GeneralScan, g: np.ndarray, carriers: np.ndarray, rows: Any, how: How) -> list[Values]:

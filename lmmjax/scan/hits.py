@@ -1,38 +1,111 @@
-"""Scans of which some pairs are kept: a sweep in float32, and what it finds in float64."""
+"""Pairs of a block of markers that may be kept.
+
+With one kernel a sweep in float32 finds them, and what it finds is computed in float64; else they are found
+among all pairs. Only what may be kept is refitted.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from lmmjax.inference.scan import statistics
+from lmmjax.inference.scan.candidates import Candidates
+from lmmjax.inference.scan.general import GeneralScan
 from lmmjax.inference.scan.spectral import SpectralEngine
 from lmmjax.inference.scan.statistics import LOD, f_test
 from lmmjax.inference.scan.sweep import Wanted, sweep
+from lmmjax.scan.beside import Beside
 from lmmjax.scan.engines import Part
-from lmmjax.scan.evaluate import REPORTED, How, Values, refit_pairs
+from lmmjax.scan.evaluate import REPORTED, How, Values, evaluate, refit_pairs
+from lmmjax.scan.general import marker_values, refitted_pairs
 from lmmjax.scan.keep import BEHIND, Above, Best, Keep, Top
 from lmmjax.scan.markers import Markers
-from lmmjax.scan.tables import COLUMNS
+from lmmjax.scan.pairs import Pairs
 
 
 def hits(
-    parts: list[Part], markers: Markers, places: np.ndarray, g: np.ndarray, keep: tuple[Keep, ...], how: How
-) -> dict[str, np.ndarray]:
-    """Columns of the pairs of a block of markers (N, k) that may be kept, with `place` and `at`.
-
-    `place` is that of the marker, `at` that of the response, `strength` the likelihood ratio.
-    """
-    rows = markers.on_rows(g)
-    found = [_of(part, rows if part.rows is None else rows[part.rows], places, keep, how) for part in parts]
-    return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
-
-
-def _of(part: Part, g: np.ndarray, places: np.ndarray, keep: tuple[Keep, ...], how: How) -> Values:
+    part: Part,
+    markers: Markers,
+    places: np.ndarray,
+    g: np.ndarray,
+    beside: Beside,
+    keep: tuple[Keep, ...],
+    how: How,
+) -> Pairs:
+    """The pairs of the markers g (N, k) at places (k,), and the responses of a part, that may be kept."""
     engine = part.engine
-    assert isinstance(engine, SpectralEngine)
+    if isinstance(engine, SpectralEngine) and beside.width == 1:
+        marker, response, terms = _swept(engine, _rows(part, markers, g), keep, how)
+    else:
+        marker, response, terms = _among_all(part, markers, g, beside, keep, how)
+    n, p = rows_and_effects(part)
+    n, df = n[response], (n - p - beside.width)[response]
+    strength = strength_of(terms[0], n, df)
+    if how.ratio == "refit" and len(marker):
+        again = refitted(part, markers, g, beside, marker, response, how)
+        strength = strength_of(again[0], n, df)
+        terms = [own | new for own, new in zip(terms, again, strict=True)]
+    return Pairs(places[marker], part.where[response], strength, terms)
+
+
+def strength_of(values: Values, n: np.ndarray, df: np.ndarray) -> np.ndarray:
+    """Likelihood ratio of all columns; where it was not asked for, the one that t says, with n and df."""
+    if "joint" in values:
+        return values["joint"]
+    if "lod" in values:
+        return values["lod"] * LOD
+    return n * np.log1p(values["t"] ** 2 / df)
+
+
+def rows_and_effects(part: Part) -> tuple[np.ndarray, np.ndarray]:
+    """(t,) rows and fixed effects of the responses of a part."""
+    if isinstance(part.engine, GeneralScan):
+        design, count = part.engine.design, part.engine.lanes
+        return np.full(count, float(design.n)), np.full(count, float(design.p))
+    return part.engine.null.n, part.engine.null.p
+
+
+def part_values(part: Part, markers: Markers, g: np.ndarray, beside: Beside, how: How) -> list[Values]:
+    """Statistics (k, t) of every column of the markers g (N, k) and the responses of a part."""
+    if isinstance(part.engine, GeneralScan):
+        return marker_values(part.engine, g, markers.codes, beside.carriers, part.rows, how)
+    return evaluate(part.engine, _columns(part, markers, g, beside), how)
+
+
+def refitted(
+    part: Part,
+    markers: Markers,
+    g: np.ndarray,
+    beside: Beside,
+    marker: np.ndarray,
+    response: np.ndarray,
+    how: How,
+) -> list[Values]:
+    """What exact fits of pairs (Q,) of markers g (N, k) and responses of a part say of every column."""
+    if isinstance(part.engine, GeneralScan):
+        found = Candidates(g, markers.codes, beside.carriers)
+        found = found if part.rows is None else found.on(part.rows)
+        return refitted_pairs(part.engine, found, marker, response, how)
+    return refit_pairs(part.engine, _columns(part, markers, g, beside), marker, response, how)
+
+
+def _rows(part: Part, markers: Markers, g: np.ndarray) -> np.ndarray:
+    rows = markers.on_rows(g)
+    return rows if part.rows is None else rows[part.rows]
+
+
+def _columns(part: Part, markers: Markers, g: np.ndarray, beside: Beside) -> tuple[np.ndarray, ...]:
+    columns = beside.columns(markers.on_rows(g))
+    return columns if part.rows is None else tuple(column[part.rows] for column in columns)
+
+
+Found = tuple[np.ndarray, np.ndarray, list[Values]]
+"""Places of markers and of responses (Q,), and the statistics of every column at the null."""
+
+
+def _swept(engine: SpectralEngine, g: np.ndarray, keep: tuple[Keep, ...], how: How) -> Found:
     null, df, refit = engine.null, engine.df(1), how.ratio == "refit"
     shares = [one.share(null.n, df, how.test, refit) for one in keep if isinstance(one, Above)]
     slack = 10.0 ** (2.0 * BEHIND / null.n) if refit else np.ones(len(null.n))
@@ -50,27 +123,34 @@ def _of(part: Part, g: np.ndarray, places: np.ndarray, keep: tuple[Keep, ...], h
     own = null.some(response)
     found = statistics(own, *engine.pairs(block, marker, response), df[response])
     values: dict[str, Any] = {name: getattr(found, name) for name in REPORTED}
-    values |= {"ratio": own.ratio, "f": found.t**2, "df": df[response], "strength": found.lrt}
+    values |= {"ratio": own.ratio, "f": found.t**2, "df": df[response]}
     if how.wants("score"):
         ml = engine.by_ml()
         b, c = ml.pairs(block, marker, response)
         values["p_score"] = f_test(own.n * b * b / (c * ml.null.a[response]), 1.0, df[response])
-    if refit and len(marker):
-        again = refit_pairs(engine, (g,), marker, response, how)[0]
-        values |= again
-        by_wald = own.n * np.log1p(again["t"] ** 2 / df[response])
-        values["strength"] = again["lod"] * LOD if "lod" in again else by_wald
-    out = {name: values[name] for name in (*COLUMNS[how.test], "strength")}
-    return {"place": places[marker], "at": part.where[response], **out}
+    return marker, response, [values]
 
 
-def table_of_hits(found: list[dict[str, np.ndarray]], markers: Markers, labels: pd.Index) -> pd.DataFrame:
-    """The pairs of all blocks, by marker, with labels, `place` and `strength`."""
-    joined = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
-    order = np.lexsort((joined["at"], joined["place"]))
-    joined = {name: column[order] for name, column in joined.items()}
-    front = {
-        "marker": np.asarray(markers.names)[joined["place"]],
-        "response": np.asarray(labels)[joined.pop("at")],
-    }
-    return pd.DataFrame(front | joined)
+def _among_all(
+    part: Part, markers: Markers, g: np.ndarray, beside: Beside, keep: tuple[Keep, ...], how: How
+) -> Found:
+    values = part_values(part, markers, g, beside, How("null", how.test))
+    n, p = rows_and_effects(part)
+    df = n - p - beside.width
+    strength = strength_of(values[0], n, df)
+    refit = how.ratio == "refit"
+    level = np.where(np.isnan(strength), -np.inf, strength)
+    slack, near = BEHIND * LOD * refit, np.zeros(level.shape, bool)
+    for one in keep:
+        if isinstance(one, Top):
+            last = np.partition(level, max(0, len(level) - one.n), axis=0)[max(0, len(level) - one.n)]
+            near |= level >= last - slack
+        elif isinstance(one, Best):
+            near |= level >= level.max(axis=1, keepdims=True) - slack
+        elif one.p is None or refit:
+            share = one.share(n, df, how.test, refit, beside.width)
+            near |= -np.expm1(-level / n) >= share
+        else:
+            near |= one.is_above(values[0], how.test)
+    marker, response = np.nonzero(near & np.isfinite(level))
+    return marker, response, [{name: own[name][marker, response] for name in own} for own in values]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy.special import chdtri, stdtrit
 
 from lmmjax.fitted import require_count
 from lmmjax.inference.scan.statistics import LOD
+from lmmjax.scan.pairs import Pairs
 
 BEHIND = 2.0
 """LOD at the null that a pair may be behind and still be refitted."""
@@ -36,7 +36,8 @@ class Best:
 class Above:
     """All pairs with a LOD of at least `lod`, or a p of at most `p`: one of the two.
 
-    p is that of the test of the scan, of Wald where it makes all.
+    p is that of the test of the scan, of Wald where it makes all; with `interaction=` LOD and p are those of
+    all columns of a marker together.
     """
 
     lod: float | None = None
@@ -50,18 +51,25 @@ class Above:
         if self.p is not None and not 0 < self.p <= 1:
             raise ValueError(f"Above: p lies between 0 and 1, not {self.p!r}")
 
-    def share(self, n: np.ndarray, df: np.ndarray, test: str | None, refit: bool) -> np.ndarray:
+    def share(self, n: np.ndarray, df: np.ndarray, test: str | None, refit: bool, s: int = 1) -> np.ndarray:
         """ρ² (T,) at the null from which on pairs are looked at, of responses with n and df (T,)."""
         if self.lod is not None:
             lrt = self.lod * LOD
         else:
             p = float(self.p or 0.0)
-            f = stdtrit(df, 0.5 * p) ** 2
-            # at a ratio of its own the score test has another ρ²: what a likelihood ratio of its p has, less
-            lrt = chdtri(1.0, p) if test == "lrt" else n * np.log1p(f / df)
-            if test == "score":
-                lrt = n * np.log1p(f / n / np.maximum(1.0 - f / n, 1e-3)) - BEHIND * LOD
+            lrt = chdtri(float(s), p)
+            if s == 1 and test != "lrt":
+                f = stdtrit(df, 0.5 * p) ** 2
+                # at a ratio of its own the score test has another ρ²: what a likelihood ratio of its p has
+                lrt = n * np.log1p(f / df)
+                if test == "score":
+                    lrt = n * np.log1p(f / n / np.maximum(1.0 - f / n, 1e-3)) - BEHIND * LOD
         return -np.expm1(-np.maximum(lrt - BEHIND * LOD * refit, 0.0) / n)
+
+    def is_above(self, values: Mapping[str, np.ndarray], test: str | None) -> np.ndarray:
+        """Which pairs have such a p, by the statistics of their first column."""
+        by_test = {"lrt": "p_lrt", "score": "p_score"}.get(test or "", "p_wald")
+        return values["p_joint" if "p_joint" in values else by_test] <= self.p
 
 
 Keep = Top | Above | Best
@@ -79,20 +87,20 @@ def keeps(keep: Any) -> tuple[Keep, ...]:
     return given
 
 
-def chosen(table: pd.DataFrame, keep: tuple[Keep, ...], test: str | None, strength: np.ndarray) -> np.ndarray:
-    """(Q,) which rows of a table of pairs are kept, by their strength (Q,)."""
-    out = np.zeros(len(table), bool)
+def chosen(pairs: Pairs, keep: tuple[Keep, ...], test: str | None) -> np.ndarray:
+    """(Q,) which pairs are kept."""
+    out, strength = np.zeros(len(pairs), bool), pairs.strength
     for one in keep:
         if isinstance(one, Above):
-            if one.lod is not None:
-                out |= strength >= one.lod * LOD
-            else:
-                column = {"lrt": "p_lrt", "score": "p_score"}.get(test or "", "p_wald")
-                out |= table[column].to_numpy() <= one.p
+            by_lod = one.lod is not None
+            out |= strength >= (one.lod or 0.0) * LOD if by_lod else one.is_above(pairs.terms[0], test)
         else:
-            by = "response" if isinstance(one, Top) else "marker"
+            by, other = (pairs.at, pairs.place) if isinstance(one, Top) else (pairs.place, pairs.at)
             most = one.n if isinstance(one, Top) else 1
-            order = np.lexsort((table["place"].to_numpy(), -np.where(np.isnan(strength), -1.0, strength)))
-            rank = pd.Series(order).groupby(table[by].to_numpy()[order], sort=False).cumcount().to_numpy()
+            level = np.where(np.isnan(strength), -1.0, strength)
+            order = np.lexsort((other, -level, by))
+            new = np.diff(by[order], prepend=-1) != 0
+            first = np.flatnonzero(new)
+            rank = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
             out[order[rank < most]] = True
     return out

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.fitted import ModelData
-from lmmjax.formula import Genotypes, genotypes, nearest
+from lmmjax.formula import Genotypes, nearest
 from lmmjax.formula.matching import is_default, positions
+from lmmjax.scan.opened import opened
 
 NUMBERS = 1 << 22
 """Numbers of a block, 32 MiB."""
@@ -119,7 +120,7 @@ def markers_of(
     ValueError : individuals of the model without markers, rows that match neither the data nor the levels of
         a factor, as many names as there are no markers.
     """
-    found = genotypes(markers, ids)
+    found = opened(markers, ids, names)
     rows, codes = _matched(data, found, group)
     labels = found.names if names is None else pd.Index(names)
     if labels is None:

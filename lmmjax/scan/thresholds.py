@@ -14,7 +14,7 @@ from lmmjax.inference.scan.spectral import SpectralEngine
 from lmmjax.inference.scan.statistics import LOD
 from lmmjax.scan.engines import parts_of
 from lmmjax.scan.markers import markers_of
-from lmmjax.scan.whole import responses
+from lmmjax.scan.nulls import responses
 
 
 def scan_threshold(

@@ -41,21 +41,20 @@ def chunk_of(work: Work) -> int:
 
 
 def plan(
-    path: Path, parts: Path, task: dict[str, Any], size: int, resume: bool, chosen: bool
+    path: Path, parts: Path, task: dict[str, Any], total: int, size: int, resume: bool, chosen: bool
 ) -> dict[str, Any]:
     """What is to be done, in JSON.
 
     Returns
     -------
-    chunk : responses a part.
+    chunk : responses, or markers, a part.
     count : number of parts; done, todo : numbers of those which are written, and of those which are not.
     digests : of all values by name, where the results are joined already, else None.
 
     Parameters
     ----------
-    size, resume, chosen : as for `lmmjax.stream.manifest.begin`.
+    total : of responses, or markers; size, resume, chosen : as for `lmmjax.stream.manifest.begin`.
     """
-    total = task["n_responses"]
     if resume and not parts.exists() and path.exists():
         found = finished(path, task)
         count = len(ranges(total, found["chunk"]))

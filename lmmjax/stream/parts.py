@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,17 @@ from lmmjax.stream.files import reading, written_whole
 from lmmjax.stream.manifest import KEY
 from lmmjax.stream.packages import pyarrow
 
-WRITTEN: dict[str, Any] = {"use_dictionary": ["status"], "write_page_checksum": True}
-"""How Parquet files are written; a damaged page does not pass for results."""
+DICTIONARIES = ("status", "marker", "response", "term")
+"""Columns whose values repeat; those of `response` do in scans."""
+
+Reduce = Callable[[Iterator[Any]], Iterator[Any]]
+"""From the tables of the parts in their order to those of the results."""
+
+
+def written(names: list[str]) -> dict[str, Any]:
+    """How Parquet files with columns of some names are written; a damaged page does not pass for results."""
+    own = [name for name in DICTIONARIES if name in names and (name != "response" or "marker" in names)]
+    return {"use_dictionary": own, "write_page_checksum": True}
 
 
 def part_path(parts: Path, k: int) -> Path:
@@ -60,7 +69,7 @@ def write_part(parts: Path, k: int, columns: dict[str, Any], stamp: dict[str, An
 
     table = pa.table(columns).replace_schema_metadata({KEY: json.dumps(stamp).encode()})
     with written_whole(part_path(parts, k)) as file:
-        pyarrow("parquet").write_table(table, file, **WRITTEN)
+        pyarrow("parquet").write_table(table, file, **written(table.column_names))
 
 
 Result = tuple[int, dict[str, Any], dict[str, Any]]
@@ -86,7 +95,7 @@ def write_behind(parts: Path, results: Iterator[Result]) -> Generator[int, None,
             yield before[0]
 
 
-def join(parts: Path, path: Path, manifest: dict[str, Any], count: int) -> None:
+def join(parts: Path, path: Path, manifest: dict[str, Any], count: int, reduce: Reduce | None = None) -> None:
     """OUT from its parts, one part in memory at a time; the parts go when OUT is complete.
 
     Raises
@@ -102,13 +111,24 @@ def join(parts: Path, path: Path, manifest: dict[str, Any], count: int) -> None:
             raise ValueError(f"{part_path(parts, k)} {what}, and resume, which makes it again")
         digests.append(stamp["digests"])
     metadata = {KEY: json.dumps(manifest | {"digests": combine(digests)}).encode()}
-    schema = parquet.read_schema(part_path(parts, 0)).with_metadata(metadata)
-    with written_whole(path) as file, parquet.ParquetWriter(file, schema, **WRITTEN) as writer:
-        for k in range(count):
-            with _reading(part_path(parts, k)):
-                table = parquet.read_table(part_path(parts, k), page_checksum_verification=True)
-            writer.write_table(table.replace_schema_metadata(metadata))
+    tables = _tables(parts, count)
+    with written_whole(path) as file, contextlib.ExitStack() as open_files:
+        writer = None
+        for table in tables if reduce is None else reduce(tables):
+            own = table.replace_schema_metadata(metadata)
+            if writer is None:
+                opened = parquet.ParquetWriter(file, own.schema, **written(own.column_names))
+                writer = open_files.enter_context(opened)
+            writer.write_table(own)
     _remove(parts)
+
+
+def _tables(parts: Path, count: int) -> Iterator[Any]:
+    """The table of every part, its pages checked."""
+    for k in range(count):
+        with _reading(part_path(parts, k)):
+            table = pyarrow("parquet").read_table(part_path(parts, k), page_checksum_verification=True)
+        yield table
 
 
 def _reading(part: Path) -> contextlib.AbstractContextManager[None]:

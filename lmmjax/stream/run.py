@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from lmmjax.arrays.caller import stack_level
 from lmmjax.fitted import ModelData, require_count, require_switch
-from lmmjax.stream.chunks import chunk_of, plan
-from lmmjax.stream.digests import combine
-from lmmjax.stream.executors import completed, require_executor
+from lmmjax.stream.carry import carry_out
+from lmmjax.stream.chunks import chunk_of
+from lmmjax.stream.executors import require_executor
 from lmmjax.stream.inputs import out_path
-from lmmjax.stream.jobs import make, put_job
 from lmmjax.stream.lock import locked
-from lmmjax.stream.manifest import agree, agree_stamps
-from lmmjax.stream.parts import Result, count_ends, join, part_path, stamp_of, write_behind
+from lmmjax.stream.parts import count_ends
 from lmmjax.stream.portable import portable
-from lmmjax.stream.work import Values, Work, work_of
+from lmmjax.stream.work import work_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,25 +118,20 @@ def stream_batch(
         ddf=ddf,
         **options,
     )
+    given = {"responses": source, "weights": weights, "offset": offset}
+    total = asked.total
     with locked(path):
-        planned = plan(path, parts, asked.manifest, chunk or chunk_of(asked), resume, chunk is not None)
-        work, todo = asked.cut(planned["chunk"]), planned["todo"]
-        _check_done(work, path, parts, planned)
-        total = asked.inputs.n_responses
-        done = resumed = total - _count(work, todo)
-        report = progress or (lambda done, total: None)
-        report(done, total)
-        if executor is None:
-            made = write_behind(parts, _results(work, todo))
-        else:
-            given = {"responses": source, "weights": weights, "offset": offset}
-            made = _made(executor, work, parts, todo, given, options)
-        with closing(made) as written:
-            for k in written:
-                done += _count(work, [k])
-                report(done, total)
-        if planned["digests"] is None:
-            join(parts, path, work.manifest, planned["count"])
+        resumed = carry_out(
+            asked,
+            path,
+            parts,
+            chunk or chunk_of(asked),
+            chosen=chunk is not None,
+            resume=resume,
+            portable=lambda work: portable(work, given, options, parts),
+            executor=executor,
+            progress=progress,
+        )
         failed, singular = count_ends(path)
     if failed:
         warnings.warn(
@@ -148,49 +139,3 @@ def stream_batch(
             stacklevel=stack_level(),
         )
     return Streamed(path, total, total - resumed, failed, singular, resumed)
-
-
-def _made(
-    executor: Any, work: Work, parts: Path, todo: list[int], given: dict[str, Any], options: dict[str, Any]
-) -> Generator[int, None, None]:
-    """Parts that the workers of an executor make, as they are there."""
-    if todo:
-        job = put_job(parts, portable(work, given, options, parts))
-        yield from completed(executor, make, (job,), todo)
-
-
-def _check_done(work: Work, path: Path, parts: Path, planned: dict[str, Any]) -> None:
-    """ValueError unless what is done was made from the values there are now."""
-    stamps = []
-    for k, values in _read_ahead(work, planned["done"]):
-        stamps.append(work.stamp(k, values))
-        if planned["digests"] is None:
-            what = f"{part_path(parts, k)} ({work.describe(k)}) cannot be resumed, it"
-            agree_stamps(stamp_of(parts, k) or {}, stamps[-1], what)
-    if planned["digests"] is not None:
-        now = combine(stamp["digests"] for stamp in stamps)
-        agree(planned["digests"], now, f"{path} cannot be resumed, it", "values of the ")
-
-
-def _count(work: Work, chunks: list[int]) -> int:
-    """Responses in some chunks."""
-    return sum(stop - start for start, stop in map(work.span, chunks))
-
-
-def _results(work: Work, todo: list[int]) -> Iterator[Result]:
-    """The results of each chunk, while the next one is read."""
-    for k, values in _read_ahead(work, todo):
-        columns, stamp = work.columns(k, values), work.stamp(k, values)
-        del values
-        yield k, columns, stamp
-
-
-def _read_ahead(work: Work, todo: list[int]) -> Iterator[tuple[int, Values]]:
-    """(chunk, values) of each, the next being read by a thread meanwhile."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = [pool.submit(work.read, k) for k in todo[:1]]
-        for i, k in enumerate(todo):
-            values = coming.pop().result()
-            coming += [pool.submit(work.read, after) for after in todo[i + 1 : i + 2]]
-            yield k, values
-            del values

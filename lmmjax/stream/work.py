@@ -42,6 +42,11 @@ class Work:
     hypotheses: Hypotheses
     manifest: dict[str, Any]
 
+    @property
+    def total(self) -> int:
+        """T."""
+        return self.inputs.n_responses
+
     def span(self, k: int) -> tuple[int, int]:
         """The responses [start, stop) of chunk k."""
         return span(self.inputs.n_responses, self.manifest["chunk"], k)

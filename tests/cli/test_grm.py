@@ -106,3 +106,20 @@ def test_scans_are_those_of_the_fit(files):
     assert found["marker"].tolist() == expected["marker"].tolist()
     np.testing.assert_allclose(found["p_wald"], expected["p_wald"], rtol=1e-6)
     assert "--force replaces it" in run("scan", *words).output
+    parts = [
+        *words[:3],
+        "-o",
+        folder / "parts",
+        "--kernel",
+        f"id={folder / 'S.npz'}",
+        "--test",
+        "wald",
+        "--resume",
+    ]
+    for _ in range(2):
+        result = run("scan", *parts, "--chunk", 2)
+        assert result.exit_code == 0, result.output
+    assert result.output.split("\n")[1].split()[0] == expected.nsmallest(1, "p_wald")["marker"].item()
+    np.testing.assert_allclose(pd.read_parquet(folder / "parts")["p_wald"], expected["p_wald"], rtol=1e-6)
+    result = run("scan", *parts[:3], "-o", folder / "top.parquet", "--top", 1, "--kernel", parts[6])
+    assert len(pd.read_parquet(folder / "top.parquet")) == 1, result.output

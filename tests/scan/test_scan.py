@@ -136,6 +136,56 @@ def test_what_the_model_determines_has_no_effect():
     assert not BATCH.scan(odd, keep=Top(20))["marker"].isin(["flat", "x", "none"]).any()
 
 
+@pytest.mark.parametrize("ratio", ["null", "refit"])
+def test_several_interactions_are_models_with_all_columns(ratio):
+    """By name and by value, of a kernel; at the null's ratio by generalised least squares."""
+    data = DATA.assign(y=Y["a"])
+    fit = lj.lmm("y ~ x + w + (1 | id)", data, kernels={"id": KERNEL}).fit()
+    asked = {"ratio": ratio, "test": "wald"}
+    table = fit.scan(MARKERS.iloc[:, :2], interaction=["x", "w"], **asked)
+    given = fit.scan(MARKERS.iloc[:, :2], interaction=DATA[["x", "w"]], **asked)
+    pd.testing.assert_frame_equal(table, given)
+    for marker, rows in table.groupby("marker"):
+        assert list(rows["term"]) == ["marker", "marker:x", "marker:w"]
+        if ratio == "refit":
+            full = data.assign(g=MARKERS[marker].to_numpy())
+            there = lj.lmm("y ~ (x + w) * g + (1 | id)", full, kernels={"id": KERNEL}).fit()
+            wanted = ["g", "x:g", "w:g"]
+            assert np.allclose(rows["effect"], there.params[wanted], rtol=1e-6)
+            assert np.allclose(rows["se"], there.bse[wanted], rtol=1e-6)
+            continue
+        x = np.column_stack([np.ones(N), DATA[["x", "w"]]])
+        own = MARKERS[[marker]].to_numpy() * x
+        v = np.linalg.inv(fit.estimate.psi[0] * K + fit.estimate.psi[1] * np.eye(N))
+        whole, y = np.column_stack([x, own]), data["y"].to_numpy()
+        left = [y - a @ np.linalg.solve(a.T @ v @ a, a.T @ v @ y) for a in (x, whole)]
+        before, after = (e @ v @ e for e in left)
+        beta = np.linalg.solve(whole.T @ v @ whole, whole.T @ v @ y)
+        assert np.allclose(rows["effect"], beta[3:], rtol=1e-8)
+        f = (before - after) / 3 / (after / (N - 6))
+        assert np.allclose(rows["p_joint"], stats.f.sf(f, 3, N - 6), rtol=1e-8)
+
+
+@pytest.mark.parametrize("ratio", ["null", "refit"])
+@pytest.mark.parametrize("model", ["kernel", "groups"])
+def test_pairs_with_interactions_are_kept_by_all_of_their_columns(model, ratio):
+    if model == "kernel":
+        fits = lj.lmm("~ x + (1 | id)", DATA, kernels={"id": KERNEL}).fit_batch(Y[["a", "b"]])
+    else:
+        twice = np.repeat(np.arange(N), 2)
+        y = Y[["a", "b"]].iloc[twice].reset_index(drop=True) + RNG.normal(size=(2 * N, 2))
+        fits = lj.lmm("~ x + (1 | id)", DATA.iloc[twice].reset_index(drop=True)).fit_batch(y)
+    asked = {"interaction": "x", "ratio": ratio, "test": "wald"}
+    whole = fits.scan(MARKERS, **asked)
+    for keep, mine in (
+        (Top(2), whole.groupby("response")["p_joint"].rank(method="dense") <= 2),
+        (Best(), whole.groupby("marker")["p_joint"].rank(method="dense") == 1),
+        (Above(p=0.3), whole["p_joint"] <= 0.3),
+    ):
+        some = fits.scan(MARKERS, keep=keep, **asked)
+        pd.testing.assert_frame_equal(whole[mine].reset_index(drop=True), some, rtol=1e-7)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

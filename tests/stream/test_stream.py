@@ -397,7 +397,7 @@ def interrupted(model, out, values=VALUES, after=2, **options):
         stream_batch(model.data, values, out, chunk=CHUNK, progress=stop, **options)
 
 
-@pytest.mark.parametrize("moment", ["parts._remove", "run.join"])
+@pytest.mark.parametrize("moment", ["parts._remove", "carry.join"])
 def test_killed_at_the_end(model, tmp_path, fitted, monkeypatch, moment):
     out = tmp_path / "out.parquet"
 

@@ -113,18 +113,3 @@ class Engine(abc.ABC):
     def df(self, s: int, part: slice = ALL) -> np.ndarray:
         """(t,) degrees of freedom of the residual beside s columns of a candidate."""
         return self.null.n[part] - self.null.p[part] - s
-
-
-def partial(b: list[np.ndarray], c: dict[tuple[int, int], np.ndarray], a: np.ndarray) -> tuple[Any, Any, Any]:
-    """Two columns of a candidate together: effects (2, ...), diagonal of C⁻¹ (2, ...), a − b'C⁻¹b (...)."""
-    c11, c12, c22 = c[0, 0], c[0, 1], c[1, 1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        det = c11 * c22 - c12 * c12
-        det = np.where(det > DEPENDENT * c11 * c22, det, np.nan)
-        effect = np.stack([(c22 * b[0] - c12 * b[1]) / det, (c11 * b[1] - c12 * b[0]) / det])
-        inverse = np.stack([c22 / det, c11 / det])
-        return effect, inverse, a - effect[0] * b[0] - effect[1] * b[1]
-
-
-DEPENDENT = 1e-10
-"""Share of c that the other columns of a candidate must leave of one."""

@@ -184,7 +184,9 @@ class GeneralScan:
             if k > 1:
                 with np.errstate(divide="ignore", invalid="ignore"):
                     f = own.explained / (k * s)
+                    lrt_all = own.explained if fits.known else fits.n * np.log1p(own.explained / own.left)
                 values["p_joint"] = _spread(wald.upper_f(f, k, joint), df)
+                values["joint"] = _spread(lrt_all, df)
             if not out:
                 shape = (m.b.shape[1], self.lanes)
                 out = [{name: np.empty(shape) for name in values} for _ in range(k)]
@@ -228,6 +230,8 @@ class GeneralScan:
             inverse, _, _ = wald.inverses(cov)
             f = np.sum(effect * (inverse @ effect[..., None])[..., 0], axis=-1) / k
             values["p_joint"] = _spread(wald.upper_f(f, k, joint), df)
+            nu = self.design.n - p - k
+            values["joint"] = _spread(self.design.n * np.log1p(k * f / nu), df)
         if lrt:
             values |= lrt_statistics(self._pair_lrt(found, y, g, response))
         return [{name: value[..., j] for name, value in values.items()} for j in range(k)]
