@@ -37,7 +37,7 @@ from lmmjax.cli.batch_options import (
     out_parquet,
     read_design,
 )
-from lmmjax.cli.batch_results import fitted_whole, long_table, with_q, write_maps
+from lmmjax.cli.batch_results import long_table, with_q, write_maps
 from lmmjax.cli.common import (
     AllowPython,
     Contrasts,
@@ -101,13 +101,11 @@ def batch(
     ] = None,
     moderate: Annotated[
         bool,
-        typer.Option(
-            "--moderate", help="Tests with a prior of the residual variances (limma's eBayes); all in memory."
-        ),
+        typer.Option("--moderate", help="Tests with a prior of the residual variances (limma's eBayes)."),
     ] = False,
     icc: Annotated[
         bool,
-        typer.Option("--icc", help="Also the share of the variance of each grouping factor; all in memory."),
+        typer.Option("--icc", help="Also the share of the variance of each grouping factor."),
     ] = False,
     long: Annotated[
         bool, typer.Option("--long/--wide", help="A row a response and term, or a row a response.")
@@ -154,10 +152,6 @@ def batch(
                 if not hasattr(source, "to_img"):
                     raise ValueError("--maps is for responses that are images")
                 maps.mkdir(parents=True, exist_ok=True)
-            if (moderate or icc) and (resume or chunk):
-                raise ValueError(
-                    "--moderate and --icc take all responses at once: leave out --resume and --chunk"
-                )
             names = model.data.x_names
             tested = [*names, *named_contrasts(contrast, names), *named_hypotheses(test, names)]
             if top is not None:
@@ -179,11 +173,9 @@ def batch(
                 "index": index,
                 "rows": rows,
             }
-            if moderate or icc:
-                result = fitted_whole(model, source, parquet, options, icc, moderate)
-            else:
-                options |= {"chunk": chunk, "resume": resume, "also": [design], "progress": show}
-                result = model.stream_batch(source, parquet, **options)
+            options |= {"moderate": moderate, "icc": icc}
+            options |= {"chunk": chunk, "resume": resume, "also": [design], "progress": show}
+            result = model.stream_batch(source, parquet, **options)
         with waiting("writing"):
             with_q(parquet)
             foremost = None if top is None else _foremost(parquet, top)

@@ -1,4 +1,4 @@
-"""What `lmmjax batch` adds to a table of results: q-values, moderated tests, shares, long tables, maps."""
+"""What `lmmjax batch` makes of a table of results: q-values, long tables, maps."""
 
 from __future__ import annotations
 
@@ -9,64 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmjax import BatchFit, Model
 from lmmjax.postestimation.hypotheses.batch_tests import adjust
-from lmmjax.reports.batch_tables import TABLE
-from lmmjax.stream import Streamed
-from lmmjax.stream.columns import result_columns
 from lmmjax.stream.files import written_whole
-from lmmjax.stream.inputs import named_contrasts, named_hypotheses, open_inputs
 from lmmjax.stream.packages import pyarrow
 from lmmjax.stream.parts import written
 
 TESTS = ("estimate", "se", "df", "t", "F", "num_df", "den_df", "p", "q")
 """Columns of a long table, beside response, term and status."""
-
-
-def fitted_whole(
-    model: Model, source: Any, path: Path, options: dict[str, Any], icc: bool, moderate: bool
-) -> Streamed:
-    """`Model.stream_batch` with all responses in memory, for what depends on all of them.
-
-    Parameters
-    ----------
-    options : of `stream_batch`. icc : a column a grouping factor. moderate : t, df and p of moderated tests,
-        with columns s2, df_residual, s2_post.
-    """
-    given = [options.get(name) for name in ("weights", "offset")]
-    inputs = open_inputs(
-        model.data, source, *given, index=options.get("index"), rows=options.get("rows", False)
-    )
-    values, weights, offset = inputs.read(0, inputs.n_responses)
-    names, ddf = inputs.responses.names, options["ddf"]
-    fits = model.fit_batch(values, options.get("reml", True), weights=weights, offset=offset)
-    own = named_contrasts(options.get("contrasts"), model.data.x_names)
-    tests = named_hypotheses(options.get("tests"), model.data.x_names)
-    columns = result_columns(fits.fitted, names, ddf, own, tests)
-    if moderate:
-        columns |= _moderated(fits, ddf, own, tests)
-    if icc:
-        columns |= {f"icc:{name}": column.to_numpy() for name, column in fits.icc(by_group=True).items()}
-    _write(path, columns, {})
-    failed, singular = int((~fits.converged).sum()), int(fits.is_singular.sum())
-    return Streamed(path, len(names), len(names), failed, singular)
-
-
-def _moderated(fits: BatchFit, ddf: str, contrasts: dict[str, Any], tests: dict[str, Any]) -> dict[str, Any]:
-    """Columns of moderated tests in place of the others."""
-    found = fits.moderate(ddf=ddf)
-    table, p = found.table, len(fits.fitted.data.x_names)
-    first = table.iloc[::p]
-    columns = {"s2": first["s2"], "df_residual": first["df"], "s2_post": first["s2_post"]}
-    for name in (*fits.fitted.data.x_names, *contrasts):
-        row = contrasts.get(name)
-        own = found.top(name, None) if row is None else found.top(contrast=row, n=None)
-        own = own.loc[fits.names]
-        columns |= {f"{what}:{name}": own[what] for what in TABLE if what != "q"}
-    for name, (rows, right) in tests.items():
-        own = found.test(rows, right)
-        columns |= {f"{what}:{name}": own[what] for what in ("F", "num_df", "den_df", "p")}
-    return {name: np.asarray(column) for name, column in columns.items()}
 
 
 def with_q(path: Path) -> None:

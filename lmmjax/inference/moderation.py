@@ -113,6 +113,52 @@ def _spread(
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Regressions:
+    """How much the variances of contrasts of T responses depend on σ̂².
+
+    Attributes
+    ----------
+    b : (T, k) of log v̂ on log σ̂². variance : (T, k) of log v̂. residual : (T,) of log σ̂².
+    """
+
+    b: np.ndarray
+    variance: np.ndarray
+    residual: np.ndarray
+
+    @classmethod
+    def of(cls, slope: np.ndarray, cov_psi: np.ndarray, sigma2: np.ndarray) -> Regressions:
+        """From derivatives (T, m + 1, k) of log v̂ in ψ, whose last element is σ² (T,), and Cov(ψ̂)."""
+        moved, residual = cov_psi @ slope, cov_psi[:, -1, -1]
+        b = moved[:, -1] * (sigma2 / residual)[:, None]
+        return cls(b, np.sum(slope * moved, axis=1), residual / sigma2**2)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class JointTests:
+    """F tests of k contrasts, taken apart into uncorrelated ones: what a prior may still change.
+
+    Attributes
+    ----------
+    products : (T, k, k) whose sum is kF: aᵢ(VᵀΦ_A⁻¹V)ᵢⱼaⱼ with a = Vᵀ(Lβ̂ − rhs) and V of LΦLᵀ = VΛVᵀ.
+    regressions : of the uncorrelated contrasts.
+    """
+
+    products: np.ndarray
+    regressions: Regressions
+
+    @classmethod
+    def of(cls, own: CovariancesLike, difference: np.ndarray) -> JointTests:
+        """Of differences Lβ̂ − rhs (T, k)."""
+        values, vectors = np.linalg.eigh(own.phi)
+        slope = -np.sum((own.slopes @ vectors[:, None]) * vectors[:, None], axis=-2) / values[:, None, :]
+        back = np.swapaxes(vectors, 1, 2)
+        apart = (back @ difference[..., None])[..., 0]
+        inner = back @ np.linalg.solve(own.adjusted, vectors)
+        products = apart[:, :, None] * inner * apart[:, None, :]
+        return cls(products, Regressions.of(slope, own.cov_psi, own.sigma2))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Shrinkage:
     """What the prior does to T responses.
 
@@ -125,36 +171,32 @@ class Shrinkage:
     total: np.ndarray
     ratio: np.ndarray
 
-    def of(self, slope: np.ndarray, cov_psi: np.ndarray, sigma2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """ṽ/v̂ and degrees of freedom (T, k) of contrasts.
+    @classmethod
+    def by(cls, prior: VariancePrior, s2: np.ndarray, df: np.ndarray) -> Shrinkage:
+        """Of all responses, of variances s2 (T,) with df (T,) degrees of freedom."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            post = np.where(np.isfinite(s2), prior.posterior(s2, df), np.nan)
+            # there is no more in the data than all of their degrees of freedom
+            return cls(df, np.minimum(df + prior.df, np.nansum(df)), post / s2)
 
-        Parameters
-        ----------
-        slope : (T, m + 1, k) derivatives of log v̂ in ψ, whose last element is σ² (T,).
-        cov_psi : (T, m + 1, m + 1) covariance of ψ̂.
-        """
-        moved = cov_psi @ slope
-        b = moved[:, -1] * (sigma2 / cov_psi[:, -1, -1])[:, None]
-        variance = np.sum(slope * moved, axis=1)
-        gained = cov_psi[:, -1, -1] / sigma2**2 - 2.0 / self.total
-        return self.ratio[:, None] ** b, 2.0 / (variance - b**2 * gained[:, None])
+    def some(self, which: np.ndarray) -> Shrinkage:
+        """Of some of the responses."""
+        return Shrinkage(self.df[which], self.total[which], self.ratio[which])
 
-    def f_tests(self, own: CovariancesLike, difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """F of Lβ = rhs and its denominator df, (T,) each.
+    def of(self, regressions: Regressions) -> tuple[np.ndarray, np.ndarray]:
+        """ṽ/v̂ and degrees of freedom (T, k) of contrasts."""
+        b, gained = regressions.b, regressions.residual - 2.0 / self.total
+        return self.ratio[:, None] ** b, 2.0 / (regressions.variance - b**2 * gained[:, None])
+
+    def f_tests(self, tests: JointTests) -> tuple[np.ndarray, np.ndarray]:
+        """F and its denominator df, (T,) each.
 
         The k uncorrelated contrasts are moderated one by one, and their df put together as Satterthwaite's.
-
-        Parameters
-        ----------
-        difference : (T, k) Lβ̂ − rhs.
         """
-        values, vectors = np.linalg.eigh(own.phi)
-        slope = -np.sum((own.slopes @ vectors[:, None]) * vectors[:, None], axis=-2) / values[:, None, :]
-        ratio, nu = self.of(slope, own.cov_psi, own.sigma2)
-        root = (vectors / np.sqrt(ratio)[:, None, :]) @ np.swapaxes(vectors, 1, 2)
-        apart = (root @ difference[..., None])[..., 0]
-        solved = np.linalg.solve(own.adjusted, apart[..., None])[..., 0]
-        return np.sum(apart * solved, axis=1) / difference.shape[1], np.asarray(pooled_df(nu))
+        ratio, nu = self.of(tests.regressions)
+        root = 1.0 / np.sqrt(ratio)
+        total = np.sum(root[:, :, None] * tests.products * root[:, None, :], axis=(1, 2))
+        return total / root.shape[1], np.asarray(pooled_df(nu))
 
 
 def treat(

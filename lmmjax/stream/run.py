@@ -15,6 +15,7 @@ from lmmjax.stream.chunks import chunk_of
 from lmmjax.stream.executors import require_executor
 from lmmjax.stream.inputs import out_path
 from lmmjax.stream.lock import locked
+from lmmjax.stream.moderated import moderate_results
 from lmmjax.stream.parts import count_ends
 from lmmjax.stream.portable import portable
 from lmmjax.stream.work import work_of
@@ -55,6 +56,8 @@ def stream_batch(
     index: str | None = None,
     layer: str | None = None,
     rows: bool = False,
+    moderate: bool = False,
+    icc: bool = False,
     also: Iterable[Any] = (),
     progress: Callable[[int, int], None] | None = None,
     executor: Any = None,
@@ -87,6 +90,8 @@ def stream_batch(
     resume : continue what a killed call with the same arguments left in `OUT.parts`. By digests that is
         checked to be of the same model, design and options, and of the values that are in the sources now,
         which are read again.
+    moderate : t, df, p of t tests and F of F tests are moderated (`BatchFit.moderate`), once all parts are
+        there, and s2, df_residual and s2_post are columns. icc : a column icc:GROUP for each grouping factor.
     also : other files that are being read, which `out` may not replace either.
     progress : called as progress(done, total) at the start and after each chunk.
     executor : whatever has `submit` as the executors of `concurrent.futures`: a `dask.distributed.Client`
@@ -116,6 +121,8 @@ def stream_batch(
         contrasts=contrasts,
         tests=tests,
         ddf=ddf,
+        moderate=moderate,
+        icc=icc,
         **options,
     )
     given = {"responses": source, "weights": weights, "offset": offset}
@@ -132,6 +139,9 @@ def stream_batch(
             executor=executor,
             progress=progress,
         )
+        if moderate:
+            # also where a run ended just before
+            moderate_results(path)
         failed, singular = count_ends(path)
     if failed:
         warnings.warn(

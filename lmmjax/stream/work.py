@@ -12,12 +12,15 @@ import numpy as np
 
 from lmmjax.arrays.compile import compiled_at_once
 from lmmjax.fitted import FittedMany, ModelData, fit_many, require_switch
+from lmmjax.postestimation.hypotheses.batch_moderated import moderated_ddf
 from lmmjax.postestimation.hypotheses.estimability import require_estimable
 from lmmjax.postestimation.hypotheses.fixed_tests import ddf_method
+from lmmjax.postestimation.parameters import functions
 from lmmjax.stream.columns import Hypotheses, result_columns
 from lmmjax.stream.digests import digest, digest_columns
 from lmmjax.stream.inputs import Inputs, named_contrasts, named_hypotheses, open_inputs
 from lmmjax.stream.manifest import manifest
+from lmmjax.stream.moderated import unmoderated_columns
 
 Values = list[np.ndarray | None]
 """Responses, weights and offsets of a chunk, each (n, k)."""
@@ -31,6 +34,7 @@ class Work:
     ----------
     data, inputs, reml : the model, its sources, the criterion.
     ddf, contrasts, hypotheses : a key of `fixed_tests.METHODS`; weights (p,) by name; what is tested by F.
+    moderate, icc : whether columns for moderated tests, and of shares of the variance, are added.
     manifest : `lmmjax.stream.manifest.manifest`; with "chunk", the most responses of a part, once it is cut.
     """
 
@@ -41,6 +45,8 @@ class Work:
     contrasts: dict[str, np.ndarray]
     hypotheses: Hypotheses
     manifest: dict[str, Any]
+    moderate: bool = False
+    icc: bool = False
 
     @property
     def total(self) -> int:
@@ -84,7 +90,14 @@ class Work:
         # a part has the same bytes whatever was fitted before it
         with compiled_at_once():
             fits = _fit(self.data, self.reml, responses, weights, offset)
-            return result_columns(fits, names, self.ddf, self.contrasts, self.hypotheses)
+            columns = result_columns(fits, names, self.ddf, self.contrasts, self.hypotheses)
+            if self.moderate:
+                columns |= unmoderated_columns(fits, self.ddf, self.contrasts, self.hypotheses)
+            if self.icc:
+                function, own, groups = functions.icc(fits, True)
+                shares = functions.at_estimate(fits, function, own)
+                columns |= {f"icc:{name}": shares[:, k] for k, name in enumerate(groups)}
+            return columns
 
 
 def work_of(
@@ -100,6 +113,8 @@ def work_of(
     index: str | None = None,
     layer: str | None = None,
     rows: bool = False,
+    moderate: bool = False,
+    icc: bool = False,
 ) -> Work:
     """What `stream_batch` is asked for, checked and opened; not yet cut into chunks.
 
@@ -107,9 +122,11 @@ def work_of(
     ------
     ValueError : a source is not one or damaged, its rows do not match, a contrast or test is wrong.
     """
-    for name, value in {"reml": reml, "rows": rows}.items():
+    for name, value in {"reml": reml, "rows": rows, "moderate": moderate, "icc": icc}.items():
         require_switch(name, value)
-    ddf = ddf_method(ddf)
+    ddf = moderated_ddf(data, ddf) if moderate else ddf_method(ddf)
+    if icc and not data.frame.random:
+        raise ValueError("icc=True needs a random effect, (1 | group): there is none in the formula")
     inputs = open_inputs(data, source, weights, offset, index=index, layer=layer, rows=rows)
     wanted = named_contrasts(contrasts, data.x_names)
     hypotheses = named_hypotheses(tests, data.x_names)
@@ -125,8 +142,12 @@ def work_of(
         contrasts=[[name, row.tolist()] for name, row in wanted.items()],
         tests=[[name, l.tolist(), rhs.tolist()] for name, (l, rhs) in hypotheses.items()],
         ddf=ddf,
+        moderate=moderate,
+        icc=icc,
     )
-    return Work(data, inputs, reml, ddf, wanted, hypotheses, task)
+    if moderate and inputs.n_responses < 2:
+        raise ValueError("moderate=True needs several responses, whose residual variances have a prior")
+    return Work(data, inputs, reml, ddf, wanted, hypotheses, task, moderate, icc)
 
 
 def ranges(total: int, chunk: int) -> list[tuple[int, int]]:

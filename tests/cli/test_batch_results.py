@@ -1,5 +1,7 @@
 """What the command adds to a table of results is what the methods of a batch give."""
 
+import importlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,12 +58,81 @@ def test_moderated_tests_shares_reference_levels_and_q(files):
     np.testing.assert_allclose(table["icc:g"], fits.icc(), rtol=1e-5)
     s2 = moderated.table.drop_duplicates("response")
     np.testing.assert_allclose(table["s2_post"], s2["s2_post"], rtol=1e-6)
-
-    refused = run(
-        "batch", FORMULA, folder / "design.csv", folder / "y.csv", "-o", folder / "n.csv", "--icc", "--resume"
+    joint = run(
+        *(
+            "batch",
+            FORMULA,
+            folder / "design.csv",
+            folder / "y.csv",
+            "-o",
+            folder / "j.parquet",
+            "--moderate",
+        ),
+        *(
+            "--ref",
+            "arm=c",
+            "--test",
+            "arm[T.a] = 0.5; arm[T.b] = 0; arm[T.a] - arm[T.b] = 0.5",
+            "--chunk",
+            "3",
+        ),
     )
-    assert refused.exit_code == 2
-    assert "take all responses at once" in " ".join(refused.output.split())
+    assert joint.exit_code == 0, joint.output
+    wide = pd.read_parquet(folder / "j.parquet")
+    assert not any(name.startswith("unmoderated") for name in wide)
+    found = wide.filter(regex="^(F|num_df|den_df|p):arm.*;").set_axis(["F", "num_df", "den_df", "p"], axis=1)
+    own = moderated.test(["arm[T.a]", "arm[T.b]"], [0.5, 0.0])
+    # the third equation follows from the others
+    np.testing.assert_allclose(found, own[list(found)], rtol=1e-6)
+
+
+def test_what_is_moderated_can_be_resumed(files, monkeypatch):
+    """A run that was killed before all parts were there, after that, and before the table was moderated."""
+    folder, _, fits = files
+    out = folder / "resumed.parquet"
+    words = (
+        "batch",
+        FORMULA,
+        folder / "design.csv",
+        folder / "y.csv",
+        "-o",
+        out,
+        "--ref",
+        "arm=c",
+        "--resume",
+    )
+    words = (*words, "--moderate", "--icc", "--chunk", "3", "--ml")
+    for place in ("write_part", "join", "moderate_results"):
+        with monkeypatch.context() as patch:
+            room = {"write_part": "lmmjax.stream.parts", "join": "lmmjax.stream.carry"}.get(
+                place, "lmmjax.stream.run"
+            )
+            patch.setattr(f"{room}.{place}", killed(f"{room}.{place}", 1 if place == "write_part" else 0))
+            assert run(*words).exit_code != 0
+    other = run(*(word for word in words if word != "--icc"))
+    assert "differs in the icc: True there, False here" in " ".join(other.output.split())
+    for _ in range(2):
+        result = run(*words)
+        assert result.exit_code == 0, result.output
+        table = pd.read_parquet(out).set_index("response")
+        own = fits.moderate().top("x", None).loc[table.index]
+        for what in ("estimate", "se", "df", "t", "p", "q"):
+            np.testing.assert_allclose(table[f"{what}:x"], own[what], rtol=1e-6)
+        np.testing.assert_allclose(table["icc:g"], fits.model.fit_batch(files[1], False).icc(), rtol=1e-5)
+
+
+def killed(name, after):
+    """A function that fails from a call on."""
+    module, _, attribute = name.rpartition(".")
+    own, calls = getattr(importlib.import_module(module), attribute), []
+
+    def call(*arguments, **options):
+        calls.append(1)
+        if len(calls) > after:
+            raise RuntimeError("killed")
+        return own(*arguments, **options)
+
+    return call
 
 
 def test_long_tables(files):

@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.special import polygamma
 
 from lmmjax.inference.lowess import lowess
-from lmmjax.inference.moderation import Shrinkage, treat, variance_prior
+from lmmjax.inference.moderation import Regressions, Shrinkage, treat, variance_prior
 from lmmjax.inference.prior_moments import trigamma_inverse
 from lmmjax.inference.prior_robust import f_tail
 
@@ -105,7 +105,9 @@ COV = np.array([[[5.0, -0.3], [-0.3, 0.2]]])
 def shrunk(slope, d0, ratio=0.5, most=1e9):
     """Of contrasts whose log variances have these slopes in (ψ, σ²) at σ² = 1; d = 2/0.2."""
     df = np.array([10.0])
-    out = Shrinkage(df, np.minimum(df + d0, most), np.array([ratio])).of(slope[None], COV, np.ones(1))
+    out = Shrinkage(df, np.minimum(df + d0, most), np.array([ratio])).of(
+        Regressions.of(slope[None], COV, np.ones(1))
+    )
     return [a[0] for a in out]
 
 

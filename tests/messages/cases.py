@@ -667,6 +667,9 @@ CASES: dict[str, list[tuple[str, ...]]] = {
     ],
     "Streams": [
         ("model.stream_batch(here / 'no.npy', out)", "No such file", "no.npy"),
+        ("model.stream_batch(Y[['u']], out, moderate=True)", "several responses"),
+        ("model.stream_batch(Y, out, moderate=True, ddf='normal')", "moderated tests are t tests"),
+        ("lj.lmm('~ x', d).stream_batch(Y, out, icc=True)", "there is none in the formula"),
         ("model.stream_batch(here / 'notes.txt', out)", "notes.txt", "not known"),
         ("model.stream_batch(here / 'fake.parquet', out)", "fake.parquet"),
         ("model.stream_batch(here / 'fake.h5', out)", "fake.h5"),
