@@ -1,5 +1,6 @@
 """Many responses at once: which share a design, lanes of responses, Newton over lanes, their programs."""
 
+from lmmjax.batch.determined import open_coefficients
 from lmmjax.batch.estimate_many import estimate_many
 from lmmjax.batch.lanes import LANES, lane_count, take_lanes
 from lmmjax.batch.newton_lanes import fit_lanes
@@ -16,5 +17,6 @@ __all__ = [
     "estimate_many",
     "fit_lanes",
     "lane_count",
+    "open_coefficients",
     "take_lanes",
 ]

@@ -1,4 +1,4 @@
-"""Covariances of β̂ that depend on what the data leave open are missing, in a batch as in a single fit."""
+"""What of β̂ and its covariances depends on what the data leave open: missing in batches as in single fits."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import numpy as np
 
 from lmmjax.arrays import Array, quick_jit
 from lmmjax.arrays.sparse_columns import Columns, complete_columns
-from lmmjax.batch.lanes import lane_count, take_lanes
+from lmmjax.batch.lanes import lane_count, lanes_of, take_lanes
 from lmmjax.batch.sources import OwnDesigns, SharedDesign, Source, is_apart, mapped_axes
 from lmmjax.core import Estimate, Problem, ProblemMaker
 from lmmjax.inference.natural import Natural, at_estimate_jit, natural
 from lmmjax.inference.open_directions import inward_moves, moving_covariances
+from lmmjax.inference.open_effects import effects_along, effects_along_jit, moving_effects
 
 
 def determined(
@@ -25,20 +26,87 @@ def determined(
     free = np.asarray(np.any(estimate.moves, axis=(1, 2)) & reml)
     if not free.any():
         return estimate
-    cov, kept = np.array(estimate.cov_beta), ~np.isnan(estimate.beta)
+    cov = np.array(estimate.cov_beta)
+    for at, source, which in _sources(maker, y, weights, reml, estimate, free):
+        for k, problem, there in _derivatives(source, which, estimate):
+            moves = inward_moves(problem, estimate.psi[k], estimate.moves[k])
+            lost = moving_covariances(there, moves, there.outward)
+            cov[k, at[:, None], at] = np.where(lost, np.nan, cov[k, at[:, None], at])
+    return dataclasses.replace(estimate, cov_beta=cov)
+
+
+def open_coefficients(
+    maker: ProblemMaker, y: Columns, weights: np.ndarray | None, reml: bool, estimate: Estimate
+) -> np.ndarray:
+    """Which fixed effects (T, p) move along `moves`: those whose estimate is chance. By REML, as in `Fit`."""
+    free = np.asarray(np.any(estimate.moves, axis=(1, 2)) & reml)
+    out = np.zeros(estimate.beta.shape, bool)
+    if not free.any():
+        return out
+    for at, source, which in _sources(maker, y, weights, reml, estimate, free, responses=True):
+        every = np.eye(len(at))
+        for k, change, phi in _along(source, which, estimate):
+            out[k, at] = moving_effects(change, phi, every)
+    return out
+
+
+@dataclasses.dataclass(frozen=True)
+class _Responses(SharedDesign):
+    """The design with responses y (n, T)."""
+
+    y: Columns
+
+    def one(self, k: int) -> Problem:
+        return self.maker(np.asarray(self.y[:, k], float), self.reml)
+
+    def lanes(self, which: np.ndarray) -> Problem:
+        return lanes_of(self.maker, self.y[:, which], self.reml)
+
+
+def _sources(
+    maker: ProblemMaker,
+    y: Columns,
+    weights: np.ndarray | None,
+    reml: bool,
+    estimate: Estimate,
+    free: np.ndarray,
+    responses: bool = False,
+) -> Iterator[tuple[np.ndarray, Source, np.ndarray]]:
+    """Yields columns of X, the source of problems with these, and responses of `free` (T,) that have them."""
+    kept = ~np.isnan(estimate.beta)
     whole = np.full(len(free), weights is None) & complete_columns(y)
     for columns in np.unique(kept[free], axis=0):
         those, at = free & (kept == columns).all(axis=1), np.flatnonzero(columns)
         part = maker.with_columns(at)
-        for chosen, source in (
-            (those & whole, SharedDesign(part, reml)),
-            (those & ~whole, OwnDesigns(part, y, weights, reml, False)),
-        ):
-            for k, problem, there in _derivatives(source, np.flatnonzero(chosen), estimate):
-                moves = inward_moves(problem, estimate.psi[k], estimate.moves[k])
-                lost = moving_covariances(there, moves, there.outward)
-                cov[k, at[:, None], at] = np.where(lost, np.nan, cov[k, at[:, None], at])
-    return dataclasses.replace(estimate, cov_beta=cov)
+        shared = _Responses(part, reml, y) if responses else SharedDesign(part, reml)
+        yield at, shared, np.flatnonzero(those & whole)
+        yield at, OwnDesigns(part, y, weights, reml, False), np.flatnonzero(those & ~whole)
+
+
+def _along(
+    source: Source, which: np.ndarray, estimate: Estimate
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yields every response of `which` with its `effects_along`."""
+
+    def steps(problem: Problem, k: int) -> np.ndarray:
+        return inward_moves(problem, estimate.psi[k], estimate.moves[k])
+
+    with jax.enable_x64(True):
+        if len(which) <= source.few or is_apart(source):
+            for k in which:
+                problem = source.one(int(k))
+                found = effects_along_jit(problem, estimate.psi[k], steps(problem, k))
+                yield int(k), np.asarray(found[0]), np.asarray(found[1])
+            return
+        size = lane_count(source.maker.prepared.shared.vector, len(which))
+        for first in range(0, len(which), size):
+            part = which[first : first + size]
+            some = np.resize(part, size)
+            problem = source.lanes(some)
+            each = np.stack([steps(take_lanes(problem, j), k) for j, k in enumerate(some)], axis=-1)
+            found = _mapped_along(problem, np.moveaxis(estimate.psi[some], 0, -1), each)
+            change, phi = (np.asarray(a) for a in found)
+            yield from ((int(k), change[j], phi[j]) for j, k in enumerate(part))
 
 
 def _derivatives(
@@ -68,3 +136,9 @@ def _mapped(problem: Problem, psi: Array) -> Natural:
     return jax.vmap(lambda problem, psi: natural(problem, psi, tangent=False), (mapped_axes(problem), -1))(
         problem, psi
     )
+
+
+@partial(quick_jit, short=0, plays=False)
+def _mapped_along(problem: Problem, psi: Array, steps: Array) -> tuple[Array, Array]:
+    """`effects_along` at ψ (m + 1, T) for steps (m + 1, k, T), arrays that lead with T."""
+    return jax.vmap(effects_along, (mapped_axes(problem), -1, -1))(problem, psi, steps)

@@ -200,7 +200,9 @@ class _Run:
         state = self.later(problem, state, EARLY)
         result = self.conclude(problem, state)
         # the step that nobody looked at was not good enough
-        left = np.flatnonzero((result.status == Status.ITERATION_LIMIT) & (state.status == Status.CONVERGED))
+        left = np.flatnonzero(
+            (result.status == Status.ITERATION_LIMIT) & np.isin(state.status, (Status.CONVERGED, Status.FLAT))
+        )
         if len(left):
             some, again = take_lanes(problem, left), _restarted(some_lanes(state, left))
             part = self.conclude(some, self.later(some, again, 0.0))

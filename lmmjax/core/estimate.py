@@ -282,6 +282,8 @@ def finish(
     sigma2 = split.r2.value / problem.nu if known is None else known
     jet, outward = criterion(split, problem.nu, known), outward_map(problem)
     status = jnp.asarray(Status.CONVERGED if report is None else report.status, jnp.int32)
+    # what is flat is seen here, as what is not identified
+    status = jnp.where(status == Status.FLAT, Status.CONVERGED, status)
     if m:
         there = settled(jet, lambda t: entries(problem, t, pivoting), inner)
         found = information(problem, there, split, d)

@@ -42,6 +42,14 @@ from lmmjax.fitted.identification import (
 from lmmjax.fitted.kept import kept
 from lmmjax.fitted.kernel_ends import batch_bounds, fit_bound
 from lmmjax.fitted.mean_variance import by_mean, with_mean
+from lmmjax.fitted.open_effects import (
+    combined,
+    identified_effects,
+    identified_effects_many,
+    identified_population,
+    open_effects,
+    open_effects_many,
+)
 from lmmjax.fitted.records import Fitted, FittedMany, ModelView
 from lmmjax.fitted.responses import kept_rows, response_vector
 from lmmjax.fitted.values import (
@@ -66,6 +74,7 @@ __all__ = [
     "by_criterion",
     "by_mean",
     "by_reml_many",
+    "combined",
     "component_names",
     "components",
     "delta_se",
@@ -75,6 +84,9 @@ __all__ = [
     "fit_one",
     "fitted_modes",
     "fitted_values",
+    "identified_effects",
+    "identified_effects_many",
+    "identified_population",
     "identified_psi",
     "identified_sds",
     "kept",
@@ -83,6 +95,8 @@ __all__ = [
     "normalized_residuals",
     "not_identified",
     "one_of_many",
+    "open_effects",
+    "open_effects_many",
     "psi_errors",
     "random_part",
     "refitted",

@@ -11,6 +11,7 @@ from lmmjax.core import Estimate
 from lmmjax.design import Structure
 from lmmjax.fitted.components import Component, component_names, sd_scale
 from lmmjax.fitted.kernel_ends import batch_bounds, fit_bound, unbounded
+from lmmjax.fitted.open_effects import identified_effects
 from lmmjax.fitted.records import Fitted, FittedMany
 from lmmjax.inference.open_directions import moving
 
@@ -54,7 +55,10 @@ def unidentified_names(fitted: Fitted) -> list[str]:
     """Names, as in `conf_int`, of the parameters that the data do not identify."""
     rows = fitted.data.components
     flags = unidentified(fitted.data.design.structure, rows, fitted.estimate)
-    return [name for name, flag in zip(component_names(rows), flags, strict=True) if flag]
+    names = [name for name, flag in zip(component_names(rows), flags, strict=True) if flag]
+    # β̂ moves along open directions of ψ only
+    moving = np.isnan(identified_effects(fitted)) if names else np.zeros(0, bool)
+    return names + [name for name, flag in zip(fitted.data.x_names, moving, strict=False) if flag]
 
 
 def not_identified(fitted: Fitted) -> str:
@@ -69,7 +73,7 @@ def not_identified(fitted: Fitted) -> str:
     )
     rest = "all else stands"
     if np.isnan(fitted.estimate.cov_beta).any():
-        rest = "as are standard errors of fixed effects that depend on them, whose estimates may too"
+        rest = "as are standard errors of fixed effects that depend on them"
     return (
         f"not identified by these data: {', '.join(shown)} (other values fit equally well; their "
         f"estimates and standard errors are NaN, {rest}): simplify the covariance structure{remedy}"

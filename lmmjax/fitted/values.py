@@ -13,6 +13,7 @@ from lmmjax.core.conditional import inner_modes, modes_at
 from lmmjax.core.problem import internal_parameters
 from lmmjax.core.residuals import variances, whitened
 from lmmjax.fitted.kept import kept
+from lmmjax.fitted.open_effects import identified_population
 from lmmjax.fitted.records import Fitted
 from lmmjax.gram import Projection
 from lmmjax.gram.grouped.products import GroupedProducts
@@ -121,9 +122,9 @@ def random_part(fitted: Fitted, terms: Rows, n: int) -> np.ndarray:
 
 
 def fitted_values(fitted: Fitted) -> np.ndarray:
-    """Xβ̂ + Zb̂ + offset (n,), NaN where Zb̂ moves along a direction that the data leave open."""
+    """Xβ̂ + Zb̂ + offset (n,), NaN where Xβ̂ or Zb̂ move along a direction that the data leave open."""
     rows = [(k, term.z, term.codes) for k, term in enumerate(fitted.data.frame.random)]
-    return fitted.population + random_part(fitted, rows, len(fitted.y))
+    return identified_population(fitted) + random_part(fitted, rows, len(fitted.y))
 
 
 def residuals(fitted: Fitted) -> np.ndarray:

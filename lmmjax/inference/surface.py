@@ -137,7 +137,7 @@ class Surface:
         return float(np.sqrt(max(float(point.f) - self.minimum, 0.0)))
 
     def _is_optimum(self, point: Point) -> bool:
-        there = int(point.status) == Status.CONVERGED or float(point.decrement) <= SETTLED
+        there = int(point.status) in (Status.CONVERGED, Status.FLAT) or float(point.decrement) <= SETTLED
         # loadings are those of columns with a positive first one
         return there and not any(point.x[column[0]] < 0.0 for column in self.laid.loadings())
 

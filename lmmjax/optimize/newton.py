@@ -42,6 +42,7 @@ class NewtonState:
     renewed : whether the trial is x in new coordinates.
     radius : of the trust region.
     decrement : ½ gᵀ|H|⁻¹g at x: the decrease that a full Newton step promises.
+    flat : whether a pivot of H vanishes at x.
     status : a `Status` code; n_iter : evaluations of the objective.
     """
 
@@ -58,6 +59,7 @@ class NewtonState:
     renewed: Array
     radius: Array
     decrement: Array
+    flat: Array
     status: Array
     n_iter: Array
 
@@ -81,7 +83,8 @@ def newton(
 
     The Hessian is factored as L diag(d) Lᵀ; the step uses |d|, limited by a trust radius. A stationary
     point with a negative pivot is left along that direction, so that saddles and maxima are not taken for
-    minima. Converged means: at the reported point the decrement is below `tol` and no pivot is negative.
+    minima. Converged means: at the reported point the decrement is below `tol` and all pivots are positive;
+    `Status.FLAT` that one vanishes, so that nothing tells an optimum from a plain.
 
     Parameters
     ----------
@@ -172,7 +175,8 @@ def newton(
             still = [jnp.all(p(planned) == planned) for p in projections[-1:]]
             jump = take & ~new.curved & ~done & (decrement <= early) & jnp.all(jnp.stack([~no, *still]))
             x, done = jnp.where(jump, planned, x), done | jump
-        status = jnp.where(done, Status.CONVERGED, Status.RUNNING)
+        flat = pick(new.flat, state.flat)
+        status = jnp.where(done, jnp.where(flat, Status.FLAT, Status.CONVERGED), Status.RUNNING)
         status = jnp.where(stuck, Status.STALLED, status)
         status = jnp.where(first & ~take, Status.NOT_FINITE, status)
         return NewtonState(
@@ -189,6 +193,7 @@ def newton(
             renewed=renew,
             radius=radius,
             decrement=decrement,
+            flat=flat,
             status=status.astype(jnp.int32),
             n_iter=state.n_iter + 1,
         )
@@ -216,6 +221,7 @@ def at_rest(x: Array, context: Any, aux: Any) -> NewtonState:
         renewed=no,
         radius=xp.ones_like(zero),
         decrement=zero + xp.inf,
+        flat=no,
         status=xp.full(x.shape[1:], Status.RUNNING, np.int32),
         n_iter=none,
     )
@@ -223,12 +229,13 @@ def at_rest(x: Array, context: Any, aux: Any) -> NewtonState:
 
 @record
 class Proposal:
-    """A trial point (m,), the decrease predicted of it, the Newton decrement, whether a pivot is negative."""
+    """A trial point (m,), its predicted decrease, the decrement, whether a pivot is negative, or zero."""
 
     trial: Array
     predicted: Array
     decrement: Array
     curved: Array
+    flat: Array
 
 
 def vanishing(
@@ -269,9 +276,8 @@ def _many_vanishing(
     bend = jnp.sum((v @ hessian) * v, axis=1)
     below = (3.0 + CAUTION) * slope > (1.0 + CAUTION) * bend
     zero = below & (bend > slope) & (size <= radius**2) & (size > 0)
-    ends = np.cumsum([len(group) for group in columns])
     # a column goes where those behind it in its group do, or are gone
-    passed = zero | (size == 0)
+    ends, passed = np.cumsum([len(group) for group in columns]), zero | (size == 0)
     behind = jnp.concatenate(
         [
             jnp.append(jnp.cumprod(passed[end - len(group) + 1 : end][::-1])[::-1], 1)
@@ -312,8 +318,11 @@ def propose(
     reduced = l_inv @ gradient
     decrement = 0.5 * jnp.sum(reduced**2 / jnp.abs(pivots))
     # along a direction that f does not depend on, curvature is rounding of either sign
-    level = float(jnp.finfo(x.dtype).eps) ** 0.75
+    eps = float(jnp.finfo(x.dtype).eps)
+    level = eps**0.75
     curved = jnp.min(pivots) < -jnp.maximum(1e-5 * jnp.max(jnp.abs(pivots)), level)
+    # `ldl` puts 8 eps of the largest entry in the place of a zero
+    flat = jnp.min(jnp.abs(pivots)) <= jnp.maximum(16 * eps * jnp.max(jnp.abs(pivots)), eps**1.5)
     newton_step = -l_inv.T @ (reduced / jnp.abs(pivots))
     length = jnp.sqrt(jnp.sum(newton_step**2))
     step = newton_step * jnp.minimum(1.0, radius / jnp.where(length > 0, length, 1.0))
@@ -338,4 +347,4 @@ def propose(
         plain = newton_step * jnp.minimum(1.0, radius / jnp.where(length > 0, length, 1.0))
         step = jnp.where(jnp.any(back != 0), plain + back, step)
     predicted = -(gradient @ step + 0.5 * step @ hessian @ step)
-    return Proposal(x + step, predicted, decrement, curved)
+    return Proposal(x + step, predicted, decrement, curved, flat)

@@ -20,6 +20,7 @@ class Status(enum.IntEnum):
     PERFECT_FIT = 5
     NOT_ESTIMABLE = 6
     LOCAL = 7
+    FLAT = 8
 
     @property
     def advice(self) -> str:
@@ -42,6 +43,8 @@ _ADVICE = {
     "effects, or fall into fewer than two groups",
     Status.LOCAL: "a local optimum: from another start the criterion fell below it without converging, "
     "towards the edge of the parameter space or without a bound: simplify the covariance structure",
+    Status.FLAT: "the criterion has no slope and, along some direction, no curvature at the reported point: "
+    "start elsewhere, or drop what the criterion does not depend on",
 }
 
 

@@ -9,6 +9,7 @@ from lmmjax.fitted import (
     Fitted,
     component_names,
     fitted_values,
+    identified_population,
     identified_psi,
     identified_sds,
     residuals,
@@ -50,7 +51,7 @@ def augment(fitted: Fitted) -> pd.DataFrame:
     columns = {
         fitted.response or "y": np.asarray(fitted.y),
         "fitted": fitted_values(fitted),
-        "fixed": fitted.population,
+        "fixed": identified_population(fitted),
         "resid": residuals(fitted),
         "scaled_resid": scaled_residuals(fitted),
     }

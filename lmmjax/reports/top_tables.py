@@ -109,7 +109,7 @@ def _single(tests: Tests, fits: FittedMany, rows: np.ndarray, labels: list[str],
 def _joint(tests: Tests, fits: FittedMany, rows: np.ndarray, labels: list[str]) -> pd.DataFrame:
     """An estimate a contrast, the mean, and the F test."""
     tested = tests.joint(rows)
-    value, _ = combinations(fits.estimate, fits.kept, rows)
+    value, _ = combinations(fits, rows)
     value = np.where(estimable_combinations(fits, rows), value, np.nan)
     frame = pd.DataFrame(value, index=fits.names, columns=pd.Index(labels, dtype=object))
     own = tested.assign(average=response_means(fits))[JOINT]

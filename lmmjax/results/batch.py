@@ -17,6 +17,7 @@ from lmmjax.fitted import (
     batch_bounds,
     by_reml_many,
     component_names,
+    identified_effects_many,
     identified_psi,
     identified_sds,
     one_of_many,
@@ -72,13 +73,13 @@ class BatchFit(BatchTests, Means, BatchPredictions, BatchHeritability, Maps, Bat
 
     @property
     def params(self) -> pd.DataFrame:
-        """Fixed effects, responses × coefficients."""
-        return self._frame(self.estimate.beta)
+        """Fixed effects, responses × coefficients, missing where the data leave them open."""
+        return self._frame(identified_effects_many(self.fitted))
 
     @property
     def bse(self) -> pd.DataFrame:
         """Their standard errors."""
-        return self._frame(self.fitted.bse)
+        return self._frame(np.where(np.isnan(identified_effects_many(self.fitted)), np.nan, self.fitted.bse))
 
     @property
     def tvalues(self) -> pd.DataFrame:

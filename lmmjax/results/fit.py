@@ -12,6 +12,7 @@ from lmmjax.fitted import (
     Fitted,
     ModelView,
     fit_bound,
+    identified_effects,
     identified_psi,
     refitted,
     require_switch,
@@ -85,13 +86,14 @@ class Fit(
 
     @property
     def params(self) -> pd.Series:
-        """Estimates of the fixed effects β."""
-        return self._series(self.estimate.beta, "estimate")
+        """Estimates of the fixed effects β, missing where the data leave them open: see `unidentified`."""
+        return self._series(identified_effects(self.fitted), "estimate")
 
     @property
     def bse(self) -> pd.Series:
         """Standard errors of the fixed effects."""
-        return self._series(np.sqrt(np.diagonal(self.estimate.cov_beta)), "se")
+        se = np.sqrt(np.diagonal(self.estimate.cov_beta))
+        return self._series(np.where(np.isnan(self.params), np.nan, se), "se")
 
     @property
     def tvalues(self) -> pd.Series:

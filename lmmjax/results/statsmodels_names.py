@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.fitted import Fitted, require_level
+from lmmjax.fitted import Fitted, identified_effects, require_level
 from lmmjax.postestimation.hypotheses.fit_contrasts import t_tests_frame
 from lmmjax.postestimation.hypotheses.fixed_tests import ddf_method, hypothesis_test
 from lmmjax.postestimation.predictions.predict import Request, check, new_rows, predict_new
@@ -24,12 +24,13 @@ class StatsmodelsNames:
     @property
     def fe_params(self) -> pd.Series:
         """Estimates of the fixed effects: `params`, which in statsmodels has the variances, too."""
-        return pd.Series(self.fitted.estimate.beta, index=self.fitted.data.x_names, name="estimate")
+        return pd.Series(identified_effects(self.fitted), index=self.fitted.data.x_names, name="estimate")
 
     @property
     def bse_fe(self) -> pd.Series:
         """Standard errors of the fixed effects: `bse`."""
         se = np.sqrt(np.diagonal(self.fitted.estimate.cov_beta))
+        se = np.where(np.isnan(identified_effects(self.fitted)), np.nan, se)
         return pd.Series(se, index=self.fitted.data.x_names, name="se")
 
     @property

@@ -45,3 +45,61 @@ def test_rounding_of_a_flat_criterion_is_no_saddle():
     y = Y[:, :70]
     weights = np.random.default_rng(5).uniform(0.5, 2.0, y.shape)
     assert lj.lmm(FORMULA, FRAME).fit_batch(y, weights=weights).converged.all()
+
+
+@pytest.fixture(scope="module")
+def arms():
+    """Three kinds of rows at every level of a fixed factor: the weights of its means are open."""
+    rng = np.random.default_rng(3)
+    g = np.repeat(np.arange(4), 7)
+    arm = np.where(rng.random(28) < 0.4, "b", "a")
+    d = pd.DataFrame({"h": pd.Categorical(g), "g": g, "arm": arm, "x": rng.normal(size=28)})
+    return d.assign(y=rng.normal(size=28) + np.array([2.0, 0.0, 1.0, -1.0])[g] + 0.5 * d.x)
+
+
+WEIGHTED = "~ h + x + (0 + arm | g)"
+
+
+def test_estimates_that_move_are_missing(arms):
+    """By dense algebra: along the open direction the REML criterion stays, the levels move, x does not."""
+    with pytest.warns(lj.FitWarning, match=r"not identified.*Intercept, h\[T.1\]"):
+        fit = lj.lmm("y " + WEIGHTED, arms).fit()
+    levels = ["Intercept", "h[T.1]", "h[T.2]", "h[T.3]"]
+    assert fit.unidentified[-4:] == levels
+    for table in (fit.coef_table(), fit.coef_table("kr"), fit.conf_int()):
+        assert table.loc[levels].isna().all(axis=None)
+        assert table.loc["x"].notna().all()
+    assert fit.params.isna().tolist() == fit.bse.isna().tolist() == [True] * 4 + [False]
+    assert fit.predict(re="none").isna().all()
+    assert np.isnan(fit.test("h[T.1] = 0")["estimate"]).all()
+    assert "nan" in str(fit.summary())
+
+    x, z = fit.fitted.data.frame.x, np.column_stack([arms.arm == "a", arms.arm == "b"]).astype(float)
+    psi = fit.estimate.psi
+    direction = fit.estimate.moves[:, np.any(fit.estimate.moves, axis=0)][:, 0]
+
+    def gls(psi):
+        a, b, c, s = psi
+        v = s * np.eye(28) + (z @ [[a, c], [c, b]] @ z.T) * (arms.g.to_numpy()[:, None] == arms.g.to_numpy())
+        f = x.T @ np.linalg.solve(v, x)
+        beta = np.linalg.solve(f, x.T @ np.linalg.solve(v, arms.y))
+        e = arms.y - x @ beta
+        return np.linalg.slogdet(v)[1] + np.linalg.slogdet(f)[1] + e @ np.linalg.solve(v, e), beta
+
+    far = psi + 0.05 * direction * psi[-1] / np.max(np.abs(direction))
+    (here, beta), (there, moved) = gls(psi), gls(far)
+    assert abs(here - there) < 1e-5 * 0.05
+    assert np.abs(beta - moved)[:4].max() > 1e-4
+    assert abs(beta[4] - moved[4]) < 1e-7
+    assert abs(fit.params["x"] - beta[4]) < 1e-9
+
+
+def test_batches_miss_the_same_estimates(arms):
+    y = np.column_stack([arms.y, arms.y, 3.0 * arms.y + arms.x])
+    y[2, 1] = np.nan
+    fits = lj.lmm(WEIGHTED, arms).fit_batch(y)
+    assert fits.params.isna().to_numpy().tolist() == [[True] * 4 + [False]] * 3
+    assert fits.bse.isna().to_numpy().tolist() == [[True] * 4 + [False]] * 3
+    assert fits.contrast({"h[T.1]": 1})["estimate"].isna().all()
+    # y → 3y + x moves the slope so, and no weight of the levels
+    np.testing.assert_allclose(fits.params["x"][2], 3.0 * fits.params["x"][0] + 1.0, rtol=1e-6)

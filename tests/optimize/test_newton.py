@@ -90,3 +90,21 @@ def test_at_rest_nothing_is_known():
     state = at_rest(START, (), ())
     assert np.isinf(state.f)
     assert state.n_iter == 0
+
+
+def bump(x):
+    """A hole of width 1 in a plain."""
+    return -jnp.exp(-jnp.sum((x - 50.0) ** 2))
+
+
+@pytest.mark.parametrize("function", [bump, lambda x: x[0] ** 2, lambda x: jnp.sum(0.0 * x) + 3.0])
+def test_a_plain_is_no_optimum(function):
+    """No slope, and no curvature in x₁: whether it is an optimum nothing tells."""
+    state = minimiser(function)(np.array([0.0, 0.0]))
+    assert state.status == Status.FLAT
+
+
+def test_next_to_the_hole_it_is_found():
+    state = minimiser(bump)(np.array([49.8, 50.1]))
+    assert state.status == Status.CONVERGED
+    np.testing.assert_allclose(state.x, 50.0, rtol=1e-7)

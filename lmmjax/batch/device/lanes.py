@@ -133,7 +133,7 @@ def unfinished(status: Array) -> Array:
 
 def unseen(status: Array, before: Array) -> Array:
     """Lanes whose last step nobody looked at, and which was not good enough."""
-    return unfinished(status) & (before == Status.CONVERGED)
+    return unfinished(status) & ((before == Status.CONVERGED) | (before == Status.FLAT))
 
 
 def counted(left: Array) -> Array:

@@ -155,7 +155,7 @@ def unmoderated(
     """
     if reported is None:
         reported = np.asarray(~np.any(~fits.kept[:, None, :] & (rows != 0), axis=2))
-    value, variance = combinations(fits.estimate, fits.kept, rows)
+    value, variance = combinations(fits, rows)
     se, b, spread = np.full((3, *value.shape), np.nan)
     residual = np.full(len(value), np.nan)
     with np.errstate(all="ignore"):
@@ -232,7 +232,7 @@ def unmoderated_hypothesis(
     num_df, residual = np.full((2, total), np.nan)
     b, spread = np.full((2, total, most), np.nan)
     products = np.full((total, most, most), np.nan)
-    value, variance = combinations(fits.estimate, fits.kept, rows)
+    value, variance = combinations(fits, rows)
     known = np.isfinite(variance).all(axis=1)
     with np.errstate(all="ignore"):
         for those, at in _patterns(fits):

@@ -8,9 +8,8 @@ import numpy as np
 from scipy.special import stdtr
 
 from lmmjax.batch.ddf import Responses, single_tests
-from lmmjax.core import Estimate
 from lmmjax.design import aliases
-from lmmjax.fitted import FittedMany, by_reml_many, kept
+from lmmjax.fitted import FittedMany, by_reml_many, kept, open_effects_many
 from lmmjax.postestimation.hypotheses.batch_robust import robust_of_many
 from lmmjax.postestimation.hypotheses.fixed_tests import ADJUSTED, ddf_method
 from lmmjax.postestimation.hypotheses.robust import Robust, robust_choice
@@ -53,13 +52,13 @@ def t_tests(
     """
     ddf = ddf_method(ddf)
     source = by_reml_many(fits) if ddf in ADJUSTED else fits
-    kept, estimate = source.kept, source.estimate
-    plain = ~np.any(~kept[:, None, :] & (rows != 0), axis=2)
+    plain = ~np.any(~source.kept[:, None, :] & (rows != 0), axis=2)
     reported = plain if estimable is None else estimable
-    value, variance = combinations(estimate, kept, rows)
+    value, variance = combinations(source, rows)
     with np.errstate(divide="ignore", invalid="ignore"):
         se = np.sqrt(np.where(reported, variance, np.nan))
         value = np.where(reported, value, np.nan)
+        se = np.where(np.isnan(value), np.nan, se)
         df = np.where(np.isnan(se), np.nan, np.inf)
         if robust is not None:
             cov, own = robust_of_many(fits, robust, rows)
@@ -82,9 +81,23 @@ def responses_of(fits: FittedMany) -> Responses:
     )
 
 
-def combinations(estimate: Estimate, kept: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lβ̂ (T, k) for the rows (k, p) of L and its variance, where coefficients not `kept` (T, p) are zero."""
-    beta, cov = estimate.beta, estimate.cov_beta
+def combinations(fits: FittedMany, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lβ̂ (T, k) for the rows (k, p) of L and its variance, where coefficients that are not `kept` are zero.
+
+    What uses coefficients that the data leave open is missing.
+    """
+    beta, cov, kept = fits.estimate.beta, fits.estimate.cov_beta, fits.kept
+    value, variance = _combined(beta, cov, kept, rows)
+    moving = open_effects_many(fits)
+    if moving.any():
+        gone = np.any(moving[:, None, :] & (rows != 0), axis=2)
+        value, variance = np.where(gone, np.nan, value), np.where(gone, np.nan, variance)
+    return value, variance
+
+
+def _combined(
+    beta: np.ndarray, cov: np.ndarray, kept: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     if not kept.all():
         beta = np.where(kept, beta, 0.0)
         cov = np.where(kept[:, :, None] & kept[:, None, :], cov, 0.0)

@@ -13,7 +13,7 @@ from scipy.special import chdtrc, fdtrc, stdtr
 from lmmjax.arrays import sweep
 from lmmjax.arrays.caller import stack_level
 from lmmjax.design import EstimabilityWarning
-from lmmjax.fitted import Fitted, by_criterion, kept, require_choice, require_level
+from lmmjax.fitted import Fitted, by_criterion, kept, open_effects, require_choice, require_level
 from lmmjax.inference.ddf import (
     Adjusted,
     FTest,
@@ -258,9 +258,11 @@ def t_table(
         if robust is not None and len(rows):
             lost = lost | lost_to_clusters(fitted.data, robust, rows)
         se, df = np.where(lost, np.nan, se), np.where(lost, np.nan, df)
-    t = (rows @ beta - rhs) / se
+    gone = open_effects(made_from, rows)
+    value, se, df = (np.where(gone, np.nan, a) for a in (rows @ beta, se, df))
+    t = (value - rhs) / se
     p = 2.0 * stdtr(df, -np.abs(t))
-    return {"estimate": rows @ beta, "se": se, "df": df, "t": t, "p": p}
+    return {"estimate": value, "se": se, "df": df, "t": t, "p": p}
 
 
 def f_test(
@@ -274,7 +276,7 @@ def f_test(
     phi = covariance_at(made_from)
     kept = independent_rows(rows, rhs, phi)
     rows, rhs = rows[kept], rhs[kept]
-    if open_covariances(made_from, rows).any():
+    if open_covariances(made_from, rows).any() or open_effects(made_from, rows).any():
         return missing
     difference = rows @ made_from.estimate.beta - rhs
     if robust is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.fitted import Fitted, ModelData
+from lmmjax.fitted import Fitted, ModelData, identified_effects
 from lmmjax.formula import new_frame
 from lmmjax.postestimation.hypotheses.fixed_tests import cov_params
 from lmmjax.postestimation.means.reference_grid import Predictor, predictors
@@ -88,7 +88,7 @@ def marginal_model(fitted: Fitted, ddf: str, robust: str | None, cluster: Any, d
     # own rows make the matrices, so that the formula only has to name the columns
     sides = " + ".join(f"`{p.name}`" for p in own) or "1"
     vault = ModelVault(
-        coef=np.asarray(fitted.estimate.beta),
+        coef=identified_effects(fitted),
         coefnames=np.array(data.x_names),
         formula=f"`{response}` ~ {sides}",
         modeldata=pl.DataFrame(columns),

@@ -16,6 +16,7 @@ from lmmjax.fitted import (
     Fitted,
     FitWarning,
     ModelData,
+    combined,
     random_part,
     require_choice,
     require_level,
@@ -86,7 +87,7 @@ def predicted(
 
     The latter are NaN where none are asked for. `ddf` is a key of `fixed_tests.METHODS`.
     """
-    values = new.x @ fitted.estimate.beta + (0.0 if new.offset is None else new.offset)
+    values = combined(fitted, new.x) + (0.0 if new.offset is None else new.offset)
     terms = [(term.term, term.z * term.columns, term.codes) for term in new.random]
     values = values + random_part(fitted, [t for t in terms if np.any(t[2] >= 0)], len(values))
     if request.residual:

@@ -1,0 +1,58 @@
+"""Fixed effects of fits that the data leave open: along a flat direction of the variances β̂ moves."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from lmmjax.batch import open_coefficients
+from lmmjax.fitted.kept import kept
+from lmmjax.fitted.records import Fitted, FittedMany
+from lmmjax.inference.open_directions import inward_moves
+from lmmjax.inference.open_effects import effects_along_jit, moving_effects
+
+
+@kept
+def _along(fitted: Fitted) -> tuple[np.ndarray, np.ndarray]:
+    estimate = fitted.estimate
+    with jax.enable_x64(True):
+        problem = fitted.data.problem(fitted.y, fitted.reml)
+        steps = inward_moves(problem, estimate.psi, estimate.moves)
+        change, phi = effects_along_jit(problem, estimate.psi, steps)
+    return np.asarray(change), np.asarray(phi)
+
+
+def open_effects(fitted: Fitted, rows: np.ndarray) -> np.ndarray:
+    """Which of the contrasts rows (k, p) of β̂ move along directions that the data leave open: (k,).
+
+    By REML, where a random effect may take the place of a fixed one at no cost.
+    """
+    if not (fitted.reml and np.any(fitted.estimate.moves)) or not len(rows):
+        return np.zeros(len(rows), bool)
+    return moving_effects(*_along(fitted), rows)
+
+
+def identified_effects(fitted: Fitted) -> np.ndarray:
+    """β̂ (p,), NaN where the data leave it open."""
+    return combined(fitted, np.eye(fitted.data.design.p))
+
+
+def combined(fitted: Fitted, rows: np.ndarray) -> np.ndarray:
+    """Contrasts (k,) of β̂, rows (k, p), NaN where they move."""
+    return np.where(open_effects(fitted, rows), np.nan, rows @ np.asarray(fitted.estimate.beta))
+
+
+def identified_population(fitted: Fitted) -> np.ndarray:
+    """Xβ̂ + offset (n,), NaN where the data leave it open."""
+    return np.where(open_effects(fitted, fitted.data.frame.x), np.nan, fitted.population)
+
+
+@kept
+def open_effects_many(fits: FittedMany) -> np.ndarray:
+    """`open_effects` of every coefficient of many responses: (T, p)."""
+    return open_coefficients(fits.data.maker, fits.y, fits.weights, fits.reml, fits.estimate)
+
+
+def identified_effects_many(fits: FittedMany) -> np.ndarray:
+    """β̂ (T, p), NaN where the data leave it open."""
+    return np.where(open_effects_many(fits), np.nan, fits.estimate.beta)
