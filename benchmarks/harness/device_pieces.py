@@ -237,6 +237,38 @@ def gradient(_: int) -> Fitting:
     return Fitting(call, lambda found: {"criterion": found["value"], "gradient": found["gradient"]})
 
 
+def fitted() -> lj.Fit:
+    """A fit on the device that JAX would use at the moment."""
+    return lj.lmm("y ~ t + (t | g)", sleep()).fit()
+
+
+def bootstrap(draws: int) -> Fitting:
+    """Parametric bootstrap: simulated responses are drawn by the host and fitted as a batch."""
+    fit, key = fitted(), jax.random.key(6)
+    return Fitting(lambda: fit.bootstrap(key, draws), lambda found: of_batch(found.fits))
+
+
+def profiled(_: int) -> Fitting:
+    """Limits by profile likelihood of all parameters: each evaluation is a program of the device."""
+    fit = fitted()
+
+    def read(table: pd.DataFrame) -> Results:
+        return {"limits": table.to_numpy(dtype=float)}
+
+    return Fitting(lambda: fit.conf_int(method="profile", which="all"), read)
+
+
+def sampled(_: int) -> Fitting:
+    """NUTS, four chains in one program, long enough that means differ by a tenth of a standard deviation."""
+    fit, key = fitted(), jax.random.key(7)
+
+    def read(found: Any) -> Results:
+        table = found.summary()
+        return {"beta": table["mean"].to_numpy(dtype=float), "se": table["sd"].to_numpy(dtype=float)}
+
+    return Fitting(lambda: fit.posterior(key, draws=500, warmup=500), read)
+
+
 X, ONE = "~ t + x1 + x2", "(1 | g)"
 PLAIN = {"balanced_time": False, "slopes": False}
 PIECES = (
@@ -276,4 +308,7 @@ PIECES = (
         single("y ~ t + (1 | g)", series, residual=lj.AR1("t", group="g")),
     ),
     Piece("gradient through a fit of 180 rows", gradient),
+    Piece("bootstrap: 2,000 draws of 180 rows", bootstrap, 2_000),
+    Piece("profile limits of 180 rows", profiled),
+    Piece("NUTS: four chains of 500 + 500", sampled, 0, (("beta", 0.2), ("se", 0.2))),
 )

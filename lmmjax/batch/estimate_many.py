@@ -18,7 +18,7 @@ import numpy as np
 from lmmjax.arrays import UNROLL, Array
 from lmmjax.arrays.sparse_columns import Columns, SparseColumns, finite_columns, pieces
 from lmmjax.batch.determined import determined
-from lmmjax.batch.device import fit_blocks, on_devices, placed
+from lmmjax.batch.device import fit_blocks, on_devices, own_on_devices, placed
 from lmmjax.batch.lanes import lanes_of, take_lanes
 from lmmjax.batch.outcome import Outcome, failed, outcome
 from lmmjax.batch.sources import FEW, few, few_apart, own_problem, own_products
@@ -109,7 +109,7 @@ def _shared_design(
             found.put(np.arange(total)[part], outcome(*spectral_estimates(problem)))
         return found.without(~usable, Status.NOT_FINITE, INFINITE), usable
     place = placed() if shared.together else None
-    if total <= few(maker, place) or not shared.together:
+    if total <= few(maker, FEW if place is None else place.few) or not shared.together:
         found, usable = _one_by_one(maker, y, how)
     elif place is not None and not isinstance(y, SparseColumns):
         found, usable = on_devices(place, maker, y, how.reml, how.max_iter, how.starts, how.dtype, there)
@@ -161,34 +161,50 @@ def _one_by_one(maker: ProblemMaker, y: Columns, how: How) -> tuple[Outcome, np.
     return outcome(found, np.array([count for _, count in results]), len(starts)), usable
 
 
-def _own_weights(maker: ProblemMaker, y: np.ndarray, weights: np.ndarray, how: How) -> Outcome:
-    """Fits of responses with weights of their own."""
+def _own_weights(maker: ProblemMaker, y: np.ndarray, weights: np.ndarray | None, how: How) -> Outcome:
+    """Fits of responses with weights of their own, or, where these are None, of 0 and 1: missing values."""
     if not maker.prepared.shared.individual or y.shape[1] <= few_apart(maker):
         return _by_pattern(maker, y, weights, how)
-    products, total = own_products(maker), y.shape[1]
-    finite, estimable = np.ones(total, bool), np.ones(total, bool)
-
-    def block(part: slice) -> Problem:
-        problem, finite[part], estimable[part] = own_problem(products, y[:, part], weights[:, part], how.reml)
-        return problem
-
+    products, total, place = own_products(maker), y.shape[1], placed()
     q, groups, p = products.z.shape[0], products.groups, maker.design.p
     # products of all pairs of columns of X, of which each response has its own
     pairs = p * (p + 1) * q * (q + 1) // 4 if p > UNROLL else 0
     vector, starts = groups * max(q**2 * 4, pairs), how.starts.inside(maker, own=True)
-    fitted = fit_blocks(total, vector, block, how.max_iter, starts, how.dtype)
-    found = outcome(*fitted, len(starts))
+    if place is not None:
+        found, finite, estimable = own_on_devices(
+            place, maker, y, weights, how.reml, how.max_iter, starts, how.dtype, vector
+        )
+    else:
+        finite, estimable = np.ones(total, bool), np.ones(total, bool)
+
+        def block(part: slice) -> Problem:
+            own = _given(y[:, part], None if weights is None else weights[:, part])
+            problem, finite[part], estimable[part] = own_problem(products, y[:, part], own, how.reml)
+            return problem
+
+        found = outcome(*fit_blocks(total, vector, block, how.max_iter, starts, how.dtype), len(starts))
     found = found.without(~finite, Status.NOT_FINITE, INFINITE)
     if how.starts.number(maker, own=True) == 1:
-        _descend_again(found, how, lambda left, how: _own_weights(maker, y[:, left], weights[:, left], how))
+
+        def again(left: np.ndarray, how: How) -> Outcome:
+            return _own_weights(maker, y[:, left], None if weights is None else weights[:, left], how)
+
+        _descend_again(found, how, again)
     left = np.flatnonzero(finite & ~estimable)
     if len(left):
-        found.put(left, _reduced(maker, y[:, left], weights[:, left], how))
+        own = None if weights is None else weights[:, left]
+        found.put(left, _reduced(maker, y[:, left], own, how))
     return found
 
 
-def _reduced(maker: ProblemMaker, y: np.ndarray, weights: np.ndarray, how: How) -> Outcome:
+def _given(y: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """The weights of y (n, T), of one where none are given."""
+    return np.ones(y.shape) if weights is None else weights
+
+
+def _reduced(maker: ProblemMaker, y: np.ndarray, weights: np.ndarray | None, how: How) -> Outcome:
     """Fits of responses whose rows leave something undetermined: by the columns of X that are left."""
+    weights = _given(y, weights)
     present, design = ~np.isnan(y) & (weights > 0), maker.design
     sets: dict[bytes, list[int]] = {}
     for k, rows in enumerate(present.T):
@@ -219,7 +235,7 @@ def _incomplete(maker: ProblemMaker, y: np.ndarray, how: How) -> Outcome:
 
     def fit(where: np.ndarray) -> Outcome:
         of = _by_pattern if common[where[0]] else _own_weights
-        return of(maker, y[:, where], np.ones((len(y), len(where))), how)
+        return of(maker, y[:, where], None, how)
 
     return _joined(maker, y.shape[1], [where for where in parts if len(where)], fit)
 
@@ -240,13 +256,13 @@ def _with_gaps(maker: ProblemMaker, y: np.ndarray, how: How) -> Outcome:
         left[where[~done]] = True
     rest = np.flatnonzero(left)
     if len(rest):
-        found.put(rest, _by_pattern(maker, y[:, rest], np.ones((len(y), len(rest))), how))
+        found.put(rest, _by_pattern(maker, y[:, rest], None, how))
     return found
 
 
-def _by_pattern(maker: ProblemMaker, y: np.ndarray, weights: np.ndarray, how: How) -> Outcome:
+def _by_pattern(maker: ProblemMaker, y: np.ndarray, weights: np.ndarray | None, how: How) -> Outcome:
     """Fits with a design for every pattern of rows and weights."""
-    key = np.where(np.isnan(y), 0.0, weights)
+    key = np.where(np.isnan(y), 0.0, _given(y, weights))
     _, first, pattern = np.unique(key, axis=1, return_index=True, return_inverse=True)
     parts = [np.flatnonzero(pattern.ravel() == k) for k in range(len(first))]
     return _joined(

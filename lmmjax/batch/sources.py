@@ -10,7 +10,6 @@ import numpy as np
 
 from lmmjax.arrays import UNROLL
 from lmmjax.arrays.sparse_columns import Columns
-from lmmjax.batch.device.where import Place
 from lmmjax.core import Problem, ProblemMaker, response_axes
 from lmmjax.design import take_rows
 
@@ -25,15 +24,15 @@ MANY_EFFECTS = 48
 """Fixed effects beyond which lanes are slower than single fits: with 100 by 125 to 5 ms, in gigabytes."""
 
 
-def few(maker: ProblemMaker, place: Place | None = None) -> float:
+def few(maker: ProblemMaker, usual: int = FEW) -> float:
     """`FEW`, twice as many with many fixed effects, whose mapped programs take longer to compile, or all.
 
-    On devices, where a single fit waits for each of its launches, fewer.
+    On devices, where a single fit waits for each of its launches, fewer are `usual`.
     """
     p = maker.design.p
     if p > MANY_EFFECTS:
         return float("inf")
-    return (2 if p > UNROLL else 1) * (FEW if place is None else place.few)
+    return (2 if p > UNROLL else 1) * usual
 
 
 def few_apart(maker: ProblemMaker) -> float:

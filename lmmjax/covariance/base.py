@@ -64,6 +64,10 @@ class CovarianceFamily(abc.ABC):
         """θ (m,) from a (m,)."""
         return each(self.parameters(q), a, "encode")
 
+    def folded(self, theta: Array, q: int) -> Array:
+        """`encode` of `decode`, without a loss of digits."""
+        return each(self.parameters(q), theta, "folded")
+
     def margin(self, theta: Array, q: int) -> Array:
         """Distance from the boundary, where a variance is 0 or a correlation at the end of its range."""
         return namespace(theta).min(each(self.parameters(q), theta, "margin"))

@@ -79,6 +79,9 @@ class LowRank(CovarianceFamily):
         signs = xp.where(loadings[lead] < 0, -1.0, 1.0).astype(a.dtype)
         return xp.concatenate([xp.sqrt(xp.maximum(a[:own], 0.0)), signs * loadings])
 
+    def folded(self, theta: Array, q: int) -> Array:
+        return self.encode(self.decode(theta, q), q)
+
     def check(self, q: int, name: str) -> None:
         if not 1 <= self.rank <= q:
             raise ValueError(f"{name}: rank {self.rank} for {q} columns; choose a rank from 1 to {q}")

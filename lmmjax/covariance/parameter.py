@@ -71,6 +71,17 @@ class Parameter:
             return xp.arcsin(xp.clip((value - self._middle) / self._half, -1.0, 1.0))
         return value
 
+    def folded(self, theta: Array) -> Array:
+        """θ of the same a as `encode` gives it, with all digits: near an end a has half of them."""
+        xp = namespace(theta)
+        if self.kind == "variance" and self.smooth:
+            return xp.abs(theta)
+        if self.kind != "interval":
+            return theta
+        turns = xp.floor(theta / np.pi + 0.5)
+        odd = turns - 2.0 * xp.floor(0.5 * turns)
+        return (theta - np.pi * turns) * (1.0 - 2.0 * odd)
+
     def margin(self, theta: Array) -> Array:
         """Distance from the end of the range: 0 there."""
         xp = namespace(theta)

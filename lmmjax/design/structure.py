@@ -244,7 +244,7 @@ class Structure:
                 moved = permutation @ term.family.factor(theta[s], term.q)
                 parts.append(term.family.params(psd_cholesky(moved @ moved.T, 1e-13)))
             else:
-                parts.append(term.family.encode(term.family.decode(theta[s], term.q), term.q))
+                parts.append(term.family.folded(theta[s], term.q))
         if self.residual is not None:
             own = self.residual.decode(theta[self.tail], self._frames(pivoting))
             parts.append(self.residual.encode(own))
@@ -258,7 +258,9 @@ class Structure:
                 parts.append(term.family.params(b.astype(theta.dtype) @ term.family.factor(theta[s], term.q)))
             else:
                 moved = _scaled(term, term.family.decode(theta[s], term.q), b[0, 0])
-                parts.append(term.family.encode(moved, term.q))
+                moves = np.array([p.power != 0.0 for p in term.parameters])
+                same = term.family.folded(theta[s], term.q)
+                parts.append(jnp.where(moves, term.family.encode(moved, term.q), same))
         own = theta[self.tail]
         if self.residual is not None and len(bases) > len(self.terms):
             own = self.residual.encode(bases[-1].astype(theta.dtype) * self.residual.decode(own))

@@ -3,6 +3,7 @@
 `pytest --as-on-devices` takes it in any other test.
 """
 
+import contextlib
 import dataclasses
 import inspect
 import os
@@ -17,8 +18,11 @@ from numpy.testing import assert_allclose
 import lmmjax as lj
 from lmmjax.arrays import processors
 from lmmjax.arrays.processors import matmul_alone
-from lmmjax.batch.device import forced, placed, where
-from lmmjax.batch.lanes import block_size, lane_count
+from lmmjax.batch.device import descent, forced, placed, where
+from lmmjax.batch.device.lanes import varying
+from lmmjax.batch.device.own_designs import own_rows_of
+from lmmjax.batch.lanes import block_size, in_x64, lane_count
+from lmmjax.batch.sources import own_problem
 from lmmjax.gram.grouped.prepare import Segments
 
 G, PER, T = 12, 5, 600
@@ -46,12 +50,14 @@ def on_host(dtype="float64"):
     return lj.lmm(FORMULA, data).fit_batch(y, dtype=dtype)
 
 
-def assert_equal(got, expected, tol):
-    """Every number of the records, relative to its size or to that of a typical response."""
+def assert_equal(got, expected, tol, steps=True):
+    """Every number of the records, relative to its size or to that of a typical response; `steps` too."""
     for field in dataclasses.fields(expected.estimate):
         a, b = (np.asarray(getattr(fits.estimate, field.name)) for fits in (got, expected))
         assert (a.dtype, a.shape) == (b.dtype, b.shape), field.name
         if a.dtype.kind != "f":
+            if field.name == "n_iter" and not steps:
+                continue
             assert np.array_equal(a, b), field.name
         elif field.name not in ("decrement", "grad_norm"):
             # those are rounding at an optimum
@@ -59,13 +65,12 @@ def assert_equal(got, expected, tol):
     assert list(got.reasons) == list(expected.reasons)
 
 
-@pytest.mark.filterwarnings("ignore:.* responses:UserWarning")
-def test_equal_to_the_host_and_nothing_comes_back_inside_a_stage(monkeypatch):
-    data, y = panel()
-    model, brought, size = lj.lmm(FORMULA, data), [], 128
-    taken = np.asarray, np.array
+@contextlib.contextmanager
+def watched():
+    """What is brought to the host, as (names of the functions that asked, shape)."""
+    brought, patch = [], pytest.MonkeyPatch()
 
-    def watched(make):
+    def through(make):
         def call(a, *args, **kwargs):
             if isinstance(a, jax.Array):
                 names = {frame.function for frame in inspect.stack()[:12]}
@@ -74,15 +79,19 @@ def test_equal_to_the_host_and_nothing_comes_back_inside_a_stage(monkeypatch):
 
         return call
 
-    expected = on_host()
-    monkeypatch.setattr(np, "asarray", watched(taken[0]))
-    monkeypatch.setattr(np, "array", watched(taken[1]))
-    with forced(lanes=size, going_on=32):
-        got = model.fit_batch(y)
-    monkeypatch.undo()
-    assert_equal(got, expected, 1e-10)
-    blocks = -(-T // size)
-    # by whom: the counts between stages are one number each; flags and records come once a block
+    for place, name in [(np, "asarray"), (np, "array")]:
+        patch.setattr(place, name, through(getattr(place, name)))
+    kind = type(jax.numpy.zeros(1))
+    for name in ("__array__", "__int__", "__bool__", "__float__", "__index__", "item", "tolist"):
+        patch.setattr(kind, name, through(getattr(kind, name)))
+    try:
+        yield brought
+    finally:
+        patch.undo()
+
+
+def assert_stays_there(brought, blocks):
+    """Between stages one number a device; flags and records once a block; nothing else."""
     counts = [shape for names, shape in brought if "most" in names]
     rows = [shape for names, shape in brought if "unpacked" in names]
     flags = [shape for names, shape in brought if "ready" in names]
@@ -91,6 +100,88 @@ def test_equal_to_the_host_and_nothing_comes_back_inside_a_stage(monkeypatch):
     assert len(rows) >= 2 * blocks
     assert len(flags) >= 2 * blocks
     assert len(brought) == len(counts) + len(rows) + len(flags)
+
+
+@pytest.mark.filterwarnings("ignore:.* responses:UserWarning")
+def test_equal_to_the_host_and_nothing_comes_back_inside_a_stage():
+    data, y = panel()
+    model, size = lj.lmm(FORMULA, data), 128
+    expected = on_host()
+    with watched() as brought, forced(lanes=size, going_on=32):
+        got = model.fit_batch(y)
+    assert_equal(got, expected, 1e-10)
+    assert_stays_there(brought, -(-T // size))
+
+
+@cache
+def with_gaps():
+    """Some of the responses with values missing, and weights for all, some of them nothing."""
+    data, y = panel()
+    y, rng = y[:, ::4].copy(), np.random.default_rng(8)
+    y[rng.random(y.shape) < 0.05] = np.nan
+    # of one nothing is left, of another no group but one; one lies in Z
+    y[:, 20], y[PER:, 21], y[:, 22] = np.nan, np.nan, 1e4 * data["g"] + y[:, 22]
+    weights = np.exp(0.5 * rng.normal(size=y.shape))
+    weights[3, 30], weights[:, 31], weights[:, 32] = 0.0, 0.0, weights[:, 32] * 1e-9
+    return data, y, weights
+
+
+@pytest.mark.filterwarnings("ignore:.* responses:UserWarning")
+def test_own_weights_are_fitted_there():
+    data, y, weights = with_gaps()
+    model, size = lj.lmm("~ 1 + (1 | g)", data), 64
+    expected = model.fit_batch(y, weights=weights)
+    with watched() as brought, forced(lanes=size, going_on=32):
+        got = model.fit_batch(y, weights=weights)
+    # a step that rounding decides about is one more evaluation
+    assert_equal(got, expected, 1e-10, steps=False)
+    # responses whose rows leave too little take the way of single fits, with numbers of their own
+    assert not [shape for names, shape in brought if len(shape) > 1 and "unpacked" not in names]
+    assert sum("ready" in names for names, _ in brought) == 3 * -(-y.shape[1] // size)
+    assert {shape for names, shape in brought if "most" in names} == {(1,)}
+
+
+def test_masks_are_made_there():
+    """Products of responses with missing values, no weights sent, are those of the host."""
+    data, y, _ = with_gaps()
+    maker = lj.lmm("~ 1 + (1 | g)", data).data.maker
+    rows = in_x64(own_rows_of)(maker, (jax.local_devices()[0],))
+    lanes = y.shape[1]
+    got, (inexact, finite, fine) = in_x64(rows)(y, None, lanes, True)
+    expected, all_finite, estimable = in_x64(own_problem)(rows.products, y, np.ones_like(y), True)
+    exact = np.flatnonzero(~np.asarray(inexact))
+    assert 22 not in exact
+    assert len(exact) > lanes - 6
+    assert np.array_equal(finite, all_finite)
+    assert np.array_equal(np.asarray(fine)[exact], estimable[exact])
+    for name, there in varying(got).items():
+        for a, b in zip(jax.tree.leaves(there), jax.tree.leaves(getattr(expected, name)), strict=True):
+            assert_allclose(np.asarray(a)[..., exact], b[..., exact], rtol=1e-10, atol=1e-10, err_msg=name)
+
+
+def test_half_as_many_lanes_where_memory_is_used_up(monkeypatch):
+    tried = []
+
+    def block(part, lanes):
+        tried.append((part.start, lanes))
+        return lambda: lanes
+
+    def fitted(run, part, lanes, starts):
+        if lanes > 64 and part.start:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
+        values = np.arange(part.start, part.stop)
+        return {"theta": values[None] * 1.0}, values
+
+    monkeypatch.setattr(descent, "_fitted", fitted)
+    place = where.Place((jax.local_devices()[0],))
+    found, count = descent.fit_on_devices(place, 1000, 256, block, 100)
+    # the first block is not done again
+    assert np.array_equal(count, np.arange(1000))
+    assert np.array_equal(found["theta"][:, 0], np.arange(1000.0))
+    assert {lanes for start, lanes in tried if start > 512} == {64}
+    monkeypatch.setattr(descent, "_fitted", lambda *_: fitted(None, slice(1, 2), 1000, ()))
+    with pytest.raises(MemoryError, match=r"no memory for 16 responses.*default_device"):
+        descent.fit_on_devices(place, 1000, 256, block, 100)
 
 
 def test_blocks_are_counted_by_memory_and_devices():

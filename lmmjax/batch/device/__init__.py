@@ -7,7 +7,8 @@ go on; the records come in two transfers at the end.
 """
 
 from lmmjax.batch.device.blocks import fit_blocks
+from lmmjax.batch.device.own_designs import own_on_devices
 from lmmjax.batch.device.shared_design import on_devices
 from lmmjax.batch.device.where import Place, forced, placed
 
-__all__ = ["Place", "fit_blocks", "forced", "on_devices", "placed"]
+__all__ = ["Place", "fit_blocks", "forced", "on_devices", "own_on_devices", "placed"]

@@ -30,10 +30,9 @@ def fit_blocks(
     if place is None:
         return fit_lanes(total, block_size(vector, total), block, max_iter, starts, dtype)
     lanes = place.block(total, 0, vector)
-    size = lanes * len(place.devices)
 
-    def begin(part: slice) -> Callable[[], Problem]:
-        return partial(_moved, block(part), size, place.devices)
+    def begin(part: slice, lanes: int) -> Callable[[], Problem]:
+        return partial(_moved, block(part), lanes * len(place.devices), place.devices)
 
     return fit_on_devices(place, total, lanes, begin, max_iter, starts, dtype)
 

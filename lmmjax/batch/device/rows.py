@@ -10,6 +10,7 @@ almost wholly (`gram.grouped.settle`) is looked at again on the host.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -42,31 +43,15 @@ class Rows:
         whole = dataclasses.replace(template, **dict.fromkeys(fields))
         self.template = jax.tree.map(lambda a: to_all(a, devices), whole)
         self.inverse, self.ones = _inverse_within(maker), _constant(maker)
-        self.programs: dict[tuple, tuple] = {}
+        self.formed = Handed(self._products, devices)
 
     def __call__(self, y: Array, lanes: int) -> tuple[Problem, tuple[Array, Array]]:
         """The problem of responses y (n, ≤ lanes × devices), filled up; nothing is waited for.
 
         Also which responses ask for a second look, and which are finite.
         """
-        total = lanes * len(self.devices)
-        there = move(y, total, self.devices)
-        key = there.shape, str(there.dtype)
-        if key not in self.programs:
-            # what is constant is handed over, not written into the program
-            block = jax.ShapeDtypeStruct((y.shape[0], lanes), there.dtype)
-            # what is written for NumPy too broadcasts as it does
-            with jax.numpy_rank_promotion("allow"):
-                traced, shape = jax.make_jaxpr(self._products, return_shape=True)(block)
-            run = quick_jit(
-                spread(lambda consts, y: eval_jaxpr(traced.jaxpr, consts, y), self.devices),
-                short=0,
-                plays=False,
-            )
-            consts = [to_all(c, self.devices) for c in traced.consts]
-            self.programs[key] = run, consts, jax.tree.structure(shape)
-        run, consts, structure = self.programs[key]
-        response, origin, flags = jax.tree.unflatten(structure, run(consts, there))
+        there = move(y, lanes * len(self.devices), self.devices)
+        response, origin, flags = self.formed(lanes, there)
         return dataclasses.replace(self.template, response=response, origin=origin), flags
 
     def _products(self, y: Array) -> tuple[Any, Any, tuple[Array, Array]]:
@@ -91,18 +76,51 @@ class Rows:
         """The problem with the responses y (n, k) at places `suspect` (k,) formed by the host."""
         with np.errstate(all="ignore"):
             made = varying(make_lanes(*self.parts, y, self.reml))
-        fields = varying(problem)
-        at = np.full(len(self.devices) * lanes, lanes * len(self.devices), np.int32)
-        # each device looks for its own: places of others are out of its range
-        rows = jax.tree.map(lambda a: np.repeat(a[..., :1], len(at), axis=-1), made)
-        for device in range(len(self.devices)):
-            own = np.flatnonzero(suspect // lanes == device)
-            here = device * lanes + np.arange(len(own))
-            at[here] = suspect[own] - device * lanes
-            for new, old in zip(jax.tree.leaves(rows), jax.tree.leaves(made), strict=True):
-                new[..., here] = old[..., own]
-        moved = jax.tree.map(lambda a: over(a, self.devices), (fields, at, rows))
-        return dataclasses.replace(problem, **on_lanes(put, self.devices)((), *moved))
+        return replaced(problem, made, suspect, lanes, self.devices)
+
+
+class Handed:
+    """A function of blocks of rows, traced; what is constant is handed over, not written into the program."""
+
+    def __init__(self, function: Callable, devices: tuple[Any, ...]):
+        self.function, self.devices = function, devices
+        self.programs: dict[tuple, tuple] = {}
+
+    def __call__(self, lanes: int, *rows: Array) -> Any:
+        """`function` of rows (n, lanes × devices), of which each device has its own."""
+        key = tuple((a.shape, str(a.dtype)) for a in rows)
+        if key not in self.programs:
+            own = [jax.ShapeDtypeStruct((a.shape[0], lanes), a.dtype) for a in rows]
+            # what is written for NumPy too broadcasts as it does
+            with jax.numpy_rank_promotion("allow"):
+                traced, shape = jax.make_jaxpr(self.function, return_shape=True)(*own)
+            run = quick_jit(
+                spread(lambda consts, *rows: eval_jaxpr(traced.jaxpr, consts, *rows), self.devices),
+                short=0,
+                plays=False,
+            )
+            consts = [to_all(c, self.devices) for c in traced.consts]
+            self.programs[key] = run, consts, jax.tree.structure(shape)
+        run, consts, structure = self.programs[key]
+        return jax.tree.unflatten(structure, run(consts, *rows))
+
+
+def replaced(
+    problem: Problem, made: dict[str, Any], places: np.ndarray, lanes: int, devices: tuple[Any, ...]
+) -> Problem:
+    """The problem with the lanes at `places` (k,) replaced by fields of the host, which trail with k."""
+    fields = varying(problem)
+    at = np.full(len(devices) * lanes, lanes * len(devices), np.int32)
+    # each device looks for its own: places of others are out of its range
+    rows = jax.tree.map(lambda a: np.repeat(a[..., :1], len(at), axis=-1), made)
+    for device in range(len(devices)):
+        own = np.flatnonzero(places // lanes == device)
+        here = device * lanes + np.arange(len(own))
+        at[here] = places[own] - device * lanes
+        for new, old in zip(jax.tree.leaves(rows), jax.tree.leaves(made), strict=True):
+            new[..., here] = old[..., own]
+    moved = jax.tree.map(lambda a: over(a, devices), (fields, at, rows))
+    return dataclasses.replace(problem, **on_lanes(put, devices)((), *moved))
 
 
 def rows_of(maker: ProblemMaker, reml: bool, devices: tuple[Any, ...], y: np.ndarray) -> Rows:

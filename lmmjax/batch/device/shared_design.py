@@ -34,7 +34,7 @@ def on_devices(
     rows = in_x64(rows_of)(maker, reml, place.devices, y)
     usable = np.ones(total, bool)
 
-    def block(part: slice) -> Callable[[], Problem]:
+    def block(part: slice, lanes: int) -> Callable[[], Problem]:
         own = sent[:, part] if part != slice(0, total) else sent
         problem, flags = rows(own, lanes)
 

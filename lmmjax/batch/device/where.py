@@ -57,9 +57,11 @@ class Place:
 
 
 def memory_of(device: Any) -> float:
-    """Bytes that a device has for a process, in use or not; those of the host where it does not say."""
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    return float((stats or {}).get("bytes_limit", available_memory()))
+    """Bytes that a device has left for a process; of the host where it does not say."""
+    stats = (device.memory_stats() if device.platform != "cpu" else None) or {}
+    if "bytes_limit" not in stats:
+        return float(available_memory())
+    return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
 
 
 def placed() -> Place | None:

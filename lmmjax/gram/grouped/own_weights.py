@@ -12,18 +12,21 @@ singular or e lies in the columns of Z, take `ownweights_exact`.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+import jax
 import numpy as np
 import scipy.sparse as sp
 
+from lmmjax.arrays import Array, namespace
 from lmmjax.design import Basis, Design, Origin, solve_upper
 from lmmjax.gram.grouped.expansion import expand_nested
 from lmmjax.gram.grouped.own_weights_exact import Raw, dots, exact
-from lmmjax.gram.grouped.prepare import CANCELLATION, RANK_TOL
+from lmmjax.gram.grouped.prepare import CANCELLATION, RANK_TOL, Segments
 from lmmjax.gram.grouped.products import GroupedProducts, GroupedResponse
 from lmmjax.gram.grouped.settle import SHARE as SETTLED
-from lmmjax.gram.grouped.settle import within_fit
+from lmmjax.gram.grouped.settle import left_within
 
 BLOCK = 128
 """Responses at a time."""
@@ -33,6 +36,31 @@ DIFFERENCE = 1e-12
 
 SHARE = 1e-4
 """Least share of the squares of a column of √w X₀ that the columns before it may leave."""
+
+
+EXACT = (1, 2, 4, 5, 6, 7, 8, 9)
+"""Places among the products of what `exact` returns."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Formed:
+    """Products of a block of T responses by sums.
+
+    Attributes
+    ----------
+    products : r, within_xx, c_x, logdet_r, within_xy, within_yy, c_y, beta, scale, x_factor and n, whose last
+        axis is that of responses.
+    finite, fine : (T,) see `OwnWeights`; inexact : (T,) those that sums lose digits of.
+    y, root : (n, T) the responses less their offset, and √w; q_rows : Q as q rows (n, T).
+    """
+
+    products: tuple[Any, ...]
+    finite: Any
+    fine: Any
+    inexact: Any
+    y: Any
+    root: Any
+    q_rows: list[Any]
 
 
 class OwnWeights:
@@ -50,6 +78,7 @@ class OwnWeights:
         )
         n = design.n
         self.by_group = sp.csr_array((np.ones(n), (self.codes, np.arange(n))), shape=(self.groups, n))
+        self.segments = Segments(self.codes, self.groups)
         self.z = plan.expand(z)[:, self.order]
         x = np.asarray(design.x)[self.order]
         self.raw = Raw(x.T, self.by_group, self.codes, self.groups, design.known is not None)
@@ -63,9 +92,9 @@ class OwnWeights:
             None if a is None else np.asarray(a)[self.order, None] for a in (design.offset, design.weights)
         )
         self.basis, self.structure, self.known = basis, design.structure, design.known
-        self.terms: list[tuple[int, Any]] = [
-            (term.q, sp.csr_array((np.ones(n), (term.codes[self.order], np.arange(n)))))
-            for term in design.terms
+        self.terms: list[tuple[int, np.ndarray, Any]] = [
+            (term.q, codes, sp.csr_array((np.ones(n), (codes, np.arange(n)))))
+            for term, codes in ((term, term.codes[self.order]) for term in design.terms)
             if term.family.linear
         ]
 
@@ -84,14 +113,16 @@ class OwnWeights:
         # what overflows gets a status
         with np.errstate(all="ignore"):
             pieces = [self._block(y[:, part][self.order], w[:, part][self.order]) for part in parts]
-        joined = [np.concatenate(parts, axis=-1) for parts in zip(*pieces, strict=True)]
-        lanes = y.shape[1]
-        r, within_xx, c_x, logdet_r, within_xy, within_yy, c_y, beta, scale, x_factor, n, finite, fine = (
-            joined
-        )
+        *products, finite, fine = (np.concatenate(parts, axis=-1) for parts in zip(*pieces, strict=True))
+        return *self.records(tuple(products)), finite, fine
+
+    def records(self, products: tuple[Any, ...]) -> tuple:
+        """The cross-products of designs and responses, origin and basis, and n (T,), of `Formed.products`."""
+        r, within_xx, c_x, logdet_r, within_xy, within_yy, c_y, beta, scale, x_factor, n = products
+        xp, lanes = namespace(n), len(n)
         shared = GroupedProducts(
             r,
-            np.ones((self.groups, lanes)),
+            xp.ones((self.groups, lanes)),
             within_xx,
             c_x,
             logdet_r,
@@ -99,20 +130,37 @@ class OwnWeights:
             False,
             self.first_columns,
         )
-        response = GroupedResponse(within_xy, within_yy, c_y, np.zeros((0, lanes)))
-        spread = [tuple(_repeat(b, lanes) for b in side) for side in (self.basis.inward, self.basis.outward)]
-        return shared, response, Origin(beta, scale), Basis(x_factor, *spread), n, finite, fine
+        response = GroupedResponse(within_xy, within_yy, c_y, xp.zeros((0, lanes)))
+        spread = [
+            tuple(xp.repeat(xp.asarray(b)[..., None], lanes, axis=-1) for b in side)
+            for side in (self.basis.inward, self.basis.outward)
+        ]
+        return shared, response, Origin(beta, scale), Basis(x_factor, *spread), n
 
     def _block(self, y: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, ...]:
-        w = np.where(np.isnan(y), 0.0, w if self.weights is None else w * self.weights)
-        finite = np.isfinite(w).all(axis=0) & (w >= 0).all(axis=0)
-        finite &= ~np.isinf(y).any(axis=0)
-        if not finite.all():
-            y, w = np.where(finite, y, 0.0), np.where(finite, w, 1.0)
-        observed, root, p = w > 0, np.sqrt(w), len(self.x)
+        made = self.formed(y, w)
+        inexact = np.flatnonzero(made.inexact)
+        if len(inexact):
+            y, root, *rows = (a[:, inexact] for a in (made.y, made.root, *made.q_rows))
+            *again, independent = exact(self.raw, y, root, made.products[-1][inexact], rows)
+            for place, better in zip(EXACT, again, strict=True):
+                made.products[place][..., inexact] = better
+            made.fine[inexact] &= independent
+        return *made.products, made.finite, made.fine
+
+    def formed(self, y: Array, weights: Array | None) -> Formed:
+        """Products by sums of y (n, T) and weights (n, T) or None, rows in `order`, perhaps traced."""
+        xp = namespace(y)
+        w = xp.ones_like(y) if weights is None else xp.asarray(weights)
+        w = xp.where(xp.isnan(y), 0.0, w if self.weights is None else w * self.weights)
+        finite = xp.isfinite(w).all(axis=0) & (w >= 0).all(axis=0)
+        finite &= ~xp.isinf(y).any(axis=0)
+        if xp is not np or not finite.all():
+            y, w = xp.where(finite[None], y, 0.0), xp.where(finite[None], w, 1.0)
+        observed, root, p = w > 0, xp.sqrt(w), len(self.x)
         n = observed.sum(axis=0).astype(float)
-        logdet_r = -np.log(np.where(observed, w, 1.0)).sum(axis=0)
-        y = np.where(observed, y if self.offset is None else y - self.offset, 0.0)
+        logdet_r = -xp.log(xp.where(observed, w, 1.0)).sum(axis=0)
+        y = xp.where(observed, y if self.offset is None else y - self.offset, 0.0)
         factor, share = self._factor(w)
         projection = _forward(factor, self.x @ (w * y))
         e = y - self.x.T @ solve_upper(factor, projection)
@@ -120,109 +168,110 @@ class OwnWeights:
         left = dots(e, we)
         total = left + dots(projection, projection)
         still = left <= (64 * np.finfo(float).eps) ** 2 * total
-        scale = np.where(still, 1.0, np.sqrt(left / np.maximum(n, 1.0)))
-        per = np.where(still, 0.0, 1.0 / scale)
+        scale = xp.where(still, 1.0, xp.sqrt(left / xp.maximum(n, 1.0)))
+        per = xp.where(still, 0.0, 1.0 / scale)
 
         q_rows, r = self._random(root)
         c_x, c_y = [], []
         for q in q_rows:
             weighted = root * q
-            raw = [self.by_group @ (weighted * column[:, None]) for column in self.x]
-            c_x.append(_forward(factor, np.stack(raw)) if raw else np.zeros((0, self.groups, len(n))))
-            c_y.append(self.by_group @ (weighted * e))
-        c_x, c_y = np.stack(c_x), np.stack(c_y)
-        within_xx = np.zeros((p, p, len(n)))
-        for a, b in self.upper:
-            within_xx[a, b] = within_xx[b, a] = float(a == b) - np.einsum("qgt,qgt->t", c_x[:, a], c_x[:, b])
-        within_xy = _forward(factor, self.x @ we) - np.einsum("qpgt,qgt->pt", c_x, c_y)
-        within_yy = left - np.einsum("qgt,qgt->t", c_y, c_y)
-        occupied = ((self.by_group @ observed.astype(float)) > 0).sum(axis=0)
+            raw = [self._sums(weighted * column[:, None]) for column in self.x]
+            none = xp.zeros((0, self.groups, y.shape[1]))
+            c_x.append(_forward(factor, xp.stack(raw)) if raw else none)
+            c_y.append(self._sums(weighted * e))
+        c_x, c_y = xp.stack(c_x), xp.stack(c_y)
+        between = {(a, b): xp.einsum("qgt,qgt->t", c_x[:, a], c_x[:, b]) for a, b in self.upper}
+        within_xx = [[float(a == b) - between[min(a, b), max(a, b)] for b in range(p)] for a in range(p)]
+        within_xx = _stacked(within_xx, (p, p, y.shape[1]), xp)
+        within_xy = _forward(factor, self.x @ we) - xp.einsum("qpgt,qgt->pt", c_x, c_y)
+        within_yy = left - xp.einsum("qgt,qgt->t", c_y, c_y)
+        occupied = (self._sums(observed.astype(float)) > 0).sum(axis=0)
         fine = (n > p) & (occupied >= 2) & ~self._saturated(w, n)
-        x_factor = np.einsum("ijt,jk->ikt", factor, self.x_factor)
-        done: tuple[Any, ...] = (
-            r,
-            within_xx,
-            c_x,
-            logdet_r,
-            within_xy * per,
-            within_yy * per**2,
-            c_y * per,
-            solve_upper(x_factor, projection),
-            scale,
-            x_factor,
-            n,
-            finite,
-            fine,
-        )
-        _, rest, _ = within_fit(within_xx, within_xy, within_yy, DIFFERENCE)
+        x_factor = xp.einsum("ijt,jk->ikt", factor, self.x_factor)
+        beta = solve_upper(x_factor, projection)
+        response = within_xy * per, within_yy * per**2, c_y * per
+        products = (r, within_xx, c_x, logdet_r, *response, beta, scale, x_factor, n)
+        rest = left_within(within_xx, within_xy, within_yy, DIFFERENCE)
         whole = (within_yy > CANCELLATION * left) & (rest > SETTLED * within_yy)
-        inexact = np.flatnonzero(~((share > SHARE).all(axis=0) & whole))
-        if len(inexact):
-            rows = [q[:, inexact] for q in q_rows]
-            again = exact(self.raw, y[:, inexact], root[:, inexact], n[inexact], rows)
-            places = (within_xx, c_x, done[4], done[5], done[6], done[7], scale, x_factor)
-            *again, independent = again
-            for old, better in zip(places, again, strict=True):
-                old[..., inexact] = better
-            fine[inexact] &= independent
-        return done
+        inexact = ~((share > SHARE).all(axis=0) & whole)
+        return Formed(products, finite, fine, inexact, y, root, q_rows)
 
-    def _saturated(self, w: np.ndarray, n: np.ndarray) -> np.ndarray:
+    def _sums(self, a: Array) -> Array:
+        """Sums over the rows of every group: (n, T) → (G, T)."""
+        return self.by_group @ a if namespace(a) is np else self.segments.sum(a)
+
+    def _saturated(self, w: Array, n: Array) -> Array:
         """Whether a term has as many random coefficients as there are observations, all of equal weight."""
-        out = np.zeros(len(n), bool)
-        for q, by_group in self.terms:
+        xp = namespace(w)
+        out = xp.zeros(n.shape, bool)
+        for q, codes, by_group in self.terms:
+            if xp is not np:
+                counts = jax.ops.segment_sum((w > 0).astype(np.int32), codes, by_group.shape[0])
+                out = out | _full(w, n, q * (counts > 0).sum(axis=0).astype(n.dtype))
+                continue
             close = np.flatnonzero(n <= q * by_group.shape[0])
             if len(close):
                 some = w[:, close]
                 occupied = ((by_group @ (some > 0).astype(float)) > 0).sum(axis=0)
-                least = np.where(some > 0, some, np.inf).min(axis=0)
-                out[close] |= (occupied * q >= n[close]) & (some.max(axis=0) == least)
+                out[close] |= _full(some, n[close], q * occupied)
         return out
 
-    def _factor(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _factor(self, w: Array) -> tuple[Array, Array]:
         """R (p, p, T) of X₀ᵀWX₀ = RᵀR, and the share (p, T) that each column has to itself."""
-        p, lanes = len(self.x), w.shape[1]
-        gram, factor = self.products @ w, np.zeros((p, p, lanes))
-        share = np.zeros((p, lanes))
-        for (a, b), product in zip(self.upper, gram, strict=True):
-            rest = product - dots(factor[:a, a], factor[:a, b])
+        xp, p, lanes = namespace(w), len(self.x), w.shape[1]
+        gram, share = self.products @ w, []
+        zero = xp.zeros(lanes)
+        factor: list[list[Array]] = [[zero] * p for _ in range(p)]
+        for k, (a, b) in enumerate(self.upper):
+            rest = gram[k]
+            for above in factor[:a]:
+                rest = rest - above[a] * above[b]
             if a == b:
-                share[a] = rest / np.where(product > 0, product, 1.0)
-                factor[a, a] = np.sqrt(np.where(rest > 0, rest, 1.0))
+                share.append(rest / xp.where(gram[k] > 0, gram[k], 1.0))
+                factor[a][a] = xp.sqrt(xp.where(rest > 0, rest, 1.0))
             else:
-                factor[a, b] = rest / factor[a, a]
-        return factor, share
+                factor[a][b] = rest / factor[a][a]
+        return _stacked(factor, (p, p, lanes), xp), xp.stack(share) if p else xp.zeros((0, lanes))
 
-    def _random(self, root: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    def _random(self, root: Array) -> tuple[list[Array], Array]:
         """Q as q rows (n, T), and R (q, q, G, T) with Z_i = Q_iR_iᵀ, lower triangular."""
-        q, lanes = len(self.z), root.shape[1]
-        columns: list[np.ndarray] = []
-        r = np.zeros((q, q, self.groups, lanes))
+        xp, q = namespace(root), len(self.z)
+        columns: list[Array] = []
+        zero = xp.zeros((self.groups, root.shape[1]))
+        r: list[list[Array]] = [[zero] * q for _ in range(q)]
         for j in range(q):
             v = root * self.z[j][:, None]
-            size = self.by_group @ (v * v)
+            size = self._sums(v * v)
             for _ in range(2):
                 for i, column in enumerate(columns):
-                    c = self.by_group @ (column * v)
+                    c = self._sums(column * v)
                     v = v - column * c[self.codes]
-                    r[j, i] += c
-            rest = self.by_group @ (v * v)
+                    r[j][i] = r[j][i] + c
+            rest = self._sums(v * v)
             good = rest > RANK_TOL**2 * size
-            length = np.sqrt(np.where(good, rest, 1.0))
-            r[j, j] = np.where(good, length, 0.0)
-            columns.append(v * np.where(good, 1.0 / length, 0.0)[self.codes])
-        return columns, r
+            length = xp.sqrt(xp.where(good, rest, 1.0))
+            r[j][j] = xp.where(good, length, 0.0)
+            columns.append(v * xp.where(good, 1.0 / length, 0.0)[self.codes])
+        return columns, xp.stack([xp.stack(row) for row in r])
 
 
-def _forward(factor: np.ndarray, a: np.ndarray) -> np.ndarray:
+def _full(w: Array, n: Array, coefficients: Array) -> Array:
+    """Whether there are as many coefficients (T,) as observations n (T,), and weights w (n, T) are equal."""
+    xp = namespace(w)
+    least = xp.where(w > 0, w, np.inf).min(axis=0)
+    return (coefficients >= n) & (w.max(axis=0) == least)
+
+
+def _forward(factor: Array, a: Array) -> Array:
     """R⁻ᵀa for upper triangular R (p, p, T) and a (p, ..., T)."""
-    rows: list[np.ndarray] = []
+    rows: list[Array] = []
     for j, row in enumerate(a):
         for i, known in enumerate(rows):
             row = row - factor[i, j] * known
         rows.append(row / factor[j, j])
-    return np.stack(rows) if rows else a
+    return namespace(factor, a).stack(rows) if rows else a
 
 
-def _repeat(matrix: np.ndarray, lanes: int) -> np.ndarray:
-    return np.repeat(np.asarray(matrix)[..., None], lanes, axis=-1)
+def _stacked(rows: list[list[Array]], shape: tuple[int, ...], xp: Any) -> Array:
+    """An array of that shape from its entries."""
+    return xp.stack([xp.stack(row) for row in rows]) if rows else xp.zeros(shape)

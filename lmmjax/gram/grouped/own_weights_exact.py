@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
 
+from lmmjax.arrays import Array, namespace
 from lmmjax.design import solve_upper
 from lmmjax.gram.grouped.settle import ROUNDING, SHARE, within_fit
 
@@ -98,6 +100,6 @@ def _fixed(x: np.ndarray, root: np.ndarray) -> tuple[list[np.ndarray], np.ndarra
     return columns, factor, independent
 
 
-def dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def dots(a: Array, b: Array) -> Array:
     """Σ ab over the first axis, (n, T) → (T,)."""
-    return np.einsum("nt,nt->t", a, b)
+    return np.einsum("nt,nt->t", a, b) if namespace(a, b) is np else jnp.sum(a * b, axis=0)

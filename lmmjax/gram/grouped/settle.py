@@ -54,6 +54,18 @@ def within_fit(
     return beta, left, rank
 
 
+def left_within(xx: Array, xy: Array, yy: Array, pivot: float) -> Array:
+    """What `within_fit` leaves of yy (T,), of arrays that may be traced, xx (p, p, T)."""
+    xp = namespace(xx, yy)
+    rest = xp.concatenate([xx, xy[:, None]], axis=1)
+    for _ in range(len(xx)):
+        fine = rest[0, 0] > pivot
+        row = rest[0] * xp.where(fine, 1.0 / xp.where(fine, rest[0, 0], 1.0), 0.0)
+        yy = yy - row[-1] * rest[0, -1]
+        rest = rest[1:, 1:] - rest[1:, 0, None] * row[1:]
+    return yy
+
+
 def settle(
     inside: Array, x_within: Array, rows: Rows, basis: Basis, residual: Array, origin: Origin, factor: Array
 ) -> tuple[Array, Origin, Array]:
