@@ -28,6 +28,7 @@ from lmmjax.core.exactness import exact_lanes
 from lmmjax.core.spectral_fit import spectral_estimates
 from lmmjax.core.spectral_gaps import gap_estimates
 from lmmjax.design import columns_on_rows, take_columns, take_rows
+from lmmjax.gram.block.products import BlockProducts
 from lmmjax.gram.spectral.products import SpectralProducts
 from lmmjax.optimize import Status
 
@@ -98,7 +99,8 @@ def _shared_design(
     """Fits of the complete columns of y (n, T), and which they are (T,)."""
     total = y.shape[1]
     shared = maker.prepared.shared
-    if isinstance(shared, SpectralProducts) and maker.design.known is None and how.starts.given is None:
+    one_kernel = isinstance(shared, SpectralProducts | BlockProducts) and maker.design.known is None
+    if one_kernel and how.starts.given is None:
         usable = np.ones(total, bool)
         found = failed(total, maker.design.p, maker.design.structure.n_params, "")
         for part, values in pieces(y):
@@ -224,7 +226,7 @@ def _reduced(maker: ProblemMaker, y: np.ndarray, weights: np.ndarray | None, how
 
 def _incomplete(maker: ProblemMaker, y: np.ndarray, how: How) -> Outcome:
     """Fits of responses with missing values: by pattern where many share one, else by weights of 0 and 1."""
-    if isinstance(maker.prepared.shared, SpectralProducts) and how.reml and maker.design.known is None:
+    if isinstance(maker.prepared.shared, SpectralProducts) and maker.design.known is None:
         return _with_gaps(maker, y, how)
     codes = np.unique(np.packbits(np.isnan(y), axis=0), axis=1, return_inverse=True)[1].ravel()
     size = np.bincount(codes)[codes]
@@ -249,7 +251,7 @@ def _with_gaps(maker: ProblemMaker, y: np.ndarray, how: How) -> Outcome:
     left = ~alone
     where = np.flatnonzero(alone)
     if len(where):
-        made = gap_estimates(maker, np.asarray(y[:, where], dtype=float))
+        made = gap_estimates(maker, np.asarray(y[:, where], dtype=float), how.reml)
         done = np.zeros(len(where), bool) if made is None else made[2]
         if made is not None:
             found.put(where[done], outcome(*made[:2]).some(done))

@@ -21,6 +21,7 @@ from lmmjax.core.marginal import by_level
 from lmmjax.core.problem import ProblemMaker
 from lmmjax.core.residuals import covariance
 from lmmjax.design import Design
+from lmmjax.gram.block.prepare import BlockPrepared
 from lmmjax.gram.grouped.prepare import GroupedPrepared
 from lmmjax.gram.spectral.prepare import SpectralPrepared
 from lmmjax.optimize import Status
@@ -63,7 +64,7 @@ def exact_lanes(maker: ProblemMaker, y: Columns, estimate: Estimate, reml: bool)
         shares = singular_shares(design, psi)
         for part, values in pieces(y[:, where]):
             out[where[part]] = unbounded(maker, values, deviance[part], reml, shares[part])
-    if isinstance(maker.prepared, GroupedPrepared | SpectralPrepared) or not design.terms:
+    if isinstance(maker.prepared, GroupedPrepared | SpectralPrepared | BlockPrepared) or not design.terms:
         return out
     with np.errstate(all="ignore"):
         spread = np.concatenate([np.var(values, axis=0) for _, values in pieces(y)])

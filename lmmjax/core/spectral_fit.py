@@ -8,7 +8,9 @@ import numpy as np
 from lmmjax.core.estimate import Estimate
 from lmmjax.core.problem import Problem
 from lmmjax.core.spectral_records import Points, at_ends, records
+from lmmjax.core.spectral_rows import Rotated, rotated_points
 from lmmjax.core.spectral_search import Found, Spectral, search
+from lmmjax.gram.block.products import BlockProducts
 from lmmjax.gram.spectral.products import SpectralProducts, SpectralResponse
 from lmmjax.optimize import Status
 
@@ -18,7 +20,7 @@ NOTHING = 1e2 * np.finfo(float).eps ** 2
 
 def is_spectral(problem: Problem) -> bool:
     """Whether the fits of a problem are found globally: one kernel, both variances unknown."""
-    return isinstance(problem.shared, SpectralProducts) and problem.known is None
+    return isinstance(problem.shared, SpectralProducts | BlockProducts) and problem.known is None
 
 
 def spectral_estimates(problem: Problem) -> tuple[Estimate, np.ndarray]:
@@ -33,14 +35,21 @@ def spectral_estimates(problem: Problem) -> tuple[Estimate, np.ndarray]:
     data = spectral_data(problem, y, np.atleast_1d(np.asarray(response.rest)))
     lost = ~np.isfinite(data.squares.sum(axis=1) + data.left)
     total = data.squares.sum(axis=1) + data.left
-    open_squares = data.left + data.squares[:, data.mu <= 0].sum(axis=1)
+    if isinstance(data, Rotated):
+        open_squares = np.full(len(y), np.inf)
+        open_squares[~lost] = data.some(np.flatnonzero(~lost)).open_squares()
+    else:
+        open_squares = data.left + data.squares[:, data.mu <= 0].sum(axis=1)
     perfect = ~lost & (total <= NOTHING * float(problem.n))
     if data.rest or np.any(data.mu <= 0):
         # what K has no part in leaves nothing: σ² = 0 has an infinite likelihood
         perfect |= ~lost & (open_squares <= NOTHING * total)
     usable = np.flatnonzero(~lost & ~perfect)
     found = search(data.some(usable))
-    points = _points(data.some(usable), y[usable], found)
+    chosen = data.some(usable)
+    points = (
+        rotated_points(chosen, found) if isinstance(chosen, Rotated) else _points(chosen, y[usable], found)
+    )
     estimate = records(problem, points, data.ml, usable)
     out = jax.tree.map(lambda a: widened(a, usable, len(y)), estimate)
     status = np.where(lost, Status.NOT_FINITE, np.where(perfect, Status.PERFECT_FIT, out.status))
@@ -58,9 +67,27 @@ def widened(a: np.ndarray, at: np.ndarray, total: int) -> np.ndarray:
 
 
 def spectral_data(problem: Problem, y: np.ndarray, left: np.ndarray) -> Spectral:
+    """The data of the responses ỹ (T, k) of a problem, and the squares (T,) of what is left beside them."""
     shared = problem.shared
-    assert isinstance(shared, SpectralProducts)
     ml = not float(problem.reml)
+    if isinstance(shared, BlockProducts):
+        x = np.asarray(shared.x)
+        p = x.shape[1]
+        return Rotated(
+            np.asarray(shared.mu),
+            np.zeros((len(x), p)),
+            np.zeros((p, p)),
+            0.0,
+            y**2,
+            left,
+            float(problem.nu),
+            ml,
+            float(problem.basis.outward[0][0, 0]) ** 2,
+            float(shared.logdet_r),
+            y,
+            x,
+        )
+    assert isinstance(shared, SpectralProducts)
     return Spectral(
         np.asarray(shared.mu),
         np.asarray(shared.c),

@@ -6,7 +6,8 @@ A missing value is a fixed effect of its row: with E the columns of the m missin
     log|H_oo| + log|X_o'H_oo⁻¹X_o| = log|H| + log|X'H⁻¹X| + log|M|,
 
 of which the derivatives in t follow from those of w. The missing values are predicted by −M⁻¹E'Py, and with
-N = (X − δB(w∘C))_E the covariance of β̂ is that of all rows and N'M⁻¹N. Under REML; m is to be small beside n.
+N = (X − δB(w∘C))_E the covariance of β̂ is S_o = S + N'M⁻¹N, of which maximum likelihood has the determinant:
+log|H_oo| = Σ log(1 + δμ) + log|M| + log|S_o|. m is to be small beside n.
 
 Source: missing plots by dummy variables, Bartlett (1937), doi:10.2307/2983642; checked against the fits of
 the rows that are left.
@@ -23,7 +24,8 @@ from lmmjax.core.estimate import Estimate
 from lmmjax.core.problem import Problem, ProblemMaker
 from lmmjax.core.spectral_fit import spectral_data, widened
 from lmmjax.core.spectral_records import Points, at_ends, records
-from lmmjax.core.spectral_search import PAIRS, Found, Spectral, search, sides
+from lmmjax.core.spectral_schur import eliminated, rises
+from lmmjax.core.spectral_search import PAIRS, Found, Spectral, log_determinant, search, sides
 from lmmjax.gram.spectral.prepare import SpectralPrepared
 from lmmjax.gram.spectral.products import SpectralResponse
 
@@ -39,7 +41,7 @@ DETERMINED = 1e-8
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Gaps(Spectral):
-    """T responses of which as many rows are missing, each its own: REML.
+    """T responses of which as many rows are missing, each its own.
 
     Attributes
     ----------
@@ -73,11 +75,45 @@ class Gaps(Spectral):
         return self.logdet(a, h) + self.nu * np.log(self.left_squares(a, h)[0])
 
     def logdet(self, a: np.ndarray, h: np.ndarray) -> np.ndarray:
-        """Σ log(a + hμ) + log|M| (T,)."""
+        """Σ log(a + hμ) + log|M| (T,), and log|S_o| under maximum likelihood."""
         scale = a[:, None] + h[:, None] * self.mu
         m, _, _ = self.parts(1.0 / scale, 1.0 / a if self.rest else 0.0)
         out = np.sum(np.log(scale), axis=1) + np.linalg.slogdet(m)[1]
+        if self.ml and len(self.xkx):
+            out = out + np.linalg.slogdet(self.s_open(a, h, np.linalg.inv(m)))[1]
         return out + self.rest * np.log(a) if self.rest else out
+
+    def n(self, weights: np.ndarray) -> np.ndarray:
+        """B_E (weights (T, k) ∘ C), (T, m, p)."""
+        return (self.b * weights[:, None, :]) @ self.c
+
+    def s_open(self, a: np.ndarray, h: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+        """S_o (T, p, p), with M⁻¹ (T, m, m)."""
+        scale = a[:, None] + h[:, None] * self.mu
+        # a/(a + hμ) in the place of w
+        n = self.x - self.n(h[:, None] / scale)
+        return self.s_matrix(a, h) + np.swapaxes(n, 1, 2) @ inverse @ n
+
+    def curve(self, a: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The first and second derivatives of log|S_o| (T,) in t."""
+        if not len(self.xkx):
+            return np.zeros(len(a)), np.zeros(len(a))
+        scale = a[:, None] + h[:, None] * self.mu
+        s, w, r = h[:, None] * self.mu / scale, a[:, None] / scale, h[:, None] / scale
+        m, m1 = self.parts(w, 1.0)[0], self.parts(-w * s, 0.0)[0]
+        m2 = self.parts(-w * s * (1.0 - 2.0 * s), 0.0)[0]
+        inverse = np.linalg.inv(m)
+        n, n1 = self.x - self.n(r), -self.n(r * (1.0 - s))
+        n2 = -self.n(r * (1.0 - s) * (1.0 - 2.0 * s))
+        g = inverse @ n
+        turn, g_turned = n1 - m1 @ g, np.swapaxes(g, 1, 2)
+        # F = N'M⁻¹N, of which ∂F = ∂N'G + G'∂N − G'∂M G with G = M⁻¹N
+        half, second = np.swapaxes(n1, 1, 2) @ g, np.swapaxes(n2, 1, 2) @ g
+        first = half + np.swapaxes(half, 1, 2) - g_turned @ m1 @ g
+        second = second + np.swapaxes(second, 1, 2) - g_turned @ m2 @ g
+        second = second + 2.0 * np.swapaxes(turn, 1, 2) @ inverse @ turn
+        value, one, two = self.s_curve(a, h)
+        return log_determinant(value + np.swapaxes(n, 1, 2) @ g, one + first, two + second)[1:]
 
     def left_squares(self, a: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """r² (T,), M⁻¹ (T, m, m) and M⁻¹E'Py (T, m)."""
@@ -91,51 +127,37 @@ class Gaps(Spectral):
         a, h = sides(t)
         scale = a[:, None] + h[:, None] * self.mu
         s, w = h[:, None] * self.mu / scale, a[:, None] / scale
-        m, v, q = self.parts(w, 1.0)
-        m1, v1, q1 = self.parts(-w * s, 0.0)
-        m2, v2, q2 = self.parts(-w * s * (1.0 - 2.0 * s), 0.0)
-        inverse = np.linalg.inv(m)
-        g = (inverse @ v[..., None])[..., 0]
-        r2 = q - np.sum(v * g, axis=1)
-        turn = v1 - (m1 @ g[..., None])[..., 0]
-        first = q1 - np.sum(g * (v1 + turn), axis=1)
-        second = q2 - 2.0 * np.sum(g * v2, axis=1) + np.einsum("ta,tab,tb->t", g, m2, g)
-        second = second - 2.0 * np.einsum("ta,tab,tb->t", turn, inverse, turn)
-        solved = inverse @ m1
-        slope = s.sum(axis=1) + np.trace(solved, axis1=1, axis2=2) + self.nu * first / r2
-        bend = np.sum(s * (1.0 - s), axis=1) + self.nu * (second / r2 - (first / r2) ** 2)
-        bend = (
-            bend + np.sum(inverse * m2, axis=(1, 2)) - np.sum(solved * np.swapaxes(solved, 1, 2), axis=(1, 2))
-        )
-        return self.value(a, h), slope, bend, r2 / a, first / r2
+        turn = -w * s
+        found = eliminated(self.parts(w, 1.0), self.parts(turn, 0.0), self.parts(turn * (1.0 - 2.0 * s), 0.0))
+        slope = s.sum(axis=1) + self.nu * found.fall + found.logdet_slope
+        bend = np.sum(s * (1.0 - s), axis=1) + self.nu * (found.bend - found.fall**2) + found.logdet_bend
+        if self.ml:
+            slope, bend = (one + two for one, two in zip((slope, bend), self.curve(a, h), strict=True))
+        return self.value(a, h), slope, bend, found.r2 / a, found.fall
 
     def ends(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if self.ml:
+            return super().ends(t)
         mu = np.broadcast_to(self.mu, self.y.shape)
-        lower = self._rises(np.ones_like(mu), -mu, 1.0, self.mu.sum())
+        at_zero, first = self.parts(np.ones_like(mu), 1.0), self.parts(-mu, 0.0)
+        lower = rises(at_zero, first, float(self.mu.sum()), self.nu)
         if not self.regular:
             return lower, np.zeros(len(lower), bool)
-        return lower, self._rises(1.0 / mu, -(mu**-2.0), 0.0, np.sum(1.0 / self.mu))
-
-    def _rises(self, w: np.ndarray, change: np.ndarray, rest: float, logdet: float) -> np.ndarray:
-        """Whether f rises (T,) where the weights (T, k) are w, and change so."""
-        m, v, q = self.parts(w, rest)
-        m1, v1, q1 = self.parts(change, 0.0)
-        g = np.linalg.solve(m, v[..., None])[..., 0]
-        r2 = q - np.sum(v * g, axis=1)
-        first = q1 - 2.0 * np.sum(g * v1, axis=1) + np.einsum("ta,tab,tb->t", g, m1, g)
-        trace = np.trace(np.linalg.solve(m, m1), axis1=1, axis2=2)
-        return logdet + trace + self.nu * first / r2 >= 0
+        at_one, first = self.parts(1.0 / mu, 0.0), self.parts(-(mu**-2.0), 0.0)
+        return lower, rises(at_one, first, float(np.sum(1.0 / self.mu)), self.nu)
 
 
 OWN = ("y", "b", "x", "rest_e", "rest_ee")
 """What every response has of its own beside its squares."""
 
 
-def gap_estimates(maker: ProblemMaker, y: np.ndarray) -> tuple[Estimate, np.ndarray, np.ndarray] | None:
-    """REML fits of y (n, T) with missing values, how many optima each has, and which were fitted so (T,).
+def gap_data(
+    maker: ProblemMaker, y: np.ndarray, reml: bool
+) -> tuple[Problem, list[tuple[Gaps, np.ndarray, np.ndarray]]]:
+    """The data of responses y (n, T) with missing values, of those with equally many together.
 
-    Those with many missing values, with rows that do not determine β, or that are fitted perfectly are not;
-    None if none was.
+    Each part has its responses and the rows (T', m) that they lack. Responses with many missing values, with
+    rows that do not determine β, or that are fitted perfectly are in none.
     """
     gone = np.isnan(y)
     count = gone.sum(axis=0)
@@ -143,26 +165,34 @@ def gap_estimates(maker: ProblemMaker, y: np.ndarray) -> tuple[Estimate, np.ndar
         filled = np.where(gone, np.nansum(y, axis=0) / np.maximum(len(y) - count, 1), y)
         usable = np.isfinite(np.sum(filled * filled, axis=0)) & (count <= MOST * len(y))
     filled = np.where(usable, filled, 0.0)
-    problem = maker.lanes(filled, True)
-    found: list[Found] = []
-    points: list[Points] = []
-    which: list[np.ndarray] = []
+    problem = maker.lanes(filled, reml)
+    out = []
     for m in np.unique(count[usable]):
         alike = np.flatnonzero(usable & (count == m))
         size = max(1, PAIRS // int(max(m, 1) * len(y)))
         for some in np.split(alike, np.arange(size, len(alike), size)):
             data, kept, rows = _gaps(maker, problem, filled, gone, some)
             if len(kept):
-                at = search(data)
-                found.append(at)
-                points.append(_points(maker, data, at, rows))
-                which.append(kept)
-    if not which:
+                out.append((data, kept, rows))
+    return problem, out
+
+
+def gap_estimates(
+    maker: ProblemMaker, y: np.ndarray, reml: bool = True
+) -> tuple[Estimate, np.ndarray, np.ndarray] | None:
+    """Fits of y (n, T) with missing values, how many optima each has, and which were fitted so (T,).
+
+    None if none was; see `gap_data`.
+    """
+    problem, parts = gap_data(maker, y, reml)
+    if not parts:
         return None
-    at_all = np.concatenate(which)
+    found = [search(data) for data, _, _ in parts]
+    points = [_points(maker, data, at, rows) for (data, _, rows), at in zip(parts, found, strict=True)]
+    at_all = np.concatenate([kept for _, kept, _ in parts])
     names = [f.name for f in dataclasses.fields(Points)]
     joined = Points(*(np.concatenate([getattr(one, name) for one in points]) for name in names))
-    estimate = records(problem, joined, False, at_all)
+    estimate = records(problem, joined, not reml, at_all)
     out = jax.tree.map(lambda a: widened(a, at_all, y.shape[1]), estimate)
     out.moves[:] = 0.0
     optima, done = np.zeros(y.shape[1], int), np.zeros(y.shape[1], bool)
@@ -190,7 +220,7 @@ def _gaps(
         rest_e = np.take_along_axis(residual.T, rows, axis=1) - (b @ y[..., None])[..., 0]
         rest_ee = np.eye(m) - x @ np.swapaxes(x, 1, 2) - b @ np.swapaxes(b, 1, 2)
     plain = {f.name: getattr(whole, f.name) for f in dataclasses.fields(Spectral)}
-    plain["nu"] = float(n - p - m)
+    plain["nu"] = float(n - m) if whole.ml else float(n - p - m)
     out = Gaps(**plain, y=y, b=b, x=x, rest_e=rest_e, rest_ee=rest_ee)
     none = whole.rest + np.count_nonzero(whole.mu <= 0)
     if n - m <= p + 1 or 0 < none <= m:
@@ -216,9 +246,8 @@ def _points(maker: ProblemMaker, data: Gaps, found: Found, rows: np.ndarray) -> 
     a, h = at_ends(t)
     scale = a[:, None] + h[:, None] * data.mu
     r2, inverse, g = data.left_squares(a, h)
-    # N = X − δB(w∘C), a/(a + hμ) in the place of w
-    n = data.x - (h[:, None, None] * data.b / scale[:, None, :]) @ data.c
-    s = data.s_matrix(a, h) + np.swapaxes(n, 1, 2) @ inverse @ n
+    s = data.s_open(a, h, inverse)
+    n = data.x - data.n(h[:, None] / scale)
     beta = -(data.y * (h[:, None] / scale)) @ data.c - np.einsum("tap,ta->tp", n, g)
     slope, bend, fall = np.zeros(total), np.ones(total), np.zeros(total)
     inner = np.flatnonzero(np.isfinite(t))

@@ -81,16 +81,14 @@ class Spectral:
         shape = (slice(None), None, None)
         return a[shape] * np.eye(p) + h[shape] * self.xkx - (h**2)[shape] * across
 
-    def log_s(self, a: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """log|S| (J,) with its first and second derivatives in t."""
+    def s_curve(self, a: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """S over a (J, p, p), with its first and second derivatives in t."""
         p = len(self.xkx)
-        if not p:
-            return np.zeros(len(a)), np.zeros(len(a)), np.zeros(len(a))
         w = 1.0 / (a[:, None] + h[:, None] * self.mu)
         s = h[:, None] * self.mu * w
         pairs = (self.c[:, :, None] * self.c[:, None, :]).reshape(len(self.mu), p * p)
         shape = (slice(None), None, None)
-        # S over a, δ = h/a: I + δX'KX − δ²C'w̃C, w̃ = aw
+        # I + δX'KX − δ²C'w̃C, w̃ = aw
         delta, inner = h / a, (delta_squared := (h / a) ** 2)
         weights = a[:, None] * w
         value = np.eye(p) + delta[shape] * self.xkx - inner[shape] * (weights @ pairs).reshape(-1, p, p)
@@ -99,11 +97,15 @@ class Spectral:
         twice = (weights * ((2.0 - s) ** 2 - s * (1.0 - s))) @ pairs
         first = delta[shape] * self.xkx - delta_squared[shape] * once.reshape(-1, p, p)
         second = delta[shape] * self.xkx - delta_squared[shape] * twice.reshape(-1, p, p)
-        solved = np.linalg.solve(value, first)
-        slope = np.trace(solved, axis1=1, axis2=2)
-        bend = np.trace(np.linalg.solve(value, second), axis1=1, axis2=2)
-        bend = bend - np.einsum("jab,jba->j", solved, solved)
-        return np.linalg.slogdet(value)[1] + p * np.log(a), slope, bend
+        return value, first, second
+
+    def log_s(self, a: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """log|S| (J,) with its first and second derivatives in t."""
+        p = len(self.xkx)
+        if not p:
+            return np.zeros(len(a)), np.zeros(len(a)), np.zeros(len(a))
+        value, slope, bend = log_determinant(*self.s_curve(a, h))
+        return value + p * np.log(a), slope, bend
 
     def on_grid(self, a: np.ndarray, h: np.ndarray) -> np.ndarray:
         """f (J, T) at ratios (J,), the same for all."""
@@ -148,6 +150,16 @@ class Spectral:
         # in ε = a/h: f = Σ log(ε + μ) + ν log Σ ỹ²/(ε + μ)
         upper = np.sum(1.0 / mu) * (squares @ (1.0 / mu)) >= self.nu * (squares @ mu**-2.0)
         return lower, upper
+
+
+def log_determinant(
+    value: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The log-determinants (J,) of matrices (J, p, p), with first and second derivatives."""
+    solved = np.linalg.solve(value, first)
+    bend = np.trace(np.linalg.solve(value, second), axis1=1, axis2=2)
+    bend = bend - np.einsum("jab,jba->j", solved, solved)
+    return np.linalg.slogdet(value)[1], np.trace(solved, axis1=1, axis2=2), bend
 
 
 def sides(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

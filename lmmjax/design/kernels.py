@@ -51,6 +51,18 @@ class LevelKernel:
         both = sp.block_array([[None, pairs], [pairs.T, None]])
         return connected_components(both, directed=False)[1][:levels]
 
+    def same(self, other: LevelKernel) -> bool:
+        """Whether both are one matrix."""
+        if self.factor is other.factor:
+            return True
+        if self.matrix is None and other.matrix is None:
+            return np.array_equal(self.root, other.root)
+        if self.matrix is None or other.matrix is None or self.matrix.shape != other.matrix.shape:
+            return np.array_equal(self.whole, other.whole)
+        if _sparse(self.matrix) and _sparse(other.matrix):
+            return (self.matrix != other.matrix).nnz == 0
+        return np.array_equal(self.whole, other.whole)
+
     def between(self, one: np.ndarray, two: np.ndarray) -> np.ndarray:
         """K of every level of `one` (..., k) with every one of `two` (..., l): (..., k, l)."""
         first, second = one[..., :, None], two[..., None, :]

@@ -8,13 +8,14 @@ from lmmjax.core.spectral_records import LARGEST
 from lmmjax.core.spectral_search import RATIOS
 from lmmjax.fitted.data import ModelData
 from lmmjax.fitted.records import Fitted, FittedMany
+from lmmjax.gram.block.prepare import BlockPrepared
 from lmmjax.gram.spectral.prepare import SpectralPrepared
 
 
 def bounds(data: ModelData, psi: np.ndarray, reml: bool) -> np.ndarray:
     """ "lower", "upper" or "" (...) for ψ (..., 2): at which end σ²ᵤ/σ² lies; "" for other models."""
     psi = np.asarray(psi, float)
-    if not isinstance(data.maker.prepared, SpectralPrepared):
+    if not isinstance(data.maker.prepared, SpectralPrepared | BlockPrepared):
         return np.full(psi.shape[:-1], "", object)
     unit = float(np.asarray(data.maker.basis.outward[0])[0, 0]) ** 2
     low, high = (0.0, LARGEST * unit) if reml else RATIOS

@@ -31,7 +31,9 @@ def write_kernel(path: str | Path, levels: LevelKernel, ids: pd.Index, name: str
     arrays: dict[str, Any] = {"format": np.array(FORMAT), "ids": labels, "name": np.array(name or "")}
     for part in ("factor", "matrix"):
         arrays |= _packed(part, getattr(levels, part))
-    for k, (key, own) in enumerate(levels.decompositions.items()):
+    # those of blocks are made again in no time
+    dense = [(key, own) for key, own in levels.decompositions.items() if isinstance(own, Decomposition)]
+    for k, (key, own) in enumerate(dense):
         arrays |= {f"of {k}": np.array(key), f"mu {k}": own.mu, f"b {k}": own.b}
     # a handle: with a path NumPy adds a suffix of its own
     with open(path, "wb") as file:

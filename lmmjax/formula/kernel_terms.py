@@ -111,7 +111,7 @@ def same_kernel(one: Kernel | None, two: Kernel | None) -> bool:
         return True
     if one is None or two is None or not one.ids.equals(two.ids):
         return False
-    return np.array_equal(one.levels.whole, two.levels.whole)
+    return one.levels.same(two.levels)
 
 
 def kernels_of(random: Sequence[Any]) -> dict[str, Any] | None:

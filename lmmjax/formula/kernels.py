@@ -8,21 +8,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.linalg as sl
 
 from lmmjax.design import LevelKernel
 from lmmjax.formula.genotypes import grm
 from lmmjax.formula.kernel_files import read_kernel, write_kernel
+from lmmjax.formula.kernel_roots import level_kernel
 from lmmjax.formula.labelled import labelled
 from lmmjax.formula.levels import require_different_texts, whole_labels
 from lmmjax.formula.matching import given_labels, positions
 from lmmjax.formula.pedigree import Pedigree
-
-ASYMMETRY = 1e-8
-"""Largest difference of K_ij and K_ji that is rounding, in √(K_ii K_jj)."""
-
-BLOCK = 10_000
-"""Most levels of one block of a sparse kernel, which is factored as a dense matrix."""
 
 SPARSE = 0.25
 """Share of relationships that are not zero below which they are taken block by block."""
@@ -72,7 +66,7 @@ class Kernel:
             k = k if place is None else k[:, place]
         self.ids, self.name = _labels(ids, index, k.shape[0], name), name
         require_tolerance(tolerance)
-        self.levels = _level_kernel(k, self.ids, tolerance)
+        self.levels = level_kernel(k, self.ids, tolerance)
 
     @classmethod
     def of_levels(cls, levels: LevelKernel, ids: pd.Index, name: str | None = None) -> Kernel:
@@ -91,7 +85,7 @@ class Kernel:
         _require_finite(values, "the factor of the kernel")
         labels = _labels(ids, given.index, len(values), name)
         if values.shape[1] >= values.shape[0]:
-            return cls.of_levels(_level_kernel(values @ values.T, labels, 1e-8), labels, name)
+            return cls.of_levels(level_kernel(values @ values.T, labels, 1e-8), labels, name)
         return cls.of_levels(LevelKernel(np.ascontiguousarray(values)), labels, name)
 
     @classmethod
@@ -132,7 +126,7 @@ class Kernel:
             pedigree = Pedigree(pedigree, **columns)
         elif columns:
             raise ValueError(f"{', '.join(columns)} are for a frame: this is a Pedigree already")
-        return cls._of_relationships(getattr(pedigree, kind)(ids), name)
+        return cls._of_relationships(*pedigree.relationships(kind, ids), name)
 
     @classmethod
     def from_markers(
@@ -145,16 +139,16 @@ class Kernel:
         **options: Any,
     ) -> Kernel:
         """Genomic relationships of individuals from their genotypes; arguments are those of `lmmjax.grm`."""
-        return cls._of_relationships(grm(markers, ids, method, **options), name)
+        matrix = grm(markers, ids, method, **options)
+        return cls._of_relationships(matrix.to_numpy(), matrix.index, name)
 
     @classmethod
-    def _of_relationships(cls, matrix: pd.DataFrame, name: str | None) -> Kernel:
+    def _of_relationships(cls, matrix: Any, ids: pd.Index, name: str | None) -> Kernel:
         import scipy.sparse as sp
 
-        values = matrix.to_numpy()
-        if np.count_nonzero(values) < SPARSE * values.size:
-            return cls(sp.csr_array(values), matrix.index, name=name)
-        return cls(matrix, name=name)
+        if isinstance(matrix, np.ndarray) and np.count_nonzero(matrix) < SPARSE * matrix.size:
+            matrix = sp.csr_array(matrix)
+        return cls(matrix, ids, name=name)
 
     def save(self, path: str | Path) -> None:
         """Write it to a file (npz), with the decompositions that fits have made: they are not made again."""
@@ -225,73 +219,3 @@ def _require_finite(values: np.ndarray, what: str) -> None:
     if not np.all(np.isfinite(values)):
         row = int(np.argmin(np.isfinite(values).all(axis=-1))) if values.ndim > 1 else 0
         raise ValueError(f"{what} has a missing or infinite value in row {row}")
-
-
-def _level_kernel(k: Any, ids: pd.Index, tolerance: float) -> LevelKernel:
-    """K checked and in factors, block by block where it is sparse."""
-    if isinstance(k, np.ndarray):
-        k = _symmetric(k, ids)
-        return LevelKernel(_root(k, tolerance), k)
-    import scipy.sparse as sp
-    from scipy.sparse.csgraph import connected_components
-
-    _require_finite(k.data, "the kernel")
-    _, label = connected_components(k, directed=False)
-    order = np.argsort(label, kind="stable")
-    pieces = np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
-    if max(map(len, pieces)) > BLOCK:
-        raise ValueError(
-            f"the kernel has a block of {max(map(len, pieces)):,} connected levels, of at most {BLOCK:,}: "
-            "set small relationships to zero, or use low_rank"
-        )
-    rows, columns, data, width = [], [], [], 0
-    for piece in pieces:
-        root = _root(_symmetric(k[piece][:, piece].toarray(), ids[piece]), tolerance)
-        rows.append(np.repeat(piece, root.shape[1]))
-        columns.append(np.tile(np.arange(width, width + root.shape[1]), len(piece)))
-        data.append(root.ravel())
-        width += root.shape[1]
-    at = (np.concatenate(rows), np.concatenate(columns))
-    factor = sp.csr_array((np.concatenate(data), at), shape=(len(ids), width))
-    factor.eliminate_zeros()
-    return LevelKernel(factor, sp.csr_array(0.5 * (k + k.T)))
-
-
-def _symmetric(k: np.ndarray, ids: pd.Index) -> np.ndarray:
-    """K with rounding taken off; ValueError names the pair of levels that differ most, or is not finite."""
-    if not np.all(np.isfinite(k)):
-        i, j = np.unravel_index(int(np.argmin(np.isfinite(k))), k.shape)
-        raise ValueError(f"the kernel is not finite at {ids[i]!r}, {ids[j]!r}")
-    diagonal = np.diagonal(k)
-    if np.any(diagonal < 0):
-        i = int(np.argmin(diagonal))
-        raise ValueError(f"the kernel has the variance {diagonal[i]:g} of {ids[i]!r}: none is below zero")
-    if np.array_equal(k, k.T):
-        return k
-    scale = np.maximum(np.sqrt(np.outer(diagonal, diagonal)), np.finfo(float).tiny)
-    apart = np.abs(k - k.T) / scale
-    if apart.max() > ASYMMETRY:
-        i, j = np.unravel_index(int(np.argmax(apart)), k.shape)
-        raise ValueError(
-            f"the kernel is not symmetric: {k[i, j]:g} at {ids[i]!r}, {ids[j]!r}, the other way {k[j, i]:g}"
-        )
-    return 0.5 * (k + k.T)
-
-
-def _root(k: np.ndarray, tolerance: float) -> np.ndarray:
-    """L (G, r) with LLᵀ = K: lower triangular, or of the eigenvectors where K is singular."""
-    most = float(np.max(np.diagonal(k), initial=0.0))
-    try:
-        factor = sl.cholesky(k, lower=True, check_finite=False)
-        if np.min(np.diagonal(factor)) ** 2 > 1e-10 * most:
-            return factor
-    except np.linalg.LinAlgError:
-        pass
-    values, vectors = np.linalg.eigh(k)
-    if values[0] < -tolerance * max(values[-1], 0.0) or values[-1] <= 0.0:
-        raise ValueError(
-            f"the kernel is no covariance matrix: its smallest eigenvalue is {values[0]:.6g}, the largest "
-            f"{values[-1]:.6g}; correct it, or pass a tolerance where that is rounding"
-        )
-    kept = values > max(tolerance, 1e-13) * values[-1] if values[0] < 0 else values > 1e-13 * values[-1]
-    return vectors[:, kept] * np.sqrt(values[kept])

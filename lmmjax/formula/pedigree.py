@@ -167,6 +167,25 @@ class Pedigree:
         ValueError : as `additive`.
         """
         at = self._places(ids)
+        self._warn_of_inbred(at)
+        return pd.DataFrame(kinship.dominance(self._ancestry, at), index=self.ids[at], columns=self.ids[at])
+
+    def relationships(self, kind: str, ids: Any = None) -> tuple[Any, pd.Index]:
+        """What a kernel is made of: "additive" or "dominance" relationships (k, k), and their labels.
+
+        They are sparse where the individuals are many, and fall into small families. Parameters, warnings and
+        errors are those of `additive` and `dominance`.
+        """
+        at = self._places(ids)
+        if not kinship.in_families(self._ancestry, at):
+            matrix = getattr(self, kind)(ids)
+            return matrix.to_numpy(), matrix.index
+        if kind == "dominance":
+            self._warn_of_inbred(at)
+        of = kinship.additive_sparse if kind == "additive" else kinship.dominance_sparse
+        return of(self._ancestry, at), self.ids[at]
+
+    def _warn_of_inbred(self, at: np.ndarray) -> None:
         inbred = int(np.sum(self.inbreeding.to_numpy()[at] > 0))
         if inbred:
             warnings.warn(
@@ -175,7 +194,6 @@ class Pedigree:
                 "are not, an approximation",
                 stacklevel=stack_level(),
             )
-        return pd.DataFrame(kinship.dominance(self._ancestry, at), index=self.ids[at], columns=self.ids[at])
 
     def _places(self, ids: Any) -> np.ndarray:
         if ids is None:

@@ -8,6 +8,9 @@ from jax.core import Tracer
 
 from lmmjax.design import Design, ResidualDesign, Rows
 from lmmjax.gram.base import Prepared
+from lmmjax.gram.block.decomposition import is_sparse
+from lmmjax.gram.block.decomposition import pays as in_blocks
+from lmmjax.gram.block.prepare import BlockPrepared
 from lmmjax.gram.crossed.prepare import CrossedPrepared
 from lmmjax.gram.curved import CurvedPrepared
 from lmmjax.gram.dense.prepare import DensePrepared
@@ -21,6 +24,9 @@ from lmmjax.gram.rotated.prepare import RotatedPrepared
 from lmmjax.gram.spectral.prepare import SpectralPrepared
 from lmmjax.gram.whitened.prepare import WhitenedPrepared
 
+ONE_KERNEL = ("spectral", "block")
+"""Backends of one kernel of one column, with independent residuals."""
+
 BACKENDS: dict[str, Callable[..., Prepared]] = {
     "grouped": GroupedPrepared,
     "nested": NestedPrepared,
@@ -28,6 +34,7 @@ BACKENDS: dict[str, Callable[..., Prepared]] = {
     "layered": LayeredPrepared,
     "whitened": WhitenedPrepared,
     "spectral": SpectralPrepared,
+    "block": BlockPrepared,
     "rotated": RotatedPrepared,
     "dense": DensePrepared,
 }
@@ -38,7 +45,7 @@ def choose(design: Design) -> str:
     factors = grouping_factors(design)
     if any(term.kernel is not None for term in design.terms):
         if _one_kernel(design):
-            return "spectral"
+            return "block" if in_blocks(design) else "spectral"
         return "dense" if arrangement(design) is None else "rotated"
     if design.residual is not None:
         return "whitened" if _inside(design.residual, factors) else "dense"
@@ -66,13 +73,15 @@ def prepare(design: Design, rows: Rows, backend: str | None = None, **options) -
         raise ValueError(f"the {name} backend has no residual structures: use whitened, dense or None")
     if design.residual is None and name == "whitened":
         raise ValueError("the whitened backend is for residual structures; the model has none")
-    if name not in ("dense", "spectral") and any(term.kernel is not None for term in design.terms):
-        raise ValueError(f"the {name} backend has no kernels: use spectral, rotated, dense or None")
-    if name == "spectral" and not _one_kernel(design):
+    if name not in ("dense", *ONE_KERNEL) and any(term.kernel is not None for term in design.terms):
+        raise ValueError(f"the {name} backend has no kernels: use spectral, block, rotated, dense or None")
+    if name in ONE_KERNEL and not _one_kernel(design):
         raise ValueError(
-            "the spectral backend is for one random term of one column with a kernel, and independent "
+            f"the {name} backend is for one random term of one column with a kernel, and independent "
             "residuals: use dense or None"
         )
+    if name == "block":
+        return _blocks(design, rows, **options)
     if name == "dense" or all(term.family.linear for term in design.terms):
         return BACKENDS[name](design, rows, **options)
     return CurvedPrepared(design, rows, BACKENDS[name], **options)
@@ -86,6 +95,14 @@ def _independent(design: Design, rows: Rows, apart: bool, **options) -> Prepared
     if name != "whitened":
         options.pop("markov", None)
     return prepare(design, rows, name, **options)
+
+
+def _blocks(design: Design, rows: Rows, **options) -> Prepared:
+    """Products of a kernel by its blocks, or of it as a whole where these do not show that σ² may be zero."""
+    if not is_sparse(design):
+        raise ValueError("the block backend is for sparse kernels, which fall into blocks: use spectral")
+    made = BlockPrepared(design, rows, **options)
+    return SpectralPrepared(design, rows, **options) if made.closed else made
 
 
 def _one_kernel(design: Design) -> bool:

@@ -3,6 +3,7 @@
 `lmmjax.formula.pedigree` and `lmmjax.formula.genotypes` give them the labels of individuals.
 """
 
+from lmmjax.kinship.families import additive_sparse, dominance_sparse, in_families
 from lmmjax.kinship.markers import METHODS, Genomic, genomic_relationship
 from lmmjax.kinship.pedigree import (
     Ancestry,
@@ -20,7 +21,10 @@ __all__ = [
     "PedigreeLoop",
     "additive",
     "additive_inverse",
+    "additive_sparse",
     "ancestry",
     "dominance",
+    "dominance_sparse",
     "genomic_relationship",
+    "in_families",
 ]

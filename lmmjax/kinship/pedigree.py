@@ -69,7 +69,7 @@ class Ancestry:
     @property
     def mendelian(self) -> np.ndarray:
         """(n,) D, in the order of `parents`."""
-        return _mendelian(self.parents, self.inbreeding)
+        return mendelian_variance(self.parents, self.inbreeding)
 
 
 def ancestry(parents: np.ndarray) -> Ancestry:
@@ -195,10 +195,10 @@ def _between(parents: np.ndarray, f: np.ndarray, pairs: np.ndarray) -> np.ndarra
         starts = np.flatnonzero(np.concatenate([[True], own[1:] != own[:-1]]))
         last = first + (starts[step] if step < len(starts) else len(own))
         at = order[first:last]
-        inside = _ancestors(parents, np.unique(pairs[at]))
+        inside = ancestors(parents, np.unique(pairs[at]))
         local = np.where(parents[inside] >= 0, np.searchsorted(inside, parents[inside]), -1)
         columns, column = np.unique(pairs[at, 0], return_inverse=True)
-        a = _columns(local, _mendelian(parents[inside], f), np.searchsorted(inside, columns))
+        a = _columns(local, mendelian_variance(parents[inside], f), np.searchsorted(inside, columns))
         out[at] = a[np.searchsorted(inside, pairs[at, 1]), column]
         first = last
     return out
@@ -206,7 +206,7 @@ def _between(parents: np.ndarray, f: np.ndarray, pairs: np.ndarray) -> np.ndarra
 
 def _among(of: Ancestry, places: np.ndarray) -> np.ndarray:
     """A (k, k) at some places, a block of columns at a time."""
-    inside = _ancestors(of.parents, np.unique(places))
+    inside = ancestors(of.parents, np.unique(places))
     parents = of.parents[inside]
     local = np.where(parents >= 0, np.searchsorted(inside, parents), -1)
     d, at = of.mendelian[inside], np.searchsorted(inside, places)
@@ -242,12 +242,12 @@ def _without_parents(parents: np.ndarray) -> sparse.csc_array:
     return sparse.csc_array(sparse.coo_array((values, (rows, at)), shape=(n, n)))
 
 
-def _mendelian(parents: np.ndarray, f: np.ndarray) -> np.ndarray:
+def mendelian_variance(parents: np.ndarray, f: np.ndarray) -> np.ndarray:
     """D of individuals with these parents."""
     return 1.0 - 0.25 * np.sum(np.where(parents >= 0, 1.0 + f[parents], 0.0), axis=1)
 
 
-def _ancestors(parents: np.ndarray, which: np.ndarray) -> np.ndarray:
+def ancestors(parents: np.ndarray, which: np.ndarray) -> np.ndarray:
     """Places, ascending, of some individuals and all their ancestors."""
     found = np.zeros(len(parents), bool)
     while len(which):

@@ -167,7 +167,8 @@ def test_reml_does_not_change_with_a_constant_in_the_kernel():
     ],
     ids=["regular", "thin"],
 )
-def test_missing_values_with_weights(options, monkeypatch):
+@pytest.mark.parametrize("reml", [True, False], ids=["REML", "ML"])
+def test_missing_values_with_weights(options, reml, monkeypatch):
     """Without a decomposition of the rows that are left."""
     own = model(**options)
     rng = np.random.default_rng(4)
@@ -175,9 +176,9 @@ def test_missing_values_with_weights(options, monkeypatch):
     y[rng.random((90, 6)) < 0.06] = np.nan
     with monkeypatch.context() as held:
         held.setattr(decomposition, "decompose", None)
-        fits = own.fit_batch(y)
+        fits = own.fit_batch(y, reml)
     for k in range(6):
-        one = own.subset(~np.isnan(y[:, k])).fit_response(y[~np.isnan(y[:, k]), k])
+        one = own.subset(~np.isnan(y[:, k])).fit_response(y[~np.isnan(y[:, k]), k], reml)
         for name in ("deviance", "psi", "beta", "cov_beta", "cov_psi"):
             a, b = np.asarray(getattr(fits.estimate, name))[k], getattr(one.estimate, name)
             assert np.allclose(a, b, rtol=1e-9, atol=1e-12, equal_nan=True), name

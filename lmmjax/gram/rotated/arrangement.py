@@ -61,8 +61,7 @@ def _columns(design: Design) -> list:
 def _same(one: LevelKernel | None, two: LevelKernel) -> bool:
     if one is two or one is None:
         return one is two
-    same = one.factor is two.factor
-    return same or (one.factor.shape == two.factor.shape and np.array_equal(one.root, two.root))
+    return one.same(two)
 
 
 def _one_to_one(a: np.ndarray, b: np.ndarray) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,6 +14,8 @@ from scipy.special import chdtri
 from lmmjax.arrays import Array, namespace
 from lmmjax.arrays import sparse_columns as columns
 from lmmjax.core.spectral_fit import is_spectral, spectral_data
+from lmmjax.core.spectral_gaps import gap_data
+from lmmjax.core.spectral_search import Spectral
 from lmmjax.fitted import (
     Fitted,
     FittedMany,
@@ -25,6 +28,7 @@ from lmmjax.fitted import (
 from lmmjax.fitted.kernel_ends import bounds
 from lmmjax.formula import nearest
 from lmmjax.formula.columns import Table
+from lmmjax.gram.spectral.prepare import SpectralPrepared
 from lmmjax.inference.delta import wald_limits
 from lmmjax.inference.r2 import SCALES, Weights, share_weights
 from lmmjax.inference.share_profile import EDGE, ratio_limits, share_limits
@@ -208,26 +212,38 @@ def _profiles(fitted: Fitted, own: Shares, level: float) -> tuple[np.ndarray, np
 
 
 def _one_ratio(fits: Fitted | FittedMany, weights: Weights, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Limits (...) of the share of one kernel."""
+    """Limits (...) of the share of one kernel; NaN for responses whose gaps are not looked at together."""
     y, data = np.asarray(fits.y), fits.data
     many = y.ndim > 1
-    problem = data.maker.lanes(y, fits.reml) if many else data.problem(y, fits.reml)
-    response: Any = problem.response
-    inner = spectral_data(
-        problem, np.atleast_2d(np.asarray(response.y).T), np.atleast_1d(np.asarray(response.rest))
-    )
     psi = np.atleast_2d(fits.estimate.psi)
     ends = np.atleast_1d(bounds(data, fits.estimate.psi, fits.reml))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        best = np.log(psi[:, 0] / psi[:, 1] / inner.unit)
-    if fits.reml:
-        best = np.where(ends == "lower", -np.inf, np.where(ends == "upper", np.inf, best))
-    limits = ratio_limits(inner, best, float(chdtri(1, 1 - level)))
+    low, high = np.full(len(psi), np.nan), np.full(len(psi), np.nan)
+    unit = 1.0
+    for inner, at in _ratio_data(fits):
+        unit = inner.unit
+        with np.errstate(divide="ignore", invalid="ignore"):
+            best = np.log(psi[at, 0] / psi[at, 1] / unit)
+        if fits.reml:
+            best = np.where(ends[at] == "lower", -np.inf, np.where(ends[at] == "upper", np.inf, best))
+        low[at], high[at] = ratio_limits(inner, best, float(chdtri(1, 1 - level)))
     assert weights.groups is not None
     gain = np.asarray(weights.groups)[..., 0, 0] / np.asarray(weights.noise)
     with np.errstate(over="ignore", divide="ignore"):
-        out = [1.0 / (1.0 + np.exp(-t) / inner.unit / gain) for t in limits]
+        out = [1.0 / (1.0 + np.exp(-t) / unit / gain) for t in (low, high)]
     return (out[0], out[1]) if many else (out[0][0], out[1][0])
+
+
+def _ratio_data(fits: Fitted | FittedMany) -> Iterator[tuple[Spectral, np.ndarray]]:
+    """The criterion of responses as a function of their ratio, and which (t,) these are."""
+    y, maker = np.asarray(fits.y), fits.data.maker
+    if y.ndim > 1 and np.isnan(y).any():
+        for data, kept, _ in gap_data(maker, y, fits.reml)[1]:
+            yield data, kept
+        return
+    problem = maker.lanes(y, fits.reml) if y.ndim > 1 else fits.data.problem(y, fits.reml)
+    response: Any = problem.response
+    inner = np.atleast_2d(np.asarray(response.y).T)
+    yield spectral_data(problem, inner, np.atleast_1d(np.asarray(response.rest))), np.arange(len(inner))
 
 
 def batch_heritability(
@@ -275,14 +291,15 @@ def _batch_profiles(
     """Limits (T,) of the share of a name: of responses with all rows and one ratio together."""
     lower, upper = (np.full(len(fits.names), np.nan) for _ in range(2))
     good = ~np.isnan(fits.estimate.deviance)
-    whole = good & columns.finite_columns(fits.y) & one
+    whole = columns.finite_columns(fits.y)
+    together = good & one & (whole | (isinstance(fits.data.maker.prepared, SpectralPrepared) & ~whole))
     if fits.weights is not None:
-        whole[:] = False
-    k = np.flatnonzero(whole)
-    if len(k):
-        low, high = _one_ratio(some_of_many(fits, k), _own_weights(own, k), level)
-        lower[k], upper[k] = (low, high) if at == 0 else (1 - high, 1 - low)
-    for j in np.flatnonzero(good & ~whole):
+        together[:] = False
+    for k in (np.flatnonzero(together & whole), np.flatnonzero(together & ~whole)):
+        if len(k):
+            low, high = _one_ratio(some_of_many(fits, k), _own_weights(own, k), level)
+            lower[k], upper[k] = (low, high) if at == 0 else (1 - high, 1 - low)
+    for j in np.flatnonzero(good & np.isnan(lower)):
         single = one_of_many(fits, int(j))
         limits = _profiles(single, dataclasses.replace(own, weights=_own_weights(own, int(j))), level)
         lower[j], upper[j] = limits[0][at], limits[1][at]
