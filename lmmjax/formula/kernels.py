@@ -126,7 +126,8 @@ class Kernel:
             pedigree = Pedigree(pedigree, **columns)
         elif columns:
             raise ValueError(f"{', '.join(columns)} are for a frame: this is a Pedigree already")
-        return cls._of_relationships(*pedigree.relationships(kind, ids), name)
+        matrix, labels = pedigree.relationships(kind, ids)
+        return cls._of_relationships(matrix, labels, name)
 
     @classmethod
     def from_markers(
