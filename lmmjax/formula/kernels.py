@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.design import LevelKernel
+from lmmjax.design.kernel_roots import level_kernel
 from lmmjax.formula.genotypes import grm
 from lmmjax.formula.kernel_files import read_kernel, write_kernel
-from lmmjax.formula.kernel_roots import level_kernel
 from lmmjax.formula.labelled import labelled
 from lmmjax.formula.levels import require_different_texts, whole_labels
 from lmmjax.formula.matching import given_labels, positions

@@ -8,7 +8,7 @@ import pytest
 
 import lmmjax as lj
 from lmmjax import kinship
-from lmmjax.formula import kernel_roots
+from lmmjax.design import kernel_roots
 from lmmjax.kinship import families
 
 

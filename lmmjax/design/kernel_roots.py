@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import scipy.linalg as sl
 
 from lmmjax.arrays.diagonal_blocks import placed, stacks
-from lmmjax.design import LevelKernel
+from lmmjax.design.kernels import LevelKernel
 
 ASYMMETRY = 1e-8
 """Largest difference of K_ij and K_ji that is rounding, in √(K_ii K_jj)."""
@@ -21,8 +20,8 @@ DEFINITE = 1e-10
 """Share of the largest variance that a level must have beside the others, for a triangular factor."""
 
 
-def level_kernel(k: Any, ids: pd.Index, tolerance: float) -> LevelKernel:
-    """K (G, G) checked and in factors, block by block where it is sparse.
+def level_kernel(k: Any, ids: Any, tolerance: float) -> LevelKernel:
+    """K (G, G) of levels with labels `ids` checked and in factors, block by block where it is sparse.
 
     Raises
     ------
@@ -34,7 +33,7 @@ def level_kernel(k: Any, ids: pd.Index, tolerance: float) -> LevelKernel:
     return _by_blocks(_sparse_symmetric(k, ids), ids, tolerance)
 
 
-def _by_blocks(k: Any, ids: pd.Index, tolerance: float) -> LevelKernel:
+def _by_blocks(k: Any, ids: Any, tolerance: float) -> LevelKernel:
     from scipy.sparse.csgraph import connected_components
 
     label = connected_components(k, directed=False)[1]
@@ -73,7 +72,7 @@ def _triangular(blocks: np.ndarray) -> np.ndarray | None:
     return factors if np.all(smallest > DEFINITE * most) else None
 
 
-def _sparse_symmetric(k: Any, ids: pd.Index) -> Any:
+def _sparse_symmetric(k: Any, ids: Any) -> Any:
     """A sparse K with rounding taken off; ValueError names the pair of levels that is wrong."""
     import scipy.sparse as sp
 
@@ -96,7 +95,7 @@ def _sparse_symmetric(k: Any, ids: pd.Index) -> Any:
     return out
 
 
-def _require_variances(diagonal: np.ndarray, ids: pd.Index) -> None:
+def _require_variances(diagonal: np.ndarray, ids: Any) -> None:
     if np.any(diagonal < 0):
         i = int(np.argmin(diagonal))
         raise ValueError(f"the kernel has the variance {diagonal[i]:g} of {ids[i]!r}: none is below zero")
@@ -106,7 +105,7 @@ def _refuse_asymmetry(one: float, other: float, a: Any, b: Any) -> None:
     raise ValueError(f"the kernel is not symmetric: {one:g} at {a!r}, {b!r}, the other way {other:g}")
 
 
-def symmetric(k: np.ndarray, ids: pd.Index) -> np.ndarray:
+def symmetric(k: np.ndarray, ids: Any) -> np.ndarray:
     """K with rounding taken off; ValueError names the pair of levels that differ most, or is not finite."""
     if not np.all(np.isfinite(k)):
         i, j = np.unravel_index(int(np.argmin(np.isfinite(k))), k.shape)
