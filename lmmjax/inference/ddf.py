@@ -241,7 +241,11 @@ def independent_rows(rows: np.ndarray, rhs: np.ndarray, phi: np.ndarray) -> np.n
             basis = np.vstack([basis, rest / np.linalg.norm(rest)])
     left = np.setdiff1d(np.arange(len(rows)), kept)
     if len(left):
-        weights = np.linalg.lstsq((rows[kept] @ lower).T, (rows[left] @ lower).T, rcond=None)[0]
-        if not np.allclose(weights.T @ rhs[kept], rhs[left], rtol=1e-8, atol=1e-10 * scale[left].max()):
+        weights = np.linalg.lstsq((unit[kept] @ lower).T, (unit[left] @ lower).T, rcond=None)[0].T
+        # in standard errors, where weights are rounded by parts of the largest
+        right = rhs / np.where(scale > 0, scale, 1.0)
+        apart = np.abs(weights @ right[kept] - right[left])
+        size = np.abs(weights).max(axis=1, initial=0.0) * np.abs(right[kept]).max(initial=0.0)
+        if np.any(apart > 1e-10 * (1.0 + size) + 1e-8 * np.abs(right[left])):
             raise ValueError("the hypotheses contradict each other: their left sides depend on each other")
     return np.array(kept, int)

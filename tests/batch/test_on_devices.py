@@ -3,9 +3,7 @@
 `pytest --as-on-devices` takes it in any other test.
 """
 
-import contextlib
 import dataclasses
-import inspect
 import os
 from functools import cache
 
@@ -13,6 +11,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+from device_watch import watched
 from numpy.testing import assert_allclose
 
 import lmmjax as lj
@@ -65,31 +64,6 @@ def assert_equal(got, expected, tol, steps=True):
     assert list(got.reasons) == list(expected.reasons)
 
 
-@contextlib.contextmanager
-def watched():
-    """What is brought to the host, as (names of the functions that asked, shape)."""
-    brought, patch = [], pytest.MonkeyPatch()
-
-    def through(make):
-        def call(a, *args, **kwargs):
-            if isinstance(a, jax.Array):
-                names = {frame.function for frame in inspect.stack()[:12]}
-                brought.append((names, a.shape))
-            return make(a, *args, **kwargs)
-
-        return call
-
-    for place, name in [(np, "asarray"), (np, "array")]:
-        patch.setattr(place, name, through(getattr(place, name)))
-    kind = type(jax.numpy.zeros(1))
-    for name in ("__array__", "__int__", "__bool__", "__float__", "__index__", "item", "tolist"):
-        patch.setattr(kind, name, through(getattr(kind, name)))
-    try:
-        yield brought
-    finally:
-        patch.undo()
-
-
 def assert_stays_there(brought, blocks):
     """Between stages one number a device; flags and records once a block; nothing else."""
     counts = [shape for names, shape in brought if "most" in names]
@@ -107,7 +81,8 @@ def test_equal_to_the_host_and_nothing_comes_back_inside_a_stage():
     data, y = panel()
     model, size = lj.lmm(FORMULA, data), 128
     expected = on_host()
-    with watched() as brought, forced(lanes=size, going_on=32):
+    brought = []
+    with watched(lambda *call: brought.append(call)), forced(lanes=size, going_on=32):
         got = model.fit_batch(y)
     assert_equal(got, expected, 1e-10)
     assert_stays_there(brought, -(-T // size))
@@ -131,7 +106,8 @@ def test_own_weights_are_fitted_there():
     data, y, weights = with_gaps()
     model, size = lj.lmm("~ 1 + (1 | g)", data), 64
     expected = model.fit_batch(y, weights=weights)
-    with watched() as brought, forced(lanes=size, going_on=32):
+    brought = []
+    with watched(lambda *call: brought.append(call)), forced(lanes=size, going_on=32):
         got = model.fit_batch(y, weights=weights)
     # a step that rounding decides about is one more evaluation
     assert_equal(got, expected, 1e-10, steps=False)
@@ -185,7 +161,8 @@ def test_half_as_many_lanes_where_memory_is_used_up(monkeypatch):
 
 
 def test_blocks_are_counted_by_memory_and_devices():
-    assert placed() is None
+    with forced(few=3):
+        assert placed().few == 3
     one = where.Place((jax.local_devices()[0],))
     assert one.block(20_000, 800, 1) == 20_480
     # a power of two, whatever is free

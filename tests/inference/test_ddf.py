@@ -323,3 +323,16 @@ def test_pure_functions_trace_and_map(data, x64):
 def test_variances_of_variances_that_are_none():
     spread = np.array([2.0, 0.02, 0.0, 1e-14, -1e-14, -0.5])
     assert_allclose(ddf._twice_over(spread), [1.0, 100.0, np.inf, np.inf, np.inf, np.nan])
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+def test_rounding_is_no_contradiction(unit):
+    """Rows of which one is a multiple of another, for responses in any unit."""
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(8, 4))
+    rows = np.array([[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, -2.0], [0.0, 0.0, 2.0, -4.0]])
+    phi = a.T @ a * unit**2
+    assert ddf.independent_rows(rows, np.array([0.5, 0.0, 0.0]), phi).tolist() == [0, 1]
+    assert ddf.independent_rows(rows, np.array([0.5, 0.3, 0.6]), phi).tolist() == [0, 1]
+    with pytest.raises(ValueError, match="contradict"):
+        ddf.independent_rows(rows, np.array([0.5, 0.3, 0.6 + 1e-4 * max(unit, 1.0)]), phi)

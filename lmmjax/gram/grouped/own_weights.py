@@ -252,7 +252,7 @@ class OwnWeights:
             length = xp.sqrt(xp.where(good, rest, 1.0))
             r[j][j] = xp.where(good, length, 0.0)
             columns.append(v * xp.where(good, 1.0 / length, 0.0)[self.codes])
-        return columns, xp.stack([xp.stack(row) for row in r])
+        return columns, _stacked(r, (q, q, *zero.shape), xp)
 
 
 def _full(w: Array, n: Array, coefficients: Array) -> Array:
@@ -274,4 +274,4 @@ def _forward(factor: Array, a: Array) -> Array:
 
 def _stacked(rows: list[list[Array]], shape: tuple[int, ...], xp: Any) -> Array:
     """An array of that shape from its entries."""
-    return xp.stack([xp.stack(row) for row in rows]) if rows else xp.zeros(shape)
+    return xp.stack([entry for row in rows for entry in row]).reshape(shape) if rows else xp.zeros(shape)
