@@ -31,6 +31,7 @@ from lmmjax.postestimation.parameters.moments import moments
 from lmmjax.reports.structure import StructureReport, structure_report
 from lmmjax.results import BatchFit, Fit, Moments, chunked
 from lmmjax.results.batches import Batches
+from lmmjax.results.chunked import is_condensed, loaded
 from lmmjax.stream.whole import design_table
 
 
@@ -261,7 +262,7 @@ class Model(Batches):
         return f"Model({self.formula!r}, n={self.design.n}, groups={groups})"
 
 
-def load(path: str | Path, *, safe: bool = True) -> Model | Fit | BatchFit:
+def load(path: str | Path, *, safe: bool = True) -> Any:
     """A model, a fit or fits of many responses, from a file that its method `save` wrote.
 
     Nothing is fitted. The formula is evaluated on the columns in the file, and the likelihood of the
@@ -282,6 +283,8 @@ def load(path: str | Path, *, safe: bool = True) -> Model | Fit | BatchFit:
     from lmmjax.saving import load_record
 
     record = load_record(path, require_switch("safe", safe))
+    if not isinstance(record, FittedMany) and is_condensed(record):
+        return loaded(record)
     model = Model(record if isinstance(record, ModelData) else record.data)
     if isinstance(record, ModelData):
         return model

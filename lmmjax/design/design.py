@@ -142,10 +142,14 @@ class Condensed:
     ----------
     n : number of observations.
     logdet : log|R| = −Σ log w of them, whose roots the rows were multiplied by.
+    covariance : (p, p) of the columns of X; squares : by term (q, q) the mean of zzᵀ; noise : that of 1/w.
     """
 
     n: int
     logdet: float
+    covariance: np.ndarray
+    squares: tuple[np.ndarray, ...]
+    noise: float
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ from lmmjax.fitted.checks import (
     require_key,
     require_known,
     require_level,
+    require_rows,
     require_switch,
 )
 from lmmjax.fitted.components import (
@@ -111,6 +112,7 @@ __all__ = [
     "require_key",
     "require_known",
     "require_level",
+    "require_rows",
     "require_switch",
     "residuals",
     "response_vector",

@@ -127,3 +127,12 @@ def require_estimates(fitted: Fitted) -> None:
     """ValueError if the fit has none."""
     if not np.all(np.isfinite(fitted.estimate.psi)):
         raise ValueError(f"the fit has no estimates ({fitted.status})")
+
+
+def require_rows(data: ModelData, what: str) -> None:
+    """ValueError where the rows of a model stand for others, which are read by the chunk."""
+    if data.design.condensed is not None:
+        raise ValueError(
+            f"{what} needs all rows at once, and those of this fit are read by the chunk: fit the rows that "
+            "fit in memory, such as a sample of groups, for it; rows() has fitted values and residuals"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 import tempfile
@@ -24,8 +25,15 @@ SUFFIXES = (".parquet", ".pq", ".parq")
 HEAD, ROWS = 1000, 250_000
 """Rows that are looked at in any case; rows of a chunk that is read from a file."""
 
-Chunks = Callable[[list[str] | None], Iterator[pd.DataFrame]]
-"""Columns, or None for all ↦ the frames of one pass over the data."""
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chunks:
+    """The passes over data: columns, or None for all ↦ the frames of one."""
+
+    read: Callable[[list[str] | None], Iterator[pd.DataFrame]]
+
+    def __call__(self, columns: list[str] | None) -> Iterator[pd.DataFrame]:
+        return self.read(columns)
 
 
 def is_chunked(data: Any) -> bool:
@@ -45,6 +53,8 @@ def chunks_of(data: Any) -> Chunks:
         arguments that returns an iterable of frames or record batches anew each time; a
         `pyarrow.RecordBatchReader`, which can be read once and is kept in a temporary file.
     """
+    if isinstance(data, Chunks):
+        return data
     if hasattr(data, "read_next_batch"):
         return _kept(data)
     if isinstance(data, str | Path):
@@ -69,14 +79,14 @@ def chunks_of(data: Any) -> Chunks:
                 frame = piece.to_pandas() if hasattr(piece, "to_pandas") else pd.DataFrame(piece)
                 yield frame if columns is None else frame.loc[:, columns]
 
-        return called
+        return Chunks(called)
 
     def read(columns: list[str] | None) -> Iterator[pd.DataFrame]:
         for batch in data.to_batches(columns=columns, batch_size=ROWS):
             if batch.num_rows:
                 yield batch.to_pandas()
 
-    return read
+    return Chunks(read)
 
 
 def _kept(reader: Any) -> Chunks:
@@ -96,7 +106,7 @@ def _kept(reader: Any) -> Chunks:
         return inner(columns)
 
     weakref.finalize(read, shutil.rmtree, folder, ignore_errors=True)
-    return read
+    return Chunks(read)
 
 
 def columns_read(
@@ -123,18 +133,30 @@ def columns_read(
         for name in evaluated
         if not numeric(first[name].dtype)
         or pd.api.types.is_bool_dtype(first[name].dtype)
-        or re.search(rf"\bC\(\s*`?{re.escape(name)}\b", formula)
+        or re.search(rf"\b(C|factor)\(\s*`?{re.escape(name)}\b", formula)
     ]
     keys = [[name] for name in factors] + [list(bar.group) for bar in split.bars]
     return split, list(dict.fromkeys([*evaluated, *grouping])), keys
 
 
-def rows_of_all_levels(
-    chunks: Chunks, columns: list[str], keys: list[list[str]]
-) -> tuple[pd.DataFrame, int, dict[str, int]]:
-    """Complete rows with every combination of each of the `keys`; of all data rows and missing values."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Some:
+    """Some complete rows, with all levels; of all rows how many, and missing values by column.
+
+    `few` has the values of columns of numbers that have at most two.
+    """
+
+    rows: pd.DataFrame
+    total: int
+    missing: dict[str, int]
+    few: dict[str, list[Any]]
+
+
+def rows_of_all_levels(chunks: Chunks, columns: list[str], keys: list[list[str]]) -> Some:
+    """Complete rows with every combination of each of the `keys`, and what else one pass tells."""
     total, head, size, lost = 0, [], 0, pd.Series(0, index=columns)
     found: list[list[pd.DataFrame]] = [[] for _ in keys]
+    few: dict[str, list[Any]] | None = None
     for frame in chunks(columns):
         total += len(frame)
         lost = lost + frame.isna().sum()
@@ -142,6 +164,9 @@ def rows_of_all_levels(
         if size < HEAD:
             head.append(whole.iloc[: HEAD - size])
             size += len(head[-1])
+        if len(whole):
+            few = {name: [] for name in _numbers(whole)} if few is None else few
+            few = {name: own for name in few if len(own := _union(few[name], whole[name])) <= 2}
         for held, key in zip(found, keys, strict=True):
             held.append(whole.drop_duplicates(key))
             # twice what there was: as often as not it has been seen
@@ -151,4 +176,19 @@ def rows_of_all_levels(
         raise ValueError("no row is left without missing values" if total else "the data have no rows")
     kept = [pd.concat(held).drop_duplicates(key) for held, key in zip(found, keys, strict=True)]
     missing = {str(name): int(count) for name, count in lost.items() if count}
-    return pd.concat([*head, *kept], ignore_index=True), total, missing
+    return Some(pd.concat([*head, *kept], ignore_index=True), total, missing, few or {})
+
+
+def _numbers(frame: pd.DataFrame) -> list[str]:
+    kinds = pd.api.types
+    return [
+        str(n)
+        for n, column in frame.items()
+        if kinds.is_numeric_dtype(column.dtype) and not kinds.is_bool_dtype(column.dtype)
+    ]
+
+
+def _union(values: list[Any], column: Any) -> list[Any]:
+    """The values with those of a column; three of them stand for more."""
+    head = set(values) | set(column.iloc[:100].tolist())
+    return sorted((head | set(column.unique().tolist())) if len(head) <= 2 else head)[:3]

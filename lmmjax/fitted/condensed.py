@@ -10,14 +10,17 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.arrays.memory import available_memory
-from lmmjax.core import ProblemMaker
-from lmmjax.design import Condensed
+from lmmjax.fitted.all_rows import AllRows
+from lmmjax.fitted.checks import require_known
 from lmmjax.fitted.chunks import Chunks, chunks_of, columns_read, rows_of_all_levels
-from lmmjax.fitted.data import ModelData, frame_design
+from lmmjax.fitted.data import ModelData, model_data
 from lmmjax.formula import ModelFrame, model_frame, new_frame
+from lmmjax.formula.bars import split_bars
 from lmmjax.formula.columns import Table
-from lmmjax.formula.expressions import apply_part
+from lmmjax.formula.expressions import apply_part, terms
 from lmmjax.formula.frame import assemble, require_weights
+from lmmjax.formula.many_rows import ManyRows, factor_columns, row_space
+from lmmjax.formula.update import updated
 from lmmjax.gram.grouped.condense import Condenser
 
 
@@ -28,12 +31,14 @@ class Chunked:
     Attributes
     ----------
     data : the model on rows that stand for all.
-    chunks : the passes over all rows; columns : those that the formula reads.
+    chunks : the passes over all rows, None of a model that was loaded; columns : what the formula reads.
+    beside : weights, offset, backend and safe, as given.
     """
 
     data: ModelData
-    chunks: Chunks
+    chunks: Chunks | None
     columns: list[str]
+    beside: dict[str, Any]
 
 
 def chunked_model(
@@ -63,31 +68,58 @@ def chunked_model(
         raise ValueError(f"the formula has no response: write 'response {formula.strip()}'")
     if not split.bars:
         raise ValueError("the formula has no random term: add one, such as (1 | group)")
-    some, total, missing = rows_of_all_levels(chunks, columns, keys)
-    frame = model_frame(formula, some, weights=weights, offset=offset, safe=safe)
+    some = rows_of_all_levels(chunks, columns, keys)
+    beside = {"weights": weights, "offset": offset, "safe": safe}
+    frame = model_frame(formula, some.rows, **beside)
     _require_no_state(frame)
     q, p = sum(len(term.names) for term in frame.random), len(frame._recipe.parts["fixed"].names)
-    condenser, n, logs = Condenser(q, p + 1), 0, 0.0
+    condenser, logs = Condenser(q, p + 1), 0.0
+    levels = _levels(frame, [key[0] for key in keys if len(key) == 1]) | some.few
+    every = AllRows(frame, levels, weights is not None)
     most = available_memory() // (16 * 8 * (q + p + 1))
-    for codes, z, w, root in _rows(frame, chunks, columns):
-        n, logs = n + len(z), logs - 2.0 * float(np.sum(np.log(root)))
-        condenser.add(codes, z * root[:, None], w * root[:, None])
+    for rows in _rows(frame, chunks, columns):
+        every.add(rows.piece, rows.w[:, :-1], rows.z, rows.root)
+        logs -= 2.0 * float(np.sum(np.log(rows.root)))
+        root = rows.root[:, None]
+        condenser.add(rows.codes, np.concatenate(rows.z, axis=1) * root, rows.w * root)
         if sum(len(z) for _, z, _ in condenser.held) > most:
             raise ValueError(
                 "the rows do not condense: there are about as many cells of the grouping factors as rows, "
                 "more than memory holds; use fewer factors, or a machine with more memory"
             )
-    if n == 0:
+    if every.n == 0:
         raise ValueError("no row is left without missing values")
-    own = _condensed_frame(frame, *condenser.rows(), total - n, missing)
-    design = dataclasses.replace(frame_design(own), condensed=Condensed(n, logs))
-    return Chunked(ModelData(own, design, ProblemMaker(design, backend)), chunks, columns)
+    codes, z, w = condenser.rows()
+    shown = model_frame(formula, pd.concat([some.rows, *every.witnesses], ignore_index=True), **beside)
+    own = every.moments(w[:, :-1])
+    base = ManyRows(
+        shown, codes, z, w, logdet=logs, dropped=some.total - every.n, missing=some.missing, **own
+    )
+    data = model_data(condensed_frame(base), backend)
+    return Chunked(data, chunks, columns, beside | {"backend": backend})
 
 
-def _rows(
-    frame: ModelFrame, chunks: Chunks, columns: list[str]
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Of every chunk codes (n, f), z (n, q), [X y] (n, p + 1) and √w (n,) of its complete rows."""
+def _levels(frame: ModelFrame, names: list[str]) -> dict[str, list[Any]]:
+    """The values of columns of numbers whose levels the formula means, `names` among others."""
+    columns = frame.columns
+    assert columns is not None
+    numbers = [n for n in names if n in columns and not isinstance(columns[n].dtype, pd.CategoricalDtype)]
+    inside = factor_columns(frame)
+    return {name: list(columns[name].unique()) for name in numbers if name in inside}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Rows:
+    """Of a chunk its complete rows `piece`: codes (n, f), z by term, w = [X y] (n, P + 1) and √w (n,)."""
+
+    piece: pd.DataFrame
+    codes: np.ndarray
+    z: list[np.ndarray]
+    w: np.ndarray
+    root: np.ndarray
+
+
+def _rows(frame: ModelFrame, chunks: Chunks, columns: list[str]) -> Iterator[_Rows]:
     recipe = frame._recipe
     for piece in chunks(columns):
         whole = piece.dropna().reset_index(drop=True)
@@ -98,7 +130,7 @@ def _rows(
         assert new.y is not None
         y = new.y if new.offset is None else new.y - new.offset
         w = np.column_stack([new.whole, y])
-        z = np.concatenate([term.z for term in new.random], axis=1)
+        z = [term.z for term in new.random]
         codes = np.column_stack([term.codes for term in new.random])
         if unseen := [(term.group, term.unseen[0]) for term in new.random if term.unseen]:
             group, level = unseen[0]
@@ -112,8 +144,13 @@ def _rows(
             weight = apply_part(recipe.parts["weights"], table, np.arange(len(whole)), recipe.kinds)[:, 0]
             require_weights(weight[np.isfinite(weight)], table.index)
             root = np.sqrt(weight)
-        good = np.isfinite(w).all(axis=1) & np.isfinite(z).all(axis=1) & np.isfinite(root)
-        yield codes[good], z[good], w[good], root[good]
+        good = np.isfinite(w).all(axis=1) & np.isfinite(root)
+        for own in z:
+            good &= np.isfinite(own).all(axis=1)
+        if good.all():
+            yield _Rows(whole, codes, z, w, root)
+        elif good.any():
+            yield _Rows(whole.loc[good], codes[good], [own[good] for own in z], w[good], root[good])
 
 
 def _require_no_state(frame: ModelFrame) -> None:
@@ -129,34 +166,60 @@ def _require_no_state(frame: ModelFrame) -> None:
             )
 
 
-def _condensed_frame(
-    frame: ModelFrame, codes: np.ndarray, z: np.ndarray, w: np.ndarray, dropped: int, missing: dict[str, int]
-) -> ModelFrame:
+def condensed_frame(base: ManyRows) -> ModelFrame:
     """The frame with the rows that stand for all, its columns those that are independent on them."""
-    fixed, recipe = frame._recipe.parts["fixed"], frame._recipe
-    ends = np.cumsum([len(term.names) for term in frame.random])[:-1]
+    shown, z = base.shown, base.z
+    fixed, recipe = shown._recipe.parts["fixed"], shown._recipe
+    ends = np.cumsum([len(term.names) for term in shown.random])[:-1]
     random = tuple(
-        dataclasses.replace(term, z=np.ascontiguousarray(part), codes=codes[:, k].astype(np.int32))
-        for k, (term, part) in enumerate(zip(frame.random, np.split(z, ends, axis=1), strict=True))
+        dataclasses.replace(term, z=np.ascontiguousarray(part), codes=base.codes[:, k].astype(np.int32))
+        for k, (term, part) in enumerate(zip(shown.random, np.split(z, ends, axis=1), strict=True))
     )
     index = pd.RangeIndex(len(z))
     return assemble(
-        formula=frame.formula,
-        response=frame.response,
-        y=np.ascontiguousarray(w[:, -1]),
-        x=w[:, :-1],
+        formula=shown.formula,
+        response=shown.response,
+        y=np.ascontiguousarray(base.w[:, -1]),
+        x=base.w[:, :-1],
         x_names=fixed.names,
         random=random,
         weights=None,
         offset=None,
         rows=np.arange(len(z)),
-        n_dropped=dropped,
-        missing=missing,
+        n_dropped=base.dropped,
+        missing=base.missing,
         index=index,
         data_index=index,
         terms=fixed.terms,
         term_factors=fixed.term_factors,
         factor_levels=fixed.levels,
         factor_values={},
+        columns=base.cells,
+        base=base,
         recipe=lambda kept: dataclasses.replace(recipe, kept=kept),
     )
+
+
+def reformulated(model: Chunked, change: str | None, source: Any, changes: dict[str, Any]) -> Chunked:
+    """The model with another formula (see `formula.update.updated`), weights or offset, or of other data."""
+    require_known("argument of update", changes, ("weights", "offset"))
+    if source is None and model.chunks is None:
+        raise ValueError("a model that was loaded has no rows: give update(data=…) what it was read from")
+    formula = model.data.formula if change is None else updated(model.data.formula, change, terms)
+    return chunked_model(formula, model.chunks if source is None else source, **(model.beside | changes))
+
+
+def loaded_chunks(data: ModelData) -> Chunked:
+    """The model of a file, without its rows."""
+    shown = row_space(data.frame)
+    source = shown.source
+    split = split_bars(data.formula)
+    read = [name for part in shown._recipe.parts.values() for name in part.columns]
+    grouping = [name for bar in split.bars for name in bar.group]
+    beside = {
+        "weights": source.weights,
+        "offset": source.offset,
+        "safe": source.safe,
+        "backend": data.backend,
+    }
+    return Chunked(data, None, list(dict.fromkeys([*read, *grouping])), beside)

@@ -10,9 +10,10 @@ import numpy as np
 
 from lmmjax.arrays import Array
 from lmmjax.core import Problem, ProblemMaker
-from lmmjax.design import Design, RandomTerm
+from lmmjax.design import Condensed, Design, RandomTerm
 from lmmjax.fitted.components import Component, components
 from lmmjax.formula import ModelFrame, take_columns, take_rows
+from lmmjax.formula.many_rows import ManyRows
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,4 +106,11 @@ def frame_design(frame: ModelFrame) -> Design:
     if own is not None and own.known is not None:
         weights, known = (1.0 if weights is None else weights) / own.known, 1.0
     factors = {name: frame.factor_values[name] for name in frame.factor_levels if name in frame.factor_values}
-    return Design(frame.x, terms, weights, frame.offset, own and own.design, known, tuple(factors.values()))
+    design = Design(frame.x, terms, weights, frame.offset, own and own.design, known, tuple(factors.values()))
+    if not isinstance(many := frame.base, ManyRows):
+        return design
+    # of columns that are no longer the formula's it is not known
+    kept = None if frame._recipe is None else frame._recipe.kept
+    covariance = np.full((design.p,) * 2, np.nan) if kept is None else many.covariance[np.ix_(kept, kept)]
+    condensed = Condensed(many.n, many.logdet, covariance, many.squares, many.noise)
+    return dataclasses.replace(design, condensed=condensed)

@@ -207,7 +207,7 @@ def new_frame(
         require_known([parts["weights"]], {}, table)
     elif weights is not None:
         own_weights = row_vector(weights, "weights", table.n, table.index)
-    elif residual and frame.weights is not None:
+    elif residual and (frame.weights is not None or "weights" in recipe.parts):
         if "weights" not in recipe.parts:
             raise ValueError(
                 "residuals of new rows depend on their weights, and the model's are an array: pass weights= "

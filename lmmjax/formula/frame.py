@@ -12,6 +12,7 @@ from lmmjax.design import Aliases, aliases, independent_columns
 from lmmjax.formula.columns import require_finite
 from lmmjax.formula.labelled import labelled
 from lmmjax.formula.levels import Levels, require_levels
+from lmmjax.formula.many_rows import ManyRows
 from lmmjax.formula.residuals import NewPlaces, ResidualColumns
 
 
@@ -106,7 +107,7 @@ class ModelFrame:
     `residual` are the columns of a residual structure, or None; `columns` those that the fixed part and
     offsets read, as expressions see them, numbered 0, 1, … (None if built from arrays);
     `source` is what the frame was made from, `base` what it, or the frame that it is some rows of, was
-    evaluated from.
+    evaluated from, `ManyRows` if its rows stand for many.
     """
 
     formula: str
@@ -131,7 +132,7 @@ class ModelFrame:
     dependence: Aliases | None = None
     columns: pd.DataFrame | None = None
     source: Source | None = field(default=None, repr=False)
-    base: Source | Matrices | None = field(default=None, repr=False)
+    base: Source | Matrices | ManyRows | None = field(default=None, repr=False)
     _recipe: Any = field(default=None, repr=False)
 
     @property

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from lmmjax.design.splines import natural_basis, natural_knots
 from lmmjax.formula.arithmetic import DOUBLE, double, evaluable
 from lmmjax.formula.levels import whole_labels
-from lmmjax.formula.splines import natural_basis, natural_knots
 
 
 @lru_cache(maxsize=1)

@@ -41,6 +41,7 @@ def contrasts(
     terms: Sequence[Term],
     values: Mapping[str, np.ndarray],
     levels: Mapping[str, int],
+    products: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """L (k, p) of every term; k = 0 where all its columns are aliased.
 
@@ -50,14 +51,16 @@ def contrasts(
     x : (n, p) the model matrix, of full column rank.
     values : of the factors of terms that have a categorical one: codes (n,), or numbers (n, k).
     levels : number of levels of each categorical factor.
+    products : (k, p) with the XᵀX of all rows, where x and values are some rows with their row space.
     """
+    products = x if products is None else products
     if kind == 1 or (kind == 2 and len(terms) == 1):
-        rows = _sequential(x)
+        rows = _sequential(products)
         return [rows[term.columns] for term in terms]
     containing = [[other for other in terms if other.contains(term)] for term in terms]
     if kind == 2:
         pairs = zip(terms, containing, strict=True)
-        return [_given_others(x, term, above) for term, above in pairs]
+        return [_given_others(products, term, above) for term, above in pairs]
     factors = functools.cache(lambda: np.linalg.qr(x))
 
     def generators(term: Term) -> np.ndarray:
@@ -70,9 +73,9 @@ def contrasts(
     if len(out) != 1:
         return [rows for rows, _ in out]
     rows, columns = out[0]
-    others = np.delete(x, terms[0].columns, axis=1)
+    others = np.delete(products, terms[0].columns, axis=1)
     k = others.shape[1]
-    return [_sequential(np.hstack([others, x @ columns]))[k:, k:] @ rows]
+    return [_sequential(np.hstack([others, products @ columns]))[k:, k:] @ rows]
 
 
 def _sequential(x: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ them) and standard deviations σs of a residual structure.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -71,6 +72,9 @@ def share_weights(
         effects, tr(C ZKZᵀ)/(n − 1) with C = I − 11ᵀ/n, for Σ a scalar; "ratio": K_gg is taken as 1.
     """
     names = list(dict.fromkeys(labels))
+    if design.condensed is not None:
+        moments = design.condensed.covariance, design.condensed.squares, design.condensed.noise
+        return _share_weights(design, labels, *moments), names
     one = np.ones((design.n, 1)) if own is None else own
     counted = one > 0
     total = np.where(counted, one, 1.0)
@@ -95,19 +99,31 @@ def share_weights(
     if scale == "sample":
         pairs = zip(squares, design.terms, strict=True)
         squares = tuple(_less_mean(square, term, lead(share), lead(count[None])) for square, term in pairs)
-    structure = design.structure
     noise = lead(reciprocal.sum(axis=0, keepdims=True))[..., 0] if own is not None else reciprocal.sum()
+    rows = None if design.structure.residual is None else lead(reciprocal)
+    return _share_weights(design, labels, lead(fixed), squares, noise, rows), names
+
+
+def _share_weights(
+    design: Design,
+    labels: list[str],
+    fixed: np.ndarray,
+    squares: tuple[np.ndarray, ...],
+    noise: Any,
+    rows: np.ndarray | None = None,
+) -> Weights:
+    """The weights of a design of which the moments are known."""
+    names, structure = list(dict.fromkeys(labels)), design.structure
     if not structure.linear or structure.residual is not None:
-        rows = None if structure.residual is None else lead(reciprocal)
         variance = _variances(design, [names.index(label) for label in labels])
-        return Weights(None, lead(fixed), noise, rows, squares, variance), names
+        return Weights(None, fixed, noise, rows, squares, variance)
     groups = np.zeros((*squares[0].shape[:-2], len(names), structure.n_params)) if squares else None
     if groups is None:
         groups = np.zeros((*np.shape(noise), 0, 0))
     terms = zip(squares, labels, structure.terms, structure.slices(), strict=True)
     for square, label, term, at in terms:
         groups[..., names.index(label), at] = entry_weights(square, term)
-    return Weights(groups, lead(fixed), noise), names
+    return Weights(groups, fixed, noise)
 
 
 def _products(columns: np.ndarray, share: np.ndarray) -> np.ndarray:

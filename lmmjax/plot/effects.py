@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.fitted import Fitted, ModelData, require_count, require_estimates, require_known, residuals
+from lmmjax.fitted import (
+    Fitted,
+    ModelData,
+    require_count,
+    require_estimates,
+    require_known,
+    require_rows,
+    residuals,
+)
+from lmmjax.formula.many_rows import ManyRows
 from lmmjax.formula.safety import read_expression
 from lmmjax.plot.axes import (
     DASHES,
@@ -101,9 +110,10 @@ def _between(data: ModelData, name: str, count: int) -> Any:
 def _about_mean(data: ModelData, name: str) -> Any:
     """The mean and a standard deviation either way, within the data."""
     column = _column(data, name)
-    mean, sd = column.mean(), column.std()
+    mean, base = next(p for p in predictors(data) if p.name == name).levels[0], data.frame.base
     if column.dtype.kind in "mM":
         return [mean]
+    sd = base.spread[name] if isinstance(base, ManyRows) else column.std()
     return np.unique(np.clip([mean - sd, mean, mean + sd], column.min(), column.max()))
 
 
@@ -114,6 +124,7 @@ def partial_residuals(fitted: Fitted, table: pd.DataFrame) -> pd.DataFrame:
 
     Source: Fox & Weisberg (2018), doi:10.18637/jss.v087.i09.
     """
+    require_rows(fitted.data, "a plot of partial residuals")
     x, by = table.attrs["x"], table.attrs["by"]
     rows: Any = pd.DataFrame({name: _column(fitted.data, name).to_numpy() for name in (x, *by)})
     for name in by:

@@ -9,10 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from lmmjax.fitted import announce, fit_one, require_switch
-from lmmjax.fitted.condensed import Chunked, chunked_model
+from lmmjax.fitted import Fitted, ModelData, announce, fit_one, refitted, require_switch
+from lmmjax.fitted.chunks import chunks_of
+from lmmjax.fitted.condensed import Chunked, chunked_model, loaded_chunks, reformulated
+from lmmjax.fitted.streamed import row_values
 from lmmjax.reports.summary import Summary, without_residuals
 from lmmjax.results.fit import Fit
+from lmmjax.results.plots import FitPlots
 
 SAME = frozenset(
     (
@@ -20,16 +23,37 @@ SAME = frozenset(
         "bse",
         "tvalues",
         "pvalues",
-        "df",
         "cov_params",
         "coef_table",
+        "fe_params",
+        "bse_fe",
+        "df_resid",
         "test",
         "contrast",
+        "t_test",
+        "f_test",
+        "anova",
+        "drop1",
+        "ranova",
+        "emmeans",
+        "emtrends",
         "conf_int",
+        "profile",
+        "contour",
         "delta",
+        "icc",
+        "r2",
+        "variance_shares",
         "varcorr",
         "ranef",
+        "random_effects",
+        "coef",
+        "cond_var",
+        "repca",
+        "vif",
+        "condition_indices",
         "estimate",
+        "fitted",
         "theta",
         "sigma",
         "scale",
@@ -49,12 +73,18 @@ SAME = frozenset(
         "n_iter",
         "reml",
         "response",
-        "icc",
         "predict",
+        "get_prediction",
         "tidy",
+        "glance",
+        "allfit",
+        "to_maketables",
     )
 )
 """What a fit has whose rows were condensed: the same as of all rows."""
+
+PICTURES = frozenset(("ranef", "effects", "profile", "contour"))
+"""Those of pictures."""
 
 
 class ChunkedModel:
@@ -69,61 +99,141 @@ class ChunkedModel:
         self.chunked, self.data = chunked, chunked.data
         self.nobs = chunked.data.design.observations
 
+    @property
+    def formula(self) -> str:
+        """The formula as given."""
+        return self.data.formula
+
     def fit(self, reml: bool = True, **options: Any) -> ChunkedFit:
         """Fit by REML or maximum likelihood; options as of `Model.fit`."""
         fitted = fit_one(self.data, self.data.response(), require_switch("reml", reml), **options)
         announce(fitted)
-        return ChunkedFit(self, Fit(self, fitted))  # type: ignore[arg-type]
+        return ChunkedFit(self, fitted)
+
+    def update(self, formula: str | None = None, *, data: Any = None, **changes: Any) -> ChunkedModel:
+        """The model with another formula, weights or offset, by reading the data again, or other data.
+
+        Parameters
+        ----------
+        formula : as of `Model.update`: "~ . - x", ". ~ . + z + (1 | h)".
+        data : as `lmm` takes them; those of this model if None.
+
+        Raises
+        ------
+        ValueError : a model that was loaded from a file, without `data`.
+        """
+        return ChunkedModel(reformulated(self.chunked, formula, data, changes))
+
+    def save(self, path: str | Path) -> None:
+        """Write the model to a file, which `lmmjax.load` reads: the condensed rows, not the data."""
+        from lmmjax.saving import save_record
+
+        save_record(self.data, path)
+
+    def _wrap(self, fitted: Fitted) -> ChunkedFit:
+        """A fit of this model with its methods."""
+        return ChunkedFit(self, fitted)
 
     def __repr__(self) -> str:
         rows = f"{self.nobs:,} rows, condensed to {self.data.design.n:,}"
         return f"ChunkedModel({self.data.formula!r}, {rows})"
 
 
+class ChunkedPlots(FitPlots):
+    """Pictures of a fit of data that are read by the chunk: `ranef`, `effects`, `profile`, `contour`."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in vars(FitPlots) and not name.startswith("_") and name not in PICTURES:
+            raise AttributeError(f"plot.{name} {_ROWS}")
+        return super().__getattribute__(name)
+
+    def __call__(self, ax: Any = None, **options: Any) -> Any:
+        """Refused: a picture of residuals needs all rows."""
+        raise ValueError(f"plot() {_ROWS}")
+
+    def __repr__(self) -> str:
+        return "ChunkedPlots: " + ", ".join(sorted(PICTURES))
+
+
+_ROWS = (
+    "needs all rows at once, and those of this fit are read by the chunk: rows() has fitted values and "
+    "residuals; fit the rows that fit in memory for the rest"
+)
+
+
 class ChunkedFit:
     """A fit of data that are read by the chunk.
 
-    Estimates, tests, intervals, random effects and predictions for new rows are those of `Fit`, under the
-    same names. What has a value for every row is read by the chunk again: `rows`, `write_rows`.
+    Estimates, tests, marginal means, intervals, random effects and predictions for new rows are those of
+    `Fit`, under the same names. What has a value for every row is read by the chunk again: `rows`,
+    `write_rows`.
     """
 
-    def __init__(self, model: ChunkedModel, fit: Fit):
-        self.model, self._fit = model, fit
+    def __init__(self, model: ChunkedModel, fitted: Fitted):
+        self.model, self._fit = model, Fit(model, fitted)  # type: ignore[arg-type]
 
     def __getattr__(self, name: str) -> Any:
         if name in SAME:
             return getattr(self._fit, name)
         if not name.startswith("_") and hasattr(Fit, name):
-            raise AttributeError(
-                f"{name} needs all rows at once, and those of this fit are read by the chunk: rows() has "
-                "fitted values and residuals; fit the rows that fit in memory for the rest"
-            )
+            raise AttributeError(f"{name} {_ROWS}")
         raise AttributeError(f"a fit of data that are read by the chunk has no {name!r}")
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *SAME]
 
-    def summary(self, ddf: str = "satterthwaite") -> Summary:
+    def summary(self, ddf: str = "satterthwaite", *, correlation: bool = False) -> Summary:
         """The tables of `Fit.summary`, without those of residuals."""
-        return without_residuals(self._fit.summary(ddf))
+        return without_residuals(self._fit.summary(ddf, correlation=correlation))
 
-    def rows(self, columns: list[str] | None = None) -> Iterator[pd.DataFrame]:
+    @property
+    def plot(self) -> ChunkedPlots:
+        """Pictures that need no rows; see `FitPlots`."""
+        return ChunkedPlots(self._fit.fitted)
+
+    def refit(self, *, reml: bool) -> ChunkedFit:
+        """The same model by the other criterion."""
+        return ChunkedFit(self.model, refitted(self._fit.fitted, None, require_switch("reml", reml)))
+
+    def update(self, formula: str | None = None, *, reml: bool | None = None, **changes: Any) -> ChunkedFit:
+        """The fit with another formula, weights, offset or data; see `ChunkedModel.update`."""
+        own = self._fit.reml if reml is None else require_switch("reml", reml)
+        return self.model.update(formula, **changes).fit(own)
+
+    def save(self, path: str | Path) -> None:
+        """Write the fit to a file, which `lmmjax.load` reads: the condensed rows, not the data.
+
+        What has rows needs the data again then: `rows(data=…)`.
+        """
+        from lmmjax.saving import save_record
+
+        save_record(self._fit.fitted, path)
+
+    def rows(self, columns: list[str] | None = None, *, data: Any = None) -> Iterator[pd.DataFrame]:
         """Of every chunk the `columns` of the data, all if None, with `fitted`, `population` and `resid`.
 
         `fitted` are conditional on the random effects, `population` is Xβ̂ + offset; rows with missing values
-        have NaN.
+        have NaN. `data` are those of the model if None, or others as `lmm` takes them by the chunk.
+
+        Raises
+        ------
+        ValueError : a fit that was loaded from a file, without `data`; a grouping factor has a level that the
+            fit does not know.
         """
+        chunks = self.model.chunked.chunks if data is None else chunks_of(data)
+        if chunks is None:
+            raise ValueError("a fit that was loaded has no rows: give rows(data=…) what it was read from")
+        return self._rows(chunks, columns)
+
+    def _rows(self, chunks: Any, columns: list[str] | None) -> Iterator[pd.DataFrame]:
         reads = self.model.chunked.columns
         wanted = None if columns is None else list(dict.fromkeys([*reads, *columns]))
-        response = self._fit.fitted.data.frame.response
-        for piece in self.model.chunked.chunks(wanted):
+        for piece in chunks(wanted):
             frame = piece.reset_index(drop=True)
             shown = frame if columns is None else frame[columns]
-            own = self._fit.predict(frame)
-            y = self._response(frame, response)
-            yield shown.assign(fitted=own, population=self._fit.predict(frame, re="none"), resid=y - own)
+            yield shown.assign(**row_values(self._fit.fitted, frame, reads))
 
-    def write_rows(self, path: str | Path, columns: list[str] | None = None) -> int:
+    def write_rows(self, path: str | Path, columns: list[str] | None = None, *, data: Any = None) -> int:
         """Write `rows` to the Parquet file `path`, whole or not at all; how many there are."""
         import pyarrow as pa
         from pyarrow import parquet
@@ -132,7 +242,7 @@ class ChunkedFit:
 
         total, writer = 0, None
         with written_whole(Path(path)) as file:
-            for frame in self.rows(columns):
+            for frame in self.rows(columns, data=data):
                 table = pa.Table.from_pandas(frame, preserve_index=False)
                 writer = writer or parquet.ParquetWriter(file, table.schema)
                 writer.write_table(table.cast(writer.schema))
@@ -140,12 +250,6 @@ class ChunkedFit:
             if writer is not None:
                 writer.close()
         return total
-
-    def _response(self, frame: pd.DataFrame, name: str | None) -> pd.Series:
-        from lmmjax.formula import new_frame
-
-        new = new_frame(self._fit.fitted.data.frame, frame, groups=[], require_response=True)
-        return pd.Series(new.y, index=frame.index, name=name)
 
     def __repr__(self) -> str:
         return repr(self.summary())
@@ -163,3 +267,15 @@ def chunked(formula: str, data: Any, beside: dict[str, Any], backend: str | None
                 "pd.read_parquet"
             )
     return ChunkedModel(chunked_model(formula, data, **beside, backend=backend, safe=safe))
+
+
+def is_condensed(record: ModelData | Fitted) -> bool:
+    """Whether the rows of a model or fit stand for others."""
+    data = record if isinstance(record, ModelData) else record.data
+    return data.design.condensed is not None
+
+
+def loaded(record: ModelData | Fitted) -> ChunkedModel | ChunkedFit:
+    """A model or fit from a file, whose rows are not there."""
+    model = ChunkedModel(loaded_chunks(record if isinstance(record, ModelData) else record.data))
+    return model if isinstance(record, ModelData) else ChunkedFit(model, record)

@@ -6,6 +6,7 @@ import pandas as pd
 
 from lmmjax.postestimation.comparison import compare as comparison
 from lmmjax.reports.table import prints_whole
+from lmmjax.results.chunked import ChunkedFit
 from lmmjax.results.fit import Fit
 
 
@@ -44,6 +45,11 @@ def compare(
     if len(fits) < 2:
         raise ValueError("compare takes at least two fits")
     for fit in fits:
+        if isinstance(fit, ChunkedFit):
+            raise ValueError(
+                "compare sees by rows which models are nested, and those of a fit are read by the chunk: "
+                "drop1(test='lrt') and ranova() test its terms; aic, bic and llf of fits by ML compare others"
+            )
         if not isinstance(fit, Fit):
             raise ValueError(f"compare takes fits, not {type(fit).__name__}: call .fit() first")
     return comparison.compare([fit.fitted for fit in fits], names, refit, force)

@@ -7,6 +7,7 @@ from typing import Any
 
 from lmmjax import plot
 from lmmjax.fitted import Fitted, require_estimates, require_switch
+from lmmjax.formula.many_rows import counts_of
 from lmmjax.plot import covariance, effects, profiles, residual_panel, shrinkage, spaghetti
 from lmmjax.postestimation.diagnostics.semivariogram import expected_variogram, variogram
 from lmmjax.postestimation.parameters.profiles import contour, profile
@@ -169,7 +170,8 @@ class FitPlots(Pictures):
         if require_switch("residuals", residuals) and type != "link":
             raise ValueError("residuals are on the scale of the model: leave out type= or residuals=")
         data = effects.partial_residuals(self._fitted, table) if residuals else None
-        columns = self._fitted.data.frame.columns
+        frame = self._fitted.data.frame
+        columns = frame.columns if counts_of(frame) is None else None
         marks = columns[x] if require_switch("rug", rug) and columns is not None else None
         return plot.plot_effects(table, ax, data=data, rug=marks)
 

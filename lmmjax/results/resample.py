@@ -17,6 +17,7 @@ from lmmjax.fitted import (
     require_choice,
     require_function,
     require_level,
+    require_rows,
 )
 from lmmjax.formula.labelled import labelled
 from lmmjax.formula.matching import positions
@@ -136,6 +137,7 @@ def bootstrap(
     statistic : function of a `BatchFit` with T responses that returns T values, (T, k) values or a frame
         with T rows; by default `parameters`. It is called on the refits and on the fit itself, T = 1.
     """
+    require_rows(fitted.data, "bootstrap")
     if statistic is not None:
         require_function("statistic", statistic)
     refits = bootstrap_fits(fitted, key, n)

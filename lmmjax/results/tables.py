@@ -10,6 +10,7 @@ from lmmjax.formula import nearest
 from lmmjax.postestimation.hypotheses.fixed_tests import ddf_method
 from lmmjax.reports.modeltable import BELOW, DEFAULT, STARS, STATISTICS, ModelTable, model_table
 from lmmjax.results.batch import BatchFit
+from lmmjax.results.chunked import ChunkedFit
 from lmmjax.results.fit import Fit
 
 MOST = 20
@@ -17,7 +18,7 @@ MOST = 20
 
 
 def modeltable(
-    models: Sequence[Fit] | Mapping[str, Fit] | BatchFit,
+    models: Sequence[Fit | ChunkedFit] | Mapping[str, Fit | ChunkedFit] | BatchFit,
     names: Sequence[str] | None = None,
     *,
     stars: bool | Mapping[str, float] = True,
@@ -76,7 +77,7 @@ def modeltable(
     if not fits:
         raise ValueError("modeltable takes at least one fit")
     for fit in fits:
-        if not isinstance(fit, Fit):
+        if not isinstance(fit, Fit | ChunkedFit):
             raise ValueError(
                 f"modeltable takes fits, not {type(fit).__name__}: call .fit() first, or pick one"
             )
@@ -111,7 +112,7 @@ def _named(batch: BatchFit) -> dict[str, Fit]:
 
 
 def _listed(models: Any) -> list[Any]:
-    if isinstance(models, Fit):
+    if isinstance(models, Fit | ChunkedFit):
         return [models]
     try:
         return list(models)
@@ -128,7 +129,7 @@ def _marks(stars: Any) -> dict[str, float]:
     return STARS if stars else {}
 
 
-def _chosen(coefs: Any, fits: Sequence[Fit]) -> dict[str, str] | None:
+def _chosen(coefs: Any, fits: Sequence[Any]) -> dict[str, str] | None:
     """{name: label} of the coefficients that are shown; None for all."""
     if coefs is None:
         return None

@@ -15,7 +15,8 @@ from lmmjax.arrays.sparse_columns import Columns, SparseColumns
 from lmmjax.core import Estimate, loglik, restricted_loglik
 from lmmjax.fitted import Fitted, FittedMany, ModelData, by_mean, model_data, one_of_many, with_mean
 from lmmjax.saving.archive import Arrays, read, write
-from lmmjax.saving.frames import packed_frame, require_same, unpacked_frame
+from lmmjax.saving.frames import require_same
+from lmmjax.saving.many_rows import packed_any, unpacked_any
 from lmmjax.saving.values import Plain, packed_labels, plain_of, unpacked_labels, value_of
 
 Record = ModelData | Fitted | FittedMany
@@ -40,12 +41,12 @@ def save_record(record: Record, path: str | Path, columns: Any = ()) -> None:
     """
     arrays, data = Arrays(), record if isinstance(record, ModelData) else record.data
     plain = {"kind": type(record).__name__, "backend": data.backend}
-    plain["frame"] = packed_frame(data.frame, arrays, columns)
+    plain["frame"] = packed_any(data.frame, arrays, columns)
     if isinstance(record, Fitted):
         plain["fit"] = _packed_fit(record, arrays)
     elif isinstance(record, FittedMany):
         plain["fit"] = _packed_fits(record, arrays)
-    require_same(data.frame, unpacked_frame(plain["frame"], arrays, False))
+    require_same(data.frame, unpacked_any(plain["frame"], arrays, False))
     write(path, plain, arrays)
 
 
@@ -63,7 +64,7 @@ def load_record(path: str | Path, safe: bool) -> Record:
     """
     plain, arrays, version = read(path)
     try:
-        data = model_data(unpacked_frame(plain["frame"], arrays, safe), plain["backend"])
+        data = model_data(unpacked_any(plain["frame"], arrays, safe), plain["backend"])
         if plain["kind"] == ModelData.__name__:
             return data
         make = {Fitted.__name__: _fit, FittedMany.__name__: _fits}[plain["kind"]]

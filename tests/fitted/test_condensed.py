@@ -1,5 +1,7 @@
 """Models of data that are read by the chunk: the fit of all rows at once, whatever the chunks."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -155,3 +157,100 @@ def test_aliased_columns_are_those_of_all_rows():
     fit, whole = (lj.lmm("y ~ x + a + d + (1 | g)", source).fit() for source in (pieces(130, data), data))
     assert fit.model.data.frame.aliased == whole.model.frame.aliased == ("d",)
     assert_allclose(fit.params, whole.params, rtol=1e-7)
+
+
+EFFECTS = {
+    "y ~ x + factor(h) * f + two + (1 | g)": {"weights": "w", "offset": "o"},
+    "y ~ f * two + x + (0 + f | g)": {},
+}
+RESULTS = {
+    "anova": lambda fit: [fit.anova(kind, "kr") for kind in (1, 2, 3)],
+    "drop1": lambda fit: [fit.drop1()] if "0 +" in fit.model.formula else [fit.drop1(test="lrt")],
+    "ranova": lambda fit: [fit.ranova()] if "0 +" in fit.model.formula else [],
+    "shares": lambda fit: [fit.r2(se=True), fit.icc(True), fit.variance_shares(se=True)],
+    "collinearity": lambda fit: [fit.vif(), fit.condition_indices()],
+    "means": lambda fit: [
+        fit.emmeans("f").pairs().table,
+        fit.emmeans("f", weights="proportional").table,
+        fit.emmeans(["f", "two"], weights="cells").table,
+        fit.emtrends("x", "f").table,
+    ],
+}
+
+
+@pytest.fixture(scope="module", params=EFFECTS)
+def pair(request):
+    """The same model by the chunk and in memory."""
+    rng = np.random.default_rng(7)
+    data = DATA.assign(two=rng.integers(0, 2, N), o=rng.normal(size=N))
+    # a cell of two factors without rows
+    data = data[(data["f"] != "late") & ~((data["f"] == "c") & (data["h"] == 3))]
+    options = EFFECTS[request.param]
+    with warnings.catch_warnings():
+        # a slope without a variance
+        warnings.simplefilter("ignore", lj.FitWarning)
+        return tuple(lj.lmm(request.param, source, **options).fit() for source in (pieces(130, data), data))
+
+
+@pytest.mark.parametrize("what", RESULTS)
+def test_what_follows_is_that_of_all_rows(pair, what):
+    """Moments, counts and relations of the columns are those of all rows; two descents differ below 1e-5."""
+    with warnings.catch_warnings():
+        # a cell without rows
+        warnings.simplefilter("ignore", lj.EstimabilityWarning)
+        for mine, other in zip(*(RESULTS[what](fit) for fit in pair), strict=True):
+            same = pd.testing.assert_series_equal if isinstance(mine, pd.Series) else None
+            (same or pd.testing.assert_frame_equal)(mine, other, rtol=1e-4, atol=1e-6, check_dtype=False)
+
+
+def test_saved_updated_and_side_by_side(fit, whole, tmp_path):
+    fit.save(tmp_path / "fit.lmm")
+    again = lj.load(tmp_path / "fit.lmm")
+    assert again.deviance == fit.deviance
+    pd.testing.assert_frame_equal(again.anova(), fit.anova())
+    pd.testing.assert_frame_equal(again.emmeans("f").table, fit.emmeans("f").table)
+    with pytest.raises(ValueError, match=r"rows\(data=…\)"):
+        again.rows()
+    rows = pd.concat(again.rows(["g"], data=pieces()), ignore_index=True)
+    assert_allclose(rows["fitted"].dropna(), whole.fittedvalues, rtol=1e-6, atol=1e-6)
+    assert_allclose(again.update("~ . - x:f", data=pieces()).deviance, fit.update("~ . - x:f").deviance)
+    assert_allclose(fit.refit(reml=False).deviance, whole.refit(reml=False).deviance, rtol=1e-10)
+    table = lj.modeltable([fit, whole, again], ["a", "b", "c"])
+    assert (table.table["a"] == table.table["b"]).all()
+    assert "compare" not in " ".join(table.notes)
+    assert "tabular" in fit.summary().to_latex()
+
+
+def test_prediction_limits_have_the_weights_of_new_rows(fit, whole):
+    new = pd.DataFrame({"x": [0.5, 0.5], "f": ["a", "b"], "g": ["id3", "id4"], "w": [1.0, 9.0]})
+    mine, other = (f.predict(new, interval="prediction") for f in (fit, whole))
+    pd.testing.assert_frame_equal(mine, other, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda fit: fit.conf_int("boot"),
+        lambda fit: fit.cov_params("CR2"),
+        lambda fit: fit.predict(),
+        lambda fit: fit.get_prediction(),
+        lambda fit: fit.plot(),
+        lambda fit: fit.plot.effects("x", residuals=True),
+        lambda fit: lj.compare(fit, fit),
+    ],
+)
+def test_what_needs_rows_is_refused(fit, ask):
+    with pytest.raises(ValueError, match="read by the chunk"):
+        ask(fit)
+
+
+def test_dates_and_pictures(tmp_path):
+    """Means of a date, a picture of it, and no rug: its values are those of combinations."""
+    data = DATA.assign(day=pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(N), unit="D")).dropna()
+    text = "y ~ I(day.dt.dayofyear / 365) + f + (1 | g)"
+    mine, other = (lj.lmm(text, source).fit() for source in (pieces(130, data), data))
+    pd.testing.assert_frame_equal(mine.emmeans("f").table, other.emmeans("f").table, rtol=1e-4, atol=1e-6)
+    axes = mine.plot.effects("day", "f")
+    assert axes.get_xlabel() == "day"
+    with pytest.raises(AttributeError, match=r"plot\.shrinkage needs all rows"):
+        _ = mine.plot.shrinkage

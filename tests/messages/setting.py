@@ -46,6 +46,7 @@ def setting(folder: Path) -> dict[str, Any]:
         _run(folder, *words)
 
     _files(folder, d, y)
+    names |= {"by_chunk": lj.lmm("y ~ x + (1 | g)", lambda: [d[:20], d[20:]]).fit()}
     return names | {"put": put, "problem": problem, "run": run}
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.fitted import Fitted, by_criterion, require_estimates
+from lmmjax.formula.many_rows import x_products
 from lmmjax.inference.chisq import akaike_weights, chi_square_p, mixture_p
 from lmmjax.postestimation.comparison.nesting import null_weights, spans
 from lmmjax.postestimation.parameters.varcorr import structure_name
@@ -89,6 +90,12 @@ def same_data(a: Fitted, b: Fitted) -> None:
             f"the models have {a.nobs} and {b.nobs} observations: fit both to the rows that are complete in "
             "all their variables"
         )
+    if a.data.design.condensed is not None or b.data.design.condensed is not None:
+        if not np.allclose(_sizes(a), _sizes(b), rtol=1e-9, atol=0.0):
+            raise ValueError(
+                "the models differ in their response, weights or offset: compare fits of the same data"
+            )
+        return
     for what, left, right in (
         ("response", a.y, b.y),
         ("weights", a.data.frame.weights, b.data.frame.weights),
@@ -97,6 +104,14 @@ def same_data(a: Fitted, b: Fitted) -> None:
         alike = left is right if left is None or right is None else np.array_equal(left, right)
         if not alike:
             raise ValueError(f"the models differ in their {what}: compare fits of the same data")
+
+
+def _sizes(fitted: Fitted) -> tuple[float, float]:
+    """Σw(y − offset)², and −Σ log w where rows stand for others: what turning them leaves as it is."""
+    frame, many = fitted.data.frame, fitted.data.design.condensed
+    w = 1.0 if frame.weights is None else frame.weights
+    y = fitted.y if frame.offset is None else fitted.y - frame.offset
+    return float(np.sum(w * y * y)), -float(np.sum(np.log(w))) if many is None else many.logdet
 
 
 def comparable(fits: list[Fitted]) -> str:
@@ -115,10 +130,16 @@ def _same_criterion(fits: list[Fitted]) -> None:
         return
     if not all(fit.reml for fit in fits):
         raise ValueError("some models were fitted by REML and some by ML: leave refit=True")
-    first = fits[0].data.frame.x
+    first = x_products(fits[0].data.frame)
+    condensed = any(fit.data.design.condensed is not None for fit in fits)
     for fit in fits[1:]:
-        x = fit.data.frame.x
-        if x.shape != first.shape or not spans(x, first):
+        x = x_products(fit.data.frame)
+        if condensed:
+            # rows that stand for others are turned, each fit's in its own way
+            alike = fit.data.x_names == fits[0].data.x_names
+        else:
+            alike = x.shape == first.shape and spans(x, first)
+        if not alike:
             raise ValueError("REML criteria of different fixed effects cannot be compared: leave refit=True")
         # the criterion has log|XᵀX|, which a change of units or contrasts moves
         if abs(_log_volume(x) - _log_volume(first)) > 1e-8 * max(1.0, abs(_log_volume(first))):

@@ -22,6 +22,7 @@ from lmmjax.fitted import (
     require_switch,
 )
 from lmmjax.formula import ModelFrame, kernels_of, updated_frame, with_random, without_term
+from lmmjax.formula.many_rows import row_space, x_products
 from lmmjax.postestimation.comparison.random_tests import deletions, ranova
 from lmmjax.postestimation.hypotheses.fixed_tests import ddf_method, f_table
 
@@ -54,18 +55,19 @@ def _hypothesis(frame: ModelFrame, name: str, anew: bool) -> tuple[np.ndarray, n
     depend on that choice, which is lmerTest's. With `anew` the other factors are coded as without the term.
     """
     p, own = frame.x.shape[1], frame.term_slices[name]
+    shown = row_space(frame)
     rest, eye = np.setdiff1d(np.arange(p), own), np.eye(p)
     plain = eye[own], eye[:, rest]
     anew = anew and bool(set(frame.term_factors[name]) & set(frame.factor_levels))
-    if frame.source is not None and (anew or frame.dependence is not None):
+    if shown.source is not None and (anew or frame.dependence is not None):
         # columns come back that depended on those of the term
-        smaller = updated_frame(frame, without_term(frame, name), rows=frame.rows)
-        reduced = _coordinates(frame.x, smaller.x)
+        smaller = updated_frame(shown, without_term(frame, name), rows=shown.rows)
+        reduced = _coordinates(shown.x, smaller.x)
     elif frame.dependence is not None:
         reduced = np.column_stack([eye[:, rest], frame.dependence.weights])
     else:
         return plain
-    scale = np.linalg.norm(frame.x, axis=0)
+    scale = np.linalg.norm(x_products(frame), axis=0)
     scaled = reduced * scale[:, None]
     length = np.linalg.norm(scaled, axis=0)
     u, s, _ = np.linalg.svd(scaled / np.where(length > 0, length, 1.0))

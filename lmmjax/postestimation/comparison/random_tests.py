@@ -13,6 +13,7 @@ from lmmjax.arrays import quick_jit
 from lmmjax.core import profiled_deviance
 from lmmjax.fitted import Fitted, ModelData, fit_one, model_data, require_estimates
 from lmmjax.formula import ModelFrame, RandomColumns, nearest, quoted, reduced_text
+from lmmjax.formula.many_rows import row_space
 from lmmjax.inference.chisq import boundary_weights, chi_square_p, mixture_p
 
 
@@ -78,7 +79,7 @@ def deletions(frame: ModelFrame) -> Iterator[tuple[str, tuple[RandomColumns, ...
             continue
         for label, keep in slopes(frame, term):
             if not keep.any():
-                intercept = _intercept(term, (*before, *after))
+                intercept = _intercept(frame, term, (*before, *after))
                 taken = count - len(intercept)
                 covariances = n_entries(term, count) - len(intercept) - taken
                 yield label, (*before, *intercept, *after), _blocks(term, taken, covariances)
@@ -99,13 +100,19 @@ def _blocks(term: RandomColumns, variances: int, covariances: int) -> list[tuple
     return [(variances, covariances)] if term.structure == "us" else [(1, 0)] * variances
 
 
-def _intercept(term: RandomColumns, others: tuple[RandomColumns, ...]) -> tuple[RandomColumns, ...]:
+def _intercept(
+    frame: ModelFrame, term: RandomColumns, others: tuple[RandomColumns, ...]
+) -> tuple[RandomColumns, ...]:
     """The random intercept that is left when a factor coded by all its levels is taken out."""
-    one = np.ones((len(term.z), 1))
-    spanned = np.linalg.lstsq(term.z, one)[0]
+    # Z as the data have it: rows that stand for many are turned
+    same = (t.z for t in row_space(frame).random if (t.text, t.group) == (term.text, term.group))
+    z = next(same, term.z)
+    one = np.ones((len(z), 1))
+    spanned = np.linalg.lstsq(z, one)[0]
     known = any(t.group == term.group and "(Intercept)" in t.names for t in others)
-    if len(term.names) == 1 or known or not np.allclose(term.z @ spanned, one):
+    if len(term.names) == 1 or known or not np.allclose(z @ spanned, one):
         return ()
+    one = term.z @ spanned if z is not term.z else one
     text = f"1 | {':'.join(map(quoted, term._levels.names))}"
     return (dataclasses.replace(term, z=one, names=("(Intercept)",), structure="us", text=text),)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.fitted import Fitted, identified_psi, require_estimates
+from lmmjax.formula.many_rows import x_products
 from lmmjax.inference.collinearity import condition, inflation
 
 NO_INTERCEPT = "without an intercept the factors are those of columns that are not centred"
@@ -23,7 +24,7 @@ def vif(fitted: Fitted) -> pd.DataFrame:
     df = np.array([len(at) for at in groups], int)
     out = pd.DataFrame({"vif": values, "df": df}, index=pd.Index(list(terms), name="term"))
     out["vif_root"] = out["vif"] ** (0.5 / df)
-    out.attrs["condition_number"] = float(condition(frame.x)[0].max(initial=1.0))
+    out.attrs["condition_number"] = float(condition(x_products(frame))[0].max(initial=1.0))
     if len(inner) == len(cov):
         out.attrs["note"] = NO_INTERCEPT
     return out
@@ -31,7 +32,7 @@ def vif(fitted: Fitted) -> pd.DataFrame:
 
 def condition_indices(fitted: Fitted) -> pd.DataFrame:
     """See `Fit.condition_indices`."""
-    indices, shares = condition(fitted.data.frame.x)
+    indices, shares = condition(x_products(fitted.data.frame))
     return pd.DataFrame(
         np.column_stack([indices, shares]), columns=pd.Index(["condition_index", *fitted.data.x_names])
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from lmmjax.arrays.caller import stack_level
 from lmmjax.design import EstimabilityWarning
-from lmmjax.fitted import Fitted, ModelData, kept, require_choice
+from lmmjax.fitted import Fitted, ModelData, kept, require_choice, require_rows
 from lmmjax.fitted.responses import on_rows
 from lmmjax.formula.clusters import cluster_labels, named_clusters
 from lmmjax.inference.clusters import Clustered, alone, clustered
@@ -80,6 +80,7 @@ def robust_choice(data: ModelData, robust: str | None, cluster: Any, ddf: str = 
         if cluster is not None:
             raise ValueError(f"cluster= is for robust=, which is missing: choose one of {', '.join(KINDS)}")
         return None
+    require_rows(data, f"robust={robust!r:.20}")
     kind = robust.upper() if isinstance(robust, str) else robust
     require_choice("robust", kind, KINDS)
     if ddf not in DDF:

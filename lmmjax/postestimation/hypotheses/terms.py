@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lmmjax.formula import ModelFrame
+from lmmjax.formula.many_rows import row_space, x_products
 from lmmjax.inference import hypotheses
 
 TYPES = {"1": 1, "2": 2, "3": 3, "I": 1, "II": 2, "III": 3}
@@ -17,7 +18,9 @@ def term_hypotheses(frame: ModelFrame, type: int | str) -> tuple[int, dict[str, 
         raise ValueError(f"unknown type {type!r}; choose one of: 1, 2, 3")
     terms = _terms(frame)
     levels = {name: len(labels) for name, labels in frame.factor_levels.items()}
-    rows = hypotheses.contrasts(kind, frame.x, terms, frame.factor_values, levels)
+    shown = row_space(frame)
+    products = None if shown is frame else x_products(frame)
+    rows = hypotheses.contrasts(kind, shown.x, terms, shown.factor_values, levels, products)
     return kind, {term.name: l for term, l in zip(terms, rows, strict=True)}
 
 

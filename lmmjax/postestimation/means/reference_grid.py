@@ -11,7 +11,6 @@ doi:10.18637/jss.v069.i01).
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,8 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.fitted import ModelData, kept, require_known
-from lmmjax.formula import ModelFrame, new_frame
+from lmmjax.formula import new_frame
+from lmmjax.formula.many_rows import counts_of, factor_columns
 from lmmjax.formula.safety import read_expression
 
 LARGEST, BLOCK = 1_000_000, 20_000
@@ -79,26 +79,20 @@ class Grid:
 @kept
 def predictors(data: ModelData) -> tuple[Predictor, ...]:
     """The predictors of a model with the values that they have in its reference grid."""
+    if data.frame.columns is None and counts_of(data.frame) is not None:
+        raise ValueError(
+            "the predictors have too many combinations of levels to be counted while rows are read by the "
+            "chunk: use factors with fewer levels"
+        )
     if data.frame.columns is None:
         raise ValueError("this model was built from matrices: it has no predictors for a reference grid")
-    inside = _inside_factors(data.frame)
-    return tuple(_predictor(str(n), column, str(n) in inside) for n, column in data.frame.columns.items())
+    inside, counts = factor_columns(data.frame), counts_of(data.frame)
+    return tuple(
+        _predictor(str(n), column, str(n) in inside, counts) for n, column in data.frame.columns.items()
+    )
 
 
-def _inside_factors(frame: ModelFrame) -> set[str]:
-    """Columns that are factors by a call, as in factor(dose) or C(dose, contr.poly)."""
-    out = set()
-    for expr in frame.factor_levels:
-        if frame.columns is None or expr in frame.columns:
-            continue
-        expression = read_expression(expr)
-        call = expression.tree.body
-        if isinstance(call, ast.Call) and call.args and isinstance(call.args[0], ast.Name):
-            out.add(expression.shown(call.args[0].id))
-    return out
-
-
-def _predictor(name: str, column: pd.Series, inside: bool) -> Predictor:
+def _predictor(name: str, column: pd.Series, inside: bool, counts: np.ndarray | None) -> Predictor:
     if isinstance(column.dtype, pd.CategoricalDtype):
         own = column.cat.codes.to_numpy()
         used, codes = np.unique(own, return_inverse=True)
@@ -106,13 +100,19 @@ def _predictor(name: str, column: pd.Series, inside: bool) -> Predictor:
         return Predictor(name, levels, levels, codes, True, False)
     values = column.to_numpy()
     if values.dtype.kind in "mM":
-        return Predictor(name, [column.mean()], [], None, False, True)
+        return Predictor(name, [_mean_time(column, counts)], [], None, False, True)
     two = values.min() < values.max() and np.all((values == values.min()) | (values == values.max()))
     if inside or two or values.dtype.kind == "b":
         found, codes = np.unique(values, return_inverse=True)
         levels = [_whole(value.item()) for value in found]
         return Predictor(name, levels, levels, codes, True, not inside and values.dtype.kind != "b")
-    return Predictor(name, [float(values.mean())], [], None, False, True)
+    return Predictor(name, [float(np.average(values, weights=counts))], [], None, False, True)
+
+
+def _mean_time(column: Any, counts: np.ndarray | None) -> Any:
+    if counts is None:
+        return column.mean()
+    return column.min() + ((column - column.min()) * (counts / counts.sum())).sum()
 
 
 def _whole(value: Any) -> Any:
@@ -154,7 +154,8 @@ def reference_grid(
     if offset is not None:
         shift = np.full(size, 0.0 if slope is not None else float(offset))
     nests = _nests(data)
-    return Grid(own, rows, shift, _counts(own), nests, _occurs(own, nests))
+    counts = counts_of(data.frame)
+    return Grid(own, rows, shift, _counts(own, counts), nests, _occurs(own, nests, counts))
 
 
 def _given(predictor: Predictor, values: Any) -> Predictor:
@@ -260,8 +261,8 @@ def _slopes(data: ModelData, own: tuple[Predictor, ...], name: str) -> tuple[np.
     return np.asarray(rows), np.asarray(shift)
 
 
-def _counts(own: Sequence[Predictor]) -> np.ndarray:
-    """Observations by level."""
+def _counts(own: Sequence[Predictor], counts: np.ndarray | None) -> np.ndarray:
+    """Observations by level; `counts` of those that each row stands for."""
     shape = tuple(len(p.levels) if p.counted else 1 for p in own)
     place, inside = [], np.array(True)
     for p in own:
@@ -274,7 +275,8 @@ def _counts(own: Sequence[Predictor]) -> np.ndarray:
         return np.ones(shape)
     counted = tuple(len(p.levels) for p in own if p.counted)
     cells = np.ravel_multi_index([codes[inside] for codes in place], counted)
-    return np.bincount(cells, minlength=math.prod(counted)).astype(float).reshape(shape)
+    weights = None if counts is None else counts[np.broadcast_to(inside, counts.shape)]
+    return np.bincount(cells, weights, math.prod(counted)).astype(float).reshape(shape)
 
 
 @kept
@@ -322,7 +324,9 @@ def _columns_of(data: ModelData, exprs: Sequence[str]) -> list[str]:
     return out
 
 
-def _occurs(own: Sequence[Predictor], nests: dict[str, tuple[str, ...]]) -> np.ndarray:
+def _occurs(
+    own: Sequence[Predictor], nests: dict[str, tuple[str, ...]], counts: np.ndarray | None
+) -> np.ndarray:
     """(cells,) whether the levels of every nested factor occur with those that it is nested in."""
     shape, whole = (
         tuple(len(p.levels) for p in own),
@@ -334,7 +338,7 @@ def _occurs(own: Sequence[Predictor], nests: dict[str, tuple[str, ...]]) -> np.n
             p if p.name in (name, *above) and _are_known(p) else dataclasses.replace(p, counted=False)
             for p in whole
         ]
-        out = out & (_counts(family) > 0)
+        out = out & (_counts(family, counts) > 0)
     return out.ravel()
 
 

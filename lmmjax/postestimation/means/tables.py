@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.fitted import Fitted, ModelData, require_choice, require_known, require_level, require_switch
+from lmmjax.formula.many_rows import row_space
 from lmmjax.formula.response import BackTransform, back_transform
 from lmmjax.inference.delta import t_quantile
 from lmmjax.inference.r2 import share_weights
@@ -48,7 +49,7 @@ def view(
     if sigma is not None and not bias_adjust:
         raise ValueError("sigma is for the adjustment for bias: add bias_adjust=True")
     text = _transformed(fitted)
-    back = back_transform(text, fitted.y) if type == "response" and text is not None else None
+    back = back_transform(text, sample(fitted)) if type == "response" and text is not None else None
     number = isinstance(sigma, int | float | np.number) and not isinstance(sigma, bool)
     if sigma is not None and not (number and np.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"sigma is a standard deviation on the scale of the model, not {sigma!r}")
@@ -64,9 +65,16 @@ def _transformed(fitted: Fitted) -> str | None:
     if text is None:
         return None
     try:
-        return text if back_transform(text, fitted.y) is not None else None
+        return text if back_transform(text, sample(fitted)) is not None else None
     except ValueError:
         return text
+
+
+def sample(fitted: Fitted) -> np.ndarray:
+    """Values of the response: of the rows, or of some where these stand for many."""
+    frame = fitted.data.frame
+    shown = row_space(frame)
+    return fitted.y if shown is frame else shown.y
 
 
 def total_sd(fitted: Fitted) -> float:

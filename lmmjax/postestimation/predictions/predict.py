@@ -20,6 +20,7 @@ from lmmjax.fitted import (
     random_part,
     require_choice,
     require_level,
+    require_rows,
     require_switch,
     residuals,
 )
@@ -132,6 +133,8 @@ def warn_of_limits(half: np.ndarray, ddf: str) -> None:
 
 def check(data: ModelData, newdata: Any, request: Request) -> None:
     """ValueError for what cannot be asked of predictions for `newdata`."""
+    if newdata is None:
+        require_rows(data, "a prediction for the rows of the fit")
     require_choice("new_levels", request.new_levels, ("error", "population"))
     require_switch("kriging", request.kriging)
     require_switch("se", request.se)

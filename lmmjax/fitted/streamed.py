@@ -1,0 +1,37 @@
+"""What a fit says of rows that are read by the chunk."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from lmmjax.fitted.records import Fitted
+from lmmjax.fitted.values import random_part
+from lmmjax.formula import new_frame
+
+
+def row_values(fitted: Fitted, piece: pd.DataFrame, columns: list[str]) -> dict[str, np.ndarray]:
+    """`fitted` Xβ̂ + Zb̂ + offset, `population` without Zb̂, and `resid` of the rows of a chunk.
+
+    NaN in rows with missing values in the `columns` of the model, whose levels it need not know.
+
+    Raises
+    ------
+    ValueError : a row without missing values has a level that the fit does not know.
+    """
+    there = ~np.asarray(piece[columns].isna()).any(axis=1)
+    out = {name: np.full(len(piece), np.nan) for name in ("fitted", "population", "resid")}
+    if not there.any():
+        return out
+    new = new_frame(fitted.data.frame, piece.loc[there].reset_index(drop=True), require_response=True)
+    if unseen := [(term.group, term.unseen[0]) for term in new.random if term.unseen]:
+        raise ValueError(
+            f"{unseen[0][0]}: the fit has no level {unseen[0][1]}: give the data that it was made from"
+        )
+    assert new.y is not None
+    population = new.x @ fitted.estimate.beta + (0.0 if new.offset is None else new.offset)
+    terms = [(term.term, term.z, term.codes) for term in new.random]
+    own = population + random_part(fitted, terms, len(population))
+    for name, values in zip(out, (own, population, new.y - own), strict=True):
+        out[name][there] = values
+    return out
