@@ -66,10 +66,9 @@ def chunks_of(data: Any) -> Chunks:
             raise ImportError("data in Parquet files need pyarrow: pip install 'lmmjax[parquet]'") from None
         try:
             data = ds.dataset(data, format="parquet")
-        except Exception as error:
-            said = " ".join(str(error).split())
+        except Exception:
             raise ValueError(
-                f"{data} is no Parquet file and no folder of them ({said:.80}…): read it, as with pd.read_csv"
+                f"{data} is no Parquet file and no folder of them: read it, as with pd.read_csv"
             ) from None
     if callable(data):
         begin: Callable[[], Any] = data

@@ -699,11 +699,6 @@ CASES: dict[str, list[tuple[str, ...]]] = {
     "Rows by the chunk": [
         ("lmm('y ~ x + (1 | g)', here / 'fake.parquet')", "no Parquet file", "read it"),
         ("lmm('y ~ x + (1 | g)', lambda: [])", "the data have no rows"),
-        (
-            "lmm('y ~ scale(x) + (1 | g)', lambda: [d])",
-            "'scale(x)' keeps numbers of all rows",
-            "make it a column",
-        ),
         ("lmm('y ~ . + (1 | g)', lambda: [d])", "need their columns named"),
         ("lmm('y ~ x', lambda: [d])", "no random term", "add one"),
         ("lmm('y ~ x + (1 | g)', lambda: [d], weights=d['w'])", "weights", "a column or expression"),
