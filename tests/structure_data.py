@@ -199,28 +199,35 @@ def matrix(d, values):
 
 
 def cholesky(a):
-    """L with A = LLᵀ, no conjugates: analytic in A."""
-    a, n = a.copy(), len(a)
-    for k in range(n):
-        a[k:, k] /= np.sqrt(a[k, k])
-        a[k + 1 :, k + 1 :] -= np.outer(a[k + 1 :, k], a[k + 1 :, k])
+    """L (..., n, n) with A = LLᵀ, no conjugates: analytic in A."""
+    a = a.copy()
+    for k in range(a.shape[-1]):
+        a[..., k:, k] /= np.sqrt(a[..., k, k])[..., None]
+        a[..., k + 1 :, k + 1 :] -= a[..., k + 1 :, k, None] * a[..., None, k + 1 :, k]
     return np.tril(a)
 
 
+def half_logdet(factor):
+    """log|L| (...) of triangular matrices."""
+    return np.sum(np.log(np.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
+
+
 def gram(d, y, values):
-    """log|H| and WᵀH⁻¹W for W = [X y]."""
-    factor = cholesky(matrix(d, values))
-    white = np.linalg.solve(factor, np.column_stack([d.x, y]).astype(values.dtype))
-    return 2 * np.sum(np.log(np.diag(factor))), white.T @ white
+    """log|H| and WᵀH⁻¹W for W = [X y], at values (m,) or (k, m)."""
+    rows = np.atleast_2d(values)
+    factor = cholesky(np.stack([matrix(d, row) for row in rows]))
+    white = np.linalg.solve(factor, np.column_stack([d.x, y]).astype(values.dtype)[None])
+    logdet, s = 2 * half_logdet(factor), np.swapaxes(white, -1, -2) @ white
+    return (logdet, s) if values.ndim == 2 else (logdet[0], s[0])
 
 
 def criterion(d, y, values, reml):
-    """−2ℓ or −2ℓᴿ with β and σ² profiled out."""
+    """−2ℓ or −2ℓᴿ with β and σ² profiled out, at values (m,) or (k, m)."""
     logdet, s = gram(d, y, values)
-    xx, xy, yy = s[:-1, :-1], s[:-1, -1], s[-1, -1]
+    xx, xy, yy = s[..., :-1, :-1], s[..., :-1, -1], s[..., -1, -1]
     nu = d.n - reml * d.p
-    r2 = yy - xy @ np.linalg.solve(xx, xy)
-    logdet = logdet + reml * 2 * np.sum(np.log(np.diag(cholesky(xx))))
+    r2 = yy - np.sum(xy * np.linalg.solve(xx, xy[..., None])[..., 0], axis=-1)
+    logdet = logdet + reml * 2 * half_logdet(cholesky(xx))
     return logdet + nu * (1 + np.log(2 * np.pi * r2 / nu))
 
 
@@ -234,7 +241,7 @@ def gradient(d, y, theta, reml):
     """∂f/∂θ: complex steps in the natural parameters, and the chain rule."""
     values, jacobian = (np.asarray(a) for a in decoder(d.structure)(theta))
     steps = values + 1e-30j * np.eye(len(values))
-    return np.array([criterion(d, y, step, reml).imag / 1e-30 for step in steps]) @ jacobian
+    return criterion(d, y, steps, reml).imag / 1e-30 @ jacobian
 
 
 def hessian(d, y, theta, reml, step=4e-4):

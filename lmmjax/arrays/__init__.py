@@ -21,6 +21,7 @@ from lmmjax.arrays.linalg import (
     sweep,
     transpose,
 )
+from lmmjax.arrays.once import traced_once
 from lmmjax.arrays.types import Array, namespace, record, static
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "side_by_side",
     "static",
     "sweep",
+    "traced_once",
     "transpose",
     "value_and_slopes",
 ]

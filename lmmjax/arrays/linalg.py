@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmmjax.arrays.once import traced_once
 from lmmjax.arrays.types import Array, namespace
 
 UNROLL = 12
@@ -26,13 +27,16 @@ BRIEF = 4
 def _pivot_step(a: Array, j: Array | int, good: Array, pivot: Array) -> Array:
     """Sweep column j of a (q, q, ...) where its pivot is `good`; it becomes zero there where not."""
     q, xp = a.shape[0], namespace(a)
-    hot = (xp.arange(q) == j).reshape((q,) + (1,) * (a.ndim - 2))
+    # of a column that is known, a constant: nothing to trace
+    hot = ((np if isinstance(j, int) else xp).arange(q) == j).reshape((q,) + (1,) * (a.ndim - 2))
     row = a[j]
     inverse = xp.where(good, 1.0 / xp.where(good, pivot, 1.0), 0.0).astype(a.dtype)
-    scaled = row * inverse[None]
-    cleared = a - scaled[:, None] * row[None, :]
-    edge = xp.where(hot, -inverse[None], scaled)
-    return xp.where(hot[:, None], edge[None, :], xp.where(hot[None, :], edge[:, None], cleared))
+    inverse = xp.expand_dims(inverse, 0)
+    scaled = row * inverse
+    cleared = a - xp.expand_dims(scaled, 1) * xp.expand_dims(row, 0)
+    edge = xp.where(hot, -inverse, scaled)
+    inner = xp.where(hot[None, :], xp.expand_dims(edge, 1), cleared)
+    return xp.where(hot[:, None], xp.expand_dims(edge, 0), inner)
 
 
 def sweep(a: Array, rtol: float = 0.0, unroll: int = UNROLL) -> tuple[Array, Array]:
@@ -51,15 +55,20 @@ def sweep(a: Array, rtol: float = 0.0, unroll: int = UNROLL) -> tuple[Array, Arr
 
     Source: Goodnight (1979), doi:10.1080/00031305.1979.10482685.
     """
+    return _sweep(a, rtol=rtol, unroll=unroll, limit=UNROLL)
+
+
+@traced_once("rtol", "unroll", "limit")
+def _sweep(a: Array, *, rtol: float, unroll: int, limit: int) -> tuple[Array, Array]:
     q, xp = a.shape[0], namespace(a)
-    if q > UNROLL and a.ndim == 2 and rtol == 0.0:
+    if q > limit and a.ndim == 2 and rtol == 0.0:
         found = _inverse_np(a) if isinstance(a, np.ndarray) else inverse_by_products(a, BRIEF)
         if found is not None:
             return found
     floor = rtol * diagonal(a)
 
     def step(j, a):
-        pivot = a[j][j]
+        pivot = a[j, j] if isinstance(j, int) else a[j][j]
         good = pivot > floor[j]
         return _pivot_step(a, j, good, pivot), xp.where(good, pivot, 1.0)
 
@@ -165,9 +174,10 @@ def matmul(a: Array, b: Array) -> Array:
     """Product of blocks (q, r, ...) and (r, s, ...), written out in the order of r where r is small."""
     if a.shape[1] > UNROLL:
         return namespace(a, b).einsum("qr...,rs...->qs...", a, b)
-    out = a[:, 0, None] * b[None, 0, :]
+    xp = namespace(a, b)
+    out = xp.expand_dims(a[:, 0], 1) * xp.expand_dims(b[0], 0)
     for k in range(1, a.shape[1]):
-        out = out + a[:, k, None] * b[None, k, :]
+        out = out + xp.expand_dims(a[:, k], 1) * xp.expand_dims(b[k], 0)
     return out
 
 
@@ -198,9 +208,14 @@ def ldl(a: Array) -> tuple[Array, Array]:
     -------
     l_inv : (m, m) unit lower triangular, d : (m,).
     """
+    return _factored(a, limit=UNROLL)
+
+
+@traced_once("limit")
+def _factored(a: Array, *, limit: int) -> tuple[Array, Array]:
     scale = jnp.max(jnp.abs(diagonal(a)))
     tiny = jnp.maximum(scale * 8 * jnp.finfo(a.dtype).eps, jnp.finfo(a.dtype).tiny * 1e8)
-    return _ldl(a, tiny) if a.shape[0] <= UNROLL else _ldl_by_blocks(a, tiny)
+    return _ldl(a, tiny) if a.shape[0] <= limit else _ldl_by_blocks(a, tiny)
 
 
 def _ldl(a: Array, tiny: Array) -> tuple[Array, Array]:
@@ -210,10 +225,10 @@ def _ldl(a: Array, tiny: Array) -> tuple[Array, Array]:
     for j in range(m):
         pivot = jnp.where(jnp.abs(a[j, j]) < tiny, tiny, a[j, j])
         pivots.append(pivot)
-        below = jnp.asarray(np.arange(m) > j, dtype=a.dtype)
-        column = below * a[:, j] / pivot
-        a = a - column[:, None] * a[j][None, :]
-        l_inv = l_inv - column[:, None] * l_inv[j][None, :]
+        below = (np.arange(m) > j).astype(a.dtype)
+        column = jnp.expand_dims(below * a[:, j] / pivot, 1)
+        a = a - column * jnp.expand_dims(a[j], 0)
+        l_inv = l_inv - column * jnp.expand_dims(l_inv[j], 0)
     return l_inv, jnp.stack(pivots)
 
 
@@ -250,6 +265,11 @@ def _padded(a: Array) -> tuple[Array, int, int]:
 
 def psd_cholesky(a: Array, rtol: float, unroll: int = UNROLL) -> Array:
     """Lower factor (q, q) of a positive semi-definite a; pivots not above rtol·a_jj are set to zero."""
+    return _psd_cholesky(a, rtol=rtol, unroll=unroll)
+
+
+@traced_once("rtol", "unroll")
+def _psd_cholesky(a: Array, *, rtol: float, unroll: int) -> Array:
     q, xp = a.shape[0], namespace(a)
     floor = rtol * diagonal(a) if q > unroll else [rtol * a[j, j] for j in range(q)]
 

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lmmjax.arrays import Array, derivatives, hold, record
+from lmmjax.arrays import Array, derivatives, hold, record, traced_once
 from lmmjax.core.likelihood import Profile, profile
 from lmmjax.gram import CrossProducts, GramJet, ResponseProducts
 
@@ -71,6 +71,7 @@ def smooth(
     return parts(shared.jet(d, response), reml, keep_all=keep_all) if own is None else own
 
 
+@traced_once("keep_all")
 def parts(jet: GramJet, reml: Array, *, keep_all: bool = True) -> CriterionParts:
     """The two parts of the criterion with their derivatives in d.
 
@@ -98,6 +99,7 @@ def parts(jet: GramJet, reml: Array, *, keep_all: bool = True) -> CriterionParts
     return CriterionParts(logdet, Jet(fit.r2, r2_first, r2_second), fit)
 
 
+@traced_once()
 def criterion(split: CriterionParts, nu: Array, known: Array | None = None) -> Jet:
     """f with its derivatives in d: σ² profiled out, or `known`.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from lmmjax.arrays import Array, derivatives, diagonal, eliminate, hold, record
+from lmmjax.arrays import Array, derivatives, diagonal, eliminate, hold, record, traced_once
 from lmmjax.core.criterion import CUBE, CriterionParts, Jet, weighted_bend
 from lmmjax.core.problem import Problem
 
@@ -34,6 +34,7 @@ class Curvature:
     curved: Array
 
 
+@traced_once()
 def curvature(theta: Array, hessian: Array) -> Curvature:
     """The curvature of a criterion in units of a log-likelihood at θ (m,).
 
@@ -104,6 +105,7 @@ def _bends(entries: Callable[[Array], Array], theta: Array) -> tuple[Array, Call
     return jax.jacfwd(entries)(theta), lambda w: weighted_bend(entries, theta, w), turn
 
 
+@traced_once()
 def directions(second: Array, gradient: Array, jacobian: Array, turn: Array, at: Curvature) -> Array:
     """The directions of d (m, m) that belong to null directions ν_k of θ: Jν_k.
 
@@ -175,6 +177,7 @@ def information(problem: Problem, there: Settled, split: CriterionParts, d: Arra
     return Information(cov, with_scale(there.moves))
 
 
+@traced_once()
 def outside(moves: Array, sizes: Array, outward: Array) -> Array:
     """Directions (m + 1, m) of ψ in internal coordinates, in the user's; what is rounding becomes zero.
 

@@ -13,7 +13,7 @@ import itertools
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax.arrays import Array, block_diagonal, diagonal, namespace, pivot_order, psd_cholesky
+from lmmjax.arrays import Array, block_diagonal, diagonal, namespace, pivot_order, psd_cholesky, traced_once
 from lmmjax.covariance import CovarianceFamily, FactorFamily, Parameter, Unstructured
 from lmmjax.residual import ResidualStructure
 
@@ -124,6 +124,7 @@ class Structure:
         pairs = zip(self.terms, self.slices(), strict=True)
         return np.array([k for t, s in pairs if t.family.linear for k in range(s.start, s.stop)], dtype=int)
 
+    @traced_once("self")
     def decode(self, theta: Array, pivoting: tuple[Array, ...] | None = None) -> Array:
         """d (m,) from θ (m,): of P D Pᵀ, `pivoting` P (q, q) of each linear term, then the frames of R."""
         xp = namespace(theta)
@@ -141,6 +142,7 @@ class Structure:
     def _frames(self, pivoting: tuple[Array, ...] | None) -> tuple[Array, ...]:
         return () if pivoting is None else pivoting[len(self.terms) :]
 
+    @traced_once("self")
     def encode(self, d: Array) -> Array:
         """θ (m,) from d (m,)."""
         pairs = zip(self.terms, self.slices(), strict=True)
@@ -197,6 +199,7 @@ class Structure:
         """d (m,) of unit relative variances, and the first start of every other parameter."""
         return jnp.asarray(np.array([p.starts[0] for p in self.parameters]), dtype)
 
+    @traced_once("self")
     def start(self, d: Array, floor: Array) -> tuple[Array, tuple[Array, ...]]:
         """`pivoted` for positive definite matrices near d: variances ≥ floor (m,), |correlations| ≤ 0.9."""
         parts = []
@@ -215,6 +218,7 @@ class Structure:
         parts.append(d[self.tail] if self.residual is None else self.residual.feasible(d[self.tail]))
         return self.pivoted(jnp.concatenate(parts).astype(d.dtype))
 
+    @traced_once("self")
     def pivoted(self, d: Array) -> tuple[Array, tuple[Array, ...]]:
         """θ and pivoting of positive semi-definite matrices d.
 
@@ -236,6 +240,7 @@ class Structure:
             pivoting += frames
         return jnp.concatenate([*parts, d[:0]]).astype(d.dtype), tuple(pivoting)
 
+    @traced_once("self")
     def upright(self, theta: Array, pivoting: tuple[Array, ...]) -> Array:
         """θ (m,) of the same d without pivoting: lower triangular factors, diagonal ≥ 0."""
         parts = []
@@ -250,6 +255,7 @@ class Structure:
             parts.append(self.residual.encode(own))
         return jnp.concatenate([*parts, theta[:0]]).astype(theta.dtype)
 
+    @traced_once("self")
     def change_basis(self, theta: Array, bases: tuple[Array, ...]) -> Array:
         """θ′ of b D(θ) bᵀ for a lower triangular b a term that its family allows, and rows in other units."""
         parts = []
@@ -301,6 +307,7 @@ class Structure:
         own = d[:0] if self.residual is None else self.residual.sizes(d[self.tail])
         return xp.concatenate([xp.maximum(1.0, xp.abs(d[: self.tail.start])), own]).astype(d.dtype)
 
+    @traced_once("self")
     def margins(self, theta: Array, pivoting: tuple[Array, ...] | None = None) -> Array:
         """Per parameter (m,), how far it is, or those it depends on are, from the boundary."""
         pairs = zip(self.terms, self.slices(), strict=True)

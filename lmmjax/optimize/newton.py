@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax.arrays import UNROLL, Array, ldl, namespace, record
+from lmmjax.arrays import UNROLL, Array, ldl, namespace, record, traced_once
 from lmmjax.optimize.status import Status
 
 Objective = Callable[[Array, Any], tuple[Array, Array, Array, Any]]
@@ -314,6 +314,21 @@ def propose(
 
     With `back` (m,) not zero the step is Newton's and this, and nothing else.
     """
+    places = tuple(tuple(tuple(column.tolist()) for column in group) for group in columns)
+    return _propose(x, gradient, hessian, radius, back, places=places, limit=UNROLL)
+
+
+@traced_once("places", "limit")
+def _propose(
+    x: Array,
+    gradient: Array,
+    hessian: Array,
+    radius: Array,
+    back: Array | None,
+    *,
+    places: tuple[tuple[tuple[int, ...], ...], ...],
+    limit: int,
+) -> Proposal:
     l_inv, pivots = ldl(hessian)
     reduced = l_inv @ gradient
     decrement = 0.5 * jnp.sum(reduced**2 / jnp.abs(pivots))
@@ -333,7 +348,8 @@ def propose(
     escape = escape * (0.5 * radius / jnp.sqrt(jnp.sum(escape**2)))
     escape = jnp.where(escape @ gradient > 0, -escape, escape)
     step = jnp.where(curved & (length < 1e-3 * radius), escape, step)
-    if columns:
+    if places:
+        columns = tuple(tuple(map(np.array, group)) for group in places)
         gone = vanishing(x, gradient, hessian, radius, columns)
         active = jnp.where(
             jnp.logical_or(gone[:, None], gone[None, :]), jnp.eye(len(x), dtype=x.dtype), hessian

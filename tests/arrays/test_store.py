@@ -321,8 +321,8 @@ g, t = np.divmod(np.arange(40), 5)
 e = np.sin(np.arange(40.0) ** 2)
 d = pd.DataFrame({"y": e + 0.3 * np.cos(g) * t, "t": t * 1.0, "g": g, "h": (g * 3 + t) % 4})
 ar1 = lj.AR1("t", group="g")
-formulas = "y ~ t + (1 | g)", "y ~ t + (t | g)", "y ~ t + (1 | g) + (1 | h)", "y ~ t"
-for f, r in list(zip(formulas, (None, None, None, ar1)))[:MODELS]:
+formulas = "y ~ t + (t | g)", "y ~ t + (1 | g) + (1 | h)", "y ~ t"
+for f, r in list(zip(formulas, (None, None, ar1)))[:MODELS]:
     m = lj.lmm(f, d, residual=r)
     print(m.fit().summary())
     print(m.fit().ranef() if "|" in f else "", m.fit().coef_table("kenward-roger").to_numpy().tobytes().hex())
@@ -335,7 +335,7 @@ print(dict(counts), file=sys.stderr)
 
 def begin(folder, played=True):
     environment = os.environ | {"LMMJAX_CACHE": str(folder)}
-    now = "MODELS = 4\n" if played else "import lmmjax.arrays.program as p; p.ENOUGH, MODELS = 0, 1\n"
+    now = "MODELS = 3\n" if played else "import lmmjax.arrays.program as p; p.ENOUGH, MODELS = 0, 1\n"
     return subprocess.Popen(
         [sys.executable, "-c", now + PROGRAM],
         stdout=subprocess.PIPE,

@@ -148,7 +148,7 @@ def test_by_the_definitions(case, kind):
     fit, cluster, codes = case
     cov, sides, v = sandwich(fit, codes, kind)
     # P_ij = q_iᵀVq_j for every coefficient
-    inner = np.einsum("inp,nm,jmp->pij", sides, v, sides)
+    inner = np.einsum("inp,nm,jmp->pij", sides, v, sides, optimize=True)
     df = np.trace(inner, axis1=1, axis2=2) ** 2 / np.sum(inner**2, axis=(1, 2))
     ok = [k for k, name in enumerate(fit.params.index) if "site" not in name]
     if len(ok) < len(df):
@@ -170,7 +170,7 @@ def test_by_the_definitions(case, kind):
     # Hotelling's T²: variances of the entries of Ω^(−½) L V_R Lᵀ Ω^(−½), one by one
     l = np.eye(len(df))[[fit.params.index.get_loc(name) for name in ("x", "a[T.v]")]]
     moved = sides @ l.T
-    whole = np.einsum("ins,nm,jmt->ijst", moved, v, moved)
+    whole = np.einsum("ins,nm,jmt->ijst", moved, v, moved, optimize=True)
     root = power(np.einsum("iist->st", whole), -0.5)
     whole = np.einsum("as,ijst,bt->ijab", root, whole, root)
     total = np.einsum("ijss,ijtt->", whole, whole) + np.einsum("ijst,ijts->", whole, whole)

@@ -212,8 +212,9 @@ def test_intervals_cover():
     truth = {"confidence": mean, "prediction": mean + rng.normal(size=mean.shape)}
     fits, found = lj.lmm("~ x + (1 | g)", d).fit_batch(y), dict.fromkeys(truth, 0)
     for k in range(draws):
+        one = fits[k]
         for name, values in truth.items():
-            table = fits[k].predict(new, interval=name, new_levels="population")
+            table = one.predict(new, interval=name, new_levels="population")
             found[name] += np.sum((table["lower"] <= values[:, k]) & (values[:, k] <= table["upper"]))
     covered = {name: count / (draws * len(new)) for name, count in found.items()}
     assert 0.93 < covered["prediction"] < 0.97, covered

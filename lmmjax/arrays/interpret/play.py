@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -50,8 +50,7 @@ def player(tape: Tape) -> Callable[[list[Any], float], tuple[list[np.ndarray], i
 def _runner(tape: Tape) -> Callable[[list[Any], Meter], list[Any]]:
     # scalars of NumPy, not arrays without axes, which are slow
     slots = [tape.known[k][()] if k in tape.known else None for k in range(tape.slots)]
-    ends = _last_reads(tape)
-    steps = [(*_prepared(step, tape), ends.get(k)) for k, step in enumerate(tape.steps)]
+    steps = list(_orders(tape))
     inputs, outputs, weight = tape.inputs, tape.outputs, sum(step.weight for step in tape.steps)
 
     def run(given: list[Any], meter: Meter) -> list[Any]:
@@ -59,19 +58,48 @@ def _runner(tape: Tape) -> Callable[[list[Any], Meter], list[Any]]:
         values = slots.copy()
         for slot, value in zip(inputs, given, strict=True):
             values[slot] = value
-        for function, reads, write, writes, done in steps:
-            if writes is None:
-                values[write] = function(*[values[k] for k in reads])
+        # this loop is most of the time that playing takes: nearly all steps read one or two values
+        for function, first, second, write, others in steps:
+            if second >= 0:
+                values[write] = function(values[first], values[second])
+            elif first >= 0:
+                values[write] = function(values[first])
+            elif write >= 0:
+                values[write] = function(*[values[k] for k in others])
+            elif function is _let_go:
+                for slot in others:
+                    values[slot] = None
             else:
+                reads, writes = others
                 found = function(meter, *[values[k] for k in reads])
                 for slot, value in zip(writes, found, strict=True):
                     values[slot] = value
-            if done:
-                for slot in done:
-                    values[slot] = None
         return [values[k] for k in outputs]
 
     return run
+
+
+def _let_go(*values: Any) -> None:
+    """Stands where large arrays are read for the last time."""
+
+
+def _orders(tape: Tape) -> Iterator[tuple[Callable, int, int, int, Any]]:
+    """Steps as (function, the slots that it reads if one or two, the one it writes, others), −1 for none.
+
+    `others` are the slots that are read if they are more, (reads, writes) of what writes several, and those
+    that `_let_go` frees.
+    """
+    ends = _last_reads(tape)
+    for k, step in enumerate(tape.steps):
+        function, reads, write, writes = _prepared(step, tape)
+        if writes is not None:
+            yield function, -1, -1, -1, (reads, writes)
+        elif len(reads) in (1, 2):
+            yield function, reads[0], reads[1] if len(reads) == 2 else -1, write, None
+        else:
+            yield function, -1, -1, write, reads
+        if k in ends:
+            yield _let_go, -1, -1, -1, ends[k]
 
 
 def _last_reads(tape: Tape) -> dict[int, list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -192,7 +193,7 @@ class _Writer:
 
     def step(self, name: str, params: dict[str, Any], reads: list[int], outvars: Any) -> list[int]:
         """Write a step, unless it is written, or all it reads is known and what it returns is small."""
-        size = sum(int(np.prod(v.aval.shape)) for v in outvars)
+        size = sum(math.prod(v.aval.shape) for v in outvars)
         values = [self.known.get(s) for s in reads]
         if all(v is not None for v in values) and size <= LARGEST_KNOWN:
             with np.errstate(all="ignore"):
@@ -271,6 +272,6 @@ class _Writer:
     def _write(self, name: str, params: dict[str, Any], reads: list[int], outvars: Any) -> list[int]:
         writes = [self.slot() for _ in outvars]
         self.shapes.update({s: tuple(v.aval.shape) for s, v in zip(writes, outvars, strict=True)})
-        size = sum(int(np.prod(v.aval.shape)) for v in outvars)
+        size = sum(math.prod(v.aval.shape) for v in outvars)
         self.steps.append(Step(name, params, tuple(reads), tuple(writes), 1 + size // 250))
         return writes
