@@ -18,7 +18,7 @@ from lmmjax.design import Design, RandomTerm
 from lmmjax.gram.grouped import products
 from lmmjax.inference.natural import at_estimate
 
-newton_module = sys.modules["lmmjax.optimize.newton"]
+proposal_module = sys.modules["lmmjax.optimize.proposal"]
 
 TERMS = {"one factor": "(1 + {} | g)", "crossed": "(1 + {0} | g) + (1 + {0} | h)"}
 
@@ -140,13 +140,13 @@ def test_columns_that_vanish_together(x64, monkeypatch):
     groups = ((np.array([0, 1, 2]), np.array([3, 4]), np.array([5])), (np.array([6]),), (np.array([7]),))
     seen = set()
     # two programs, as which of the two ways is taken is settled when one is written down
-    ways = [quick_jit(lambda x, g, h: newton_module.vanishing(x, g, h, 3.0, groups)) for _ in range(2)]
+    ways = [quick_jit(lambda x, g, h: proposal_module.vanishing(x, g, h, 3.0, groups)) for _ in range(2)]
     for _ in range(40):
         x, g, h = (scale * rng.normal(size=size) for scale, size in ((1, 8), (0.3, 8), (0.1, (8, 8))))
         x[rng.random(8) < 0.2] = 0.0
         h, g = h + h.T + 2.0 * np.eye(8), g + 1.6 * x
         few = ways[0](x, g, h)
-        monkeypatch.setattr(newton_module, "UNROLL", 1)
+        monkeypatch.setattr(proposal_module, "UNROLL", 1)
         many = ways[1](x, g, h)
         monkeypatch.undo()
         np.testing.assert_array_equal(few, many)
