@@ -102,6 +102,20 @@ def scan(
     lod: Annotated[
         float | None, typer.Option(help="Keep what has at least this LOD.", min=0.0, metavar="LOD")
     ] = None,
+    loco: Annotated[
+        str | None,
+        typer.Option(
+            help="Leave the chromosome of a marker out of the kernel, which is made of the others by this "
+            "method of `grm`, such as vanraden.",
+            metavar="METHOD",
+        ),
+    ] = None,
+    chromosomes: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with columns marker and chromosome; by default the .bim beside a .bed.", metavar="FILE"
+        ),
+    ] = None,
     chunk: Annotated[int | None, typer.Option(help="Most markers a part.", min=1, metavar="N")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a run that was killed, of Parquet or parts.")
@@ -151,6 +165,8 @@ def scan(
                 "maf": maf,
                 "max_missing": max_missing,
                 "keep": keep or None,
+                "loco": loco,
+                "chromosome": None if chromosomes is None else _chromosomes(chromosomes),
                 "progress": show,
             }
             if streamed:
@@ -162,6 +178,16 @@ def scan(
                 foremost, rows, count = smallest(result), len(result), result["marker"].nunique()
     typer.echo(foremost.to_string(index=False) + "\n")
     typer.echo(f"{rows:,} rows, {count:,} markers: {out}")
+
+
+def _chromosomes(path: Path) -> pd.Series:
+    """Chromosomes by the names of the markers."""
+    table = read_table(path)
+    if not {"marker", "chromosome"} <= set(table.columns):
+        raise ValueError(
+            f"{path} has columns {', '.join(map(str, table.columns))}: name two marker, chromosome"
+        )
+    return pd.Series(table["chromosome"].to_numpy(), index=table["marker"].astype(str))
 
 
 def smallest(table: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,7 @@
 """
 
 from lmmjax.kinship.families import additive_sparse, dominance_sparse, in_families
-from lmmjax.kinship.markers import METHODS, Genomic, genomic_relationship
+from lmmjax.kinship.markers import METHODS, Genomic, genomic_relationship, genomic_sums
 from lmmjax.kinship.pedigree import (
     Ancestry,
     PedigreeLoop,
@@ -26,5 +26,6 @@ __all__ = [
     "dominance",
     "dominance_sparse",
     "genomic_relationship",
+    "genomic_sums",
     "in_families",
 ]

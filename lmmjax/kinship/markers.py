@@ -34,7 +34,7 @@ class Genomic:
     matrix : (n, n). used : number of markers in it.
     monomorphic, filtered : numbers of markers left out, without variation and by `maf` or `max_missing`.
     missing : number of missing genotypes in the markers used.
-    largest : the largest genotype.
+    largest : the largest genotype. weight : what the sums over markers are divided by.
     """
 
     matrix: np.ndarray
@@ -43,6 +43,7 @@ class Genomic:
     filtered: int
     missing: int
     largest: float
+    weight: float
 
 
 def genomic_relationship(
@@ -60,7 +61,33 @@ def genomic_relationship(
     ------
     ValueError : no marker is left.
     """
-    matrix, total = np.zeros((n, n)), 0.0
+    found = genomic_sums(blocks, n, method, maf, max_missing)
+    if not found.used:
+        raise ValueError(
+            f"no marker is left: {found.monomorphic} do not vary and {found.filtered} are left out by maf= "
+            "or max_missing="
+        )
+    return dataclasses.replace(found, matrix=found.matrix / found.weight)
+
+
+def genomic_sums(
+    blocks: Iterable[np.ndarray],
+    n: int,
+    method: str,
+    maf: float = 0.0,
+    max_missing: float = 1.0,
+    rows: np.ndarray | None = None,
+) -> Genomic:
+    """What relationships are made of, sums over markers: those of other markers can be added and taken off.
+
+    Parameters
+    ----------
+    rows : (r,) the individuals that are wanted, all if None; frequencies are those of all.
+
+    Others as for `genomic_relationship`. With no marker left the sums are zero.
+    """
+    r = n if rows is None else len(rows)
+    matrix, total = np.zeros((r, r)), 0.0
     used, monomorphic, filtered, missing, largest = 0, 0, 0, 0, 0.0
     for block in blocks:
         absent = np.isnan(block)
@@ -90,10 +117,6 @@ def genomic_relationship(
         elif method == "gemma-standardized":
             variance = np.mean(z**2, axis=0)
             z /= np.sqrt(np.where(variance > 0, variance, 1.0))
+        z = z if rows is None else z[rows]
         matrix += z @ z.T
-    if not used:
-        raise ValueError(
-            f"no marker is left: {monomorphic} do not vary and {filtered} are left out by maf= or "
-            "max_missing="
-        )
-    return Genomic(matrix / total, used, monomorphic, filtered, missing, largest)
+    return Genomic(matrix, used, monomorphic, filtered, missing, largest, total)

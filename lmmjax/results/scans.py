@@ -39,6 +39,8 @@ class Scans:
         max_missing: float = 1.0,
         ddf: str | None = None,
         own: Any = None,
+        loco: Any = None,
+        chromosome: Any = None,
         keep: Any = None,
         sink: str | Path | None = None,
         resume: bool = False,
@@ -75,6 +77,11 @@ class Scans:
             null's variance parameters and their covariance.
         own : in place of markers, a covariate of its own for every response, n × T, matched with the
             responses by name; or several by name, {"csf": …}.
+        loco : leave one chromosome out: a marker is scanned beside a null fit whose kernel is made without
+            its chromosome. True or a method of `lmmjax.grm`: the kernel in place of the model's is that of
+            all other markers ("vanraden"). Or {chromosome: kernel without it}, kernels or labelled matrices.
+        chromosome : of every marker, for `loco`: (M,) labels, a Series or dict by the names of the markers;
+            by default those of a PLINK .bim.
         keep : which pairs stay, `lmmjax.scan.Top(n)` of each response, `Above(lod=…)` or `Above(p=…)`,
             `Best()` of each marker, or a list of them. With `interaction` all columns of a marker count
             together. With one kernel all pairs are swept in float32, and
@@ -131,6 +138,8 @@ class Scans:
             max_missing=max_missing,
             ddf=ddf,
             own=own,
+            loco=loco,
+            chromosome=chromosome,
             keep=keep,
             sink=sink,
             resume=resume,

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.fitted import Fitted, FittedMany
+from lmmjax.formula import Genotypes
 from lmmjax.scan.engines import Part, parts_of
 from lmmjax.stream.portable import PortableModel
 
@@ -40,8 +41,8 @@ class Nulls:
         """Yields which of the markers at places (k,) have which engines."""
         yield slice(None), self.parts
 
-    def portable(self) -> Nulls:
-        """The same as it pickles, with nothing of what was worked out."""
+    def portable(self, source: Genotypes) -> Nulls:
+        """The same as it pickles, with nothing of what was worked out; `source` are the markers likewise."""
         return Nulls(portable_fits(self.fits), self.ddf)
 
     def fresh(self) -> Nulls:

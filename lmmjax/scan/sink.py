@@ -271,5 +271,5 @@ def portable_work(work: ScanWork, source: Any, parts: Path) -> ScanWork:
     markers = dataclasses.replace(
         task.markers, source=portable_markers(task.markers.source, source, parts / MARKERS)
     )
-    nulls: Nulls = task.nulls.portable()
+    nulls: Nulls = task.nulls.portable(markers.source)
     return dataclasses.replace(work, task=dataclasses.replace(task, nulls=nulls, markers=markers))

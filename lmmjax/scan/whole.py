@@ -20,8 +20,9 @@ from lmmjax.scan.engines import Part
 from lmmjax.scan.evaluate import How
 from lmmjax.scan.general import general_scans, own_covariates, own_values, require_refits
 from lmmjax.scan.keep import keeps
+from lmmjax.scan.loco import nulls_of
 from lmmjax.scan.markers import Markers, markers_of
-from lmmjax.scan.nulls import Nulls, responses
+from lmmjax.scan.nulls import responses
 from lmmjax.scan.pairs import Pairs, joined, labelled
 from lmmjax.scan.sink import Scanned, scan_to
 from lmmjax.scan.tables import TESTS, frame
@@ -44,6 +45,8 @@ def scan(
     max_missing: float = 1.0,
     ddf: str | None = None,
     own: Any = None,
+    loco: Any = None,
+    chromosome: Any = None,
     keep: Any = None,
     sink: str | Path | None = None,
     resume: bool = False,
@@ -63,13 +66,14 @@ def scan(
         raise ValueError("resume, chunk and executor are for results that are written: pass sink=, a file")
     beside = covariates(fits.data, interaction)
     if own is not None:
-        if keep is not None or sink is not None:
-            raise ValueError("keep and sink are for markers: own= has a row a response and covariate")
+        if any(given is not None for given in (keep, sink, loco)):
+            raise ValueError("keep, sink and loco are for markers: own= has a row a response and covariate")
         return scan_own(fits, own, how, beside, ddf)
     found = markers_of(
         fits.data, markers, ids=ids, names=names, group=group, maf=maf, max_missing=max_missing
     )
-    task = Task(Nulls(fits, ddf), found, how, beside, None if keep is None else keeps(keep))
+    nulls = nulls_of(fits, ddf, found, markers, loco, chromosome, group)
+    task = Task(nulls, found, how, beside, None if keep is None else keeps(keep))
     if sink is not None:
         options = {"resume": resume, "chunk": chunk, "executor": executor, "progress": progress}
         return scan_to(task, sink, markers, **options)

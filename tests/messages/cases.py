@@ -558,6 +558,13 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("fit.scan(np.zeros((len(d), 2)), interaction='z')", "interaction='z'"),
         ("fit.scan(np.zeros((3, 2)))", "markers of 3 individuals", "pass ids="),
         ("fit.scan(np.zeros((len(d), 2)), ratio='exact')", "ratio"),
+        ("fit.scan(np.zeros((len(d), 2)), interaction=['x', 'x'])", "interaction has 'x' twice"),
+        ("fit.scan(np.zeros((len(d), 2)), interaction=[])", "interaction"),
+        ("fit.scan(np.zeros((len(d), 2)), resume=True)", "pass sink="),
+        ("fit.scan(lambda start, stop: np.zeros((len(d), 2)))", "function", "pass names="),
+        ("fit.scan(np.zeros((len(d), 2)), sink='no/where')", "no is no folder"),
+        ("fit.scan(np.zeros((len(d), 2)), loco=True)", "the model has 0", "kernels="),
+        ("fit.scan(np.zeros((len(d), 2)), chromosome=[1, 2])", "chromosome= is for loco="),
     ],
     "Counts and moderated tests": [
         ("lj.voom(Y, model)", "counts are not negative", "row 0"),
