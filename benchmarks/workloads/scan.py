@@ -3,7 +3,8 @@
 A block of markers is scanned with all tests (Wald with Satterthwaite's degrees of freedom, likelihood ratio,
 score) of the marker, of its product with time and of both, and scaled to a million: blocks are alike, and the
 model is prepared once. Beside it exact refits of some pairs, which are what a loop over lme4's fits does.
-Both say the effect and standard error of the first product, by which the refits are judged.
+Both say the effect and standard error of the first product, by which the refits are judged. The same block is
+also read from a file and written to Parquet, as a scan of any size is.
 """
 
 from __future__ import annotations
@@ -64,6 +65,13 @@ def measure(people: int, markers: int, refits: int, repeats: int | None) -> Reco
         repeats or 3,
         120.0,
     )
+    with tempfile.TemporaryDirectory(prefix="lmmjax-scan-") as folder:
+        np.save(Path(folder) / "g.npy", g)
+        out = Path(folder) / "scan.parquet"
+        asked = {"ids": ids, "interaction": "t", "sink": out}
+        sunk = timed(lambda: fit.scan(Path(folder) / "g.npy", **asked), repeats or 3, 120.0)
+        size, same = out.stat().st_size, sunk.result.read()["effect"].to_numpy()
+    assert np.allclose(same, found.result["effect"].to_numpy(), rtol=1e-9)
     row = exact.result.iloc[1]
     gap = found.result["effect"].iloc[1 : 2 * refits : 2].to_numpy() - exact.result["effect"].iloc[1::2]
     per = found.best / markers
@@ -72,6 +80,8 @@ def measure(people: int, markers: int, refits: int, repeats: int | None) -> Reco
         "per_marker": per,
         "million": per * MILLION,
         "cpu_million": min(found.processor) / markers * MILLION,
+        "sink_million": sunk.best / markers * MILLION,
+        "sink_bytes": size / markers * MILLION,
         "per_refit": exact.best / refits,
         "effect": float(row["effect"]),
         "se": float(row["se"]),
@@ -108,6 +118,8 @@ def table(records: list[Record]) -> str:
         "markers timed:",
         "a million, wall:",
         "a million, CPU:",
+        "a million to Parquet:",
+        "GB of Parquet:",
         "a refit:",
         "lme4, a marker, CPU:",
         "lme4, a million:",
@@ -123,6 +135,8 @@ def table(records: list[Record]) -> str:
             count(got["markers"]),
             duration(got["million"]),
             duration(got["cpu_million"]),
+            duration(got.get("sink_million")),
+            f"{got['sink_bytes'] / 1e9:.2f}" if "sink_bytes" in got else "–",
             duration(got["per_refit"]),
             duration(got.get("r")),
             duration(got.get("r_million")),

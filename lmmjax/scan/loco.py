@@ -26,7 +26,7 @@ from lmmjax.formula.kernel_terms import as_kernel
 from lmmjax.kinship import METHODS, genomic_sums
 from lmmjax.scan.engines import Part, parts_of
 from lmmjax.scan.markers import Markers
-from lmmjax.scan.nulls import Nulls, portable_fits
+from lmmjax.scan.nulls import Nulls, portable_fits, responses
 from lmmjax.stream.digests import digest
 
 KEPT = 1 << 26
@@ -152,8 +152,8 @@ class PerChromosome(Nulls):
     def without(self, c: int) -> list[Part]:
         """The engines of the fits without a chromosome."""
         if c not in self._engines:
-            n, total = self.fits.y.shape[0], self.fits.y.size
-            if (len(self._engines) + 1) * (n * n + 3 * total) > KEPT:
+            n, total = self.fits.data.design.n, len(responses(self.fits))
+            if (len(self._engines) + 1) * n * (n + 3 * total) > KEPT:
                 self._engines.clear()
             self._engines[c] = parts_of(self.null(c), self.ddf)
         return self._engines[c]
@@ -272,10 +272,11 @@ def _chromosomes(markers: Markers, given: Any, chromosome: Any) -> tuple[np.ndar
 
 def _of_file(given: Any) -> Any:
     """The chromosomes that a PLINK file says."""
+    file: Any = given
     if isinstance(given, str | Path) and str(given).endswith(".bed"):
         genotypes(given)  # says how to install what is missing
-        given = importlib.import_module("bed_reader").open_bed(given)
-    return np.asarray(given.chromosome) if hasattr(given, "chromosome") and hasattr(given, "iid") else None
+        file = importlib.import_module("bed_reader").open_bed(given)
+    return np.asarray(file.chromosome) if hasattr(file, "chromosome") and hasattr(file, "iid") else None
 
 
 def _given(kernels: Mapping[Any, Any], label: Any, ids: pd.Index, factor: str) -> np.ndarray:

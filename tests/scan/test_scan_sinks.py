@@ -87,6 +87,19 @@ def test_workers_that_die_lose_and_double_nothing(visits, tmp_path):
     assert names == ["_manifest.json", *(f"part-{k:06d}.parquet" for k in range(4))]
 
 
+def test_dask(visits, tmp_path):
+    """Two workers, markers in memory and from a file."""
+    distributed = pytest.importorskip("distributed")
+    np.save(tmp_path / "g.npy", G)
+    asked = {"ids": IDS, "chunk": CHUNK, "test": "wald"}
+    one = visits.scan(G, sink=tmp_path / "one.parquet", **asked)
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+        for name, given in (("a.parquet", G), ("b.parquet", tmp_path / "g.npy")):
+            done = visits.scan(given, sink=tmp_path / name, executor=client, **asked)
+            assert done.path.read_bytes() == one.path.read_bytes()
+
+
 def test_a_run_goes_on_where_it_was_left(visits, tmp_path):
     """A part that is lost or damaged is made again, with the same bytes; those that are there stay."""
     first = visits.scan(MARKERS, sink=tmp_path / "parts", chunk=CHUNK)
