@@ -115,9 +115,9 @@ def lanes_parts(
     upper = [(i, k) for i in range(p) for k in range(i, p)]
     # C_aᵀC_b + C_bᵀC_a, halved for a = b, by its entries on and above the diagonal
     c_pairs = jnp.stack([_pair(c_x, a, b_, upper) for a, b_ in pairs], axis=2).reshape(
-        designs, len(upper), -1
+        designs, len(upper), len(pairs) * groups
     )
-    c_rows = jnp.swapaxes(c_x, 1, 2).reshape(designs, p, -1)
+    c_rows = jnp.swapaxes(c_x, 1, 2).reshape(designs, p, q * groups)
 
     def over(weights: list[Array], rows: Array) -> Array:
         """Σ over groups of weights (T, G) × rows (S, k, G), several of each joined: (T, k)."""

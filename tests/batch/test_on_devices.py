@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from device_watch import watched
+from device_watch import refuse_others, watched
 from numpy.testing import assert_allclose
 
 import lmmjax as lj
@@ -133,6 +133,19 @@ def test_masks_are_made_there():
     for name, there in varying(got).items():
         for a, b in zip(jax.tree.leaves(there), jax.tree.leaves(getattr(expected, name)), strict=True):
             assert_allclose(np.asarray(a)[..., exact], b[..., exact], rtol=1e-10, atol=1e-10, err_msg=name)
+
+
+def test_what_else_comes_to_the_host_is_told():
+    """The watch of `--as-on-devices`: NumPy, a number or a truth value of an array inside the stages."""
+
+    def fit_on_devices(bring):
+        bring(jax.numpy.ones(()))
+
+    with watched(refuse_others):
+        for bring in (np.asarray, float, bool, lambda a: a.item()):
+            with pytest.raises(AssertionError, match="came to the host"):
+                fit_on_devices(bring)
+        np.asarray(jax.numpy.ones(2))
 
 
 def test_half_as_many_lanes_where_memory_is_used_up(monkeypatch):

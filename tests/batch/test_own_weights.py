@@ -2,11 +2,15 @@
 
 import warnings
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 
 import lmmjax as lj
+from lmmjax.batch.lanes import axes_of
+from lmmjax.batch.sources import own_problem, own_products
+from lmmjax.core.criterion import evaluate
 from lmmjax.optimize import Status
 
 N, GROUPS, LANES = 96, 12, 150
@@ -142,3 +146,17 @@ def test_many_fixed_effects_with_gaps(weighted):
     formula = "~ " + " + ".join(names) + " + (1 | g)"
     fits = lj.lmm(formula, design).fit_batch(y, weights=weights)
     assert all(assert_like_its_own_model(fits, k, formula, design, y, weights) for k in range(4))
+
+
+def test_weights_of_their_own_without_fixed_effects():
+    """The criterion of many lanes has an empty X; of shapes alone, which is where it failed."""
+    rng, design, y = data(9)
+    products = own_products(lj.lmm("~ 0 + (1 | g)", design).data.maker)
+    problem = own_problem(products, y, rng.uniform(0.5, 2.0, y.shape), True)[0]
+    over = jax.vmap(
+        lambda own: evaluate(own.shared, np.ones(1), own.response, own.reml), in_axes=(axes_of(problem),)
+    )
+    with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
+        found = jax.eval_shape(over, problem)
+    assert found.fit.beta.shape == (LANES, 0)
+    assert found.r2.second.shape == (LANES, 1, 1)
