@@ -217,6 +217,8 @@ def place_of(sink: str | Path, source: Any) -> tuple[Path, Path]:
     """(results, folder of the parts): the same where `sink` is a folder, or a name without an ending."""
     path = Path(sink)
     if path.suffix and not path.is_dir():
+        if path.suffix.lower() not in (".parquet", ".pq"):
+            raise ValueError(f"{path} is no Parquet file: end its name in .parquet, or name a folder as sink")
         return out_path(path, [source])
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file: end its name in .parquet, or name a folder as sink")

@@ -164,11 +164,13 @@ def test_what_is_no_sink(visits, tmp_path):
         visits.scan(MARKERS, resume=True)
     with pytest.raises(ValueError, match="keep=Top is of all markers together: name a file"):
         visits.scan(MARKERS, sink=tmp_path / "parts", keep=Top(1))
-    np.save(tmp_path / "g.npy", G)
+    MARKERS.to_parquet(tmp_path / "g.parquet")
     with pytest.raises(ValueError, match="is the input"):
-        visits.scan(tmp_path / "g.npy", ids=IDS, sink=tmp_path / "g.npy")
+        visits.scan(tmp_path / "g.parquet", sink=tmp_path / "g.parquet")
+    with pytest.raises(ValueError, match="is no Parquet file: end its name in"):
+        visits.scan(MARKERS, sink=tmp_path / "scan.csv")
     with pytest.raises(ValueError, match="there are no markers"):
         visits.scan(MARKERS.iloc[:, :0], sink=tmp_path / "parts")
     with pytest.raises(ValueError, match="has no method submit"):
         visits.scan(MARKERS, sink=tmp_path / "parts", executor=3)
-    assert [path.name for path in tmp_path.iterdir()] == ["g.npy"]
+    assert [path.name for path in tmp_path.iterdir()] == ["g.parquet"]
