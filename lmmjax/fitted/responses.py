@@ -89,6 +89,11 @@ def on_rows(frame: ModelFrame, given: Labelled, what: str) -> Any:
         return given.values if place is None else given.values[place]
     if given.index is not None and given.index.is_unique and frame.data_index.isin(given.index).all():
         raise ValueError(f"{what} have {size} rows, those of the data and more: pass {what}.loc[data.index]")
+    if given.index is not None and size < n_data and given.index.isin(frame.data_index).all():
+        raise ValueError(
+            f"{what} have {size} of the {n_data} rows of the data: make the model of these rows, or give "
+            "values for all of them, missing ones too"
+        )
     if given.values.ndim == 1:
         raise ValueError(f"{what} has {size} values: pass one for each of the {n_data} rows of the data")
     raise ValueError(

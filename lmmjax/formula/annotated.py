@@ -95,4 +95,5 @@ def _of_modality(
 
 
 def _listed(names: Any) -> str:
-    return ", ".join(map(repr, names)) or "none"
+    # AnnData 0.13 lists X among the layers, as None
+    return ", ".join(repr(name) for name in names if name is not None) or "none"

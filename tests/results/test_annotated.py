@@ -163,6 +163,16 @@ def test_results_go_back(fits):
         fits.to_anndata(annotated(), contrasts={"x": {"x": 1.0, "Intercept": 1.0}})
 
 
+def test_what_is_not_there_is_said():
+    """Layers by name; X is none of them, though AnnData lists it as None. Rows that are missing."""
+    model, adata = lj.lmm(FORMULA, OBS), annotated()
+    adata.layers = {None: adata.X, **adata.layers}
+    with pytest.raises(ValueError, match=r"no layer 'once'; the layers are: 'twice'$"):
+        model.fit_batch(adata, layer="once")
+    with pytest.raises(ValueError, match="30 of the 36 rows of the data: make the model of these rows"):
+        model.fit_batch(Y.iloc[:30])
+
+
 def test_parquet(fits, tmp_path):
     pytest.importorskip("pyarrow")
     fits.to_parquet(tmp_path / "out.parquet", moderated=True)
