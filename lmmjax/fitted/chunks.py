@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pandas as pd
 
 from lmmjax.formula.bars import SplitFormula, split_bars
 from lmmjax.formula.build import formula_parts
-from lmmjax.formula.columns import Table
+from lmmjax.formula.columns import Table, nearest
 from lmmjax.formula.parts import require_known
 from lmmjax.formula.update import has_dot
 
@@ -65,20 +65,13 @@ def chunks_of(data: Any) -> Chunks:
         except ImportError:
             raise ImportError("data in Parquet files need pyarrow: pip install 'lmmjax[parquet]'") from None
         try:
-            data = ds.dataset(data, format="parquet")
+            data = ds.dataset(data, format="parquet", partitioning="hive")
         except Exception:
             raise ValueError(
                 f"{data} is no Parquet file and no folder of them: read it, as with pd.read_csv"
             ) from None
     if callable(data):
-        begin: Callable[[], Any] = data
-
-        def called(columns: list[str] | None) -> Iterator[pd.DataFrame]:
-            for piece in begin():
-                frame = piece.to_pandas() if hasattr(piece, "to_pandas") else pd.DataFrame(piece)
-                yield frame if columns is None else frame.loc[:, columns]
-
-        return Chunks(called)
+        return Chunks(_Called(data))
 
     def read(columns: list[str] | None) -> Iterator[pd.DataFrame]:
         for batch in data.to_batches(columns=columns, batch_size=ROWS):
@@ -86,6 +79,49 @@ def chunks_of(data: Any) -> Chunks:
                 yield batch.to_pandas()
 
     return Chunks(read)
+
+
+class _Called:
+    """The passes that a function begins."""
+
+    def __init__(self, begin: Callable[[], Any]):
+        self.begin, self.last = begin, None
+
+    def __call__(self, columns: list[str] | None) -> Iterator[pd.DataFrame]:
+        pieces = self.begin()
+        if not hasattr(pieces, "__iter__"):
+            raise ValueError(
+                f"the function that is called for the data returned {type(pieces).__name__}: return frames "
+                "or record batches, in a list or generator"
+            )
+        if hasattr(pieces, "__next__"):
+            if pieces is self.last:
+                raise ValueError(
+                    "the function that is called for the data returned the same iterator twice, which is "
+                    "used up: make a new one in every call, since the data are read more than once"
+                )
+            self.last = pieces
+        for piece in pieces:
+            frame = _as_frame(piece)
+            yield frame if columns is None else _chosen(frame, columns)
+
+
+def _as_frame(piece: Any) -> pd.DataFrame:
+    if hasattr(piece, "to_pandas"):
+        return piece.to_pandas()
+    if not isinstance(piece, pd.DataFrame | Mapping):
+        raise ValueError(
+            f"a chunk of the data is of type {type(piece).__name__}: give frames or record batches"
+        )
+    return pd.DataFrame(piece)
+
+
+def _chosen(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """ValueError if a chunk lacks a column that the first has."""
+    for name in columns:
+        if name not in frame:
+            raise ValueError(f"a chunk of the data has no column {name!r}: {nearest(name, map(str, frame))}")
+    return frame.loc[:, columns]
 
 
 def _kept(reader: Any) -> Chunks:

@@ -78,6 +78,7 @@ def put_plan(path: Path, asked: dict[str, Any], task: dict[str, Any], chunk: int
     parts = parts_of(path)
     with locked(path):
         begin(parts, task, chunk, True, chosen)
+        asked = asked | {"manifest": digest(read_manifest(parts))}
         with written_whole(_plan_path(parts)) as file:
             file.write(json.dumps(asked, indent=2).encode())
     return planned(path)
@@ -94,7 +95,12 @@ def planned(path: Path) -> Planned:
         asked = json.loads(_plan_path(parts).read_bytes())
         if not isinstance(asked, dict) or not {"formula", "design", "responses"} <= set(asked):
             raise ValueError("it is no plan")
-    return Planned(path, parts, asked, read_manifest(parts))
+    manifest = read_manifest(parts)
+    if asked.get("manifest", digest(manifest)) != digest(manifest):
+        raise ValueError(
+            f"the manifest in {parts} was changed after the plan: delete the folder and plan again"
+        )
+    return Planned(path, parts, asked, manifest)
 
 
 def _plan_path(parts: Path) -> Path:

@@ -151,6 +151,28 @@ def test_passes_must_agree_and_types_may_not():
         lj.lmm("y ~ x + (1 | h)", begin)
 
 
+def test_what_is_no_pass_over_the_data(tmp_path):
+    frames = iter([DATA[:300], DATA[300:]])
+    for source, said in (
+        (lambda: frames, "the same iterator twice"),
+        (lambda: 3, "returned int: return frames"),
+        (lambda: [3], "is of type int"),
+        (lambda: [DATA[:300], DATA[300:].drop(columns="x")], "has no column 'x': did"),
+    ):
+        with pytest.raises(ValueError, match=said.replace("did", ".*there are")):
+            lj.lmm("y ~ x + (1 | h)", source)
+    data = DATA.dropna()
+    ds.write_dataset(
+        pa.Table.from_pandas(data, preserve_index=False),
+        tmp_path / "d",
+        format="parquet",
+        partitioning=["f"],
+        partitioning_flavor="hive",
+    )
+    expected = lj.lmm("y ~ f + (1 | h)", data).fit().deviance
+    assert abs(lj.lmm("y ~ f + (1 | h)", tmp_path / "d").fit().deviance - expected) < 1e-8
+
+
 def test_aliased_columns_are_those_of_all_rows():
     """A column that depends on others in the first chunk alone stays, one that depends everywhere goes."""
     data = DATA.assign(a=np.where(np.arange(N) < 300, 2 * DATA["x"], DATA["w"]), d=DATA["x"] + 1.0)

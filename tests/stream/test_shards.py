@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import lmmjax as lj
 from lmmjax.cli import app
-from lmmjax.stream import shards
+from lmmjax.stream import jobs, shards
 from lmmjax.stream.jobs import make, make_part, put_job
 from lmmjax.stream.lock import locked
 from lmmjax.stream.portable import portable
@@ -141,6 +141,47 @@ def test_beyond_the_last_and_without_a_plan(folder):
         assert "there is no plan" in run(command[0], folder / "other.parquet", *command[1:], code=2)
     (folder / "out.parquet.parts" / "_plan.json").write_text("[]")
     assert "delete the folder" in run("status", folder / "out.parquet", code=2)
+
+
+@pytest.mark.parametrize("edit", [{"chunk": 3}, {"n_responses": 10**9}, {"version of lmmjax": "0.0.1"}])
+def test_a_manifest_is_not_edited(folder, edit):
+    path = folder / "out.parquet.parts" / "_manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | edit))
+    for command in (("run", "--shard", 1), ("status",), ("join",)):
+        text = run(command[0], folder / "out.parquet", *command[1:], code=2)
+        assert "was changed after the plan: delete the folder" in " ".join(text.split())
+
+
+def test_an_array_of_fifty_tasks_some_killed(whole, tmp_path, monkeypatch):
+    """In random order, some twice, every seventh killed while it writes; then `status` names what is left."""
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    out, count = tmp_path / "out.parquet", T
+    run("plan", FORMULA, tmp_path / "d.csv", tmp_path / "y.parquet", "-o", out, "--chunk", 1)
+    order = [*range(count), 3, 8, 21, 44]
+    random.Random(3).shuffle(order)
+    written = jobs.write_part
+
+    def killed(parts, k, columns, stamp):
+        (parts / f".part-{k:06d}.parquet.0a1b.tmp").write_bytes(b"PAR1 half")
+        raise SystemExit(137)
+
+    lost = set()
+    for task, k in enumerate(order):
+        dies = task % 7 == 3
+        monkeypatch.setattr(jobs, "write_part", killed if dies else written)
+        there = (out.with_name("out.parquet.parts") / f"part-{k:06d}.parquet").exists()
+        run("run", out, code=137 if dies and not there else 0, env={"SLURM_ARRAY_TASK_ID": str(k)})
+        lost = lost | {k} if dies and not there else lost - {k}
+    assert lost
+    left = run("status", out, "--todo").strip()
+    assert left == shards.spelled(sorted(lost))
+    monkeypatch.setattr(jobs, "write_part", written)
+    for k in run("status", out, "--todo", "--lines").split():
+        run("run", out, env={"SLURM_ARRAY_TASK_ID": k})
+    run("join", out)
+    model = lj.lmm(FORMULA, pd.read_csv(tmp_path / "d.csv"))
+    model.stream_batch(tmp_path / "y.parquet", tmp_path / "single.parquet", chunk=1)
+    assert out.read_bytes() == (tmp_path / "single.parquet").read_bytes()
 
 
 def test_a_plan_is_made_once(folder):
