@@ -17,6 +17,9 @@ from lmmjax.scan.opened import opened
 NUMBERS = 1 << 22
 """Numbers of a block, 32 MiB."""
 
+MISSING = (-1, -9, -99, -999, -9999, -127, -128, 9, 99, 255)
+"""What files of genotypes write for a missing one."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Filters:
@@ -67,7 +70,8 @@ class Markers:
     def read(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """The places (k,) of the markers that stay, and their values (N, k), the mean where missing.
 
-        ValueError names the marker that has an infinite value, or with `maf=` one that is no count.
+        ValueError names the marker that has an infinite value, one whose counts of an allele have a code of
+        missing ones among them, or with `maf=` one that is no count.
         """
         g = self.source.read(start, stop)[self.rows]
         infinite = np.isinf(g).any(axis=0)
@@ -78,6 +82,7 @@ class Markers:
             raise ValueError(
                 f"maf= needs counts of an allele, 0 to 2: marker {self.names[start + k]!r} has others"
             )
+        self._require_no_codes(g, start)
         kept = self.filters.kept(g)
         g = g[:, kept]
         missing = np.isnan(g)
@@ -86,6 +91,21 @@ class Markers:
             # of a marker that nobody has all values are alike
             g = np.where(missing, np.where(missing, 0.0, g).sum(axis=0) / count, g)
         return start + np.flatnonzero(kept), g
+
+    def _require_no_codes(self, g: np.ndarray, start: int) -> None:
+        """ValueError for a marker (N, k) of counts 0, 1, 2 and one number more, a code of `MISSING`."""
+        if np.fmin.reduce(g, axis=None, initial=0.0) >= 0 and np.fmax.reduce(g, axis=None, initial=0.0) <= 2:
+            return
+        other = ~(np.isin(g, (0.0, 1.0, 2.0)) | np.isnan(g))
+        for k in np.flatnonzero(other.any(axis=0) & (other.mean(axis=0) < 0.5)):
+            code = np.unique(g[other[:, k], k])
+            # -1, 0, 1 is a coding of its own, and 9 or 99 may be counted
+            alone = code[0] == -1 or 0 < code[0] < 255
+            if len(code) == 1 and code[0] in MISSING and not (alone and not np.any(g[:, k] == 2)):
+                raise ValueError(
+                    f"marker {self.names[start + k]!r} has counts of an allele and {code[0]:g}, a code of "
+                    f"missing ones: make it NaN; if {code[0]:g} is meant, multiply the markers by a number"
+                )
 
     def blocks(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[tuple[np.ndarray, Any]]:
         """Places (k,) and values (N, k) of the markers from `start` to `stop`, at most `size` at a time."""

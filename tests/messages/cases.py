@@ -556,6 +556,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("fit.scan(own=np.zeros(3))", "own", "one response", "pass them as such"),
         ("fit.scan(np.zeros((len(d), 2)), ddf='kr')", "unknown ddf 'kr'", "satterthwaite"),
         ("fit.scan(np.zeros((len(d), 2)), interaction='z')", "interaction='z'"),
+        ("fit.scan(np.resize([0, 1, 2, -9], len(d))[:, None])", "marker 0", "-9", "make it NaN"),
         ("fit.scan(np.zeros((3, 2)))", "markers of 3 individuals", "pass ids="),
         ("fit.scan(np.zeros((len(d), 2)), ratio='exact')", "ratio"),
         ("fit.scan(np.zeros((len(d), 2)), interaction=['x', 'x'])", "interaction has 'x' twice"),

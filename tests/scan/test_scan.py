@@ -205,3 +205,21 @@ def test_bad_arguments_are_named(arguments, message):
 def test_individuals_without_markers_are_named():
     with pytest.raises(ValueError, match=r"no individual 'i00' \(1 of the levels of 'id'\)"):
         BATCH.scan(MARKERS.iloc[1:])
+
+
+@pytest.mark.parametrize(
+    ("counts", "code", "dtype"),
+    [(2, -9, np.int8), (1, -9, float), (2, -1, int), (2, 255, np.uint8), (2, 9, int)],
+)
+def test_codes_of_missing_genotypes_are_no_counts(counts, code, dtype):
+    g = np.minimum(G, counts)
+    g[3, 2] = code
+    with pytest.raises(ValueError, match=f"marker 2 has counts of an allele and {code}, a code of missing"):
+        BATCH.scan(g.astype(dtype))
+
+
+@pytest.mark.parametrize("shift", [-1.0, 0.5, 7.0])
+def test_other_codings_are_scanned(shift):
+    """-1, 0, 1, dosages, and numbers that are no genotypes: an effect does not depend on where zero is."""
+    one, other = BATCH.scan(G + shift, test="wald"), BATCH.scan(G, test="wald")
+    np.testing.assert_allclose(one["effect"], other["effect"], rtol=1e-7)
