@@ -109,13 +109,30 @@ _LATER = {
 """Names that are imported when they are asked for, because they need an extra."""
 
 
+_ELSEWHERE = {
+    "anova": "fit.anova(), or compare(fit0, fit1)",
+    "emmeans": "fit.emmeans()",
+    "lme": "lmm(formula, data).fit()",
+    "lmer": "lmm(formula, data).fit()",
+    "mixedlm": "lmm(formula, data).fit()",
+    "gls": "lmm(formula, data, residual=...).fit()",
+    "mmrm": "lmm(formula, data, residual=Unstructured(visit, group=subject)).fit()",
+    "AR": "AR1",
+    "CS": "CompoundSymmetry",
+    "TOEP": "Toeplitz",
+    "UN": "Unstructured",
+}
+"""Names of other packages."""
+
+
 def __getattr__(name: str) -> object:
     from importlib import import_module
 
     if name == "scan":
         return import_module(f"{__name__}.scan")
     if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        said = f": it is {_ELSEWHERE[name]} here" if name in _ELSEWHERE else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{said}")
 
     return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
 

@@ -33,6 +33,7 @@ QUANTITIES = {
     "gibbs": ["Intercept", "x", "sd", "sigma", "b of group 1", "b of group 6"],
     "nuts, AR1": ["Intercept", "x", "Phi", "sigma"],
 }
+NAMES = {"nuts": "NUTS", "gibbs": "Gibbs", "nuts, AR1": "NUTS, AR(1)"}
 KEPT, WARMUP, BINS = 99, 500, 20
 THIN = {"nuts": 10, "gibbs": 50, "nuts, AR1": 10}
 """Every so many draws are kept: Gibbs sampling mixes slowly where the variance of the groups is small."""
@@ -133,15 +134,21 @@ def run(options: Options) -> Iterator[Record]:
 
 
 def table(records: list[Record]) -> str:
-    """Smallest and largest bin, χ² and its p-value, for every quantity."""
-    rows = []
+    """Smallest and largest bin, χ² and its p-value, for every quantity and sampler."""
+    columns, rows = ["quantity"], {name: [name] for got in records for name in got["counts"]}
     for got in records:
-        for name, bins in got["counts"].items():
+        name = NAMES[got["sampler"]]
+        columns += [f"{name}: bins:", f"{name}: χ²(19):", "p:"]
+        for quantity, row in rows.items():
+            bins = got["counts"].get(quantity)
+            if bins is None:
+                row += ["", "", ""]
+                continue
             mean = np.mean(bins)
             statistic = float(np.sum((np.array(bins) - mean) ** 2) / mean)
-            p = f"{float(chdtrc(BINS - 1, statistic)):.2f}"
-            rows.append([got["sampler"], name, str(min(bins)), str(max(bins)), f"{statistic:.1f}", p])
-    return markdown(["sampler", "quantity", "fewest in a bin:", "most:", "χ²(19):", "p:"], rows)
+            p = float(chdtrc(BINS - 1, statistic))
+            row += [f"{min(bins)} to {max(bins)}", f"{statistic:.1f}", f"{p:.2f}"]
+    return markdown(columns, list(rows.values()))
 
 
 def figure(records: list[Record], path: Path) -> None:

@@ -276,7 +276,17 @@ def gram(theta: Array, problem: Problem) -> Gram:
 
 @eager_jit
 def profiled_deviance(theta: Array, problem: Problem) -> Array:
-    """−2ℓ or −2ℓᴿ at θ (m,), with β and σ² profiled out: the function that `estimate` minimises."""
+    """−2ℓ or −2ℓᴿ at θ (m,), with β and σ² profiled out: the function that `estimate` minimises.
+
+    Raises
+    ------
+    ValueError : θ is not of the shape (m,).
+    """
+    if jnp.shape(theta) != (problem.structure.n_params,):
+        raise ValueError(
+            f"theta has shape {jnp.shape(theta)}; this problem has {problem.structure.n_params} covariance "
+            f"parameters: pass an array of shape ({problem.structure.n_params},)"
+        )
     inner = problem.shared.gram(internal_entries(theta, problem), problem.response)
     value = likelihood.profiled_deviance(inner, problem.n, problem.reml, problem.known_inside)
     return value + deviance_shift(problem)

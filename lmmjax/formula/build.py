@@ -232,7 +232,7 @@ def new_frame(
     own = frame.residual if residual else None
     placing = dict.fromkeys([] if own is None else used_columns(own.residual, table, residual == "kriging"))
     wanted_names = list(evaluated | grouping | placing)
-    _require_new(wanted_names, table)
+    _require_new(wanted_names, table, grouping.keys() - evaluated.keys())
     absent = np.logical_or.reduce([np.zeros(table.n, bool), *map(table.missing, wanted_names)])
     rows = np.flatnonzero(~absent)
     matrices = {name: apply_part(part, table, rows, recipe.kinds) for name, part in parts.items()}
@@ -274,14 +274,16 @@ def new_frame(
     )
 
 
-def _require_new(names: list[str], table: Table) -> None:
+def _require_new(names: list[str], table: Table, grouping: Collection[str]) -> None:
+    """ValueError names the columns that are missing, and says where only random terms need them."""
     absent = [name for name in names if name not in table]
+    without = '; predict(re="none") leaves random effects out' if {*absent} <= {*grouping} else ""
     if len(absent) == 1:
-        raise ValueError(f"the new data have no column {absent[0]!r}: {nearest(absent[0], table.keys)}")
+        there = nearest(absent[0], table.keys)
+        raise ValueError(f"the new data have no column {absent[0]!r}: {there}{without}")
     if absent:
-        raise ValueError(
-            f"the new data have no columns {', '.join(map(repr, absent))}: {there_are(table.keys)}"
-        )
+        shown = ", ".join(map(repr, absent))
+        raise ValueError(f"the new data have no columns {shown}: {there_are(table.keys)}{without}")
 
 
 def fitted_rows(frame: ModelFrame, *, groups: Collection[str] | None = None) -> NewFrame:

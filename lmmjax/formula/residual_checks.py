@@ -70,7 +70,8 @@ def require_distinct(
         cell = np.unique(np.column_stack([codes, place]), axis=0)[np.argmax(count > 1)]
         where = "" if groups is None else f" of group {groups.labels[int(cell[0])]}"
         what = ", ".join(correlation.columns) or "order"
+        finer = "group=, the column of the subjects" if groups is None else "a finer group="
         raise ValueError(
             f"{correlation.name}: two rows{where} have the same {what}; correlations are between different "
-            "places: give a finer group=" + (", or a nugget" if hasattr(correlation, "nugget") else "")
+            f"places: give {finer}" + (", or a nugget" if hasattr(correlation, "nugget") else "")
         )

@@ -20,7 +20,7 @@ from lmmjax.postestimation.predictions.predict import Request
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Voom:
-    """Log₂ counts per million with precision weights, for `model.fit_batch(v.logcpm, weights=v.weights)`.
+    """Log₂ counts per million with precision weights, for `model.fit_batch(v)`.
 
     Made by `voom`.
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from lmmjax.fitted import FittedMany, component_names, identified_sds
 from lmmjax.postestimation.hypotheses.batch_tests import fixed_t_tests
-from lmmjax.postestimation.hypotheses.fixed_tests import METHODS, ddf_method
+from lmmjax.postestimation.hypotheses.fixed_tests import METHODS, ddf_method, possessive
 from lmmjax.reports.markup import Grid
 from lmmjax.reports.summary import Summary
 
@@ -42,7 +42,7 @@ def summarise(fits: FittedMany, ddf: str = "satterthwaite") -> Summary:
     ddf = ddf_method(ddf)
     table, frame = convergence(fits), fits.data.frame
     kind = "REML" if fits.reml else "maximum likelihood"
-    tests = "" if ddf == "normal" else f"; t-tests use {METHODS[ddf]}'s method"
+    tests = "" if ddf == "normal" else f"; t-tests use {possessive(METHODS[ddf])} method"
     groups = ", ".join(f"{t.group}, {len(t.levels)}" for t in frame.random)
     head = (
         f"Linear mixed models of {len(table):,} responses fit by {kind}{tests}",

@@ -123,4 +123,6 @@ def _writer(values: np.ndarray, name: str, digits: int) -> Callable[[float], str
     wanted = max(digits - 1 - np.floor(np.log10(size.max())), 1 - np.floor(np.log10(size.min())), 0)
     if wanted > 8 or size.max() >= 1e9:
         return f"{{:.{digits}g}}".format
-    return f"{{:.{int(wanted)}f}}".format
+    # levels such as 0.2 have no more digits than they need
+    exact = (d for d in range(int(wanted)) if np.all(size == np.round(size, d)))
+    return f"{{:.{next(exact, int(wanted))}f}}".format

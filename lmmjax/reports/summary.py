@@ -10,7 +10,7 @@ import pandas as pd
 
 from lmmjax.fitted import Fitted, component_names, remarks, scaled_residuals
 from lmmjax.postestimation.hypotheses.estimability import entangled_names
-from lmmjax.postestimation.hypotheses.fixed_tests import coef_table, cov_params
+from lmmjax.postestimation.hypotheses.fixed_tests import coef_table, cov_params, possessive
 from lmmjax.postestimation.parameters.intervals import wald_limits
 from lmmjax.postestimation.parameters.varcorr import note_on_times, structure_name, varcorr
 from lmmjax.reports.cells import decimals, number, p_value
@@ -44,7 +44,7 @@ def summarise(
     kind = "REML" if fitted.reml else "maximum likelihood"
     label = "REML criterion at convergence" if fitted.reml else "-2 log-likelihood"
     coefficients = coef_table(fitted, ddf, robust, cluster)
-    tests = "" if ddf == "normal" else f"; t-tests use {coefficients.attrs['ddf']}'s method"
+    tests = "" if ddf == "normal" else f"; t-tests use {possessive(coefficients.attrs['ddf'])} method"
     head = [
         f"Linear mixed model fit by {kind}{tests}",
         *([f"Formula: {fitted.data.formula}"] if fitted.data.formula else []),

@@ -30,6 +30,7 @@ from lmmjax.formula import nearest
 from lmmjax.postestimation.hypotheses.batch_tests import covariances
 from lmmjax.postestimation.parameters import functions
 from lmmjax.reports import batch_summary, batch_tables
+from lmmjax.reports.other_names import OtherNames
 from lmmjax.reports.summary import Summary
 from lmmjax.reports.table import prints_whole
 from lmmjax.results.batch_exports import BatchExports
@@ -46,7 +47,9 @@ if TYPE_CHECKING:
 
 
 @prints_whole
-class BatchFit(BatchTests, Means, BatchPredictions, BatchHeritability, Maps, BatchExports, Saving, Scans):
+class BatchFit(
+    BatchTests, Means, BatchPredictions, BatchHeritability, Maps, BatchExports, Saving, Scans, OtherNames
+):
     """Results of `Model.fit_batch`, indexed by response.
 
     Attributes

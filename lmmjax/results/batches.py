@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmmjax.fitted import Fitted, ModelData, announce_many, fit_many
+from lmmjax.omics.voom import Voom
 from lmmjax.results.batch import BatchFit
 from lmmjax.results.images import image_responses
 from lmmjax.stream.whole import whole_responses
@@ -44,9 +45,9 @@ class Batches:
 
         Responses are an n × T array, a frame of pandas, polars (lazy too) or Arrow, a sparse matrix of SciPy,
         AnnData or MuData, whose variables are the responses, or the path of a file of `stream_batch` (CSV,
-        TSV, Parquet, .npy, .h5ad, …), which is read whole. Sparse ones stay sparse: products are those of the
-        entries, and what needs values row by row makes a few responses dense at a time; with `weights` or
-        `offset` all of them are made dense.
+        TSV, Parquet, .npy, .h5ad, …), which is read whole; or what `lmmjax.voom` returned, which has weights.
+        Sparse ones stay sparse: products are those of the entries, and what needs values row by row makes a
+        few responses dense at a time; with `weights` or `offset` all of them are made dense.
 
         Rows match those of the data the model was made from; rows that were dropped there are dropped
         here. A missing value leaves its row out of the fit of its response only, which gets what `lmm`
@@ -82,6 +83,9 @@ class Batches:
         """
         options = {"weights": weights, "offset": offset, "max_iter": max_iter, "dtype": dtype}
         options["starts"] = starts
+        if isinstance(responses, Voom):
+            responses, weights = responses.logcpm, responses.weights if weights is None else weights
+            options["weights"] = weights
         given = image_responses(self.data, responses, mask)
         given = whole_responses(given, layer, use_raw, mod)
         fits = fit_many(self.data, given, reml, **options)

@@ -20,6 +20,7 @@ from lmmjax.fitted import (
     unidentified_names,
 )
 from lmmjax.reports import frames
+from lmmjax.reports.other_names import OtherNames
 from lmmjax.reports.summary import Summary, summarise
 from lmmjax.reports.table import prints_whole
 from lmmjax.results.building import Building
@@ -62,6 +63,7 @@ class Fit(
     Saving,
     Scans,
     StatsmodelsNames,
+    OtherNames,
 ):
     """A linear mixed model fitted to one response.
 

@@ -13,9 +13,10 @@ from lmmjax.postestimation.diagnostics.semivariogram import expected_variogram, 
 from lmmjax.postestimation.parameters.profiles import contour, profile
 from lmmjax.postestimation.parameters.residual_cov import residual_cov
 from lmmjax.postestimation.predictions import modes
+from lmmjax.reports.other_names import OtherNames
 
 
-class Pictures:
+class Pictures(OtherNames):
     """Prints the pictures there are."""
 
     def __repr__(self) -> str:

@@ -262,7 +262,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("lj.compare(fit, fit, names=['a'])", "names"),
     ],
     "Predictions": [
-        ("fit.predict(d[['x']])", "no column 'g'"),
+        ("fit.predict(d[['x']])", "no column 'g'", 're="none"'),
         (
             "fit.predict(d.rename(columns={'x': 'X'}))",
             "no column 'x'",
@@ -335,7 +335,8 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("fit.emmeans('x', at={'x': [1, 2]}).pairs(by='f')", "unknown by-column 'f'"),
         ("fit.emmeans('x', at={'x': [1, 2]}).cld(alpha=5)", "between 0 and 1"),
         ("fit.emtrends('z')", "unknown covariate 'z'"),
-        ("lmm('y ~ f + x + (1 | g)', d).fit().emtrends('f')", "'f' is no covariate", "x"),
+        ("fit.emmeans('pairwise ~ x')", "emmeans('x').contrast('pairwise')"),
+        ("lmm('y ~ f + x + (1 | g)', d).fit().emtrends('f')", "'f' is a factor in this model", "x"),
         ("fit.contrast({'a': [1, 2, 3]})", "shape (3,)"),
         ("fit.contrast('z')", "unknown coefficient 'z'"),
         ("fit.contrast('x', adjust='lsd')", "unknown adjust 'lsd'"),
@@ -366,6 +367,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("fit.conf_int('profile', criterion='AIC')", "criterion"),
         ("fit.conf_int('profile', robust='CR2')", "for Wald intervals"),
         ("fit.cov_params('HC3')", "unknown robust 'HC3'", "CR2"),
+        ("fit.cov_params('empirical')", "EMPIRICAL of PROC MIXED", "is CR0"),
         ("fit.cov_params(cluster='g')", "cluster= is for robust="),
         ("fit.cov_params('CR2', 'G')", "unknown cluster 'G'", "did you mean 'g'"),
         ("fit.cov_params('CR2', d['h'])", "clusters of 'h' cut the random factor 'g'", "cluster='g'"),

@@ -61,10 +61,17 @@ REFITTED = "Kenward-Roger needs REML: the model was refitted by REML for these t
 
 
 def ddf_method(ddf: str) -> str:
-    """The key of `METHODS` that is meant; ValueError lists them."""
-    named = ALIASES.get(ddf, ddf) if isinstance(ddf, str) else ddf
+    """The key of `METHODS` that is meant, in small letters or as R writes it; ValueError lists them."""
+    small = ddf.lower() if isinstance(ddf, str) else ddf
+    named = ALIASES.get(small, small)
     require_choice("ddf", named, METHODS)
     return named
+
+
+def possessive(name: str) -> str:
+    """A name of `METHODS` in a sentence: Kenward-Roger's (PROC MIXED)."""
+    first, bracket, rest = name.partition(" (")
+    return f"{first}'s{bracket}{rest}"
 
 
 def coef_table(fitted: Fitted, ddf: str, robust: str | None = None, cluster: Any = None) -> pd.DataFrame:

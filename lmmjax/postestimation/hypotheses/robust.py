@@ -11,7 +11,7 @@ import numpy as np
 
 from lmmjax.arrays.caller import stack_level
 from lmmjax.design import EstimabilityWarning
-from lmmjax.fitted import Fitted, ModelData, kept, require_choice, require_rows
+from lmmjax.fitted import Fitted, ModelData, kept, require_rows
 from lmmjax.fitted.responses import on_rows
 from lmmjax.formula.clusters import cluster_labels, named_clusters
 from lmmjax.inference.clusters import Clustered, alone, clustered
@@ -82,7 +82,11 @@ def robust_choice(data: ModelData, robust: str | None, cluster: Any, ddf: str = 
         return None
     require_rows(data, f"robust={robust!r:.20}")
     kind = robust.upper() if isinstance(robust, str) else robust
-    require_choice("robust", kind, KINDS)
+    if kind not in KINDS:
+        raise ValueError(
+            f"unknown robust {robust!r}; choose one of: {', '.join(KINDS)}. EMPIRICAL of PROC MIXED, mmrm's "
+            '"Empirical", is CR0, "Empirical-Jackknife" CR3, "Empirical-Bias-Reduced" CR2'
+        )
     if ddf not in DDF:
         raise ValueError(
             f"ddf={ddf!r} adjusts the model's covariance: with robust={kind!r} take ddf='satterthwaite' "

@@ -126,6 +126,12 @@ def read_specs(specs: Any, by: Any, data: ModelData) -> tuple[list[str], list[st
         raise ValueError(f"specs and by are names of predictors, such as 'a' or ['a', 'b'], not {given!r}")
 
     text = specs.removeprefix("~").strip() if isinstance(specs, str) and specs not in known else specs
+    if isinstance(text, str) and "~" in text:
+        method, _, means = text.partition("~")
+        raise ValueError(
+            f"specs {specs!r} has two sides: contrasts are made of the means, as in "
+            f"emmeans({means.strip()!r}).contrast({method.strip()!r})"
+        )
     if isinstance(text, str) and text not in known and text.count("|") == 1:
         if by is not None:
             raise ValueError(f"specs {specs!r} has a | and by= is given too: give one of them")

@@ -177,6 +177,7 @@ def contrasted(
     labels = pd.DataFrame([one for _, own, _ in made for one in own], columns=[0, *groups])
     labels = labels.rename(columns={0: called})
     chosen = (DEFAULTS[kind] if kind is not None else "none") if adjust is None else adjust
+    chosen = chosen.lower() if isinstance(chosen, str) else chosen
     require_choice("adjust", chosen, ADJUSTMENTS)
     means = tuple(count for w, _, count in made if len(w))
     pairwise = kind in ("pairwise", "revpairwise")
@@ -274,7 +275,8 @@ def slopes(data: ModelData, name: str) -> str:
     if not own[name].covariate or not own[name].levels or isinstance(own[name].levels[0], pd.Timestamp):
         numbers = [p.name for p in own.values() if p.covariate]
         raise ValueError(
-            f"{name!r} is no covariate: slopes are of numbers, such as {', '.join(numbers) or 'none here'}"
+            f"{name!r} is a factor in this model, and slopes are of covariates: "
+            + (f"there are {', '.join(numbers)}" if numbers else "there are none; emmeans compares levels")
         )
     return name
 
