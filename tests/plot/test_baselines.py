@@ -79,7 +79,41 @@ def profile():
     return plot.plot_profile(pd.concat(pieces))
 
 
-PICTURES = {f.__name__: f for f in (residuals, ranef, shrinkage, effects, volcano, profile, shares)}
+def markers():
+    """Of three chromosomes, with a peak in the second."""
+    at = np.arange(240)
+    table = pd.DataFrame({"p_wald": (at * 89 % 240 + 0.5) / 240, "lod": 1 + np.sin(at / 9)})
+    table.loc[100:110, "p_wald"] = 10.0 ** -(9.0 - np.abs(np.arange(-5, 6)))
+    return table, {"chromosome": np.repeat(["1", "2", "X"], 80), "position": np.tile(np.arange(80) * 1e6, 3)}
+
+
+def manhattan():
+    table, where = markers()
+    return plot.plot_manhattan(table, **where)
+
+
+def lod():
+    table, where = markers()
+    return plot.plot_lod(table, **where, threshold=1.8)
+
+
+def pvalues():
+    return plot.plot_pvalues(((np.arange(400) + 0.5) / 400) ** 1.4)
+
+
+def qq():
+    return plot.plot_qq(((np.arange(400) + 0.5) / 400) ** 1.2)
+
+
+def ma():
+    estimate = stats.norm.ppf((np.arange(300) + 0.5) / 300)
+    p = 2 * stats.norm.sf(np.abs(2 * estimate))
+    table = {"estimate": estimate, "df": np.inf, "t": 2 * estimate, "p": p, "q": np.minimum(5 * p, 1.0)}
+    return plot.plot_ma(pd.DataFrame(table), np.cos(np.arange(300)), labels=0)
+
+
+DRAWN = (residuals, ranef, shrinkage, effects, volcano, profile, shares, manhattan, lod, pvalues, qq, ma)
+PICTURES = {f.__name__: f for f in DRAWN}
 
 
 def drawn(name):
