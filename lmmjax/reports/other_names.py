@@ -44,6 +44,8 @@ class OtherNames:
             kind = type(self).__name__
             if name.startswith("_"):
                 raise AttributeError(f"{kind!r} object has no attribute {name!r}")
+            if hasattr(type(self), name):
+                return type(self).__getattribute__(self, name)  # raises what it raised
             here = HERE.get(name)
             if here is None or not hasattr(type(self), here.split("(")[0].split(".")[0]):
                 own = [n for n in dir(type(self)) if not n.startswith("_")]

@@ -7,7 +7,7 @@ import pytest
 
 import lmmjax as lj
 from lmmjax.datasets import load
-from lmmjax.reports.other_names import HERE
+from lmmjax.reports.other_names import HERE, OtherNames
 from lmmjax.results.plots import FitPlots
 
 
@@ -36,6 +36,16 @@ def test_a_fit_says_where_it_is(name, said):
         with pytest.raises(AttributeError, match=said):
             getattr(own, name)
         assert not hasattr(own, "_repr_png_")
+
+
+def test_what_a_property_raises_is_kept():
+    class Own(OtherNames):
+        @property
+        def broken(self):
+            raise AttributeError("of its own")
+
+    with pytest.raises(AttributeError, match="of its own"):
+        Own().broken  # noqa: B018
 
 
 def test_pictures_and_the_package():
