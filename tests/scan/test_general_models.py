@@ -96,3 +96,9 @@ def test_a_kernel_beside_a_term_is_that_of_the_fit():
 def test_what_does_not_match_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         FITS.scan(**arguments)
+
+
+def test_refits_have_the_degrees_of_freedom_that_are_asked_for():
+    asked = {"ratio": "refit", "interaction": "t", "test": "f"}
+    for ddf, df in (("residual", N - 4), ("normal", np.inf)):
+        assert (one().scan(MARKERS.iloc[:, :2], ddf=ddf, **asked)["df"] == df).all()

@@ -254,6 +254,11 @@ class GeneralScan:
         fits = NullFits(self.fits.maker, y, found.psi, found.cov_relative, found.deviance, self.fits.reml)
         df, joint = np.full((len(y.T), g.shape[1]), np.nan), np.full(len(y.T), np.nan)
         fine = np.flatnonzero(np.isfinite(found.psi).all(axis=1))
+        if self.ddf != "satterthwaite":
+            known = self.ddf == "normal" or self.design.known is not None
+            constant = np.inf if known else float(self.design.n - self.design.p - g.shape[1])
+            df[fine], joint[fine] = constant, constant
+            return df, joint
         for first in range(0, len(fine), self.size):
             part = fine[first : first + self.size]
             own = fits.some(part)
