@@ -1,5 +1,6 @@
 """Predictions and influence of many responses: each equals that of its own fit, however it was computed."""
 
+import functools
 import warnings
 
 import numpy as np
@@ -73,6 +74,12 @@ ASKED = {
 }
 
 
+@functools.cache
+def single_fit(fits, name):
+    """Kept, with what it has worked out, for all that is asked of it."""
+    return fits[name]
+
+
 def as_one_by_one(fits, new, names, rtol, **asked):
     asked = {"new_levels": "population"} | asked
     table, plain = fits.predict(new, **asked), fits.predict(new, re=asked.get("re", "all"), **LEVELS)
@@ -80,10 +87,9 @@ def as_one_by_one(fits, new, names, rtol, **asked):
     for name in names:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", lj.EstimabilityWarning)
-            single, alone = (
-                fits[name].predict(new, **asked),
-                fits[name].predict(new, re=asked.get("re", "all"), **LEVELS),
-            )
+            one = single_fit(fits, name)
+            single = one.predict(new, **asked)
+            alone = one.predict(new, re=asked.get("re", "all"), **LEVELS)
         scale = float(fits.sigma[name])
         assert_allclose(table.loc[name], single, rtol=rtol, atol=rtol * scale)
         assert_allclose(plain.loc[name], alone, rtol=1e-9, atol=1e-9 * scale)
@@ -181,6 +187,11 @@ def intercepts(data, responses):
     return fitted("~ a + x + (1 | g)", data, responses)
 
 
+@functools.cache
+def without_groups(fits, name, refit):
+    return single_fit(fits, name).influence("g", refit=refit)
+
+
 MEASURES = ("cooks_distance", "mdffits", "covtrace", "covratio")
 
 
@@ -195,7 +206,7 @@ def test_influence(intercepts, refit, together, monkeypatch):
     assert found.status.loc["bad"].eq("no fit to all rows").all()
     assert found.params.loc["bad"].isna().all(axis=None)
     for name in names:
-        single = fits[name].influence("g", refit=refit)
+        single = without_groups(intercepts, name, refit)
         kept = list(single.params)
         assert_allclose(found.params.loc[name, kept], single.params, rtol=1e-6, atol=1e-6 * fits.sigma[name])
         assert_allclose(found.bse.loc[name, kept], single.bse, rtol=1e-5)
