@@ -168,7 +168,7 @@ class Scans:
 
         Raises
         ------
-        ValueError : the model is not one of one kernel of full rank and nothing beside it.
+        ValueError : the model is not one of one kernel and nothing beside it.
 
         Sources: Churchill & Doerge (1994), doi:10.1093/genetics/138.3.963; Abney (2015),
         doi:10.1002/gepi.21893.

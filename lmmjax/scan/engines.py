@@ -8,11 +8,16 @@ import numpy as np
 
 from lmmjax.arrays.sparse_columns import missing
 from lmmjax.batch import estimate_many
+from lmmjax.batch.estimate_many import ALIKE
+from lmmjax.core import ProblemMaker
+from lmmjax.core.spectral_gaps import MOST
 from lmmjax.fitted import Fitted, FittedMany, by_criterion
 from lmmjax.fitted.mean_variance import by_mean
+from lmmjax.gram.block.prepare import BlockPrepared
 from lmmjax.gram.spectral.prepare import SpectralPrepared
 from lmmjax.inference.scan import Engine
 from lmmjax.inference.scan.general import GeneralScan
+from lmmjax.inference.scan.partial import BlockEngine, Estimates, GapEngine
 from lmmjax.inference.scan.spectral import SpectralEngine
 from lmmjax.scan.general import general_scans
 
@@ -32,14 +37,16 @@ class Part:
     rows: np.ndarray | None = None
 
 
-def parts_of(fits: Fitted | FittedMany, ddf: str | None = None) -> list[Part]:
+def parts_of(fits: Fitted | FittedMany, ddf: str | None = None, gaps: bool = True) -> list[Part]:
     """The engines of all responses that have a fit.
+
+    Without `gaps`, responses with missing values have decompositions of their own.
 
     Raises
     ------
     ValueError : degrees of freedom other than those of the residual for one kernel.
     """
-    if not isinstance(fits.data.maker.prepared, SpectralPrepared) or by_mean(fits.data):
+    if not is_one_kernel(fits):
         return [Part(*own) for own in general_scans(fits, ddf)]
     if ddf not in (None, "residual"):
         raise ValueError(
@@ -49,17 +56,51 @@ def parts_of(fits: Fitted | FittedMany, ddf: str | None = None) -> list[Part]:
     if isinstance(fits, Fitted):
         return [Part(np.zeros(1, int), _single(fits))]
     usable = np.isfinite(fits.estimate.psi).all(axis=1)
-    if fits.weights is not None:
-        raise ValueError("scan: responses with weights of their own: scan them one by one, fits[name].scan")
     gone = missing(fits.y)
-    _, pattern = np.unique(gone[:, usable], axis=1, return_inverse=True)
-    places = np.flatnonzero(usable)
-    out = []
+    out, left = [], usable.copy()
+    if gaps and fits.weights is None and isinstance(fits.data.maker.prepared, SpectralPrepared):
+        few = _few_missing(fits, gone, usable)
+        if len(few):
+            out.append(Part(few, _with_gaps(fits, few)))
+            left[few] = False
+    places = np.flatnonzero(left)
+    if not len(places):
+        return out
+    own = gone[:, places].astype(float)
+    if fits.weights is not None:
+        own = np.where(gone[:, places], 0.0, np.asarray(fits.weights)[:, places])
+    _, pattern = np.unique(own, axis=1, return_inverse=True)
     for k in range(pattern.max(initial=-1) + 1):
         where = places[pattern.ravel() == k]
-        lost = gone[:, where[0]]
-        out.append(Part(where, _many(fits, where, ~lost), None if not lost.any() else np.flatnonzero(~lost)))
+        keep = ~gone[:, where[0]]
+        if fits.weights is not None:
+            keep &= np.asarray(fits.weights)[:, where[0]] > 0
+        out.append(Part(where, _many(fits, where, keep), None if keep.all() else np.flatnonzero(keep)))
     return out
+
+
+def is_one_kernel(fits: Fitted | FittedMany) -> bool:
+    """Whether the model is one kernel with independent residuals, in a form that has an engine of its own."""
+    return isinstance(fits.data.maker.prepared, SpectralPrepared | BlockPrepared) and not by_mean(fits.data)
+
+
+def _few_missing(fits: FittedMany, gone: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    """Responses (t,) with a few missing values that few others share: they need no decomposition."""
+    prepared, (n, p) = fits.data.maker.prepared, fits.data.design.x.shape
+    assert isinstance(prepared, SpectralPrepared)
+    codes = np.unique(np.packbits(gone, axis=0), axis=1, return_inverse=True)[1].ravel()
+    count = gone.sum(axis=0)
+    none = prepared.left_over + np.count_nonzero(np.asarray(prepared.shared.mu) <= 0)
+    fine = usable & (count > 0) & (count <= MOST * n) & (n - count > p + 1)
+    fine &= (np.bincount(codes)[codes] < ALIKE) & np.isfinite(np.asarray(fits.estimate.beta)).all(axis=1)
+    return np.flatnonzero(fine & ((none == 0) | (none > count)))
+
+
+def _engine(
+    maker: ProblemMaker, y: np.ndarray, psi: np.ndarray, deviance: np.ndarray, reml: bool, ml: Estimates
+) -> Engine:
+    of = BlockEngine if isinstance(maker.prepared, BlockPrepared) else SpectralEngine
+    return of(maker, y, psi, deviance, reml, ml)
 
 
 def _single(fit: Fitted) -> Engine:
@@ -70,17 +111,41 @@ def _single(fit: Fitted) -> Engine:
         return np.asarray(other.psi)[None], np.atleast_1d(other.deviance)
 
     deviance = np.atleast_1d(np.asarray(estimate.deviance))
-    return SpectralEngine(maker, fit.y[:, None], np.asarray(estimate.psi)[None], deviance, fit.reml, ml)
+    return _engine(maker, fit.y[:, None], np.asarray(estimate.psi)[None], deviance, fit.reml, ml)
 
 
 def _many(fits: FittedMany, where: np.ndarray, keep: np.ndarray) -> Engine:
-    """The engine of responses that have the rows `keep` (n,)."""
-    data = fits.data if keep.all() else fits.data.subset(keep)
-    y, estimate = fits.y[np.ix_(keep, where)], fits.estimate
+    """The engine of responses that have the rows `keep` (n,), with equal weights."""
+    data, weights = fits.data, None
+    if fits.weights is not None:
+        weights = np.asarray(fits.weights)[:, where[0]]
+    if weights is not None or not keep.all():
+        data = data.subset(keep, weights)
+    y, estimate = np.asarray(fits.y)[np.ix_(keep, where)], fits.estimate
 
     def ml() -> tuple[np.ndarray, np.ndarray]:
         other = estimate_many(data.maker, y, False).estimate
         return np.asarray(other.psi), np.asarray(other.deviance)
 
     psi, deviance = np.asarray(estimate.psi)[where], np.asarray(estimate.deviance)[where]
-    return SpectralEngine(data.maker, y, psi, deviance, fits.reml, ml)
+    return _engine(data.maker, y, psi, deviance, fits.reml, ml)
+
+
+def _with_gaps(fits: FittedMany, where: np.ndarray) -> Engine:
+    """The engine of responses that lack a few rows each."""
+    maker, y, estimate = fits.data.maker, np.asarray(fits.y)[:, where], fits.estimate
+    made: dict[int, Engine] = {}
+
+    def ml() -> tuple[np.ndarray, np.ndarray]:
+        other = estimate_many(maker, y, False).estimate
+        return np.asarray(other.psi), np.asarray(other.deviance)
+
+    def apart(k: int, reml: bool) -> tuple[Engine, np.ndarray]:
+        keep = ~np.isnan(y[:, k])
+        if k not in made:
+            made.clear()
+            made[k] = _many(fits, where[k : k + 1], keep)
+        return made[k], np.flatnonzero(keep)
+
+    psi, deviance = np.asarray(estimate.psi)[where], np.asarray(estimate.deviance)[where]
+    return GapEngine(maker, y, psi, deviance, fits.reml, ml, apart)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any, overload
 
 import numpy as np
 
@@ -54,6 +55,31 @@ class Block:
         return self.g * self.g
 
 
+def ratio_sides(maker: ProblemMaker, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """a and h (T,) of V ∝ aI + hK in internal coordinates at ψ (T, 2), and the ratios in the user's."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = psi[:, 0] / psi[:, 1]
+    delta = ratio / float(np.asarray(maker.basis.outward[0])[0, 0]) ** 2
+    # σ² = 0: as a point, where a = 0
+    none = delta >= LARGEST * (1.0 - 1e-9)
+    return np.where(none, 0.0, 1.0 / (1.0 + delta)), np.where(none, 1.0, delta / (1.0 + delta)), ratio
+
+
+@overload
+def without_x(maker: ProblemMaker, values: np.ndarray, lost: None = None) -> np.ndarray: ...
+@overload
+def without_x(maker: ProblemMaker, values: np.ndarray, lost: float) -> tuple[np.ndarray, np.ndarray]: ...
+def without_x(maker: ProblemMaker, values: np.ndarray, lost: float | None = None) -> Any:
+    """(n, k) what X leaves of columns, whitened; with a share `lost` which (k,) keep no more of them."""
+    x, weights = np.asarray(maker.rows.x), maker.rows.root_weight
+    whole = values if weights is None else values * np.asarray(weights)[:, None]
+    left = whole - x.T @ (x @ whole)
+    left = left - x.T @ (x @ left)
+    if lost is None:
+        return left
+    return left, np.einsum("nk,nk->k", left, left) <= lost * np.einsum("nk,nk->k", whole, whole)
+
+
 class SpectralEngine(Engine):
     """Responses that have all rows of a model of one kernel.
 
@@ -77,20 +103,12 @@ class SpectralEngine(Engine):
         prepared, rows = maker.prepared, maker.rows
         assert isinstance(prepared, SpectralPrepared)
         self.maker, self.y, self._ml = maker, y, ml
-        self.basis, self.x = prepared.b, np.asarray(rows.x)
-        self.root = None if rows.root_weight is None else np.asarray(rows.root_weight)
+        self.basis = prepared.b
         self.left_over = prepared.left_over
-        self.unit = float(np.asarray(maker.basis.outward[0])[0, 0]) ** 2
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = psi[:, 0] / psi[:, 1]
-        delta = ratio / self.unit
-        # σ² = 0: as a point, where a = 0
-        none = delta >= LARGEST * (1.0 - 1e-9)
-        a = np.where(none, 0.0, 1.0 / (1.0 + delta))
-        h = np.where(none, 1.0, delta / (1.0 + delta))
+        a, h, ratio = ratio_sides(maker, psi)
         mu = np.asarray(prepared.shared.mu)
         self.weights = 1.0 / (a[:, None] + h[:, None] * mu)
-        residual = self._without_x(y if rows.offset is None else y - np.asarray(rows.offset)[:, None])
+        residual = without_x(maker, y if rows.offset is None else y - np.asarray(rows.offset)[:, None])
         self.rotated = (prepared.b.T @ residual).T
         self.rest = None
         squares = np.sum(self.weights * self.rotated**2, axis=1)
@@ -107,16 +125,8 @@ class SpectralEngine(Engine):
         root = np.sqrt(self.null.a)[:, None]
         return self.weights.astype(np.float32), (self.weighted / root).astype(np.float32)
 
-    def _without_x(self, values: np.ndarray) -> np.ndarray:
-        """(n, k) what X leaves of whitened values."""
-        values = values if self.root is None else values * self.root[:, None]
-        left = values - self.x.T @ (self.x @ values)
-        return left - self.x.T @ (self.x @ left)
-
     def prepare(self, g: np.ndarray) -> Block:
-        left = self._without_x(g)
-        whole = np.einsum("nk,nk->k", g, g) if self.root is None else np.sum((g * self.root[:, None]) ** 2, 0)
-        lost = np.einsum("nk,nk->k", left, left) <= LOST * whole
+        left, lost = without_x(self.maker, g, LOST)
         turned = np.ascontiguousarray(left.T @ self.basis)
         rest = left.T - turned @ self.basis.T if self.left_over else None
         return Block(turned, rest, lost)

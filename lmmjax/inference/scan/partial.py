@@ -1,0 +1,285 @@
+"""Engines of one kernel whose products have columns to take out at every ratio: missing rows, or X itself.
+
+In coordinates in which V is diagonal, w = 1/(a + hμ), with columns E, M = E'PE and γ = M⁻¹E'Py,
+
+    b = g̃'w(ỹ − E'γ),      c = Σ wg̃² − |L⁻¹E(w∘g̃)|²,      M = LL',
+
+2 + m products for m columns. Responses that lack a few rows keep the decomposition of all rows, E being rows
+of B (`core/spectral_gaps.py`); kernels of blocks keep X, E = X̃' (`core/spectral_rows.py`).
+
+Source: Lippert et al. (2011), doi:10.1038/nmeth.1681; Bartlett (1937), doi:10.2307/2983642.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lmmjax.core.problem import ProblemMaker
+from lmmjax.core.spectral_rows import Rotated, rotated_points
+from lmmjax.core.spectral_search import PAIRS, search
+from lmmjax.gram.block.prepare import BlockPrepared
+from lmmjax.gram.spectral.prepare import SpectralPrepared
+from lmmjax.inference.scan.engine import ALL, Engine, Null, Refitted
+from lmmjax.inference.scan.spectral import LOST, Block, ratio_sides, without_x
+
+DETERMINED = 1e-10
+"""Share of Σ wg̃² that the columns must leave of a candidate."""
+
+Estimates = Callable[[], tuple[np.ndarray, np.ndarray]]
+"""Makes the estimates by maximum likelihood: ψ (T, 2) and the criterion (T,)."""
+
+Apart = Callable[[int, bool], tuple[Engine, np.ndarray]]
+"""The engine of a response alone, by REML or not, and the rows that it has."""
+
+
+class PartialEngine(Engine):
+    """T responses in coordinates (T, k) of which columns are taken out.
+
+    Attributes
+    ----------
+    mu : (k,); a, h : (T,) the sides of the ratio, V ∝ aI + hK.
+    y : (T, k) ỹ − E'γ.
+    """
+
+    mu: np.ndarray
+    a: np.ndarray
+    h: np.ndarray
+    y: np.ndarray
+
+    @abc.abstractmethod
+    def columns(self, k: int, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """E (m, k) of a response whose weights are w (k,), and M (m, m)."""
+
+    def weights(self, which: np.ndarray) -> np.ndarray:
+        """w (t, k) of some responses."""
+        return 1.0 / (self.a[which, None] + self.h[which, None] * self.mu)
+
+    def settle(self, y: np.ndarray) -> np.ndarray:
+        """Takes the columns out of responses (T, k); y'Py (T,)."""
+        self.y, squares = y.copy(), np.empty(len(y))
+        for k in range(len(y)):
+            (w,) = self.weights(np.array([k]))
+            e, m = self.columns(k, w)
+            v = e @ (w * y[k])
+            gamma = np.linalg.solve(m, v)
+            self.y[k] -= gamma @ e
+            squares[k] = np.sum(w * y[k] ** 2) - v @ gamma
+        return squares
+
+    def half(self, k: int, w: np.ndarray) -> np.ndarray:
+        """L⁻¹E diag(w) (m, k) of a response."""
+        e, m = self.columns(k, w)
+        return np.linalg.solve(np.linalg.cholesky(m), e) * w
+
+    def _tiles(self, part: slice) -> list[np.ndarray]:
+        which = np.arange(len(self.a))[part]
+        size = max(1, PAIRS // (8 * len(self.mu)))
+        return [which[k : k + size] for k in range(0, len(which), size)]
+
+    def _halves(self, which: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Those of some responses (S, k), and where each begins (t,)."""
+        halves = [self.half(int(k), own) for k, own in zip(which, w, strict=True)]
+        counts = [len(half) for half in halves]
+        return np.concatenate(halves), np.cumsum([0, *counts])[:-1]
+
+    def products(self, block: Block, part: slice = ALL) -> tuple[np.ndarray, np.ndarray]:
+        b, c = [], []
+        for which in self._tiles(part):
+            w = self.weights(which)
+            halves, first = self._halves(which, w)
+            b.append(block.g @ (w * self.y[which]).T)
+            whole = block.squares @ w.T
+            own = whole
+            if len(halves):
+                own = whole - np.add.reduceat((block.g @ halves.T) ** 2, first, axis=1)
+            c.append(np.where(own > DETERMINED * whole, own, np.nan))
+        out = np.concatenate(c, axis=1)
+        out[block.lost] = np.nan
+        return np.concatenate(b, axis=1), out
+
+    def cross(self, one: Block, two: Block, part: slice = ALL) -> np.ndarray:
+        out = []
+        for which in self._tiles(part):
+            w = self.weights(which)
+            halves, first = self._halves(which, w)
+            found = (one.g * two.g) @ w.T
+            if len(halves):
+                found = found - np.add.reduceat((one.g @ halves.T) * (two.g @ halves.T), first, axis=1)
+            out.append(found)
+        return np.concatenate(out, axis=1)
+
+    def by_ml(self) -> Engine:
+        return self if not self.null.reml else self.fitted_by_ml
+
+    @property
+    @abc.abstractmethod
+    def fitted_by_ml(self) -> Engine:
+        """The engine of the fits by maximum likelihood."""
+
+
+class GapEngine(PartialEngine):
+    """Responses that lack a few rows each, in the decomposition of all rows.
+
+    Parameters
+    ----------
+    maker : of a model of one kernel; y : (n, T), NaN where missing.
+    psi, deviance, reml, ml : see `SpectralEngine`.
+    apart : the engine of the rows that a response has, for refits.
+    """
+
+    def __init__(
+        self,
+        maker: ProblemMaker,
+        y: np.ndarray,
+        psi: np.ndarray,
+        deviance: np.ndarray,
+        reml: bool,
+        ml: Estimates,
+        apart: Apart,
+    ):
+        prepared, rows = maker.prepared, maker.rows
+        assert isinstance(prepared, SpectralPrepared)
+        self.maker, self.given, self._ml, self._apart = maker, y, ml, apart
+        self.basis, self.x, self.left_over = prepared.b, np.asarray(rows.x).T, prepared.left_over
+        self.a, self.h, ratio = ratio_sides(maker, psi)
+        gone = np.isnan(y)
+        self.rows = [np.flatnonzero(own) for own in gone.T]
+        filled = np.where(gone, np.nansum(y, axis=0) / np.maximum(np.sum(~gone, axis=0), 1), y)
+        filled = filled if rows.offset is None else filled - np.asarray(rows.offset)[:, None]
+        self.mu = np.asarray(prepared.shared.mu)
+        if self.left_over:
+            self.mu = np.append(self.mu, np.zeros(len(y)))
+        squares = self.settle(self._coordinates(without_x(maker, filled)))
+        self.null = Null.of(np.sum(~gone, axis=0), maker.design.p, squares, deviance, reml, ratio)
+
+    def _coordinates(self, left: np.ndarray) -> np.ndarray:
+        """(k, …) B'v of what X leaves of columns (n, …), and what B lacks of them."""
+        turned = left.T @ self.basis
+        if not self.left_over:
+            return np.ascontiguousarray(turned)
+        return np.concatenate([turned, left.T - turned @ self.basis.T], axis=1)
+
+    def columns(self, k: int, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = self.rows[k]
+        b, count = self.basis[rows], self.basis.shape[1]
+        m = (b * w[:count]) @ b.T
+        if not self.left_over:
+            return b, m
+        x, unit = self.x[rows], np.zeros((len(rows), len(self.basis)))
+        unit[np.arange(len(rows)), rows] = 1.0
+        m = m + (np.eye(len(rows)) - x @ x.T - b @ b.T) / self.a[k]
+        return np.concatenate([b, unit], axis=1), m
+
+    def prepare(self, g: np.ndarray) -> Block:
+        left, lost = without_x(self.maker, g, LOST)
+        return Block(self._coordinates(left), None, lost)
+
+    def refit(
+        self, columns: tuple[np.ndarray, ...], marker: np.ndarray, response: np.ndarray, reml: bool
+    ) -> Refitted:
+        q, s = len(marker), len(columns)
+        out = Refitted(np.full((q, s), np.nan), np.full((q, s), np.nan), *np.full((3, q), np.nan))
+        for k in np.unique(response):
+            at = np.flatnonzero(response == k)
+            engine, rows = self._apart(int(k), reml)
+            own = engine.refit(tuple(c[rows] for c in columns), marker[at], np.zeros(len(at), int), reml)
+            for name in ("effect", "se", "ratio", "deviance", "joint"):
+                getattr(out, name)[at] = getattr(own, name)
+        return out
+
+    @property
+    def fitted_by_ml(self) -> Engine:
+        if not hasattr(self, "_by_ml"):
+            psi, deviance = self._ml()
+            self._by_ml = GapEngine(self.maker, self.given, psi, deviance, False, self._ml, self._apart)
+        return self._by_ml
+
+
+class BlockEngine(PartialEngine):
+    """Responses that have all rows of a model of a kernel of blocks; parameters as of `SpectralEngine`."""
+
+    def __init__(
+        self,
+        maker: ProblemMaker,
+        y: np.ndarray,
+        psi: np.ndarray,
+        deviance: np.ndarray,
+        reml: bool,
+        ml: Estimates,
+    ):
+        prepared, rows = maker.prepared, maker.rows
+        assert isinstance(prepared, BlockPrepared)
+        self.maker, self.given, self._ml, self.prepared = maker, y, ml, prepared
+        self.mu, self.turned_x = np.asarray(prepared.shared.mu), np.ascontiguousarray(prepared.x.T)
+        self.a, self.h, ratio = ratio_sides(maker, psi)
+        own = y if rows.offset is None else y - np.asarray(rows.offset)[:, None]
+        self.rotated = self._turned(without_x(maker, own))
+        squares = self.settle(self.rotated)
+        self.null = Null.of(len(y), maker.design.p, squares, deviance, reml, ratio)
+
+    def _turned(self, left: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray((self.prepared.turn @ left).T)
+
+    def columns(self, k: int, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.turned_x, (self.turned_x * w) @ self.turned_x.T
+
+    def prepare(self, g: np.ndarray) -> Block:
+        left, lost = without_x(self.maker, g, LOST)
+        return Block(self._turned(left), None, lost)
+
+    def refit(
+        self, columns: tuple[np.ndarray, ...], marker: np.ndarray, response: np.ndarray, reml: bool
+    ) -> Refitted:
+        blocks = [self.prepare(g) for g in columns]
+        lost = np.any([block.lost for block in blocks], axis=0)
+        q, s = len(marker), len(columns)
+        out = Refitted(np.full((q, s), np.nan), np.full((q, s), np.nan), *np.full((3, q), np.nan))
+        for k in np.flatnonzero(~lost[marker]):
+            own = np.stack([block.g[marker[k]] for block in blocks], axis=1)
+            found = self._fit(self.rotated[response[k]], own, reml)
+            for name, value in zip(("effect", "se", "ratio", "deviance", "joint"), found, strict=True):
+                getattr(out, name)[k] = value
+        return out
+
+    def _fit(self, y: np.ndarray, own: np.ndarray, reml: bool) -> tuple[Any, ...]:
+        """Effects and errors (s,), ratio, criterion and joint F of columns (n, s) beside X."""
+        (n, s), p, shared = own.shape, self.maker.design.p, self.prepared.shared
+        unit = float(np.asarray(self.maker.basis.outward[0])[0, 0]) ** 2
+        nu = float(n - reml * (p + s))
+        data = Rotated(
+            self.mu,
+            np.zeros((n, p)),
+            np.zeros((p, p)),
+            0.0,
+            y[None] ** 2,
+            np.zeros(1),
+            nu,
+            not reml,
+            unit,
+            float(shared.logdet_r),
+            y[None],
+            self.prepared.x,
+            own[None],
+        )
+        points = rotated_points(data, search(data))
+        r2, df = points.r2[0], n - p - s
+        effect, cov = points.beta[0, p:], points.s[0, p:, p:]
+        deviance = points.value[0] + points.logdet_r[0] + nu * (1.0 + np.log(2.0 * np.pi * r2 / nu))
+        if reml:
+            factor = np.asarray(self.maker.basis.x_factor)
+            deviance += 2.0 * np.sum(np.log(np.abs(np.diagonal(factor))))
+        joint = effect @ np.linalg.solve(cov, effect) / s / (r2 / df)
+        with np.errstate(over="ignore"):
+            ratio = np.exp(points.t[0]) * unit
+        return effect, np.sqrt(np.diagonal(cov) * r2 / df), ratio, deviance, joint
+
+    @property
+    def fitted_by_ml(self) -> Engine:
+        if not hasattr(self, "_by_ml"):
+            psi, deviance = self._ml()
+            self._by_ml = BlockEngine(self.maker, self.given, psi, deviance, False, self._ml)
+        return self._by_ml
