@@ -435,7 +435,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("fit.posterior(key, random_effects='no')", "random_effects must be True or False"),
     ],
     "Batches": [
-        ("model.fit_batch(Y.iloc[:30])", "responses have 30 rows; the data have 40"),
+        ("model.fit_batch(Y.iloc[:30])", "responses have 30 of the 40 rows of the data"),
         ("model.fit_batch(Y.T)", "responses have 3 rows"),
         ("model.fit_batch(Y['u'])", "responses have shape (40,)"),
         ("model.fit_batch(np.zeros((40, 0)))", "responses have shape (40, 0)"),
@@ -616,7 +616,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("fit.cross_validate('g', folds=9, key=key)", "9 folds for 8 levels of 'g'"),
         ("fit.cross_validate('g', folds=d.h)", "folds cut 'g'"),
         ("fit.cross_validate(folds=d.one)", "folds put all rows of the model into one"),
-        ("fit.cross_validate(d.g[:30])", "by has 30 values", "40 rows"),
+        ("fit.cross_validate(d.g[:30])", "by have 30 of the 40 rows", "40 rows"),
         ("fit.cross_validate(fixed_variances='no')", "fixed_variances must be True or False"),
     ],
     "Tables and saved fits": [
