@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from pathlib import Path
 
 import numpy as np
 
@@ -13,10 +15,36 @@ ALONE = 1 << 18
 """Multiplications up to which OpenBLAS computes a product in the thread that asks for it."""
 
 
+CGROUP = Path("/sys/fs/cgroup")
+"""Where Linux says how much of its processors a container has."""
+
+
 def cores() -> int:
-    """Processors that this process may use."""
+    """Processors that this process may use: by affinity, and by the quota of its container."""
     present = os.cpu_count() or 1
-    return min(present, len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else present
+    if hasattr(os, "sched_getaffinity"):
+        present = min(present, len(os.sched_getaffinity(0)))
+    return max(1, min(present, quota(CGROUP) or present))
+
+
+@functools.lru_cache(maxsize=4)
+def quota(folder: Path) -> int | None:
+    """Processors' worth of time that a container may use, rounded up; None without a limit.
+
+    `folder` is that of control groups, of either version.
+    """
+    try:
+        text = (folder / "cpu.max").read_text()
+    except OSError:
+        try:
+            old = folder / "cpu"
+            text = " ".join((old / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        except OSError:
+            return None
+    share, period, *_ = [*text.split(), "", ""]
+    if not (share.isdecimal() and period.isdecimal() and int(period) > 0):
+        return None
+    return max(1, -(-int(share) // int(period)))
 
 
 def matmul_alone(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:

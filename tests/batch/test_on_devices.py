@@ -224,6 +224,30 @@ def test_products_of_many_cores_are_cut(monkeypatch):
     assert processors.cores() == 1
 
 
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "250000 100000\n"}, 3),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"cpu.max": ""}, None),
+        ({}, None),
+    ],
+)
+def test_quotas_of_containers(tmp_path, monkeypatch, files, expected):
+    """Threads beyond the quota only get in the way of each other."""
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert processors.quota(tmp_path) == expected
+    monkeypatch.setattr(processors, "CGROUP", tmp_path)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert processors.cores() == (expected or 64)
+
+
 @pytest.mark.parametrize("cores", [1, 16])
 def test_results_do_not_depend_on_the_number_of_cores(monkeypatch, cores):
     data, y = panel()
