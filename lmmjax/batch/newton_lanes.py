@@ -237,6 +237,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _restarted(state: NewtonState) -> NewtonState:
-    """States at the same points, of which nothing is known."""
+    """States at the same points, of which nothing is known but how far steps may go, where that is far."""
     unfinished = np.full_like(state.status, Status.ITERATION_LIMIT)
-    return dataclasses.replace(at_rest(state.x, state.context, ()), status=unfinished)
+    far = np.maximum(state.radius, state.radius.dtype.type(1))
+    return dataclasses.replace(at_rest(state.x, state.context, ()), status=unfinished, radius=far)

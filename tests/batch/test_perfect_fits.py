@@ -1,5 +1,6 @@
 """A response that X and Z explain wholly is a perfect fit: alone, in a batch of 3 and in one of 700."""
 
+import dataclasses
 import warnings
 
 import jax
@@ -8,6 +9,9 @@ import pandas as pd
 import pytest
 
 import lmmjax as lj
+from lmmjax.batch import newton_lanes
+from lmmjax.batch.device import descent
+from lmmjax.optimize import at_rest
 
 GROUPS, SIZE = 20, 5
 RNG = np.random.default_rng(1)
@@ -71,6 +75,15 @@ def test_nearly_perfect_is_fitted_to_its_digits():
     np.testing.assert_allclose(fits.sigma**2, left, rtol=1e-5)
     one = model.fit_response(y[:, 3])
     np.testing.assert_allclose(one.deviance, fits.deviance[3], rtol=1e-10)
+
+
+def test_lanes_that_have_far_to_go_keep_their_steps():
+    """Those that begin anew in other coordinates: with steps of one, θ = 1e6 is out of reach of 100."""
+    state = at_rest(np.ones((1, 2)), (), ())
+    state = dataclasses.replace(state, radius=np.array([0.5, 4096.0]))
+    for restarted in (newton_lanes._restarted, descent._restarted):
+        with jax.enable_x64(True):
+            assert np.asarray(restarted(state).radius).tolist() == [1.0, 4096.0]
 
 
 def test_one_row_a_group_with_weights_is_no_perfect_fit():

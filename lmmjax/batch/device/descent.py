@@ -241,9 +241,10 @@ def _going_on(base: Array, fields: Any, state: NewtonState, size: int, renew: bo
 
 
 def _restarted(state: NewtonState) -> NewtonState:
-    """States at the same points, of which nothing is known."""
+    """States at the same points, of which nothing is known but how far steps may go, where that is far."""
     status = jnp.full_like(state.status, Status.ITERATION_LIMIT)
-    return dataclasses.replace(at_rest(state.x, state.context, ()), status=status)
+    far = jnp.maximum(state.radius, 1.0)
+    return dataclasses.replace(at_rest(state.x, state.context, ()), status=status, radius=far)
 
 
 def _put_back(base: Array, part: Any, state: NewtonState, at: Array) -> tuple[NewtonState, Array]:
