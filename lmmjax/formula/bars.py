@@ -126,6 +126,10 @@ class Splitter:
         for i in self.find(0, tilde, "|", "||"):
             self.fail(self.at(i), "random terms belong right of ~")
         self.refuse_bars(0, tilde)
+        for i in self.find(tilde + 1, end, "**", "^"):
+            power = self.tokens[i + 1].text if i + 1 < end else ""
+            if power.isdigit() and (len(power) > 2 or int(power) > 20):
+                self.fail(self.at(i), f"power {power[:12]} of terms: interactions of up to 20 are formed")
         response = self.text(0, tilde) or None
         fixed = self.fixed(tilde + 1, end) or "1"
         seen: set[tuple] = set()

@@ -6,6 +6,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("lmm('y ~ X + (1 | g)', d)", "'X'", "did you mean 'x'"),
         ("lmm('z ~ u + (1 | k)', d)", "'z'", "'u'", "'k'"),
         ("lmm('y x + (1 | g)', d)", "no ~"),
+        ("lmm('y ~ x**9999999', d)", "power 9999999 of terms"),
         ("lmm('y ~ x ~ g', d)", "more than one ~"),
         ("lmm('y ~', d)", "right of ~"),
         ("lmm('y ~ x + (1 | g', d)", "never closed"),
