@@ -128,7 +128,9 @@ def test_choice_of_a_backend():
     for other in (d, crossed, several(rng, "nested", (1, 1, 1))):
         with pytest.raises(ValueError, match="nested in each other and one that is not"):
             problem(other, rng.normal(size=d.n), backend="layered")
-    with pytest.raises(ValueError, match="unknown backend 'sparse'; the known ones are: crossed, dense"):
+    with pytest.raises(
+        ValueError, match="unknown backend 'sparse'; the known ones are: block, crossed, dense"
+    ):
         problem(d, rng.normal(size=d.n), backend="sparse")
 
 
