@@ -254,6 +254,8 @@ def scan_work(task: Task) -> ScanWork:
         "weights of the responses": None if weights is None else digest_columns(weights),
         "individuals": digest(markers.rows, markers.codes),
         "design": fingerprint(fits.data),
+        # to five digits, which other machines share
+        "variance parameters": digest([f"{value:.4e}" for value in np.ravel(fits.estimate.psi)]),
         "ratio": task.how.ratio,
         "test": task.how.test,
         "interaction": list(beside.names),

@@ -120,6 +120,8 @@ def test_a_run_goes_on_where_it_was_left(visits, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             visits.scan(**{"markers": MARKERS, "sink": first.path, "resume": True} | change)
+    with pytest.raises(ValueError, match="differs in the variance parameters"):
+        visits.model.fit(max_iter=1).scan(MARKERS, sink=first.path, resume=True)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("zarr") is None, reason="needs zarr")
