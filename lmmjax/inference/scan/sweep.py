@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from lmmjax.inference.scan.spectral import Block, SpectralEngine
 
@@ -143,12 +144,7 @@ def _hits(
 
 @contextlib.contextmanager
 def _threads() -> Iterator[Callable[..., Any]]:
-    """`map` over as many threads as there are processors, each with a BLAS of one thread; else plain."""
+    """`map` over as many threads as there are processors, each with a BLAS of one thread."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        yield map
-        return
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(count) as pool:
         yield pool.map
