@@ -9,6 +9,11 @@ from lmmjax.fitted.records import Fitted
 from lmmjax.fitted.values import random_part
 from lmmjax.formula import new_frame
 
+ROWS = (
+    "needs all rows at once, and those of this fit are read by the chunk: rows() has fitted values and "
+    "residuals; fit the rows that fit in memory for the rest"
+)
+
 
 def row_values(fitted: Fitted, piece: pd.DataFrame, columns: list[str]) -> dict[str, np.ndarray]:
     """`fitted` Xβ̂ + Zb̂ + offset, `population` without Zb̂, and `resid` of the rows of a chunk.

@@ -5,17 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from lmmjax.fitted import Fitted, ModelData, announce, fit_one, refitted, require_switch
 from lmmjax.fitted.chunks import chunks_of
 from lmmjax.fitted.condensed import Chunked, chunked_model, loaded_chunks, reformulated
-from lmmjax.fitted.streamed import row_values
+from lmmjax.fitted.streamed import ROWS, row_values
 from lmmjax.reports.summary import Summary, without_residuals
 from lmmjax.results.fit import Fit
-from lmmjax.results.plots import FitPlots
+
+if TYPE_CHECKING:
+    from lmmjax.results.plots import ChunkedPlots
 
 SAME = frozenset(
     (
@@ -83,9 +85,6 @@ SAME = frozenset(
 )
 """What a fit has whose rows were condensed: the same as of all rows."""
 
-PICTURES = frozenset(("ranef", "effects", "profile", "contour"))
-"""Those of pictures."""
-
 
 class ChunkedModel:
     """A model of data that are read by the chunk; made by `lmm` from a path, a dataset or a function.
@@ -139,28 +138,6 @@ class ChunkedModel:
         return f"ChunkedModel({self.data.formula!r}, {rows})"
 
 
-class ChunkedPlots(FitPlots):
-    """Pictures of a fit of data that are read by the chunk: `ranef`, `effects`, `profile`, `contour`."""
-
-    def __getattribute__(self, name: str) -> Any:
-        if name in vars(FitPlots) and not name.startswith("_") and name not in PICTURES:
-            raise AttributeError(f"plot.{name} {_ROWS}")
-        return super().__getattribute__(name)
-
-    def __call__(self, ax: Any = None, **options: Any) -> Any:
-        """Refused: a picture of residuals needs all rows."""
-        raise ValueError(f"plot() {_ROWS}")
-
-    def __repr__(self) -> str:
-        return "ChunkedPlots: " + ", ".join(sorted(PICTURES))
-
-
-_ROWS = (
-    "needs all rows at once, and those of this fit are read by the chunk: rows() has fitted values and "
-    "residuals; fit the rows that fit in memory for the rest"
-)
-
-
 class ChunkedFit:
     """A fit of data that are read by the chunk.
 
@@ -176,7 +153,7 @@ class ChunkedFit:
         if name in SAME:
             return getattr(self._fit, name)
         if not name.startswith("_") and hasattr(Fit, name):
-            raise AttributeError(f"{name} {_ROWS}")
+            raise AttributeError(f"{name} {ROWS}")
         raise AttributeError(f"a fit of data that are read by the chunk has no {name!r}")
 
     def __dir__(self) -> list[str]:
@@ -189,6 +166,8 @@ class ChunkedFit:
     @property
     def plot(self) -> ChunkedPlots:
         """Pictures that need no rows; see `FitPlots`."""
+        from lmmjax.results.plots import ChunkedPlots
+
         return ChunkedPlots(self._fit.fitted)
 
     def refit(self, *, reml: bool) -> ChunkedFit:

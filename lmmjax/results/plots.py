@@ -7,6 +7,7 @@ from typing import Any
 
 from lmmjax import plot
 from lmmjax.fitted import Fitted, require_estimates, require_switch
+from lmmjax.fitted.streamed import ROWS
 from lmmjax.formula.many_rows import counts_of
 from lmmjax.plot import covariance, effects, profiles, residual_panel, shrinkage, spaghetti
 from lmmjax.postestimation.diagnostics.semivariogram import expected_variogram, variogram
@@ -285,3 +286,23 @@ class FitPlots(Pictures):
         where = time, group, bins, max_distance
         table = variogram(self._fitted, kind, robust, *where)
         return plot.plot_semivariogram(table, ax, expected=expected_variogram(self._fitted, kind, *where))
+
+
+PICTURES = frozenset(("ranef", "effects", "profile", "contour"))
+"""Pictures that need no rows."""
+
+
+class ChunkedPlots(FitPlots):
+    """Pictures of a fit of data that are read by the chunk: `ranef`, `effects`, `profile`, `contour`."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in vars(FitPlots) and not name.startswith("_") and name not in PICTURES:
+            raise AttributeError(f"plot.{name} {ROWS}")
+        return super().__getattribute__(name)
+
+    def __call__(self, ax: Any = None, **options: Any) -> Any:
+        """Refused: a picture of residuals needs all rows."""
+        raise ValueError(f"plot() {ROWS}")
+
+    def __repr__(self) -> str:
+        return "ChunkedPlots: " + ", ".join(sorted(PICTURES))

@@ -78,7 +78,7 @@ def test_a_shuffled_batch_has_the_same_table():
             "only in responses, 'S0', 'S1', 'S2', … (32) only in the data",
         ),
         (pd.concat([Y, Y.rename(lambda s: f"more{s}")]), "the data and more: pass responses.loc[data.index]"),
-        (Y.iloc[:30], "responses have 30 rows; the data have 32"),
+        (Y.iloc[:30], "responses have 30 of the 32 rows of the data"),
         (Y.set_axis(["g1", "g1"], axis=1), "there is more than one response 'g1'"),
         (Y.set_axis([2, "2"], axis=1), "there is a response 2 and a response '2', which read the same"),
         (Y["g1"], "responses have shape (32,): pass an n × T array"),

@@ -69,6 +69,25 @@ def everything_but_levels(p, d):
     return p.shared.jet(d, p.response)
 
 
+def test_gradients_in_the_response_are_differences():
+    """Those of the criterion by the dense backend: it is a quadratic form's logarithm, smooth in y."""
+    text, kernels, options = CASES["slopes"]
+    one, two = (
+        lj.lmm(f"y ~ x + {text}", DATA, kernels=kernels, backend=b, **options) for b in (None, "dense")
+    )
+    theta, y, step = np.array([0.8, 0.1, 0.6]), np.asarray(DATA["y"]), np.cos(np.arange(len(DATA)))
+
+    def value(model):
+        return quick_jit(lambda y: lj.profiled_deviance(theta, model.problem(y)))
+
+    with jax.enable_x64(True):
+        along = float(quick_jit(jax.grad(value(one)))(y) @ step)
+        # of second order, with rounding of 1e-16/1e-4
+        plus, minus = (float(value(two)(y + s * 1e-4 * step)) for s in (1, -1))
+    assert one.structure().backend == "rotated"
+    assert along == pytest.approx((plus - minus) / 2e-4, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("text", "kernels", "options", "data"),
     [

@@ -317,7 +317,7 @@ def test_what_is_wrong_with_maps_is_said(model, paths, mask):
         lambda: fits.to_img(mask, np.ones(3)): "give one for each of 4",
         lambda: fits.to_img(mask): "give one of them",
         lambda: model.fit_batch("scan", mask=mask): "'scan' is neither an image",
-        lambda: model.fit_batch(lj.Images(paths[:5], mask)): "responses have 5 rows",
+        lambda: model.fit_batch(lj.Images(paths[:5], mask)): "responses have 5 of the 12 rows",
         lambda: lj.Images(paths, mask).to_img(np.ones(3)): "there are 22 voxels",
     }.items():
         with pytest.raises(ValueError) as error:
