@@ -80,15 +80,17 @@ def records(problem: Problem, points: Points, ml: bool, which: np.ndarray) -> Es
     shift = 2.0 * nu * np.log(origin)
     if not ml:
         shift = shift + 2.0 * np.sum(np.log(np.abs(np.diagonal(x_factor))))
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         gradient = np.where(ended, 0.0, np.abs(2.0 * points.slope) / np.sqrt(delta))
+        # of responses near the largest double the square of a variance is none
+        cov_psi = np.where(missing, np.nan, cov_relative * residual[:, None, None] ** 2)
     return Estimate(
         theta=np.sqrt(ratio)[:, None],
         psi=np.stack([ratio * residual, residual], axis=1),
         beta=beta,
         sigma2=residual,
         cov_beta=np.moveaxis(cov, -1, 0) * whole[:, None, None],
-        cov_psi=np.where(missing, np.nan, cov_relative * residual[:, None, None] ** 2),
+        cov_psi=cov_psi,
         cov_relative=cov_relative,
         deviance=points.value + points.logdet_r + nu * (1.0 + np.log(2.0 * np.pi * points.r2 / nu)) + shift,
         status=status,

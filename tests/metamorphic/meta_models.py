@@ -83,6 +83,8 @@ class Case:
     residual : a residual structure, or a function that makes one for the name of the column of time.
     time : the column in which residuals are ordered, if there is one.
     kriging : whether residuals are expected at new times.
+    kernels : kinds of kernel of the terms on `relatives`, the column whose levels are `ids`; empty if none.
+    common : relationship of all with all, added to kernels.
     container : what makes data, and new rows, of a pandas frame.
     """
 
@@ -96,6 +98,10 @@ class Case:
     origins: frozenset[str] = frozenset()
     time: str | None = None
     kriging: bool = False
+    kernels: tuple[str, ...] = ()
+    relatives: str = "g"
+    ids: tuple = ()
+    common: float = 0.0
     data: pd.DataFrame = dataclasses.field(default_factory=lambda: DATA, compare=False)
     new: pd.DataFrame = dataclasses.field(default_factory=lambda: NEW, compare=False)
     container: Callable = dataclasses.field(default=lambda frame: frame, compare=False)
@@ -103,6 +109,9 @@ class Case:
     @property
     def options(self) -> dict[str, Any]:
         named = {name: getattr(self, name) for name in ("weights", "offset", "backend")}
+        if self.kernels:
+            made = [kernel(kind, self.ids, self.common) for kind in self.kernels]
+            named["kernels"] = {self.relatives: made[0] if len(made) == 1 else made}
         named["residual"] = self.residual(self.time) if callable(self.residual) else self.residual
         return {name: value for name, value in named.items() if value is not None}
 
@@ -124,11 +133,23 @@ class Case:
 SPLIT = str.maketrans(dict.fromkeys("()+:*/,", " "))
 
 
+def kernel(kind: str, ids: tuple, common: float) -> lj.Kernel | None:
+    """Of individuals in any order of labels: "whole", "thin" (of rank 9) or "own", which is none."""
+    if kind == "own":
+        return None
+    half = np.random.default_rng(8).normal(size=(len(ids), 40 if kind == "whole" else 9))
+    half = np.column_stack([half / np.sqrt(half.shape[1]), np.full(len(ids), np.sqrt(common))])
+    return lj.Kernel(half @ half.T, ids) if kind == "whole" else lj.Kernel.low_rank(half, ids)
+
+
 def case(formula: str, covariates: str = "", origins: str | None = None, **options: Any) -> Case:
     """`origins` are the covariates unless they are given."""
     free = frozenset((covariates if origins is None else origins).split())
     return Case(formula, covariates=frozenset(covariates.split()), origins=free, **options)
 
+
+PEOPLE = tuple(f"p{k:02d}" for k in [*range(GROUPS), 98, 99])
+ROWS = (*DATA["row"], *NEW["row"])
 
 MODELS: dict[str, Case] = {
     # every backend
@@ -150,6 +171,12 @@ MODELS: dict[str, Case] = {
     "levels": case("y ~ x + us(0 + b | h)", "x"),
     "cs": case("y ~ x + homcs(0 + f | h)", "x"),
     "on the boundary": case("y ~ x + f + (1 | g) + (1 | k)", "x"),
+    # kernels: an individual a row, repeated rows with others' levels unseen, beside another term
+    "kernel": case("y ~ x + f + (1 | row)", "x", kernels=("whole",), relatives="row", ids=ROWS),
+    "kernel, ML": case("y ~ x + arm + (1 | g)", "x", kernels=("whole",), ids=PEOPLE, reml=False),
+    "kernel, weights": case("y ~ x + (1 | g)", "x", kernels=("whole",), ids=PEOPLE, weights="w"),
+    "kernels": case("y ~ x + (1 | g)", "x", kernels=("thin", "own"), ids=PEOPLE),
+    "kernel, crossed": case("y ~ x + (1 | g) + (1 | h)", "x", kernels=("thin",), ids=PEOPLE),
     # residuals of every kind
     "AR1": case("y ~ x + arm", "x", residual=lambda t: lj.AR1(t, group="g"), time="t", kriging=True),
     "AR1, VarIdent": case(

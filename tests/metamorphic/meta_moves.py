@@ -199,13 +199,21 @@ def groups_named(case: Case, names: Callable[[list], list], values: Callable[[pd
     def label(text: str) -> str:
         group, _, rest = text.partition("|")
         level, _, term = rest.partition("|")
-        parts, levels = group.split(":"), level.split(":")
+        # terms of one factor with several kernels are told apart by numbers
+        parts, levels = re.sub(r"\[\d+\]", "", group).split(":"), level.split(":")
         if not term or not set(parts) <= set(GROUPINGS):
             return text
         found = ":".join(before[name][one] for name, one in zip(parts, levels, strict=True))
         return f"{group}|{found}|{term}"
 
-    return Moved(both(case, change), lambda table: relabelled(table, label))
+    ids = case.ids
+    if case.relatives in GROUPINGS and ids:
+        # of those without rows too
+        rest = [f"unseen {k}" if isinstance(names(["p00"])[0], str) else -k - 1 for k in range(len(ids))]
+        spare = dict(zip(ids, rest, strict=True)) | after[case.relatives]
+        ids = tuple(spare[one] for one in ids)
+        before[case.relatives] |= {str(new): str(old) for old, new in spare.items()}
+    return Moved(both(case, change, ids=ids), lambda table: relabelled(table, label))
 
 
 @move("groups with other labels, in another order")
@@ -236,6 +244,18 @@ def categories(case: Case) -> Moved:
         return out
 
     return Moved(both(case, change))
+
+
+@move(
+    "kernels of all relatives nearer",
+    lambda case: bool(case.kernels) and case.reml and "~ 0" not in case.formula,
+)
+def nearer(case: Case) -> Moved:
+    """K + c 11ᵀ: by REML the intercept takes what all have in common."""
+    apart = r"beta: Intercept|(se|df|F).*: Intercept"
+    return Moved(
+        case.but(common=0.7), only=("criterion", "beta", "se", "df", "F", "vcov", "sdcor"), lost=apart
+    )
 
 
 # --- units and origins --------------------------------------------------------------------------------
