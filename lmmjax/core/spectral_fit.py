@@ -69,7 +69,9 @@ def widened(a: np.ndarray, at: np.ndarray, total: int) -> np.ndarray:
 def spectral_data(problem: Problem, y: np.ndarray, left: np.ndarray) -> Spectral:
     """The data of the responses ỹ (T, k) of a problem, and the squares (T,) of what is left beside them."""
     shared = problem.shared
-    ml = not float(problem.reml)
+    assert isinstance(shared, BlockProducts | SpectralProducts)
+    unit = float(problem.basis.outward[0][0, 0]) ** 2
+    rest = (y**2, left, float(problem.nu), not float(problem.reml), unit, float(shared.logdet_r))
     if isinstance(shared, BlockProducts):
         x = np.asarray(shared.x)
         p = x.shape[1]
@@ -78,27 +80,16 @@ def spectral_data(problem: Problem, y: np.ndarray, left: np.ndarray) -> Spectral
             np.zeros((len(x), p)),
             np.zeros((p, p)),
             0.0,
-            y**2,
-            left,
-            float(problem.nu),
-            ml,
-            float(problem.basis.outward[0][0, 0]) ** 2,
-            float(shared.logdet_r),
+            *rest,
             y,
             x,
         )
-    assert isinstance(shared, SpectralProducts)
     return Spectral(
         np.asarray(shared.mu),
         np.asarray(shared.c),
         np.asarray(shared.xkx),
         float(shared.rest),
-        y**2,
-        left,
-        float(problem.nu),
-        ml,
-        float(problem.basis.outward[0][0, 0]) ** 2,
-        float(shared.logdet_r),
+        *rest,
     )
 
 
