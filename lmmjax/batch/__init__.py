@@ -2,8 +2,7 @@
 
 from lmmjax.batch.determined import open_coefficients
 from lmmjax.batch.estimate_many import estimate_many
-from lmmjax.batch.lanes import LANES, lane_count, take_lanes
-from lmmjax.batch.newton_lanes import fit_lanes
+from lmmjax.batch.lanes import LANES, lane_count
 from lmmjax.batch.outcome import Outcome, blank
 from lmmjax.batch.sources import FEW
 from lmmjax.batch.starts import Starts
@@ -15,8 +14,6 @@ __all__ = [
     "Starts",
     "blank",
     "estimate_many",
-    "fit_lanes",
     "lane_count",
     "open_coefficients",
-    "take_lanes",
 ]

@@ -32,8 +32,11 @@ FEW = 24
 WIDEST = 12
 """Columns of X and candidates together up to which lanes are faster than single fits."""
 
+MOST = 100
+"""Evaluations of a descent."""
 
-def fit_added(maker: ProblemMaker, y: np.ndarray, g: np.ndarray, reml: bool, max_iter: int = 100) -> Outcome:
+
+def fit_added(maker: ProblemMaker, y: np.ndarray, g: np.ndarray, reml: bool) -> Outcome:
     """Fits of y (n, Q) with the columns g (n, k, Q) after those of X; arrays of the result lead with Q.
 
     Pairs whose columns depend on X or on each other have `Status.NOT_ESTIMABLE`.
@@ -45,7 +48,7 @@ def fit_added(maker: ProblemMaker, y: np.ndarray, g: np.ndarray, reml: bool, max
     found = failed(total, p, design.structure.n_params, reason)
     if len(fine):
         fit = _lanes if _maps(maker, k) and len(fine) > FEW else _one_by_one
-        found.put(fine, fit(maker, y[:, fine], g[:, :, fine], reml, max_iter))
+        found.put(fine, fit(maker, y[:, fine], g[:, :, fine], reml))
     return found
 
 
@@ -58,18 +61,18 @@ def _maps(maker: ProblemMaker, k: int) -> bool:
     )
 
 
-def _one_by_one(maker: ProblemMaker, y: np.ndarray, g: np.ndarray, reml: bool, max_iter: int) -> Outcome:
+def _one_by_one(maker: ProblemMaker, y: np.ndarray, g: np.ndarray, reml: bool) -> Outcome:
     results = []
     for q in range(y.shape[1]):
         design = dataclasses.replace(maker.design, x=np.column_stack([maker.design.x, g[:, :, q]]))
         own = ProblemMaker(design, maker.backend)
         with jax.enable_x64(True), np.errstate(all="ignore"):
-            results.append(descents(own(y[:, q], reml), Starts().outside(own, own=False), max_iter=max_iter))
+            results.append(descents(own(y[:, q], reml), Starts().outside(own, own=False), max_iter=MOST))
     found = jax.tree.map(lambda *arrays: np.stack(arrays), *(result for result, _ in results))
     return outcome(found, np.array([count for _, count in results]))
 
 
-def _lanes(maker: ProblemMaker, y: np.ndarray, g: np.ndarray, reml: bool, max_iter: int) -> Outcome:
+def _lanes(maker: ProblemMaker, y: np.ndarray, g: np.ndarray, reml: bool) -> Outcome:
     made, total = AddedColumns(maker), y.shape[1]
 
     def block(part: slice) -> Problem:
@@ -79,7 +82,7 @@ def _lanes(maker: ProblemMaker, y: np.ndarray, g: np.ndarray, reml: bool, max_it
     width = (maker.design.p + g.shape[1] + 1) ** 2 * patterns
     size = lane_count(max(maker.prepared.shared.vector, width), total)
     starts = Starts().inside(maker, own=False)
-    return outcome(*fit_lanes(total, size, block, max_iter, starts))
+    return outcome(*fit_lanes(total, size, block, MOST, starts))
 
 
 def _independent(maker: ProblemMaker, g: np.ndarray) -> np.ndarray:

@@ -70,10 +70,6 @@ class Problem:
         """σ² where it is known, in internal units."""
         return None if self.known is None else self.known / self.origin.scale**2
 
-    def with_reml(self, reml: bool) -> Problem:
-        """The same data under REML or maximum likelihood."""
-        return dataclasses.replace(self, reml=np.asarray(reml, self.n.dtype))
-
 
 def response_axes(problem: Problem, axis: int | None = 0) -> Problem:
     """`in_axes` for `jax.vmap` over the responses of a problem: the leading axis, or -1 for lanes."""

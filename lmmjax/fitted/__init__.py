@@ -19,7 +19,6 @@ from lmmjax.fitted.components import (
     Component,
     component_names,
     components,
-    delta_se,
     reported,
     sd_limits,
     sd_scale,
@@ -37,7 +36,6 @@ from lmmjax.fitted.identification import (
     not_identified,
     remarks,
     status,
-    unidentified,
     unidentified_names,
 )
 from lmmjax.fitted.kept import kept
@@ -78,7 +76,6 @@ __all__ = [
     "combined",
     "component_names",
     "components",
-    "delta_se",
     "fit_bound",
     "fit_draws",
     "fit_many",
@@ -122,7 +119,6 @@ __all__ = [
     "sd_scale",
     "some_of_many",
     "status",
-    "unidentified",
     "unidentified_names",
     "with_mean",
 ]

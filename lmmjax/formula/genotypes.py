@@ -64,7 +64,7 @@ class Genotypes:
             yield first, block
 
 
-def genotypes(markers: Any, ids: Any = None, what: str = "markers") -> Genotypes:
+def genotypes(markers: Any, ids: Any = None) -> Genotypes:
     """Genotypes with the labels that they have, or with `ids` (n,).
 
     Parameters
@@ -77,24 +77,24 @@ def genotypes(markers: Any, ids: Any = None, what: str = "markers") -> Genotypes
     ValueError : another shape, ids of another length, that are missing or occur twice.
     ImportError : bed-reader is not installed (extra `genetics`).
     """
-    found = markers if isinstance(markers, Genotypes) else _open(markers, what)
+    found = markers if isinstance(markers, Genotypes) else _open(markers)
     if ids is not None:
-        given = given_labels(ids, found.ids, f"the {what}")
+        given = given_labels(ids, found.ids, "the markers")
         if len(given) != found.shape[0]:
             transposed = ": transpose them?" if len(given) == found.shape[1] else ""
             raise ValueError(
-                f"{len(given)} ids for {what} of shape {found.shape}, individuals × markers{transposed}"
+                f"{len(given)} ids for markers of shape {found.shape}, individuals × markers{transposed}"
             )
         found = dataclasses.replace(found, ids=given)
     if found.ids is not None:
         if found.ids.isna().any():
             raise ValueError(
-                f"the id of individual {np.flatnonzero(found.ids.isna())[0]} of the {what} is missing"
+                f"the id of individual {np.flatnonzero(found.ids.isna())[0]} of the markers is missing"
             )
         if not found.ids.is_unique:
             twice = found.ids[found.ids.duplicated()][0]
             raise ValueError(
-                f"several individuals of the {what} have the id {twice!r}: pass ids= that differ"
+                f"several individuals of the markers have the id {twice!r}: pass ids= that differ"
             )
     return found
 
@@ -178,22 +178,20 @@ def grm(
     return out
 
 
-def _open(markers: Any, what: str) -> Genotypes:
+def _open(markers: Any) -> Genotypes:
     if isinstance(markers, str | Path):
-        return _file(Path(markers), what)
+        return _file(Path(markers))
     if hasattr(markers, "iid") and hasattr(markers, "read"):
         return _plink(markers)
     if hasattr(markers, "obs_names") and hasattr(markers, "X"):
-        inner = _open(markers.X, what)
+        inner = _open(markers.X)
         return dataclasses.replace(
             inner, ids=observations(markers.obs_names), names=pd.Index(markers.var_names)
         )
     values = eager(markers)
     if isinstance(values, pd.DataFrame):
         ids = None if is_default(values.index) else values.index
-        return Genotypes(
-            values.shape, ids, values.columns, lambda a, b: _frame(values.iloc[:, a:b], f"{what}: column")
-        )
+        return Genotypes(values.shape, ids, values.columns, lambda a, b: _frame(values.iloc[:, a:b]))
     if hasattr(values, "columns") and hasattr(values, "select"):
         import narwhals as nw
 
@@ -204,36 +202,35 @@ def _open(markers: Any, what: str) -> Genotypes:
             None,
             names,
             lambda a, b: np.column_stack(
-                [doubles(frame[name].to_native(), f"{what}: column {name!r}") for name in names[a:b]]
+                [doubles(frame[name].to_native(), f"markers: column {name!r}") for name in names[a:b]]
             ),
         )
     if hasattr(values, "tocsc"):
         values = values.tocsc()
     elif not (hasattr(values, "shape") and hasattr(values, "__getitem__")):
-        values = doubles(values, what)
+        values = doubles(values, "markers")
     if len(values.shape) != 2:
-        raise ValueError(f"{what} have shape {values.shape}: pass individuals × markers")
-    return Genotypes(
-        (int(values.shape[0]), int(values.shape[1])), None, None, lambda a, b: doubles(values[:, a:b], what)
-    )
+        raise ValueError(f"markers have shape {values.shape}: pass individuals × markers")
+    shape = int(values.shape[0]), int(values.shape[1])
+    return Genotypes(shape, None, None, lambda a, b: doubles(values[:, a:b], "markers"))
 
 
-def _frame(part: pd.DataFrame, what: str) -> np.ndarray:
+def _frame(part: pd.DataFrame) -> np.ndarray:
     if all(isinstance(kind, np.dtype) and kind.kind in "biuf" for kind in set(part.dtypes)):
         return part.to_numpy(dtype=np.float64)
     return np.column_stack(
-        [doubles(part.iloc[:, k], f"{what} {name!r}") for k, name in enumerate(part.columns)]
+        [doubles(part.iloc[:, k], f"markers: column {name!r}") for k, name in enumerate(part.columns)]
     )
 
 
-def _file(path: Path, what: str) -> Genotypes:
+def _file(path: Path) -> Genotypes:
     if not path.exists():
-        raise ValueError(f"{what}: there is no file {str(path)!r}")
+        raise ValueError(f"markers: there is no file {str(path)!r}")
     if path.suffix == ".npy":
-        return _open(np.load(path, mmap_mode="r", allow_pickle=False), what)
+        return _open(np.load(path, mmap_mode="r", allow_pickle=False))
     if path.suffix != ".bed":
         raise ValueError(
-            f"{what}: {path.name!r} is of no known kind: pass a PLINK .bed file, a .npy file or an array"
+            f"markers: {path.name!r} is of no known kind: pass a PLINK .bed file, a .npy file or an array"
         )
     try:
         reader = importlib.import_module("bed_reader")

@@ -32,6 +32,9 @@ LN2PI = float(np.log(2.0 * np.pi))
 TOLERANCE = 1e-12
 """Newton decrement of a constrained optimum, in units of the criterion."""
 
+MOST = 100
+"""Evaluations on the way to one."""
+
 
 @record
 class Bends:
@@ -181,7 +184,7 @@ def unprofiled(x: Array, chart: Chart, problem: Problem) -> tuple[Jet, Array, Ar
     return chain(Jet(value, first, second), lambda t: natural(t, chart, problem), x), beta, score, at
 
 
-def constrained(problem: Problem, chart: Chart, x: Array, fixed: Array, max_iter: int = 100) -> Point:
+def constrained(problem: Problem, chart: Chart, x: Array, fixed: Array) -> Point:
     """Minimise F over the coordinates that are not fixed: pure, starts at x (m + 1,).
 
     Parameters
@@ -206,7 +209,7 @@ def constrained(problem: Problem, chart: Chart, x: Array, fixed: Array, max_iter
 
     aux = jnp.zeros_like(x), jnp.diag(x), chart.point, chart.point, x
     snaps = snap(0.05), snap(1e-4)
-    state = newton(objective, x, max_iter=max_iter, tol=TOLERANCE, projections=snaps, aux=aux)
+    state = newton(objective, x, max_iter=MOST, tol=TOLERANCE, projections=snaps, aux=aux)
     gradient, hessian, beta, score, at = state.aux
     f = state.f + deviance_shift(problem)
     return Point(state.x, at, beta, f, gradient, hessian, score, state.decrement, state.status)
@@ -219,4 +222,4 @@ def may_vanish(structure: Structure) -> np.ndarray:
     return np.append(smooth, False)
 
 
-constrained_jit = quick_jit(constrained, static_argnames="max_iter")
+constrained_jit = quick_jit(constrained)

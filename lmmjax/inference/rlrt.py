@@ -78,10 +78,10 @@ def dense_spectrum(
     return np.where(mu > least, mu, 0.0), np.where(xi > least, xi, 0.0)
 
 
-def _equal(a: np.ndarray, rtol: float = 1e-9) -> list[np.ndarray]:
-    """Positions of the elements of a (k,), those that agree together."""
+def _equal(a: np.ndarray) -> list[np.ndarray]:
+    """Positions of the elements of a (k,), those that agree to 9 digits of the largest together."""
     order = np.argsort(a, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(a[order]) > rtol * np.abs(a).max()) + 1)
+    return np.split(order, np.flatnonzero(np.diff(a[order]) > 1e-9 * np.abs(a).max()) + 1)
 
 
 def distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,9 @@ INSET = 1e-4
 SETTLED = 1e-6
 """Newton decrement up to which a constrained optimum is one, where rounding kept it from being certified."""
 
+TOLERANCE = 1e-10
+"""Share of the level within which a search ends."""
+
 NEAR = 1e-4
 """Share of the level within which a search that rounding ended has reached it."""
 
@@ -168,7 +171,7 @@ class End:
     point: Point
 
 
-def endpoint(surface: Surface, side: int, target: float, tolerance: float = 1e-10) -> End:
+def endpoint(surface: Surface, side: int, target: float) -> End:
     """Where the profile of the one target of `surface` rises by target² on one side, −1 or 1.
 
     The bound of the parameter if the profile does not rise so far. Newton's method on ζ = √(F − min F), which
@@ -196,7 +199,7 @@ def endpoint(surface: Surface, side: int, target: float, tolerance: float = 1e-1
             outer, missing = at, missing or bool(np.isnan(zeta))
         else:
             x, last = found.x, found
-            if abs(miss) <= tolerance * target:
+            if abs(miss) <= TOLERANCE * target:
                 return End(at, axis.value(at), False, found)
             if axis.kind in ("log", "sigma") and miss < 0 and abs(at - best) > REACH:
                 return End(at, axis.value(side * np.inf), True, found)

@@ -2,7 +2,6 @@
 
 from lmmjax.optimize.lbfgs import lbfgs
 from lmmjax.optimize.newton import NewtonState, at_rest, newton
-from lmmjax.optimize.proposal import propose
 from lmmjax.optimize.status import Status, advice
 
-__all__ = ["NewtonState", "Status", "advice", "at_rest", "lbfgs", "newton", "propose"]
+__all__ = ["NewtonState", "Status", "advice", "at_rest", "lbfgs", "newton"]

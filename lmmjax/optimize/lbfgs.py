@@ -9,13 +9,14 @@ import jax.numpy as jnp
 
 from lmmjax.arrays import Array
 
+MOST = 500
+"""Steps."""
 
-def lbfgs(
-    function: Callable[[Array], Array], x: Array, *, max_iter: int = 500, tol: float | None = None
-) -> Array:
+
+def lbfgs(function: Callable[[Array], Array], x: Array) -> Array:
     """The point x (m,) at which L-BFGS with a zoom line search leaves a smooth function.
 
-    It stops when max |∂f/∂x| is below `tol` (default √eps · (1 + |f|)) and certifies nothing: follow it
+    It stops when max |∂f/∂x| is below √eps · (1 + |f|) and certifies nothing: follow it
     with a Newton step.
 
     Source: Liu & Nocedal (1989), doi:10.1007/BF01589116.
@@ -30,11 +31,11 @@ def lbfgs(
         x, state, i, _ = carry
         value, gradient = value_and_grad(x, state=state)
         updates, state = solver.update(gradient, state, x, value=value, grad=gradient, value_fn=function)
-        bound = eps * (1.0 + jnp.abs(value)) if tol is None else tol
+        bound = eps * (1.0 + jnp.abs(value))
         return optax.apply_updates(x, updates), state, i + 1, jnp.max(jnp.abs(jnp.asarray(gradient))) > bound
 
     def unfinished(carry):
-        return carry[3] & (carry[2] < max_iter)
+        return carry[3] & (carry[2] < MOST)
 
     # optax counts in integers of two sizes
     with jax.numpy_dtype_promotion("standard"):

@@ -54,9 +54,9 @@ def pyplot() -> Any:
     return plt
 
 
-def axes_or_new(ax: Axes | None, height: float = 2.6, width: float = COLUMN) -> Axes:
-    """`ax`, or Axes of a new figure of a width and height in inches."""
-    return panels(ax, 1, 1, height, width)[0]
+def axes_or_new(ax: Axes | None, height: float = 2.6) -> Axes:
+    """`ax`, or Axes of a new figure of a column's width and a height in inches."""
+    return panels(ax, 1, 1, height)[0]
 
 
 def panels(

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def null_share(p: np.ndarray, above: float = 0.5) -> float:
+def null_share(p: np.ndarray) -> float:
     """An estimate of the share of true null hypotheses from p (k,): #{p > λ}/((1 − λ)k), at most 1.
 
-    Source: Storey (2002), doi:10.1111/1467-9868.00346, λ = `above`.
+    Source: Storey (2002), doi:10.1111/1467-9868.00346, λ = 1/2.
     """
     p = p[np.isfinite(p)]
-    return float(min(1.0, np.mean(p > above) / (1.0 - above))) if len(p) else np.nan
+    return float(min(1.0, 2.0 * np.mean(p > 0.5))) if len(p) else np.nan
 
 
 def inflation(p: np.ndarray) -> float:

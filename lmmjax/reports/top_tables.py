@@ -55,7 +55,7 @@ def top_frame(
     count = len(fits.names) if n is None else require_count("n", n, 0)
     rows, labels = asked(fits, term, contrast, "top")
     if len(rows) == 1 and by not in ("F", "num_df", "den_df"):
-        table = with_limits(_single(tests, fits, rows, labels, contrast is None), level)
+        table = with_limits(_single(tests, rows, labels, contrast is None), level)
         columns = {name: column[:, 0] for name, column in table.items()} | {"average": response_means(fits)}
         frame, first = pd.DataFrame({name: columns[name] for name in SINGLE}, index=fits.names), "t"
     else:
@@ -75,7 +75,7 @@ def one_contrast(tests: Tests, fits: FittedMany, term: Any, contrast: Any, what:
     rows, labels = asked(fits, term, contrast, what)
     if len(labels) != 1:
         raise ValueError(f"{what} is of one contrast, not of {len(labels)}: take one of {', '.join(labels)}")
-    return _single(tests, fits, rows, labels, contrast is None)
+    return _single(tests, rows, labels, contrast is None)
 
 
 def asked(fits: FittedMany, term: Any, contrast: Any, what: str) -> tuple[np.ndarray, list[str]]:
@@ -99,7 +99,7 @@ def asked(fits: FittedMany, term: Any, contrast: Any, what: str) -> tuple[np.nda
     return np.eye(len(x_names))[at], [x_names[j] for j in at]
 
 
-def _single(tests: Tests, fits: FittedMany, rows: np.ndarray, labels: list[str], fixed: bool) -> Table:
+def _single(tests: Tests, rows: np.ndarray, labels: list[str], fixed: bool) -> Table:
     if not fixed:
         return tests.tested(rows, labels)
     at = int(np.flatnonzero(rows[0])[0])

@@ -227,7 +227,8 @@ class ResidualStructure:
             return None
         return covariates[len(self.residual.variances) + self.residual.by.index(part.by)]
 
-    def _select(self, index: int, level: Array | None, values: list[Array]) -> Array:
+    @staticmethod
+    def _select(level: Array | None, values: list[Array]) -> Array:
         """The value of each row's level."""
         out = values[0]
         for k, value in enumerate(values[1:], start=1):
@@ -249,7 +250,7 @@ class ResidualStructure:
                 if isinstance(part, Variance):
                     value = part.sd(own, covariates[index - self._first])
                 values.append(value * scale[0] if block.scale else value)
-            own = self._select(index, self._level(part, covariates), values)
+            own = self._select(self._level(part, covariates), values)
             out = own if out is None else out * own
         return out
 
@@ -266,7 +267,7 @@ class ResidualStructure:
                 _, own = block.split(r)
                 value, share = family.between(own, left, right, self.space), family.share(own)
                 values.append(namespace(r).where(same, value, share * value))
-        return self._select(0, level, values).astype(r.dtype)
+        return self._select(level, values).astype(r.dtype)
 
 
 def _framed(part: Correlation | Variance) -> TypeGuard[FreeMatrix]:

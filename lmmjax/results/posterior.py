@@ -174,14 +174,15 @@ class Posterior:
         curves = prior_curves(self.draws, names) if require_switch("prior", prior) else None
         return plot_posterior(self.frame(), ax, prior=curves, parameters=names, level=level)
 
-    def reweight(self, priors: dict[str, Any] | None) -> Reweighted:
+    def reweight(self, priors: dict[str, Any] | None, *, level: float = 0.95) -> Reweighted:
         """The posterior under other priors, by importance weights on these draws.
 
         Parameters
         ----------
         priors : as in `Fit.posterior`; what it leaves out takes the default, not the prior of these draws.
+        level : between the quantiles `lower` and `upper`.
         """
-        return reweighted(self.draws, priors)
+        return reweighted(self.draws, priors, level)
 
     def __repr__(self) -> str:
         chains, draws = self.psi.shape[:2]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 TESTS = ("wald", "lrt", "score", "f")
@@ -24,8 +23,3 @@ def frame(columns: dict[str, Any], **attrs: Any) -> pd.DataFrame:
     out = pd.DataFrame(columns)
     out.attrs.update(attrs)
     return out
-
-
-def flat(values: dict[str, np.ndarray], wanted: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Columns (k T,) of arrays (k, T), marker by marker."""
-    return {name: np.ascontiguousarray(values[name]).ravel() for name in wanted}

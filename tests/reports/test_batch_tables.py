@@ -7,7 +7,8 @@ from numpy.testing import assert_allclose
 from scipy.stats import norm, t
 
 import lmmjax as lj
-from lmmjax.fitted import component_names, delta_se, sd_scale
+from lmmjax.fitted import component_names, sd_scale
+from lmmjax.fitted.components import delta_se
 from lmmjax.postestimation.hypotheses.batch_tests import adjust
 from lmmjax.postestimation.hypotheses.contrasts import contrast_matrix, parse_contrast
 

@@ -6,13 +6,12 @@ and writes them.
 
 from lmmjax.arrays.store.files import drop, load, read, save, write
 from lmmjax.arrays.store.folder import LARGEST, clear, contents, directory, enabled, place
-from lmmjax.arrays.store.names import SETTINGS, Unnamed, canonical, digest, name_of
+from lmmjax.arrays.store.names import SETTINGS, Unnamed, digest, name_of
 
 __all__ = [
     "LARGEST",
     "SETTINGS",
     "Unnamed",
-    "canonical",
     "clear",
     "contents",
     "digest",

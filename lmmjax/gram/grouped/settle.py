@@ -26,21 +26,19 @@ PIVOT = ROUNDING
 """Squares of a column of X within groups, of 1 in all, that count as none if summed from the rows."""
 
 
-def within_fit(
-    xx: np.ndarray, xy: np.ndarray, yy: np.ndarray, pivot: float = PIVOT
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def within_fit(xx: np.ndarray, xy: np.ndarray, yy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """β (p, T) that solves xx β = xy, what it leaves of yy (T,), and the rank of xx (T,).
 
     Parameters
     ----------
     xx : (p, p, T) or (p, p, 1) products of columns of unit length; xy : (p, T); yy : (T,).
-    pivot : below which a column depends on those before it.
     """
     p, lanes = xy.shape
     rest = np.concatenate([np.broadcast_to(xx, (p, p, lanes)), xy[:, None]], axis=1)
     left, rank, good = yy.copy(), np.zeros(lanes, int), []
     for j in range(p):
-        fine = rest[j, j] > pivot
+        # a column that depends on those before it
+        fine = rest[j, j] > PIVOT
         row = rest[j] * np.where(fine, 1.0 / np.where(fine, rest[j, j], 1.0), 0.0)
         left -= row[-1] * rest[j, -1] * fine
         rank += fine

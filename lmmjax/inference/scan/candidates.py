@@ -23,11 +23,6 @@ class Candidates:
     codes: np.ndarray
     carriers: np.ndarray
 
-    @classmethod
-    def of_rows(cls, g: np.ndarray) -> Candidates:
-        """One column for each of the candidates g (n, M), with a value for every row."""
-        return cls(g, np.arange(len(g)), np.ones((len(g), 1)))
-
     @property
     def repeated(self) -> bool:
         """Whether individuals have several rows."""

@@ -94,7 +94,7 @@ def robust_choice(data: ModelData, robust: str | None, cluster: Any, ddf: str = 
         )
     factors = _dependent(data)
     if cluster is None:
-        name, codes = _coarsest(data, factors)
+        name, codes = _coarsest(factors)
     elif isinstance(cluster, str):
         name, codes = cluster, _complete(data, named_clusters(data.frame, cluster))
     else:
@@ -123,7 +123,7 @@ def _dependent(data: ModelData) -> dict[str, tuple[np.ndarray, str]]:
     return out
 
 
-def _coarsest(data: ModelData, factors: dict[str, tuple[np.ndarray, str]]) -> tuple[str, np.ndarray]:
+def _coarsest(factors: dict[str, tuple[np.ndarray, str]]) -> tuple[str, np.ndarray]:
     for name, (codes, _) in factors.items():
         if all(holds(codes, other) for other, _ in factors.values()):
             return name, np.unique(codes, return_inverse=True)[1]

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.bayes.coordinates import log_priors
+from lmmjax.fitted import require_level
 from lmmjax.postestimation.posterior.arviz_bridge import smoothed
 from lmmjax.postestimation.posterior.draws import Draws
 from lmmjax.postestimation.posterior.priors import named_priors
@@ -53,7 +54,7 @@ class Reweighted:
         return f"Reweighted(ess={self.ess:.0f} of {self.weights.size}, k={self.k:.2f}{verdict})\n{self.table}"
 
 
-def reweighted(draws: Draws, priors: dict[str, Any] | None, level: float = 0.95) -> Reweighted:
+def reweighted(draws: Draws, priors: dict[str, Any] | None, level: float) -> Reweighted:
     """See `Posterior.reweight`."""
     data = draws.fitted.data
     named = named_priors(data, draws.fitted.y, priors, "nuts")
@@ -66,7 +67,7 @@ def reweighted(draws: Draws, priors: dict[str, Any] | None, level: float = 0.95)
     weights, k = smooth(log_weights)
     flat = draws.values.reshape(len(psi), -1)
     return Reweighted(
-        weighted_table(flat, weights, draws.names, level),
+        weighted_table(flat, weights, draws.names, require_level(level)),
         weights.reshape(draws.psi.shape[:2]),
         float(1.0 / np.sum(weights**2)),
         k,
