@@ -147,6 +147,12 @@ def responses():
     return quick_jit(lambda p: jax.vmap(estimate, in_axes=(response_axes(p),))(p))
 
 
+@quick_jit
+def jet_and_projection(problem, d):
+    """The Gram with its derivatives, and the projections, at natural parameters d."""
+    return problem.shared.jet(d, problem.response), problem.shared.project(d, problem.response)
+
+
 def arrays(tree):
     """The same pytree with NumPy leaves."""
     return jax.tree.map(np.asarray, tree)

@@ -9,24 +9,11 @@ from typing import Annotated, Any
 
 import pandas as pd
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
-import lmmjax
 from lmmjax.cli.batch_options import (
     BatchFormula,
     Chunk,
     Design,
-    Force,
     Index,
     Out,
     ResponseOffset,
@@ -42,15 +29,17 @@ from lmmjax.cli.common import (
     AllowPython,
     Contrasts,
     Ddf,
+    Force,
     MaximumLikelihood,
     Weights,
     check_words,
+    counting,
     one_line_errors,
     seconds,
     waiting,
     write_table,
 )
-from lmmjax.cli.levels import Kernels, References, read_kernels, with_references
+from lmmjax.cli.levels import Kernels, References, model_of
 from lmmjax.fitted import require_known
 from lmmjax.results.images import image_responses
 from lmmjax.stream.inputs import named_contrasts, named_hypotheses
@@ -68,13 +57,6 @@ lmmjax batch '~ age + (1 | id)' scans.csv path -o out.parquet --mask brain.nii.g
 
 FOREMOST = 10
 """Responses that `--top` shows."""
-
-
-class RateColumn(ProgressColumn):
-    """Responses a second."""
-
-    def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
 
 
 def batch(
@@ -135,8 +117,6 @@ def batch(
     The exit code is 0 if all responses were read, whatever the status of
     their fits: the last line counts those that could not be fitted.
     """
-    console = Console(stderr=True, highlight=False)
-    bar = (BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn(), TextColumn("left"))
     begin = time.perf_counter()
     with one_line_errors(), warnings.catch_warnings():
         # the last line counts them
@@ -144,9 +124,8 @@ def batch(
         check_words(formula, ddf)
         parquet = out_parquet(out, [design, responses, response_weights, response_offset], resume, force)
         with waiting("reading the design"):
-            table = with_references(read_design(design, responses, index, rows), ref)
-            beside = {"weights": weights, "kernels": read_kernels(kernel)}
-            model = lmmjax.lmm(formula, table, safe=not allow_python, **beside)
+            table = read_design(design, responses, index, rows)
+            model = model_of(formula, table, weights, ref, kernel, allow_python)
             source = image_responses(model.data, responses, None if mask is None else str(mask))
             if maps is not None:
                 if not hasattr(source, "to_img"):
@@ -157,12 +136,7 @@ def batch(
             if top is not None:
                 top = " ".join(top.split())
                 require_known("coefficient, contrast or test of --top", [top], tested)
-        with Progress(*bar, console=console, disable=not console.is_terminal) as progress:
-            task = progress.add_task("", total=None)
-
-            def show(done: int, total: int) -> None:
-                progress.update(task, completed=done, total=total)
-
+        with counting() as show:
             options: dict[str, Any] = {
                 "reml": not ml,
                 "weights": response_weights,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from lmmjax.cli.common import PARQUET, read_table, table_target
+from lmmjax.cli.common import PARQUET, read_table, require_free, table_target
 from lmmjax.formula.matching import is_default
 from lmmjax.stream.files import target
 from lmmjax.stream.sources import open_source
@@ -56,8 +56,6 @@ Chunk = Annotated[
     int | None, typer.Option(help="Most responses at a time; by default what memory allows.", min=1)
 ]
 
-Force = Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")]
-
 
 def out_parquet(out: Path, inputs: list[Any], resume: bool, force: bool) -> Path:
     """The Parquet file that results go to, which becomes `out` at the end; ValueError if it may not."""
@@ -65,9 +63,7 @@ def out_parquet(out: Path, inputs: list[Any], resume: bool, force: bool) -> Path
     text = kind_of(out) not in PARQUET and bool(out.suffix)
     if text:
         table_target(out, inputs, "--out", (*TEXT, *PARQUET))
-    if out.is_file() and not force and (text or not resume):
-        remedy = "it is finished: " if resume else ""
-        raise ValueError(f"{out} is there; {remedy}--force replaces it, or name another file as --out")
+    require_free(out, force or (resume and not text), finished=resume)
     return out.with_name(out.name + ".parquet") if text else out
 
 

@@ -5,14 +5,25 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import pandas as pd
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from lmmjax.formula import split_bars
 from lmmjax.postestimation.hypotheses.fixed_tests import METHODS, ddf_method
@@ -53,6 +64,8 @@ AllowPython = Annotated[
         help="Let expressions of the formula call anything in Python. Only for formulas that you trust.",
     ),
 ]
+
+Force = Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")]
 
 JsonFile = Annotated[
     Path | None, typer.Option("--json", help="Write the results to this file.", metavar="FILE")
@@ -100,6 +113,13 @@ def table_target(
     return target(path, inputs, option)
 
 
+def require_free(path: Path, force: bool, finished: bool = False) -> None:
+    """ValueError if a file is there that is not to be replaced."""
+    if path.is_file() and not force:
+        there = "is there, finished" if finished else "is there"
+        raise ValueError(f"{path} {there}: --force replaces it, or name another file as --out")
+
+
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """A table as CSV, TSV, Parquet or JSON (a record a row), as the name of the file ends."""
     kind = kind_of(path)
@@ -143,6 +163,27 @@ def waiting(what: str, console: Console | None = None) -> Iterator[None]:
         timer.cancel()
         timer.join()
         sign.stop()
+
+
+class _Rate(ProgressColumn):
+    """So many a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
+
+
+@contextlib.contextmanager
+def counting() -> Iterator[Callable[[int, int], None]]:
+    """On a terminal: how many of how many are done, as a function of the two says it."""
+    console = Console(stderr=True, highlight=False)
+    bar = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(), TextColumn("left"))
+    with Progress(*bar, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=None)
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield show
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-import lmmjax
 from lmmjax import Fit, Model
 from lmmjax.cli.common import (
     FAILED,
@@ -26,7 +25,7 @@ from lmmjax.cli.common import (
     write_json,
     write_table,
 )
-from lmmjax.cli.levels import Kernels, References, read_kernels, with_references
+from lmmjax.cli.levels import Kernels, References, model_of
 from lmmjax.cli.report import report
 from lmmjax.formula.matching import is_default
 from lmmjax.postestimation.hypotheses.estimability import require_estimable
@@ -106,9 +105,8 @@ def fit(
             raise ValueError("--new has the rows to predict: name a file for them, --predict FILE")
         request = None if predict is None else _request(interval, new_levels, ddf)
         with waiting("reading and fitting"):
-            table = with_references(read_table(data), ref)
-            options = {"weights": weights, "kernels": read_kernels(kernel)}
-            model = lmmjax.lmm(formula, table, safe=not allow_python, **options)
+            table = read_table(data)
+            model = model_of(formula, table, weights, ref, kernel, allow_python)
             if ranef is not None and not model.data.frame.random:
                 raise ValueError(f"the model has no random effects to write: leave out --ranef {ranef}")
             rows = table if new is None else read_table(new)

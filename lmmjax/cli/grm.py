@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 import typer
 
-from lmmjax.cli.common import PARQUET, one_line_errors, read_table, waiting, write_table
+from lmmjax.cli.common import (
+    PARQUET,
+    Force,
+    one_line_errors,
+    read_table,
+    require_free,
+    waiting,
+    write_table,
+)
+from lmmjax.cli.genotypes import MaxMissing, MinorFrequency, read_markers
 from lmmjax.formula import Kernel, Pedigree
 from lmmjax.formula import grm as relationships
 from lmmjax.kinship import METHODS
@@ -27,10 +36,6 @@ lmmjax grm calves.csv --pedigree -o A.npz
 lmmjax fit 'y ~ sex + (1 | id)' mice.csv --kernel id=K.npz"""
 
 KINDS = (".npz", *TEXT, *PARQUET, ".txt")
-
-
-LABELS = ("id", "iid", "sample")
-"""Names of a first column of numbers that are labels."""
 
 
 def grm(
@@ -55,19 +60,15 @@ def grm(
     method: Annotated[
         str, typer.Option(help=f"Of genotypes: {', '.join(METHODS)}.", metavar="NAME")
     ] = "vanraden",
-    maf: Annotated[
-        float, typer.Option(help="Leave out markers whose rarer allele is less frequent.", min=0.0, max=0.5)
-    ] = 0.0,
-    max_missing: Annotated[
-        float, typer.Option(help="Leave out markers of which a larger share is missing.", min=0.0, max=1.0)
-    ] = 1.0,
+    maf: MinorFrequency = 0.0,
+    max_missing: MaxMissing = 1.0,
     pedigree: Annotated[
         bool, typer.Option("--pedigree", help="FILE is a pedigree: columns id, sire, dam.")
     ] = False,
     kind: Annotated[
         str, typer.Option(help="Of a pedigree: additive or dominance.", metavar="NAME")
     ] = "additive",
-    force: Annotated[bool, typer.Option("--force", help="Replace the file that is there.")] = False,
+    force: Force = False,
 ) -> None:
     """Relationships of individuals, from genotypes or from a pedigree.
 
@@ -77,27 +78,13 @@ def grm(
         target(out, [source], "--out")
         if kind_of(out) not in KINDS:
             raise ValueError(f"{out}: end the name of --out in one of {', '.join(KINDS)}")
-        if out.is_file() and not force:
-            raise ValueError(f"{out} is there: --force replaces it, or name another file as --out")
+        require_free(out, force)
         with waiting("relationships"):
             matrix, said = (
                 _of_pedigree(source, kind) if pedigree else _of_markers(source, method, maf, max_missing)
             )
             _write(out, matrix)
     typer.echo(f"{len(matrix):,} individuals, {said}: {out}")
-
-
-def read_markers(path: Path) -> Any:
-    """Genotypes of a file: its path, or a frame with the labels of the individuals."""
-    if not path.exists():
-        raise FileNotFoundError(2, "No such file or directory", str(path))
-    if kind_of(path) not in (*TEXT, *PARQUET):
-        return path
-    table = read_table(path)
-    first = table.columns[0]
-    # labels are text, or numbers that are no genotypes
-    text = not pd.api.types.is_numeric_dtype(table[first].dtype)
-    return table.set_index(first) if text or str(first).lower() in LABELS else table
 
 
 def _of_markers(path: Path, method: str, maf: float, max_missing: float) -> tuple[pd.DataFrame, str]:

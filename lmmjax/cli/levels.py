@@ -1,4 +1,4 @@
-"""What is said of grouping factors and factors beside the formula: reference levels, kernels."""
+"""What is said of grouping factors and factors beside the formula, and the model that comes of all of it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from lmmjax.cli.common import PARQUET, read_table
 from lmmjax.formula import Kernel, nearest
 from lmmjax.formula.levels import whole_labels
+from lmmjax.model import Model, lmm
 from lmmjax.stream.tables import TEXT, kind_of
 
 References = Annotated[
@@ -43,6 +44,19 @@ def named_pairs(given: list[str] | None, option: str, what: str) -> list[tuple[s
             raise ValueError(f"{option} {text!r} is not {what}")
         pairs.append((name, value))
     return pairs
+
+
+def model_of(
+    formula: str,
+    table: pd.DataFrame,
+    weights: str | None,
+    refs: list[str] | None,
+    kernels: list[str] | None,
+    allow_python: bool,
+) -> Model:
+    """The model of a table, by the options of the commands."""
+    options = {"weights": weights, "kernels": read_kernels(kernels), "safe": not allow_python}
+    return lmm(formula, with_references(table, refs), **options)
 
 
 def with_references(table: pd.DataFrame, refs: list[str] | None) -> pd.DataFrame:

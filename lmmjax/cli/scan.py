@@ -7,28 +7,26 @@ from typing import Annotated, Any
 
 import pandas as pd
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-import lmmjax
-from lmmjax.cli.batch import RateColumn
 from lmmjax.cli.common import (
     PARQUET,
     AllowPython,
+    Force,
     MaximumLikelihood,
     Weights,
     check_words,
+    counting,
     one_line_errors,
     read_table,
+    require_free,
     table_target,
     waiting,
     write_table,
 )
-from lmmjax.cli.grm import LABELS, read_markers
-from lmmjax.cli.levels import Kernels, References, read_kernels, with_references
+from lmmjax.cli.genotypes import MaxMissing, MinorFrequency, markers_source
+from lmmjax.cli.levels import Kernels, References, model_of
 from lmmjax.scan import Above, Top
 from lmmjax.stream.packages import pyarrow
-from lmmjax.stream.sources import open_source
 from lmmjax.stream.tables import kind_of
 
 EXAMPLES = """Examples
@@ -90,12 +88,8 @@ def scan(
             metavar="TERM",
         ),
     ] = None,
-    maf: Annotated[
-        float, typer.Option(help="Leave out markers whose rarer allele is less frequent.", min=0.0, max=0.5)
-    ] = 0.0,
-    max_missing: Annotated[
-        float, typer.Option(help="Leave out markers of which a larger share is missing.", min=0.0, max=1.0)
-    ] = 1.0,
+    maf: MinorFrequency = 0.0,
+    max_missing: MaxMissing = 1.0,
     top: Annotated[
         int | None, typer.Option(help="Keep so many markers of each response.", min=1, metavar="N")
     ] = None,
@@ -120,7 +114,7 @@ def scan(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a run that was killed, of Parquet or parts.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file that is there.")] = False,
+    force: Force = False,
     allow_python: AllowPython = False,
 ) -> None:
     """Test every marker, beside the fixed effects, against every response.
@@ -128,7 +122,6 @@ def scan(
     The table has a row a marker and response. The ten rows with the
     smallest p are printed.
     """
-    console = Console(stderr=True, highlight=False)
     with one_line_errors():
         check_words(formula, "satterthwaite")
         streamed = kind_of(out) in PARQUET or not out.suffix
@@ -137,25 +130,16 @@ def scan(
             table_target(out, inputs, "--out")
         if (resume or chunk) and not streamed:
             raise ValueError(f"--resume and --chunk are for Parquet files and folders, not {out}")
-        if out.is_file() and not (force or resume):
-            raise ValueError(f"{out} is there: --force replaces it, or name another file as --out")
+        require_free(out, force or resume)
         keep = [*([] if top is None else [Top(top)]), *([] if lod is None else [Above(lod=lod)])]
         with waiting("reading and fitting"):
-            beside = {"weights": weights, "kernels": read_kernels(kernel)}
-            table = with_references(read_table(data), ref)
-            model = lmmjax.lmm(formula, table, safe=not allow_python, **beside)
+            model = model_of(formula, read_table(data), weights, ref, kernel, allow_python)
             found = markers_source(markers)
             if responses is None:
                 fits = model.fit(reml=not ml)
             else:
                 fits = model.fit_batch(read_table(responses), reml=not ml)
-        bar = (BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn(), TextColumn("left"))
-        with Progress(*bar, console=console, disable=not console.is_terminal) as progress:
-            task = progress.add_task("", total=None)
-
-            def show(done: int, total: int) -> None:
-                progress.update(task, completed=done, total=total)
-
+        with counting() as show:
             options: dict[str, Any] = {
                 "ratio": ratio,
                 "test": test,
@@ -205,12 +189,3 @@ def foremost_rows(path: Path) -> pd.DataFrame:
             more = smallest(opened.read_row_group(k).to_pandas())
             found = smallest(pd.concat([found, more], ignore_index=True)) if len(found) else more
     return found
-
-
-def markers_source(path: Path) -> Any:
-    """The markers of a file: of Parquet read by the column, with labels in a first column that has some."""
-    if kind_of(path) not in PARQUET or not path.exists():
-        return read_markers(path)
-    first = pyarrow("parquet").read_schema(path).names[:1]
-    index = first[0] if first and first[0].lower() in LABELS else None
-    return open_source(path, index=index)

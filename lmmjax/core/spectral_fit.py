@@ -7,7 +7,7 @@ import numpy as np
 
 from lmmjax.core.estimate import Estimate
 from lmmjax.core.problem import Problem
-from lmmjax.core.spectral_records import Points, at_ends, records
+from lmmjax.core.spectral_records import Points, at_ends, derivatives, records
 from lmmjax.core.spectral_rows import Rotated, rotated_points
 from lmmjax.core.spectral_search import Found, Spectral, search
 from lmmjax.gram.block.products import BlockProducts
@@ -104,10 +104,7 @@ def _points(data: Spectral, y: np.ndarray, found: Found) -> Points:
     s = data.s_matrix(a, h)
     if data.ml and len(data.xkx):
         value = value + np.linalg.slogdet(s)[1]
-    slope, bend, fall = np.zeros(total), np.ones(total), np.zeros(total)
-    inner = np.flatnonzero(np.isfinite(t))
-    if len(inner):
-        _, slope[inner], bend[inner], _, fall[inner] = data.some(inner).at(t[inner])
+    slope, bend, fall = derivatives(data, t)
     beta = -(y * (h[:, None] / scale)) @ data.c
     nu, logdet_r = np.full(total, data.nu), np.full(total, data.logdet_r)
     return Points(found.t, found.steps, value, slope, bend, fall, r2, s, beta, nu, logdet_r)

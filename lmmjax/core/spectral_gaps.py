@@ -23,7 +23,7 @@ import numpy as np
 from lmmjax.core.estimate import Estimate
 from lmmjax.core.problem import Problem, ProblemMaker
 from lmmjax.core.spectral_fit import spectral_data, widened
-from lmmjax.core.spectral_records import Points, at_ends, records
+from lmmjax.core.spectral_records import Points, at_ends, derivatives, records
 from lmmjax.core.spectral_schur import eliminated, rises
 from lmmjax.core.spectral_search import PAIRS, Found, Spectral, log_determinant, search, sides
 from lmmjax.gram.spectral.prepare import SpectralPrepared
@@ -249,10 +249,7 @@ def _points(maker: ProblemMaker, data: Gaps, found: Found, rows: np.ndarray) -> 
     s = data.s_open(a, h, inverse)
     n = data.x - data.n(h[:, None] / scale)
     beta = -(data.y * (h[:, None] / scale)) @ data.c - np.einsum("tap,ta->tp", n, g)
-    slope, bend, fall = np.zeros(total), np.ones(total), np.zeros(total)
-    inner = np.flatnonzero(np.isfinite(t))
-    if len(inner):
-        _, slope[inner], bend[inner], _, fall[inner] = data.some(inner).at(t[inner])
+    slope, bend, fall = derivatives(data, t)
     logdet_r, weights = np.full(total, data.logdet_r), maker.rows.root_weight
     if weights is not None:
         logdet_r = logdet_r + 2.0 * np.sum(np.log(np.asarray(weights)[rows]), axis=1)

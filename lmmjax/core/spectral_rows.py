@@ -16,7 +16,7 @@ import dataclasses
 
 import numpy as np
 
-from lmmjax.core.spectral_records import Points, at_ends
+from lmmjax.core.spectral_records import Points, at_ends, derivatives
 from lmmjax.core.spectral_schur import Sums, eliminated, rises
 from lmmjax.core.spectral_search import Found, Spectral, sides
 
@@ -130,9 +130,6 @@ def rotated_points(data: Rotated, found: Found) -> Points:
             beta[k] = s[k] @ v
             r2[k] = q - v @ beta[k]
             value[k] = np.sum(np.log(scale)) + (0.0 if data.ml else np.linalg.slogdet(m)[1])
-    slope, bend, fall = np.zeros(total), np.ones(total), np.zeros(total)
-    inner = np.flatnonzero(np.isfinite(t))
-    if len(inner):
-        _, slope[inner], bend[inner], _, fall[inner] = data.some(inner).at(t[inner])
+    slope, bend, fall = derivatives(data, t)
     nu, logdet_r = np.full(total, data.nu), np.full(total, data.logdet_r)
     return Points(found.t, found.steps, value, slope, bend, fall, r2, s, beta, nu, logdet_r)

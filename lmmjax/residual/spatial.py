@@ -25,6 +25,7 @@ class Spatial(WithNugget):
 
     coordinates: str | tuple[str, ...] = ()
     columned = ("coordinates",)
+    within = frozenset({"Symmetric", "Unstructured"})
 
     def __post_init__(self):
         if not isinstance(self.coordinates, str):
@@ -58,7 +59,6 @@ class Exponential(Spatial):
     """exp(−h/ρ), nlme's corExp."""
 
     name = "Exponential"
-    within = frozenset({"Symmetric", "Unstructured"})
 
     @property
     def markov(self) -> bool:
@@ -73,7 +73,6 @@ class Gaussian(Spatial):
     """exp(−(h/ρ)²), nlme's corGaus."""
 
     name = "Gaussian"
-    within = frozenset({"Symmetric", "Unstructured"})
 
     def shape(self, h: Array) -> Array:
         return jnp.exp(-h * h)
@@ -84,7 +83,6 @@ class Matern32(Spatial):
     """(1 + √3 h/ρ) exp(−√3 h/ρ): Matérn with ν = 3/2 (Rasmussen & Williams 2006, eq. 4.17)."""
 
     name = "Matern32"
-    within = frozenset({"Symmetric", "Unstructured"})
 
     def shape(self, h: Array) -> Array:
         h = float(np.sqrt(3.0)) * h
@@ -96,7 +94,6 @@ class Matern52(Spatial):
     """(1 + √5 h/ρ + 5h²/(3ρ²)) exp(−√5 h/ρ): Matérn with ν = 5/2 (Rasmussen & Williams 2006, eq. 4.17)."""
 
     name = "Matern52"
-    within = frozenset({"Symmetric", "Unstructured"})
 
     def shape(self, h: Array) -> Array:
         h = float(np.sqrt(5.0)) * h

@@ -39,16 +39,22 @@ class VarIdent(Variance):
 
 
 @dataclasses.dataclass(frozen=True)
-class VarPower(Variance):
-    """|v|^δ of a covariate v, or of the fitted values if `covariate` is None. nlme's varPower."""
+class OfCovariate(Variance):
+    """A function of a covariate v, or of the fitted values if `covariate` is None."""
 
     covariate: str | None = None
     columned = ("covariate",)
-    name = "VarPower"
 
     @property
     def source(self) -> str | None:
         return self.covariate
+
+
+@dataclasses.dataclass(frozen=True)
+class VarPower(OfCovariate):
+    """|v|^δ of a covariate v, or of the fitted values if `covariate` is None. nlme's varPower."""
+
+    name = "VarPower"
 
     def parameters(self, levels: tuple[str, ...]) -> tuple[Parameter, ...]:
         return (Parameter(f"power({self.covariate or 'fitted'})", "real", (0.0, 0.5, -0.5)),)
@@ -72,16 +78,10 @@ class VarPower(Variance):
 
 
 @dataclasses.dataclass(frozen=True)
-class VarExp(Variance):
+class VarExp(OfCovariate):
     """exp(δv) of a covariate v, or of the fitted values if `covariate` is None. nlme's varExp."""
 
-    covariate: str | None = None
-    columned = ("covariate",)
     name = "VarExp"
-
-    @property
-    def source(self) -> str | None:
-        return self.covariate
 
     def parameters(self, levels: tuple[str, ...]) -> tuple[Parameter, ...]:
         return (Parameter(f"expon({self.covariate or 'fitted'})", "real", (0.0,)),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,9 +26,28 @@ from lmmjax.reports.markup import Grid, Markup
 from lmmjax.reports.table import printed, prints_whole
 
 
+class _ManyEstimates(Markup):
+    """Linear functions of the coefficients of many responses, with how they are reported."""
+
+    fitted: FittedMany
+    how: View
+
+    @property
+    @abc.abstractmethod
+    def table(self) -> pd.DataFrame:
+        """A row a response and estimate."""
+
+    def _pieces(self) -> list[str | Grid]:
+        """The table."""
+        return [grid_of(self.table, index=False)]
+
+    def __repr__(self) -> str:
+        return printed(self.table)
+
+
 @prints_whole
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class BatchContrasts(Markup):
+class BatchContrasts(_ManyEstimates):
     """Contrasts of marginal means of many responses; made by `BatchMeans.contrast`."""
 
     fitted: FittedMany
@@ -47,17 +67,10 @@ class BatchContrasts(Markup):
         """F tests that all contrasts of a family are zero: response, by-columns, num_df, den_df, F, p, q."""
         return family_tests_of_many(self.fitted, self.contrasted.functions, self.how)
 
-    def _pieces(self) -> list[str | Grid]:
-        """The table."""
-        return [grid_of(self.table, index=False)]
-
-    def __repr__(self) -> str:
-        return printed(self.table)
-
 
 @prints_whole
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class BatchMeans(Markup):
+class BatchMeans(_ManyEstimates):
     """Marginal means, or slopes, of many responses by the levels of factors.
 
     Made by `BatchFit.emmeans` and `BatchFit.emtrends`.
@@ -112,13 +125,6 @@ class BatchMeans(Markup):
         the responses, effect by effect. What is (confounded) is tested one response after the other.
         """
         return effect_tests_of_many(self.fitted, self.functions, self.how)
-
-    def _pieces(self) -> list[str | Grid]:
-        """The table."""
-        return [grid_of(self.table, index=False)]
-
-    def __repr__(self) -> str:
-        return printed(self.table)
 
 
 class Means:

@@ -156,9 +156,7 @@ class BatchTests:
 
         q are Benjamini-Hochberg values over all responses.
         """
-        if require_switch("moderated", moderated):
-            if robust is not None:
-                raise ValueError("robust covariances are not moderated: leave out robust= or moderated=True")
+        if self._moderates(moderated, robust):
             return self.moderate(ddf=ddf).top(term, n, by, contrast=contrast, level=level)
         tests = top_tables.tests_of(self.fitted, ddf, robust, cluster)
         return top_tables.top_frame(tests, self.fitted, term, n, by, contrast, level)
@@ -187,12 +185,16 @@ class BatchTests:
         drop_missing : leave out responses that lack one of them, which those methods do not take.
         """
         require_switch("drop_missing", drop_missing)
-        if require_switch("moderated", moderated):
-            if robust is not None:
-                raise ValueError("robust covariances are not moderated: leave out robust= or moderated=True")
+        if self._moderates(moderated, robust):
             return self.moderate(ddf=ddf).statistics(contrasts, what, drop_missing=drop_missing)
         tested = batch_tables.tester(self.fitted, ddf, robust, cluster)
         return batch_tables.statistics(tested, self.fitted, contrasts, what, drop_missing)
+
+    @staticmethod
+    def _moderates(moderated: bool, robust: str | None) -> bool:
+        if require_switch("moderated", moderated) and robust is not None:
+            raise ValueError("robust covariances are not moderated: leave out robust= or moderated=True")
+        return moderated
 
     def moderate(self, trend: Any = False, robust: bool = False, *, ddf: str = "satterthwaite") -> Moderated:
         """Empirical Bayes for the residual variances: every response borrows from the others (limma's

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+from published_data import CALVES, PEDIGREE
 
 import lmmjax as lj
 from lmmjax.fitted.values import _nearby
@@ -89,17 +90,8 @@ def test_traits_of_different_individuals():
 
 def test_published_breeding_values_of_two_traits():
     """Mrode (2014), Linear Models for the Prediction of Animal Breeding Values, 3rd ed., example 5.1."""
-    calves = pd.DataFrame(
-        {
-            "calf": [4, 5, 6, 7, 8],
-            "sex": ["male", "female", "female", "male", "male"],
-            "wwg": [4.5, 2.9, 3.9, 3.5, 5.0],
-            "pwg": [6.8, 5.0, 6.8, 6.0, 7.5],
-        }
-    )
-    pedigree = pd.DataFrame({"id": [4, 5, 6, 7, 8], "sire": [1, 3, 1, 4, 3], "dam": [None, 2, 2, 5, 6]})
-    kernel = lj.Kernel.from_pedigree(pedigree, ids=np.arange(1, 9))
-    model = lj.multitrait("cbind(wwg, pwg) ~ sex + (1 | calf)", calves, kernels={"calf": kernel})
+    kernel = lj.Kernel.from_pedigree(PEDIGREE, ids=np.arange(1, 9))
+    model = lj.multitrait("cbind(wwg, pwg) ~ sex + (1 | calf)", CALVES, kernels={"calf": kernel})
     assert [row.term1 for row in model.components][-3:] == ["var(pwg)", "cov(wwg, pwg)", None]
     # genetic 20, 40, 18; residual 40, 30, 11
     psi = np.array([20.0, 40.0, 18.0, 30.0, 11.0, 40.0])

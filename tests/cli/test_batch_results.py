@@ -5,18 +5,13 @@ import importlib
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
+from command_line import run
 
 import lmmjax as lj
-from lmmjax.cli import app
 from lmmjax.cli.batch_results import long_table, with_q
 from lmmjax.postestimation.hypotheses.batch_tests import adjust
 
 FORMULA = "~ x + arm + (1 | g)"
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,11 @@ import jaxlib
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import run
 from rich.console import Console
-from typer.testing import CliRunner
 
 import lmmjax
 from lmmjax.arrays.compile import forget_programs
-from lmmjax.cli import app
 
 FORMULA = "y ~ x + (1 | g)"
 info_module = import_module("lmmjax.cli.info")
@@ -39,10 +38,6 @@ def csv(data, tmp_path):
     path = tmp_path / "data.csv"
     data.to_csv(path, index=False)
     return path
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
 @pytest.mark.parametrize(

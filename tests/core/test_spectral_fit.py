@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+from core_data import jet_and_projection
 
 import lmmjax as lj
 from lmmjax.arrays import quick_jit
@@ -45,11 +46,6 @@ def leaves_apart(a, b):
     )
 
 
-@quick_jit
-def everything(p, d):
-    return p.shared.jet(d, p.response), p.shared.project(d, p.response)
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -72,7 +68,7 @@ def test_products_are_the_dense_ones(options):
             for delta in (0.0, 0.7, 200.0):
                 d = np.array([delta])
                 # both are backward stable
-                assert leaves_apart(everything(a, d), everything(b, d)) < 1e-10
+                assert leaves_apart(jet_and_projection(a, d), jet_and_projection(b, d)) < 1e-10
 
 
 def on_grid(k, x, y, reml, h):

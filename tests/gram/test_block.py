@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from core_data import jet_and_projection
 
 import lmmjax as lj
 from lmmjax.arrays import quick_jit
@@ -79,11 +80,6 @@ def test_fits_are_those_of_the_whole_kernel(who, weights, formula, reml):
     assert np.allclose(*shares, rtol=1e-6, atol=1e-8, equal_nan=True)
 
 
-@quick_jit
-def everything(p, d):
-    return p.shared.jet(d, p.response), p.shared.project(d, p.response)
-
-
 def test_products_are_those_of_the_whole_kernel():
     one, two, y = pair(OFTEN, "w")
     with jax.enable_x64(True):
@@ -91,7 +87,7 @@ def test_products_are_those_of_the_whole_kernel():
         # of levels in their order
         order = np.argsort(ORDER)
         for delta in (0.0, 0.7, 50.0):
-            (jet, (seen,)), (jet_b, (seen_b,)) = (everything(p, np.array([delta])) for p in (a, b))
+            (jet, (seen,)), (jet_b, (seen_b,)) = (jet_and_projection(p, np.array([delta])) for p in (a, b))
             for u, v in zip(jax.tree.leaves(jet), jax.tree.leaves(jet_b), strict=True):
                 assert np.allclose(u, v, rtol=1e-9, atol=1e-10)
             for u, v in zip(jax.tree.leaves(seen), jax.tree.leaves(seen_b), strict=True):

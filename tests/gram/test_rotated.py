@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+from core_data import jet_and_projection
 
 import lmmjax as lj
 from lmmjax.arrays import quick_jit
@@ -36,11 +37,6 @@ CASES = {
 }
 
 
-@quick_jit
-def everything(p, d):
-    return p.shared.jet(d, p.response), p.shared.project(d, p.response)
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_products_are_the_dense_ones(name):
     """The Gram with its derivatives, and what all levels see, those without rows too."""
@@ -53,7 +49,7 @@ def test_products_are_the_dense_ones(name):
         a, b = one.expanded(y), two.expanded(y)
         structure = a.structure
         d = np.asarray(structure.decode_in(np.full(structure.n_params, 0.4), a.basis.inward))
-        found, known = everything(a, d), everything(b, d)
+        found, known = jet_and_projection(a, d), jet_and_projection(b, d)
         for u, v in zip(jax.tree.leaves(found), jax.tree.leaves(known), strict=True):
             # both are backward stable
             assert np.allclose(u, v, rtol=1e-9, atol=1e-10)

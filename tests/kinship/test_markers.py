@@ -9,6 +9,7 @@ import pandas as pd
 import polars as pl
 import pytest
 from scipy import sparse
+from stand_ins import Lazy
 
 import lmmjax as lj
 from lmmjax.kinship import METHODS
@@ -76,18 +77,6 @@ def test_plink(panel):
         k, plain = lj.grm(FOLDER / "d.bed", block=300), lj.grm(panel)
     assert k.index[:3].tolist() == ["I0", "I1", "I2"]
     np.testing.assert_allclose(k, plain, rtol=0, atol=1e-12)
-
-
-class Lazy:
-    """A zarr or h5py array: a shape and slices, and nothing that reads it whole."""
-
-    def __init__(self, values):
-        self.values, self.shape, self.largest = values, values.shape, 0
-
-    def __getitem__(self, key):
-        part = self.values[key]
-        self.largest = max(self.largest, part.shape[1])
-        return part
 
 
 X = np.random.default_rng(3).integers(0, 3, (12, 25)).astype(float)

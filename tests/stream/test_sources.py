@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy import sparse
+from stand_ins import Lazy
 
 from lmmjax.stream import Source, open_source, tables
 
@@ -29,18 +30,6 @@ def frame(values):
     # names of which some are the beginning of others, up to a point
     names = ["a", "a.b", "a.b.c", "ENSG01.5", "é", "x y", "z"]
     return pd.DataFrame(values, columns=names, index=[f"s{k}" for k in range(N)])
-
-
-class Lazy:
-    """A zarr or h5py array: a shape, a dtype, slices, and nothing that reads it whole."""
-
-    def __init__(self, values):
-        self.values, self.shape, self.dtype, self.largest = values, values.shape, values.dtype, 0
-
-    def __getitem__(self, key):
-        part = self.values[key]
-        self.largest = max(self.largest, part.shape[1])
-        return part
 
 
 def with_id(frame):
