@@ -104,6 +104,14 @@ class Model(Batches):
 
         `options` are those of `lmmjax.formula.array_frame` (names, weights, offset, residual, columns) and
         `backend`.
+
+        Parameters
+        ----------
+        y : (n,) the response, labels of rows as of x, if both have some.
+
+        Raises
+        ------
+        ValueError : shapes, types or labels that do not fit together; an unknown option.
         """
         backend = options.pop("backend", None)
         require_known("option of from_arrays", options, [*signature(array_frame).parameters, "backend"])
@@ -134,11 +142,29 @@ class Model(Batches):
         return structure_report(self.data)
 
     def problem(self, y: Array | None = None, reml: bool = True, dtype: Any = None) -> Problem:
-        """The pytree that the pure functions take; y (n,), the model's own if None, may be traced."""
+        """The pytree that the pure functions take; y (n,), the model's own if None, may be traced.
+
+        Parameters
+        ----------
+        reml : REML, or maximum likelihood. dtype : of its arrays, float64 if None.
+
+        Raises
+        ------
+        ValueError : y is of another shape, not numeric or not finite; the formula has no response.
+        """
         return self.data.problem(y, reml, dtype)
 
     def expanded(self, y: np.ndarray, reml: bool = True) -> Problem:
-        """The problem with the products of every group kept, for conditional modes."""
+        """The problem with the products of every group kept, for conditional modes.
+
+        Parameters
+        ----------
+        y : (n,) the response. reml : REML, or maximum likelihood.
+
+        Raises
+        ------
+        ValueError : as `problem`.
+        """
         return self.data.expanded(y, reml)
 
     def fit(
@@ -153,6 +179,12 @@ class Model(Batches):
             near zero, zero and far from it, of which the best optimum is kept. Where every factor has 50
             groups, or an evaluation is costly, moment estimates alone.
         max_iter : most evaluations of the criterion; 0 reports it at the start, which is no optimum.
+        reml : the criterion.
+
+        Raises
+        ------
+        ValueError : the formula has no response, or its squares are no doubles; an option is none of those
+            above, or of another shape.
 
         Warns
         -----
@@ -173,7 +205,17 @@ class Model(Batches):
         max_iter: int = 100,
         name: str | None = None,
     ) -> Fit:
-        """Fit the model to a response y (n,) on its rows, called `name`; all else as for `fit`."""
+        """Fit the model to a response y (n,) on its rows.
+
+        Parameters
+        ----------
+        y : (n,), matched by the labels of rows, if it has some. name : what tables call it.
+        reml, method, start, max_iter : as of `fit`.
+
+        Raises
+        ------
+        ValueError : y is of another shape, not numeric or not finite; all of `fit`.
+        """
         options = {"method": method, "start": start, "max_iter": max_iter, "name": name}
         fitted = fit_one(self.data, y, reml, **options)
         announce(fitted)
@@ -201,6 +243,12 @@ class Model(Batches):
         iterate : take the estimates as the next prior, negative ones as zero, until they settle. Inside the
             parameter space that is REML.
         truncate : report the nearest covariance matrices that are positive semi-definite.
+        max_iter : most priors that are tried with `iterate`.
+
+        Raises
+        ------
+        ValueError : an unknown kind; a prior that is missing or of another shape; structures that are not
+            linear.
 
         Source: Rao (1971), doi:10.1016/0047-259X(71)90001-7.
         """
@@ -219,6 +267,11 @@ class Model(Batches):
         """Responses (n, draws) with fixed part mean (n,) and natural covariance parameters ψ (m + 1,).
 
         The mean goes by its labels, where it has some. ValueError for one that does not match, and for bad ψ.
+
+        Parameters
+        ----------
+        key : of `jax.random`. draws : how many.
+        psi : in the order of `varcorr()`, σ² last.
         """
         from lmmjax.postestimation.simulation.resample import require_psi, simulate
 
@@ -248,7 +301,12 @@ class Model(Batches):
         return Model(require_data(model_data(frame, self.data.backend)))
 
     def save(self, path: str | Path, columns: str | Iterable[str] = ()) -> None:
-        """Write the model with its data to a file, which `lmmjax.load` reads; arguments as of `Fit.save`."""
+        """Write the model with its data to a file, which `lmmjax.load` reads; arguments as of `Fit.save`.
+
+        Raises
+        ------
+        ValueError, OSError : as of `Fit.save`.
+        """
         from lmmjax.saving import save_record
 
         save_record(self.data, path, columns)
@@ -273,6 +331,7 @@ def load(path: str | Path, *, safe: bool = True) -> Any:
     safe : refuse formulas whose expressions are more than columns, literals, arithmetic, comparisons and
         known functions: a file of unknown origin then runs no code (docs/security.md). With safe=False all
         that `lmm` takes.
+    path : of the file.
 
     Raises
     ------

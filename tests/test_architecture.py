@@ -148,6 +148,14 @@ def test_imports_go_down(module):
             assert place.startswith(ONE_IMPORTER[top]), f"{place} imports {name}"
 
 
+def test_the_map_draws_the_same_order():
+    text = (ROOT.parent / "docs" / "architecture.md").read_text()
+    above, _, below = text.split("```")[1].partition("names and data frames above")
+    drawn = [re.findall(r"^ (\w+)", part, re.MULTILINE) for part in (above, below)]
+    floors = [[name for name in reversed(part) if not name.startswith("_")] for part in (NAMES, ARRAYS)]
+    assert drawn == floors
+
+
 @pytest.mark.parametrize("module", sorted(FILES))
 def test_files_are_short(module):
     lines = len(FILES[module].read_text().splitlines())

@@ -114,6 +114,14 @@ class LMMRegressor(RegressorMixin, BaseEstimator):
 
         With return_std also the standard deviation (m,) of a new response at each row: of its residual, of
         random effects that are not known, and of the estimates.
+
+        Parameters
+        ----------
+        X : rows with the columns that `fit` had. return_std : see above.
+
+        Raises
+        ------
+        ValueError : a column is missing; NotFittedError : `fit` was not called.
         """
         check_is_fitted(self)
         x, _ = _frame(X)
@@ -126,7 +134,12 @@ class LMMRegressor(RegressorMixin, BaseEstimator):
         return table["fit"].to_numpy(), half / t_quantile(np.array(np.inf), 0.95)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """R² of the predictions of y, or of the formula's response in X."""
+        """R² of the predictions of y, or of the formula's response in X.
+
+        Parameters
+        ----------
+        X, y : as of `fit`. sample_weight : (m,) of the rows.
+        """
         check_is_fitted(self)
         x, _ = _frame(X)
         if y is None:

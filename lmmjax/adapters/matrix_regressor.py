@@ -124,6 +124,14 @@ class MixedEffectsRegressor(RegressorMixin, BaseEstimator):
 
         With return_std also the standard deviation (m,) of a new response at each row: of its residual, of
         random effects that are not known, and of the estimates.
+
+        Parameters
+        ----------
+        X : rows with the columns that `fit` had. groups : (m,) labels, if `fit` was given some.
+
+        Raises
+        ------
+        ValueError : X has other columns than in `fit`. NotFittedError : `fit` was not called.
         """
         check_is_fitted(self)
         x, labels, _ = self._read(X, groups)
@@ -136,7 +144,12 @@ class MixedEffectsRegressor(RegressorMixin, BaseEstimator):
         return values, half / t_quantile(np.array(np.inf), 0.95)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> float:
-        """R² of the predictions of y."""
+        """R² of the predictions of y.
+
+        Parameters
+        ----------
+        X, groups : as of `predict`. y : (m,), sample_weight : (m,) of the rows.
+        """
         place = positions(own_index(y), own_index(X), "y", "X")
         true = np.asarray(y) if place is None else np.asarray(y)[place]
         return float(r2_score(true, self.predict(X, groups), sample_weight=sample_weight))

@@ -111,6 +111,10 @@ class PertpyLMM(Base):
         ----------
         voom : the values are counts: fit log₂ counts per million with precision weights (`lj.voom`).
         reml : or maximum likelihood. options : of `Model.fit_batch`.
+
+        Raises
+        ------
+        ValueError : as of `Model.fit_batch` and `lmmjax.voom`.
         """
         data = self.data.toarray() if hasattr(self.data, "toarray") else np.asarray(self.data)
         values = pd.DataFrame(data, index=self.adata.obs_names, columns=self.adata.var_names)
@@ -160,7 +164,16 @@ class PertpyLMM(Base):
         return pd.Series(new.x[0], index=list(frame.x_names))
 
     def contrast(self, column: str, baseline: Any, group_to_compare: Any) -> pd.Series:
-        """Weights of one level of a column against another, at the reference of all else in the design."""
+        """Weights of one level of a column against another, at the reference of all else in the design.
+
+        Parameters
+        ----------
+        column : of the design. baseline, group_to_compare : two of its levels.
+
+        Raises
+        ------
+        ValueError : as of `cond`.
+        """
         return self.cond(**{column: group_to_compare}) - self.cond(**{column: baseline})
 
     def _default(self, name: str) -> Any:
@@ -188,6 +201,11 @@ class PertpyLMM(Base):
         """Levels of a column against a baseline; `paired_by`, such as the patient, is a random effect.
 
         Returns the rows of all comparisons, which the column `contrast` names.
+
+        Parameters
+        ----------
+        adata, mask, layer : as of the class. column : of adata.obs; baseline, groups_to_compare : its levels.
+        fit_kwargs, test_kwargs : options of `fit` and of `BatchFit.top`.
         """
         groups = [groups_to_compare] if isinstance(groups_to_compare, str) else list(groups_to_compare)
         random = "" if paired_by is None else f" + (1 | {quoted(paired_by)})"

@@ -77,7 +77,16 @@ class Kernel:
 
     @classmethod
     def low_rank(cls, g: Any, ids: Any = None, *, name: str | None = None) -> Kernel:
-        """K = GGᵀ for G (levels, r), r scaled genotypes or other features, without forming K."""
+        """K = GGᵀ for G (levels, r), r scaled genotypes or other features, without forming K.
+
+        Parameters
+        ----------
+        g : a frame with labels, or an array. ids, name : as of the class.
+
+        Raises
+        ------
+        ValueError : g is not a matrix of finite numbers; labels are missing, or occur twice.
+        """
         given = labelled(g, "the factor of the kernel")
         values = given.values[:, None] if given.values.ndim == 1 else given.values
         if values.ndim != 2 or not values.size:
@@ -90,7 +99,16 @@ class Kernel:
 
     @classmethod
     def blocks(cls, parts: Sequence[Any], *, name: str | None = None, tolerance: float = 1e-8) -> Kernel:
-        """Families that are independent of each other: kernels or labelled frames, of levels of their own."""
+        """Families that are independent of each other: kernels or labelled frames, of levels of their own.
+
+        Parameters
+        ----------
+        parts : kernels, or labelled frames. name : of the whole; tolerance : of the frames.
+
+        Raises
+        ------
+        ValueError : there are none; a level is in two of them; a part is no kernel.
+        """
         import scipy.sparse as sp
 
         kernels = [part if isinstance(part, Kernel) else cls(part, tolerance=tolerance) for part in parts]
@@ -119,6 +137,11 @@ class Kernel:
         pedigree : a `Pedigree`, or a frame of which one is made with `columns` (id, sire, dam, unknown).
         ids : those that are wanted, by default all, of which those without data are predicted too.
         kind : "additive" or "dominance".
+        name : as of the class.
+
+        Raises
+        ------
+        ValueError : an unknown kind; columns beside a `Pedigree`; an id that is not in the pedigree.
         """
         if kind not in ("additive", "dominance"):
             raise ValueError(f"unknown kind {kind!r} of relationships: additive or dominance")
@@ -152,7 +175,16 @@ class Kernel:
         return cls(matrix, ids, name=name)
 
     def save(self, path: str | Path) -> None:
-        """Write it to a file (npz), with the decompositions that fits have made: they are not made again."""
+        """Write it to a file (npz), with the decompositions that fits have made: they are not made again.
+
+        Parameters
+        ----------
+        path : of the file, in a folder that is there.
+
+        Raises
+        ------
+        OSError : it cannot be written.
+        """
         write_kernel(path, self.levels, self.ids, self.name)
 
     @classmethod

@@ -156,6 +156,10 @@ class Pedigree:
 
         Parameters are those of `additive`.
 
+        Parameters
+        ----------
+        ids : labels (k,), as of `additive`.
+
         Source: Cockerham (1954), doi:10.1093/genetics/39.6.859.
 
         Warns

@@ -66,10 +66,15 @@ def plot_profile(table: pd.DataFrame, ax: Any = None, *, levels: Sequence[float]
     ----------
     table : as `Fit.profile` gives it.
     ax : as many Axes as there are parameters; new ones if None.
+    levels : of the intervals that are drawn.
 
     Returns
     -------
     the Axes, an array (k,) if there are several. ImportError without matplotlib.
+
+    Raises
+    ------
+    ValueError : the table has no parameter.
     """
     names = list(dict.fromkeys(table["parameter"]))
     if not names:

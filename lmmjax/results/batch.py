@@ -23,7 +23,6 @@ from lmmjax.fitted import (
     one_of_many,
     psi_errors,
     reported,
-    require_switch,
     some_of_many,
 )
 from lmmjax.formula import nearest
@@ -37,10 +36,10 @@ from lmmjax.results.batch_exports import BatchExports
 from lmmjax.results.batch_means import Means
 from lmmjax.results.batch_predictions import BatchPredictions
 from lmmjax.results.batch_tests import BatchTests
-from lmmjax.results.heritability import BatchHeritability
 from lmmjax.results.images import Maps
 from lmmjax.results.saving import Saving
 from lmmjax.results.scans import Scans
+from lmmjax.results.shares import BatchShares
 
 if TYPE_CHECKING:
     from lmmjax.results.batch_plots import BatchPlots
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
 
 @prints_whole
 class BatchFit(
-    BatchTests, Means, BatchPredictions, BatchHeritability, Maps, BatchExports, Saving, Scans, OtherNames
+    BatchTests, Means, BatchPredictions, BatchShares, Maps, BatchExports, Saving, Scans, OtherNames
 ):
     """Results of `Model.fit_batch`, indexed by response.
 
@@ -90,7 +89,12 @@ class BatchFit(
         return self.params / self.bse
 
     def cov_params(self, robust: str | None = None, cluster: Any = None) -> np.ndarray:
-        """Covariance matrices (T, p, p) of the fixed effects; see `Fit.cov_params`."""
+        """Covariance matrices (T, p, p) of the fixed effects; see `Fit.cov_params`.
+
+        Raises
+        ------
+        ValueError : as of `Fit.cov_params`.
+        """
         return covariances(self.fitted, robust, cluster)
 
     @cached_property
@@ -195,6 +199,10 @@ class BatchFit(
         """What the batch is of and how its fits ended, with quartiles over the responses; prints as text.
 
         Notes name responses with several optima. `ddf` as in `t_tests`.
+
+        Raises
+        ------
+        ValueError : an unknown ddf.
         """
         return batch_summary.summarise(self.fitted, ddf)
 
@@ -208,48 +216,17 @@ class BatchFit(
         values = identified_sds(self.fitted.data.design.structure, rows, self.estimate)
         return pd.DataFrame(values, index=self.names, columns=component_names(rows))
 
-    def icc(self, by_group: bool = False, *, se: bool = False, level: float = 0.95) -> Any:
-        """Share of the variance that is between groups, a Series over responses; see `Fit.icc`.
-
-        With by_group=True a frame, responses × grouping factors. With se=True a frame, responses ×
-        (name, estimate | se | lower | upper).
-        """
-        require_switch("by_group", by_group)
-        fun, weights, names = functions.icc(self.fitted, by_group)
-        require_switch("se", se)
-        if se:
-            return functions.batch_table(self.fitted, fun, names, level, "logit", weights)
-        values = functions.at_estimate(self.fitted, fun, weights)
-        if by_group:
-            return pd.DataFrame(values, index=self.names, columns=names)
-        return self._series(values[:, 0], "icc")
-
-    def r2(self, *, se: bool = False, level: float = 0.95) -> pd.DataFrame:
-        """Marginal and conditional R² of every response; see `Fit.r2`. With se=True as `icc`.
-
-        Variances are averaged over the rows that a response has.
-        """
-        require_switch("se", se)
-        fun, weights, names = functions.r2(self.fitted)
-        if se:
-            return functions.batch_table(self.fitted, fun, names, level, "logit", weights)
-        values = functions.at_estimate(self.fitted, fun, weights)
-        return pd.DataFrame(values, index=self.names, columns=names)
-
-    def variance_shares(self, *, se: bool = False, level: float = 0.95) -> pd.DataFrame:
-        """Shares of the variance of every response: responses × terms and Residual; see
-        `Fit.variance_shares`.
-
-        With se=True responses × (name, estimate | se | lower | upper). Rows and weights are those that a
-        response has.
-        """
-        fun, weights, names = functions.variance_shares(self.fitted)
-        if require_switch("se", se):
-            return functions.batch_table(self.fitted, fun, names, level, "logit", weights)
-        return functions.shares_table(self.fitted)
-
     def delta(self, fun: Callable, level: float = 0.95) -> pd.DataFrame:
-        """A function of the parameters of each response: responses × (name, column); see `Fit.delta`."""
+        """A function of the parameters of each response: responses × (name, column); see `Fit.delta`.
+
+        Parameters
+        ----------
+        fun : of the parameters of one response, as there. level : of the limits.
+
+        Raises
+        ------
+        ValueError : as of `Fit.delta`.
+        """
         return functions.batch_table(self.fitted, *functions.named(self.fitted.data, fun), level)
 
     def random_effects(self, group: str | None = None) -> pd.DataFrame:
@@ -260,6 +237,10 @@ class BatchFit(
         Parameters
         ----------
         group : the grouping factor; may be left out if there is one.
+
+        Raises
+        ------
+        ValueError : an unknown factor; none is named where there are several.
         """
         return batch_tables.random_effects(self.fitted, group)
 
@@ -277,6 +258,14 @@ class BatchFit(
         With which="all" sds and correlations come first, on the scales of `Fit.conf_int`. `ddf`, `robust`
         and `cluster` as in `t_tests`: t quantiles with Satterthwaite's degrees of freedom; "normal" is
         quicker.
+
+        Parameters
+        ----------
+        level : of the intervals.
+
+        Raises
+        ------
+        ValueError : an unknown `which` or ddf, a level outside of (0, 1).
         """
         return batch_tables.conf_int(self.fitted, level, which, ddf, robust, cluster)
 
@@ -286,6 +275,10 @@ class BatchFit(
         """Long frame: response, effect, group, term, estimate, se, df, t, p, q; sds and correlations.
 
         q are Benjamini-Hochberg values of a fixed effect over the responses that have a p-value.
+
+        Parameters
+        ----------
+        ddf, robust, cluster : as in `t_tests`.
         """
         return batch_tables.tidy(self.fitted, ddf, robust, cluster)
 

@@ -97,12 +97,25 @@ class BatchMeans(_ManyEstimates):
 
         With thousands of responses adjust="none" is much quicker: other adjustments are made one response
         after the other.
+
+        Raises
+        ------
+        ValueError : as there.
         """
         made = contrasted(self.functions, self.how, method, adjust, by, ref)
         return BatchContrasts(self.fitted, made, self.how)
 
     def pairs(self, adjust: str | None = None, by: str | Sequence[str] | None = None) -> BatchContrasts:
-        """All differences of two: `contrast("pairwise")`."""
+        """All differences of two: `contrast("pairwise")`.
+
+        Parameters
+        ----------
+        adjust, by : as of `contrast`.
+
+        Raises
+        ------
+        ValueError : as of `contrast`; a single mean.
+        """
         return self.contrast("pairwise", adjust, by)
 
     def cld(self, alpha: float = 0.05, adjust: str = "tukey") -> pd.DataFrame:
@@ -111,6 +124,14 @@ class BatchMeans(_ManyEstimates):
         In a family of a response, means without a letter in common differ at level `alpha`, and those that
         share one do not; the smallest mean has an "a". A mean that is not estimable has none. With thousands
         of responses adjust="none" is much quicker.
+
+        Parameters
+        ----------
+        adjust : of the p-values in a family, as of `contrast`.
+
+        Raises
+        ------
+        ValueError : a level outside of (0, 1); as of `pairs`.
 
         Source: Piepho (2004), doi:10.1198/1061860043515.
         """
@@ -169,7 +190,12 @@ class Means:
         robust: str | None = None,
         cluster: Any = None,
     ) -> BatchMeans:
-        """Slopes of a covariate for every response; arguments as in `Fit.emtrends`, grid as in `emmeans`."""
+        """Slopes of a covariate for every response; arguments as in `Fit.emtrends`, grid as in `emmeans`.
+
+        Raises
+        ------
+        ValueError : as of `Fit.emtrends`.
+        """
         ddf, level = ddf_method(ddf), require_level(level)
         chosen = robust_choice(self.fitted.data, robust, cluster, ddf)
         slope = slopes(self.fitted.data, var)

@@ -50,8 +50,14 @@ class BatchPlots(Pictures):
         ----------
         labels : how many of the coloured ones to name, the smallest p first, or names of responses; those for
             which there is no room go without.
+        term, contrast, options : what is tested, as of `top`; one coefficient or contrast.
+        q, effect : what is coloured.
 
         Responses without a p-value are not drawn.
+
+        Raises
+        ------
+        ValueError : an unknown coefficient, several of them, or an unknown response in labels.
         """
         table, name = self._of(term, contrast, options)
         return plot.plot_volcano(table, ax, q=q, effect=effect, labels=labels, term=name)
@@ -67,7 +73,12 @@ class BatchPlots(Pictures):
         labels: int | Sequence[Any] = 10,
         **options: Any,
     ) -> Any:
-        """Estimates by the mean of the response; other arguments as of `volcano`."""
+        """Estimates by the mean of the response; other arguments as of `volcano`.
+
+        Raises
+        ------
+        ValueError : as of `volcano`.
+        """
         table, name = self._of(term, contrast, options)
         return plot.plot_ma(table, table["average"], ax, q=q, effect=effect, labels=labels, term=name)
 
@@ -83,6 +94,14 @@ class BatchPlots(Pictures):
         """A histogram of the p-values, with the height of uniform ones, and of an estimate of the null ones.
 
         Flat with a peak at 0 is what a good test gives; a slope upwards, or a peak at 1, is no good sign.
+
+        Parameters
+        ----------
+        term, contrast, options : as of `volcano`. bins : of equal width from 0 to 1.
+
+        Raises
+        ------
+        ValueError : as of `volcano`; fewer than two bins.
         """
         table, name = self._of(term, contrast, options)
         return plot.plot_pvalues(table["p"], ax, bins=bins, term=name)
@@ -99,6 +118,14 @@ class BatchPlots(Pictures):
         """−log₁₀ p by what is expected of uniform ones, with limits, and the inflation factor λ.
 
         Limits are of every order statistic by itself, of independent p-values.
+
+        Parameters
+        ----------
+        term, contrast, options : as of `volcano`. level : of the limits.
+
+        Raises
+        ------
+        ValueError : as of `volcano`; a level outside of (0, 1).
         """
         table, name = self._of(term, contrast, options)
         return plot.plot_qq(table["p"], ax, level=level, term=name)

@@ -32,7 +32,12 @@ class BatchTests:
         return self._frame(self.t_tests()["p"])
 
     def df(self, ddf: str = "satterthwaite", robust: str | None = None, cluster: Any = None) -> pd.DataFrame:
-        """Degrees of freedom of the fixed effects, responses × coefficients; arguments as of `t_tests`."""
+        """Degrees of freedom of the fixed effects, responses × coefficients.
+
+        Parameters
+        ----------
+        ddf, robust, cluster : as of `t_tests`.
+        """
         return self._frame(self.t_tests(ddf, robust, cluster)["df"])
 
     def t_tests(
@@ -46,6 +51,10 @@ class BatchTests:
             "kenward-roger-sas" refit it by REML.
         robust, cluster : standard errors of `Fit.cov_params` with Bell & McCaffrey's degrees of freedom.
             What a single cluster of the rows of a response determines is missing.
+
+        Raises
+        ------
+        ValueError : an unknown ddf or `robust`; clusters as of `Fit.cov_params`.
         """
         return fixed_t_tests(self.fitted, ddf, robust, cluster)
 
@@ -98,6 +107,10 @@ class BatchTests:
 
         q are Benjamini-Hochberg values over the responses, term by term. A term of which a response has no
         column left is NaN.
+
+        Raises
+        ------
+        ValueError : an unknown type; all of `t_tests`.
         """
         return batch_f_tests.anova(self.fitted, type, ddf, robust, cluster)
 
@@ -123,6 +136,10 @@ class BatchTests:
 
         q are Benjamini-Hochberg values over the responses, contrast by contrast. Contrasts that are not
         estimable are NaN, and an `EstimabilityWarning` names them.
+
+        Raises
+        ------
+        ValueError : an unknown coefficient, weights of another shape; all of `t_tests`.
         """
         return batch_tables.contrast(self.fitted, contrasts, names, ddf, robust, cluster, level)
 
@@ -155,6 +172,10 @@ class BatchTests:
         moderated : residual variances share a prior, as in `moderate`, which has options.
 
         q are Benjamini-Hochberg values over all responses.
+
+        Raises
+        ------
+        ValueError : an unknown coefficient, term or `by`; `moderated` beside `robust`; all of `t_tests`.
         """
         if self._moderates(moderated, robust):
             return self.moderate(ddf=ddf).top(term, n, by, contrast=contrast, level=level)
@@ -242,6 +263,10 @@ class BatchTests:
         Returns
         -------
         DataFrame, a row a response: estimate, se, df, t (of the distance to the nearer end, 0 within), p, q.
+
+        Raises
+        ------
+        ValueError : as of `moderate`; several contrasts, or lfc below zero.
 
         Source: McCarthy & Smyth (2009), doi:10.1093/bioinformatics/btp053.
         """

@@ -69,6 +69,13 @@ class Batches:
             many there were.
         layer, use_raw : the layer of AnnData to take in place of X, or `raw`. mod : the modality of MuData;
             observations that it lacks are missing.
+        reml : the criterion. max_iter : most evaluations a response.
+        mask : of images: a path, an image, a masker or an array of bools; see `Images`.
+
+        Raises
+        ------
+        ValueError : responses that are of another shape, not numeric or whose labels do not match; weights
+            below zero; an unknown dtype or start. One that cannot be fitted raises nothing.
 
         Examples
         --------
@@ -96,6 +103,14 @@ class Batches:
         """`fit_batch` in bounded memory, from a file or array to the Parquet file `out`.
 
         Sources, columns and options are those of `lmmjax.stream.stream_batch`.
+
+        Parameters
+        ----------
+        source : responses, as a file of any of those kinds, an array, or images (with mask=).
+
+        Raises
+        ------
+        ValueError : as of `lmmjax.stream.stream_batch`. OSError : a file cannot be read or written; names it.
         """
         from lmmjax.stream import stream_batch
 

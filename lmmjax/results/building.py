@@ -62,11 +62,17 @@ class Building:
         Parameters
         ----------
         keep : fixed terms that stay.
+        ddf : of the F tests, as in `coef_table`. alpha_random, alpha_fixed : levels above which terms go.
+        reduce_random, reduce_fixed : whether such terms go at all.
 
         Returns
         -------
         Step : `random` and `fixed`, tables in the order of elimination (`eliminated`, 0 for what stays), and
             `fit`, the model found.
+
+        Raises
+        ------
+        ValueError : an unknown term in `keep`, an unknown ddf, a level outside of (0, 1).
 
         Source: Kuznetsova, Brockhoff & Christensen (2017), doi:10.18637/jss.v082.i13.
         """
@@ -85,6 +91,10 @@ class Building:
         changes : data, weights, offset or residual as `lmm` takes them.
 
         A fit to a response that is not the formula's (`refit`, `fit_response`) keeps it, if the rows stay.
+
+        Raises
+        ------
+        ValueError : as of `Model.update`.
         """
         from lmmjax.postestimation.comparison.updates import updated
 

@@ -124,7 +124,16 @@ class ChunkedModel:
         return ChunkedModel(reformulated(self.chunked, formula, data, changes))
 
     def save(self, path: str | Path) -> None:
-        """Write the model to a file, which `lmmjax.load` reads: the condensed rows, not the data."""
+        """Write the model to a file, which `lmmjax.load` reads: the condensed rows, not the data.
+
+        Parameters
+        ----------
+        path : of the file, in a folder that is there.
+
+        Raises
+        ------
+        OSError : it cannot be written.
+        """
         from lmmjax.saving import save_record
 
         save_record(self.data, path)
@@ -160,7 +169,16 @@ class ChunkedFit:
         return [*super().__dir__(), *SAME]
 
     def summary(self, ddf: str = "satterthwaite", *, correlation: bool = False) -> Summary:
-        """The tables of `Fit.summary`, without those of residuals."""
+        """The tables of `Fit.summary`, without those of residuals.
+
+        Parameters
+        ----------
+        ddf, correlation : as there.
+
+        Raises
+        ------
+        ValueError : as there.
+        """
         return without_residuals(self._fit.summary(ddf, correlation=correlation))
 
     @property
@@ -171,7 +189,16 @@ class ChunkedFit:
         return ChunkedPlots(self._fit.fitted)
 
     def refit(self, *, reml: bool) -> ChunkedFit:
-        """The same model by the other criterion."""
+        """The same model by the other criterion.
+
+        Parameters
+        ----------
+        reml : the criterion.
+
+        Raises
+        ------
+        ValueError : reml is no bool.
+        """
         return ChunkedFit(self.model, refitted(self._fit.fitted, None, require_switch("reml", reml)))
 
     def update(self, formula: str | None = None, *, reml: bool | None = None, **changes: Any) -> ChunkedFit:
@@ -183,6 +210,14 @@ class ChunkedFit:
         """Write the fit to a file, which `lmmjax.load` reads: the condensed rows, not the data.
 
         What has rows needs the data again then: `rows(data=…)`.
+
+        Parameters
+        ----------
+        path : of the file, in a folder that is there.
+
+        Raises
+        ------
+        OSError : it cannot be written.
         """
         from lmmjax.saving import save_record
 
@@ -213,7 +248,16 @@ class ChunkedFit:
             yield shown.assign(**row_values(self._fit.fitted, frame, reads))
 
     def write_rows(self, path: str | Path, columns: list[str] | None = None, *, data: Any = None) -> int:
-        """Write `rows` to the Parquet file `path`, whole or not at all; how many there are."""
+        """Write `rows` to the Parquet file `path`, whole or not at all; how many there are.
+
+        Parameters
+        ----------
+        columns, data : as of `rows`.
+
+        Raises
+        ------
+        ValueError : as of `rows`. OSError : the file cannot be written.
+        """
         import pyarrow as pa
         from pyarrow import parquet
 

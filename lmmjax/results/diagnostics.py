@@ -53,6 +53,10 @@ class Diagnostics:
             deviation with σ estimated without the row: t distributed but for the uncertainty of the variance
             ratios, and so made to look for outliers.
 
+        Raises
+        ------
+        ValueError : an unknown kind.
+
         Source: Nobre & Singer (2007), doi:10.1002/bimj.200610341; Haslett & Haslett (2007),
         doi:10.1111/j.1751-5823.2006.00001.x.
         """
@@ -68,6 +72,10 @@ class Diagnostics:
         group : None the only factor, a factor of the random effects or of the residual structure,
             "observation" the rows.
         refit : True fits the model without each level, False holds its variance parameters: one step.
+
+        Raises
+        ------
+        ValueError : an unknown factor; none is named where there are several.
         """
         from lmmjax.postestimation.diagnostics.influence import influence
 

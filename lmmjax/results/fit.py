@@ -28,7 +28,6 @@ from lmmjax.results.cross_validation import Validation
 from lmmjax.results.diagnostics import Diagnostics
 from lmmjax.results.exports import Exports
 from lmmjax.results.fixed_tests import FixedTests
-from lmmjax.results.heritability import Heritability
 from lmmjax.results.intervals import Intervals
 from lmmjax.results.means import Means
 from lmmjax.results.native_rows import native_rows
@@ -37,6 +36,7 @@ from lmmjax.results.random_effects import RandomEffects
 from lmmjax.results.random_tests import RandomTests
 from lmmjax.results.saving import Saving
 from lmmjax.results.scans import Scans
+from lmmjax.results.shares import Shares
 from lmmjax.results.statsmodels_names import StatsmodelsNames
 
 # what few fits are asked for is imported when it is
@@ -54,7 +54,7 @@ class Fit(
     Intervals,
     RandomTests,
     RandomEffects,
-    Heritability,
+    Shares,
     Predictions,
     Diagnostics,
     Building,
@@ -196,7 +196,16 @@ class Fit(
     # --- refitting -----------------------------------------------------------------------------------
 
     def refit(self, y: Any = None, *, reml: bool | None = None) -> Fit:
-        """The same model fitted to another response (n,); same criterion unless `reml` is given."""
+        """The same model fitted to another response (n,); same criterion unless `reml` is given.
+
+        Parameters
+        ----------
+        y : matched by the labels of rows, if it has some; that of this fit if None.
+
+        Raises
+        ------
+        ValueError : y is of another shape, not numeric or not finite.
+        """
         return self.model._wrap(refitted(self.fitted, y, reml))
 
     @native_rows
@@ -206,6 +215,11 @@ class Fit(
         Parameters
         ----------
         key : `jax.random` key.
+        n : draws.
+
+        Raises
+        ------
+        ValueError : no key, a number of draws that is none.
         """
         from lmmjax.postestimation.simulation.resample import simulate
 
@@ -218,13 +232,27 @@ class Fit(
         Parameters
         ----------
         fun : of which parameters, as in `delta`; by default all of them.
+
+        Raises
+        ------
+        ValueError : as of `delta`.
         """
         from lmmjax.postestimation.diagnostics.sensitivity import sensitivity
 
         return sensitivity(self.fitted, fun)
 
     def permutation(self, key: Any, term: str, n: int = 1000) -> Permutation:
-        """Permutation test of a fixed term (Freedman-Lane on whitened residuals)."""
+        """Permutation test of a fixed term (Freedman-Lane on whitened residuals).
+
+        Parameters
+        ----------
+        key : `jax.random` key. term : a fixed term, by its name in the formula.
+        n : permutations.
+
+        Raises
+        ------
+        ValueError : an unknown term, no key, a number of permutations that is none.
+        """
         from lmmjax.results.resample import permutation
 
         return permutation(self.model, self.fitted, key, term, n)

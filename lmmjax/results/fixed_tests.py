@@ -65,6 +65,11 @@ class FixedTests:
             a covariance is written; "normal", infinite.
         robust, cluster : standard errors of `cov_params`, "satterthwaite" then being Bell & McCaffrey's
             degrees of freedom for them.
+
+        Raises
+        ------
+        ValueError : an unknown ddf or `robust`; a ddf that adjusts the model's covariance beside a robust
+            one.
         """
         return fixed_tests.coef_table(self.fitted, ddf, robust, cluster)
 
@@ -86,6 +91,10 @@ class FixedTests:
         robust, cluster : as in `test`; without sums of squares.
 
         A term whose columns were all dropped for linear dependence has no row; `attrs["dropped"]` names it.
+
+        Raises
+        ------
+        ValueError : an unknown type; all of `coef_table`.
         """
         return fixed_tests.anova(self.fitted, type, ddf, robust, cluster)
 
@@ -111,6 +120,11 @@ class FixedTests:
 
         What is not estimable is NaN; an `EstimabilityWarning` names it. Marginal means have contrasts by the
         names of levels: `emmeans`.
+
+        Raises
+        ------
+        ValueError : an unknown coefficient, weights of another shape, an unknown adjustment; all of
+            `coef_table`.
         """
         return contrast_frame(self.fitted, contrasts, adjust, ddf, level, robust, cluster)
 

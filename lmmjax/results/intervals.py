@@ -13,7 +13,6 @@ from lmmjax.fitted import (
     ModelView,
     require_choice,
     require_level,
-    require_switch,
 )
 from lmmjax.postestimation.parameters import functions, profiles
 from lmmjax.postestimation.parameters.intervals import wald_limits
@@ -60,6 +59,7 @@ class Intervals:
         key, n, kind : of the bootstrap: `jax.random` key (key 0 if None), replicates, and "percentile",
             "basic", "normal" or "bca" (see `Bootstrap.conf_int`).
         robust, cluster : of Wald intervals of fixed effects: their covariance, as in `cov_params`.
+        level : of the intervals.
 
         `attrs["boundary"]` of profiles says by name which limits, "lower" or "upper", are ends of a
         parameter's range. Limits of parameters that are known or not identified are NaN, and so are, with a
@@ -105,6 +105,11 @@ class Intervals:
         points : per parameter, the estimate in the middle; on either side equally spaced in sds, log σ,
             asin of correlations, coefficients.
         criterion : as for `conf_int`.
+
+        Raises
+        ------
+        ValueError : an unknown parameter or criterion, fewer than two points; models of which `conf_int` has
+            no profiles.
         """
         return profiles.profile(self.fitted, parameters, level, points, criterion)
 
@@ -120,11 +125,31 @@ class Intervals:
         """Joint profile of two parameters: rise of the deviance on a grid, values of `first` × of `second`.
 
         The grid covers the joint confidence region of `level`, on whose border the rise is χ²₂'s quantile.
+
+        Parameters
+        ----------
+        first, second : names as in `conf_int`. points : on each axis of the grid.
+        criterion : as for `conf_int`.
+
+        Raises
+        ------
+        ValueError : twice the same parameter, an unknown one; all of `profile`.
         """
         return profiles.contour(self.fitted, first, second, level, points, criterion)
 
     def bootstrap(self, key: Any, n: int = 1000, statistic: Callable | None = None) -> Bootstrap:
-        """Parametric bootstrap: n simulated responses refitted as one batch, see `Bootstrap`."""
+        """Parametric bootstrap: n simulated responses refitted as one batch, see `Bootstrap`.
+
+        Parameters
+        ----------
+        key : `jax.random` key. n : responses that are drawn.
+        statistic : of a `BatchFit` with T responses, (T,) or (T, k) values or a frame with T rows; by default
+            all parameters.
+
+        Raises
+        ------
+        ValueError : no key, a number that is none; a statistic that is no function, or returns another shape.
+        """
         from lmmjax.results.resample import bootstrap
 
         return bootstrap(self.model, self.fitted, key, n, statistic)
@@ -136,60 +161,13 @@ class Intervals:
         ----------
         fun : takes a dict of all parameters by name, as in `conf_int(which="all")`, and returns a scalar, a
             vector or a dict of scalars. JAX differentiates it: take log and the like from `jax.numpy`.
+        level : of the limits.
 
         Fixed effects and variance components are taken as independent. Values that depend on a variance
         component on the boundary have no standard error.
+
+        Raises
+        ------
+        ValueError : a parameter that is not there; what fun returns has two axes or more.
         """
         return functions.table(self.fitted, *functions.named(self.fitted.data, fun), level)
-
-    def icc(self, by_group: bool = False, *, se: bool = False, level: float = 0.95) -> Any:
-        """Share of the variance that is between groups, averaged over the rows where slopes vary.
-
-        For one random intercept τ²/(τ² + σ²), where σ² stands for the mean over the rows of the residual
-        variance: σ²/w with weights, the known variances in a meta-analysis. With by_group=True a Series by
-        grouping factor. With se=True a frame: estimate, se, lower, upper, by the delta method, limits on the
-        logit scale.
-
-        Source: Johnson (2014), doi:10.1111/2041-210X.12225.
-        """
-        require_switch("by_group", by_group)
-        fun, weights, names = functions.icc(self.fitted, by_group)
-        require_switch("se", se)
-        if se:
-            return functions.table(self.fitted, fun, names, level, "logit", weights)
-        values = functions.at_estimate(self.fitted, fun, weights)
-        return pd.Series(values, index=names, dtype=float) if by_group else float(values[0])
-
-    def r2(self, *, se: bool = False, level: float = 0.95) -> Any:
-        """Marginal and conditional R²: shares of the fixed part, and of both parts, in the variance.
-
-        A Series; with se=True a frame: estimate, se, lower, upper, by the delta method, limits on the logit
-        scale. X is taken as given, so that se is that of β̂ and the variance components only.
-
-        Source: Nakagawa & Schielzeth (2013), doi:10.1111/j.2041-210x.2012.00261.x; random slopes
-        Johnson (2014), doi:10.1111/2041-210X.12225.
-        """
-        require_switch("se", se)
-        fun, weights, names = functions.r2(self.fitted)
-        if se:
-            return functions.table(self.fitted, fun, names, level, "logit", weights)
-        return pd.Series(functions.at_estimate(self.fitted, fun, weights), index=names, name="r2")
-
-    def variance_shares(self, *, se: bool = False, level: float = 0.95) -> Any:
-        """Shares of the variance: of every fixed term, every random term and the residual; they sum to 1.
-
-        Of a fixed term that of its part of xᵀβ̂ over the rows, of a random term the mean over the rows of
-        zᵀΣ̂z (Σ̂ of slopes and intercept together), of the residual the mean of σ̂²/w. The denominator is
-        their sum; covariances between the parts of fixed terms do not enter. A share of a fixed term is
-        biased upwards by the error of β̂, its square on average.
-
-        A Series; with se=True a frame: estimate, se, lower, upper, by the delta method in β̂ and the variance
-        components, limits on the logit scale. Names are those of the terms, of random ones their factor.
-
-        Source: Hoffman & Schadt (2016), doi:10.1186/s12859-016-1323-z.
-        """
-        fun, weights, names = functions.variance_shares(self.fitted)
-        if require_switch("se", se):
-            return functions.table(self.fitted, fun, names, level, "logit", weights)
-        values = functions.at_estimate(self.fitted, fun, weights)
-        return pd.Series(values, index=names, name="share")

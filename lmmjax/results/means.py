@@ -85,7 +85,16 @@ class _Estimates(Markup):
         return "\n".join([printed(table), "", *wrapped(printed_notes(table.attrs))])
 
     def pairs(self, adjust: str | None = None, by: str | Sequence[str] | None = None) -> Contrasts:
-        """All differences of two: `contrast("pairwise")`."""
+        """All differences of two: `contrast("pairwise")`.
+
+        Parameters
+        ----------
+        adjust, by : as of `contrast`.
+
+        Raises
+        ------
+        ValueError : as of `contrast`; a single mean.
+        """
         return self.contrast("pairwise", adjust, by)
 
     def cov(self) -> pd.DataFrame:
@@ -123,6 +132,14 @@ class MarginalMeans(_Estimates):
         """The table, by increasing estimate in each family, with a column `group` of letters.
 
         Means without a letter in common differ at level `alpha`; those that share one do not.
+
+        Parameters
+        ----------
+        alpha : of differences. adjust : of their p-values, as of `contrast`.
+
+        Raises
+        ------
+        ValueError : a level outside of (0, 1); as of `pairs`.
 
         Source: Piepho (2004), doi:10.1198/1061860043515.
         """
@@ -287,6 +304,10 @@ class Means:
         specs, by, at, weights, ddf, level, robust, cluster : as in `emmeans`.
 
         A response that is transformed stays so.
+
+        Raises
+        ------
+        ValueError : var is no numeric predictor; all of `emmeans`.
         """
         how = view(self.fitted, ddf, level, robust=robust, cluster=cluster)
         functions = marginal_means(

@@ -116,6 +116,10 @@ class FitPlots(Pictures):
         Returns
         -------
         Axes, an array (k,) if there are several pairs.
+
+        Raises
+        ------
+        ValueError : an unknown factor or coefficient.
         """
         return plot.plot_shrinkage(shrinkage.pooling(self._fitted, group), ax, columns=columns)
 
@@ -226,6 +230,10 @@ class FitPlots(Pictures):
         Returns
         -------
         Axes, an array (k,) if there are several parameters.
+
+        Raises
+        ------
+        ValueError : as of `Fit.profile`.
         """
         names = parameters if isinstance(parameters, str | None) else list(parameters)
         return plot.plot_profile(profile(self._fitted, names, level, points, criterion), ax)
@@ -245,6 +253,10 @@ class FitPlots(Pictures):
         Parameters
         ----------
         first, second, level, points, criterion : as in `Fit.contour`.
+
+        Raises
+        ------
+        ValueError : as of `Fit.contour`.
         """
         table = contour(self._fitted, first, second, level, points, criterion)
         return plot.plot_contour(table, ax, centre=profiles.contour_centre(self._fitted, table))
@@ -260,6 +272,10 @@ class FitPlots(Pictures):
         Returns
         -------
         Axes, an array (k,) if there are several: of both, or of every level of the structure's `by`.
+
+        Raises
+        ------
+        ValueError : as of `Fit.residual_cov`.
         """
         given = covariance.matrices_of(residual_cov(self._fitted, group, False))
         return plot.plot_covariance(given, ax, cor=cor)

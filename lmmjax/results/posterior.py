@@ -98,6 +98,14 @@ class Posterior:
         mean. r_hat is the rank-normalised split R̂ and should be below 1.01; both effective sample sizes
         should be above 100 a chain.
 
+        Parameters
+        ----------
+        level : between lower and upper.
+
+        Raises
+        ------
+        ValueError : a level outside of (0, 1).
+
         Source: Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), doi:10.1214/20-BA1221.
         """
         return draws_summary(self.draws, level)
@@ -181,6 +189,10 @@ class Posterior:
         ----------
         priors : as in `Fit.posterior`; what it leaves out takes the default, not the prior of these draws.
         level : between the quantiles `lower` and `upper`.
+
+        Raises
+        ------
+        ValueError : a prior of a parameter that is not there; priors that exclude every draw.
         """
         return reweighted(self.draws, priors, level)
 

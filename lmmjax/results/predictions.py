@@ -90,6 +90,11 @@ class Predictions:
         apart) are NaN, and an `EstimabilityWarning` names them; standard errors and limits that depend on
         what the data do not identify are NaN, too.
 
+        Raises
+        ------
+        ValueError : newdata lack a column, or have new levels of a factor; an unknown option; weights or
+            offsets that do not match the new rows.
+
         Sources: Henderson (1975), doi:10.2307/2529430; Kackar & Harville (1984),
         doi:10.1080/01621459.1984.10477102.
         """

@@ -56,7 +56,12 @@ class RandomEffects:
         return modes.ranef(self.fitted, cond_var)
 
     def cond_var(self, mspe: bool = False) -> dict[str, np.ndarray]:
-        """Per random term, as written, (G, q, q) conditional or prediction error covariance matrices."""
+        """Per random term, as written, (G, q, q) conditional or prediction error covariance matrices.
+
+        Parameters
+        ----------
+        mspe : prediction errors, which have the uncertainty of β̂ too.
+        """
         return modes.cond_var(self.fitted, mspe)
 
     def coef(self) -> dict[str, pd.DataFrame]:

@@ -59,5 +59,14 @@ class RandomTests:
     def lrt(
         self, term: str | None = None, *, n: int | None = None, key: Any = None, method: str | None = None
     ) -> RandomTest:
-        """The same test on the likelihood; a model fitted by REML is refitted by maximum likelihood."""
+        """The same test on the likelihood; a model fitted by REML is refitted by maximum likelihood.
+
+        Parameters
+        ----------
+        term, n, key, method : as of `rlrt`.
+
+        Raises
+        ------
+        ValueError : as of `rlrt`.
+        """
         return simulated_test(by_criterion(self.fitted, False), term, n, key, method)

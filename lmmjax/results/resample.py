@@ -98,6 +98,12 @@ class Bootstrap:
             warning and `attrs["percentile"]` name them. Statistics of your own are taken as they are.
         leave_out : for "bca": (G, k) statistics without each independent group, which give the acceleration;
             0 if None.
+        level : of the intervals.
+
+        Raises
+        ------
+        ValueError : an unknown kind, a level outside of (0, 1), `leave_out` of another shape or with other
+            labels.
 
         Source: Davison & Hinkley (1997), ch. 5, doi:10.1017/CBO9780511802843.
         """

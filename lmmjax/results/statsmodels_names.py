@@ -131,11 +131,29 @@ class Prediction:
         return self._like(self._table("confidence", 0.05)["se"])
 
     def conf_int(self, obs: bool = False, alpha: float = 0.05) -> pd.DataFrame:
-        """Limits `lower` and `upper`, 1 − alpha, for the means or, with obs=True, new observations."""
+        """Limits `lower` and `upper`, 1 − alpha, for the means or, with obs=True, new observations.
+
+        Parameters
+        ----------
+        obs : for new observations; alpha : one less the level.
+
+        Raises
+        ------
+        ValueError : alpha outside of (0, 1).
+        """
         return self._like(self._table("prediction" if obs else "confidence", alpha)[["lower", "upper"]])
 
     def summary_frame(self, alpha: float = 0.05) -> pd.DataFrame:
-        """Columns mean, mean_se, mean_ci_lower, mean_ci_upper, obs_ci_lower, obs_ci_upper."""
+        """Columns mean, mean_se, mean_ci_lower, mean_ci_upper, obs_ci_lower, obs_ci_upper.
+
+        Parameters
+        ----------
+        alpha : one less the level of the limits.
+
+        Raises
+        ------
+        ValueError : alpha outside of (0, 1).
+        """
         mean, obs = self._table("confidence", alpha), self._table("prediction", alpha)
         names = {"fit": "mean", "se": "mean_se", "lower": "mean_ci_lower", "upper": "mean_ci_upper"}
         limits = {f"obs_ci_{name}": obs[name].to_numpy() for name in ("lower", "upper")}

@@ -24,6 +24,10 @@ def self_check(seed: int = 0) -> pd.DataFrame:
 
     Most of its seconds are compilation. Nothing is raised: what fails has `passed` False.
 
+    Parameters
+    ----------
+    seed : of the numbers that are computed with.
+
     Returns
     -------
     A row a pattern and dtype, of its worst comparison: `check`; `dtype`; `size` (rows, lanes or responses);

@@ -70,6 +70,10 @@ class Sensitivity:
         by : "group" needs no more than that groups are independent; with few of them it is too small, as any
             sandwich estimator. "observation" takes the rows for independent, which they are not where there
             are random effects: for comparison.
+
+        Raises
+        ------
+        ValueError : an unknown unit; the model has no groups that are independent.
         """
         require_choice("unit", by, UNITS)
         if by == "group" and self.groups is None:

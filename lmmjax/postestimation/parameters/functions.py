@@ -34,7 +34,11 @@ N_ARRAYS = 6
 """How many arrays `delta` takes."""
 
 
-def icc(fits: Fitted | FittedMany, by_group: bool) -> tuple[Callable, Weights, list[str]]:
+Shares = tuple[Callable, Weights, list[str]]
+"""A function of (weights, β, ψ), the weights, and the names of its values."""
+
+
+def icc(fits: Fitted | FittedMany, by_group: bool) -> Shares:
     """The intraclass correlation as a function of (weights, β, ψ), the weights, its name or the factors."""
     weights, groups = _weights(fits)
     if by_group:
@@ -42,7 +46,7 @@ def icc(fits: Fitted | FittedMany, by_group: bool) -> tuple[Callable, Weights, l
     return lambda weights, beta, psi: group_shares(weights, beta, psi)[..., -1:], weights, ["icc"]
 
 
-def r2(fits: Fitted | FittedMany) -> tuple[Callable, Weights, list[str]]:
+def r2(fits: Fitted | FittedMany) -> Shares:
     """Marginal and conditional R² as a function of (weights, β, ψ), with the weights and their names."""
 
     def shares(weights: Weights, beta: Any, psi: Any) -> Any:
@@ -51,7 +55,7 @@ def r2(fits: Fitted | FittedMany) -> tuple[Callable, Weights, list[str]]:
     return shares, _weights(fits)[0], ["marginal", "conditional"]
 
 
-def variance_shares(fits: Fitted | FittedMany) -> tuple[Callable, Weights, list[str]]:
+def variance_shares(fits: Fitted | FittedMany) -> Shares:
     """Shares of all terms and the residual as a function of (weights, β, ψ), the weights, and their names."""
     frame = fits.data.frame
     groups = [term.group for term in frame.random]
