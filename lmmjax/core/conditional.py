@@ -40,6 +40,15 @@ def conditional_modes(problem: Problem, fit: Estimate) -> tuple[Modes, ...]:
 
     The leading axis of a `Modes` has a row for every group and, in some backends, rows of zero after them.
     The problem must hold the products of every group, as those of `problem_from_arrays` on traced arrays do.
+
+    Parameters
+    ----------
+    problem : with the groups apart, `Model.expanded` or `problem_from_arrays`; fit : its estimate, ψ, β̂ and
+        σ̂² as they are.
+
+    Raises
+    ------
+    ValueError : the problem does not hold the products of every group.
     """
     d = internal_parameters(problem, fit.psi)
     relative = problem.structure.matrices(d)

@@ -260,6 +260,7 @@ def gram(theta: Array, problem: Problem) -> Gram:
     ----------
     theta : (m,) working values of the covariance parameters: of unstructured and diagonal terms the
         entries of the relative Cholesky factors Λ, term after term, by columns.
+    problem : of one response, as of `Model.problem` and `problem_from_arrays`.
     """
     inner = problem.shared.gram(internal_entries(theta, problem), problem.response)
     r, beta, scale = problem.basis.x_factor, problem.origin.beta, problem.origin.scale
@@ -273,6 +274,10 @@ def gram(theta: Array, problem: Problem) -> Gram:
 @eager_jit
 def profiled_deviance(theta: Array, problem: Problem) -> Array:
     """−2ℓ or −2ℓᴿ at θ (m,), with β and σ² profiled out: the function that `estimate` minimises.
+
+    Parameters
+    ----------
+    theta, problem : as of `gram`.
 
     Raises
     ------
@@ -295,7 +300,12 @@ def deviance_shift(problem: Problem) -> Array:
 
 @eager_jit
 def loglik(problem: Problem, beta: Array, sigma2: Array, theta: Array) -> Array:
-    """ℓ(β, σ², θ), the log density of y; for REML problems too, where β is (p,) as well."""
+    """ℓ(β, σ², θ), the log density of y; for REML problems too, where β is (p,) as well.
+
+    Parameters
+    ----------
+    problem, theta : as of `gram`. beta : (p,); sigma2 : the residual variance, in the units of y.
+    """
     inner = problem.shared.gram(internal_entries(theta, problem), problem.response)
     scale = problem.origin.scale
     moved = problem.basis.x_factor @ ((beta - problem.origin.beta) / scale)
@@ -305,7 +315,12 @@ def loglik(problem: Problem, beta: Array, sigma2: Array, theta: Array) -> Array:
 
 @eager_jit
 def restricted_loglik(problem: Problem, sigma2: Array, theta: Array) -> Array:
-    """ℓᴿ(σ², θ), the restricted log likelihood (Patterson & Thompson 1971, doi:10.1093/biomet/58.3.545)."""
+    """ℓᴿ(σ², θ), the restricted log likelihood (Patterson & Thompson 1971, doi:10.1093/biomet/58.3.545).
+
+    Parameters
+    ----------
+    problem, theta : as of `gram`. sigma2 : the residual variance, in the units of y.
+    """
     inner = problem.shared.gram(internal_entries(theta, problem), problem.response)
     scale = problem.origin.scale
     value = likelihood.restricted_deviance(inner, sigma2 / scale**2, problem.n)

@@ -22,10 +22,17 @@ LEAST = 1e-30
 
 @dataclasses.dataclass(frozen=True)
 class AR1(WithNugget, Timed):
-    """Correlation ρ^|t − t′| at equally spaced occasions t, ρ in (−1, 1); `time` None: the order of the rows.
+    """Correlation ρ^|t − t′| at equally spaced occasions t, ρ in (−1, 1).
 
     A missing occasion is a gap in `time`, not in position. nlme's corAR1. Where neighbours are many steps
     apart, u of them, the parameter is the correlation at that distance, with the sign of ρ.
+
+    Parameters
+    ----------
+    time : the column of the occasions, whole numbers or dates; None for the order of the rows.
+    group : the factor within whose levels rows are correlated, all rows if None. by : a factor that is
+        constant within groups, each level of which has its own parameters.
+    nugget : whether a share of the variance, estimated, is not correlated.
     """
 
     name = "AR1"
@@ -47,7 +54,15 @@ class AR1(WithNugget, Timed):
 
 @dataclasses.dataclass(frozen=True)
 class CAR1(WithNugget):
-    """Correlation φ^|t − t′| at any times t, φ in [0, 1): the correlation at distance 1. nlme's corCAR1."""
+    """Correlation φ^|t − t′| at any times t, φ in [0, 1): the correlation at distance 1. nlme's corCAR1.
+
+    Parameters
+    ----------
+    time : the column of the times.
+    group : the factor within whose levels rows are correlated, all rows if None. by : a factor that is
+        constant within groups, each level of which has its own parameters.
+    nugget : whether a share of the variance, estimated, is not correlated.
+    """
 
     time: str
     columned = ("time",)

@@ -179,7 +179,12 @@ class Variance(Part, abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class KnownVariance(Part):
-    """Var(ε_i) = v_i, a column of the data: meta-analysis. No σ² is estimated."""
+    """Var(ε_i) = v_i, a column of the data: meta-analysis. No σ² is estimated.
+
+    Parameters
+    ----------
+    column : the column of the variances.
+    """
 
     column: str
     name = "KnownVariance"

@@ -16,7 +16,13 @@ from lmmjax.residual.base import Correlation, Space, Timed
 
 @dataclasses.dataclass(frozen=True)
 class CompoundSymmetry(Correlation):
-    """One correlation ρ in (−1/(size − 1), 1) between any two rows of a group. nlme's corCompSymm."""
+    """One correlation ρ in (−1/(size − 1), 1) between any two rows of a group. nlme's corCompSymm.
+
+    Parameters
+    ----------
+    group : the factor within whose levels rows are correlated, all rows if None. by : a factor that is
+        constant within groups, each level of which has its own parameters.
+    """
 
     name = "CompoundSymmetry"
     within = frozenset({"Toeplitz", "Symmetric", "Unstructured"})
@@ -36,7 +42,14 @@ class CompoundSymmetry(Correlation):
 
 @dataclasses.dataclass(frozen=True)
 class Toeplitz(Timed):
-    """One correlation for every distance of occasions; θ are arcsines of partial autocorrelations."""
+    """One correlation for every distance of occasions; θ are arcsines of partial autocorrelations.
+
+    Parameters
+    ----------
+    time : the column of the occasions, whole numbers or dates; None for the order of the rows.
+    group : the factor within whose levels rows are correlated, all rows if None. by : a factor that is
+        constant within groups, each level of which has its own parameters.
+    """
 
     name = "Toeplitz"
     within = frozenset({"Symmetric", "Unstructured"})
@@ -76,6 +89,17 @@ class ARMA(Timed):
 
     ε_t = Σ φ_j ε_{t−j} + a_t + Σ θ_j a_{t−j}; working values are arcsines of the partial autocorrelations
     that φ and −θ stand for, so that the process is stationary and invertible.
+
+    Parameters
+    ----------
+    time : the column of the occasions, whole numbers or dates; None for the order of the rows.
+    p, q : the orders, not both 0.
+    group : the factor within whose levels rows are correlated, all rows if None. by : a factor that is
+        constant within groups, each level of which has its own parameters.
+
+    Raises
+    ------
+    ValueError : orders that are negative, or both 0.
     """
 
     p: int = 1

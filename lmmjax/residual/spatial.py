@@ -56,7 +56,19 @@ class Spatial(WithNugget):
 
 @dataclasses.dataclass(frozen=True)
 class Exponential(Spatial):
-    """exp(−h/ρ), nlme's corExp."""
+    """exp(−h/ρ), nlme's corExp.
+
+    Parameters
+    ----------
+    coordinates : the column of times, or several of coordinates.
+    group : the factor within whose levels rows are correlated, all rows if None. by : a factor that is
+        constant within groups, each level of which has its own parameters.
+    nugget : whether a share of the variance, estimated, is not correlated.
+
+    Raises
+    ------
+    ValueError : no coordinates.
+    """
 
     name = "Exponential"
 
@@ -70,7 +82,19 @@ class Exponential(Spatial):
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian(Spatial):
-    """exp(−(h/ρ)²), nlme's corGaus."""
+    """exp(−(h/ρ)²), nlme's corGaus.
+
+    Parameters
+    ----------
+    coordinates : the column of times, or several of coordinates.
+    group : the factor within whose levels rows are correlated, all rows if None. by : a factor that is
+        constant within groups, each level of which has its own parameters.
+    nugget : whether a share of the variance, estimated, is not correlated.
+
+    Raises
+    ------
+    ValueError : no coordinates.
+    """
 
     name = "Gaussian"
 
@@ -80,7 +104,19 @@ class Gaussian(Spatial):
 
 @dataclasses.dataclass(frozen=True)
 class Matern32(Spatial):
-    """(1 + √3 h/ρ) exp(−√3 h/ρ): Matérn with ν = 3/2 (Rasmussen & Williams 2006, eq. 4.17)."""
+    """(1 + √3 h/ρ) exp(−√3 h/ρ): Matérn with ν = 3/2 (Rasmussen & Williams 2006, eq. 4.17).
+
+    Parameters
+    ----------
+    coordinates : the column of times, or several of coordinates.
+    group : the factor within whose levels rows are correlated, all rows if None. by : a factor that is
+        constant within groups, each level of which has its own parameters.
+    nugget : whether a share of the variance, estimated, is not correlated.
+
+    Raises
+    ------
+    ValueError : no coordinates.
+    """
 
     name = "Matern32"
 
@@ -91,7 +127,19 @@ class Matern32(Spatial):
 
 @dataclasses.dataclass(frozen=True)
 class Matern52(Spatial):
-    """(1 + √5 h/ρ + 5h²/(3ρ²)) exp(−√5 h/ρ): Matérn with ν = 5/2 (Rasmussen & Williams 2006, eq. 4.17)."""
+    """(1 + √5 h/ρ + 5h²/(3ρ²)) exp(−√5 h/ρ): Matérn with ν = 5/2 (Rasmussen & Williams 2006, eq. 4.17).
+
+    Parameters
+    ----------
+    coordinates : the column of times, or several of coordinates.
+    group : the factor within whose levels rows are correlated, all rows if None. by : a factor that is
+        constant within groups, each level of which has its own parameters.
+    nugget : whether a share of the variance, estimated, is not correlated.
+
+    Raises
+    ------
+    ValueError : no coordinates.
+    """
 
     name = "Matern52"
 

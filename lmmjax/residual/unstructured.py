@@ -63,6 +63,12 @@ class Unstructured(FreeMatrix):
     a level after the first has its own variance of the first visit too, before the others.
 
     Working values are the lower triangle of T, diagonal first, T₁₁ = 1 where R₁₁ is.
+
+    Parameters
+    ----------
+    time : the column whose levels are the visits; None for the order of the rows.
+    group : the factor within whose levels rows are correlated, all rows if None. by : a factor that is
+        constant within groups, each level of which has its own parameters.
     """
 
     name = "Unstructured"
@@ -134,6 +140,12 @@ class Symmetric(FreeMatrix):
     """A free correlation matrix of the visits, one variance. nlme's corSymm.
 
     T has a unit diagonal, and the rows of FT are scaled to length 1.
+
+    Parameters
+    ----------
+    time : the column whose levels are the visits; None for the order of the rows.
+    group : the factor within whose levels rows are correlated, all rows if None. by : a factor that is
+        constant within groups, each level of which has its own parameters.
     """
 
     name = "Symmetric"

@@ -20,7 +20,12 @@ MOST_DIGITS = 60.0
 
 @dataclasses.dataclass(frozen=True)
 class VarIdent(Variance):
-    """One standard deviation for every level of `factor`, relative to that of the first. nlme's varIdent."""
+    """One standard deviation for every level of `factor`, relative to that of the first. nlme's varIdent.
+
+    Parameters
+    ----------
+    factor : the column. by : another factor, within each level of which these ratios are its own.
+    """
 
     factor: str
     columned = ("factor",)
@@ -52,7 +57,13 @@ class OfCovariate(Variance):
 
 @dataclasses.dataclass(frozen=True)
 class VarPower(OfCovariate):
-    """|v|^δ of a covariate v, or of the fitted values if `covariate` is None. nlme's varPower."""
+    """|v|^δ of a covariate v, or of the fitted values if `covariate` is None. nlme's varPower.
+
+    Parameters
+    ----------
+    covariate : the column, of numbers that are not zero.
+    by : a factor, each level of which has its own parameter.
+    """
 
     name = "VarPower"
 
@@ -79,7 +90,13 @@ class VarPower(OfCovariate):
 
 @dataclasses.dataclass(frozen=True)
 class VarExp(OfCovariate):
-    """exp(δv) of a covariate v, or of the fitted values if `covariate` is None. nlme's varExp."""
+    """exp(δv) of a covariate v, or of the fitted values if `covariate` is None. nlme's varExp.
+
+    Parameters
+    ----------
+    covariate : the column, of numbers not far from zero in units of their range.
+    by : a factor, each level of which has its own parameter.
+    """
 
     name = "VarExp"
 
