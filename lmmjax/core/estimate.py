@@ -107,12 +107,9 @@ def estimate(
     ----------
     problem : one response; map over `response_axes(problem)` for many.
     start : (m,) starting θ; None, or NaN as its first entry, for the moment start.
-    method : "newton" with exact Hessians, or "lbfgs" followed by Newton steps that certify the optimum.
+    method : "newton" with exact Hessians, or "lbfgs" followed by Newton steps that certify the optimum;
+        ValueError for another. All else is said by the `status` of the estimate.
     max_iter : most evaluations of the criterion by Newton; 0 evaluates it at the start.
-
-    Raises
-    ------
-    ValueError : an unknown method. All else is said by the `status` of the estimate.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; choose one of: {', '.join(METHODS)}")
