@@ -1,4 +1,4 @@
-"""A batch in shards on workers of Dask, beside one process; with a worker killed every ten seconds."""
+"""A batch and a scan in shards on workers of Dask, beside one process; some workers are killed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +18,57 @@ from benchmarks.harness.text import count, duration, markdown
 from benchmarks.harness.workload import Options, Record, Workload, register
 
 ROWS, GROUPS, SHARDS, EVERY = 400, 50, 40, 10.0
+PEOPLE, TRAITS = 1_000, 20
+
+Job = Callable[..., Any]
+"""Writes results to a file, with the options of a run."""
 
 
-def measure(workers: int, responses: int, kill: bool) -> Record:
-    """Seconds of one process (0 workers) or of Dask's; `same` bytes as one process in the same shards."""
+def batch(size: int, folder: Path) -> Job:
+    """`size` responses, (1 | g)."""
     import pandas as pd
 
     import lmmjax as lj
 
     rng = np.random.default_rng(1)
     data = pd.DataFrame({"x": rng.normal(size=ROWS), "g": np.repeat(np.arange(GROUPS), ROWS // GROUPS)})
-    values = rng.normal(size=(ROWS, responses)) + rng.normal(size=(GROUPS, responses))[data["g"]]
-    model, chunk = lj.lmm("~ x + (1 | g)", data), -(-responses // SHARDS)
+    values = rng.normal(size=(ROWS, size)) + rng.normal(size=(GROUPS, size))[data["g"]]
+    model = lj.lmm("~ x + (1 | g)", data)
+    np.save(folder / "y.npy", values)
+    return lambda out, **how: model.stream_batch(folder / "y.npy", out, chunk=-(-size // SHARDS), **how)
+
+
+def scan(size: int, folder: Path) -> Job:
+    """`size` markers against 20 traits, with a kernel."""
+    import pandas as pd
+
+    import lmmjax as lj
+
+    rng, ids = np.random.default_rng(2), np.arange(PEOPLE)
+    markers = rng.binomial(2, 0.3, (PEOPLE, size)).astype(np.int8)
+    np.save(folder / "g.npy", markers)
+    kernel = lj.Kernel.from_markers(markers[:, :2_000].astype(float), ids)
+    traits = rng.normal(size=(PEOPLE, TRAITS))
+    data = pd.DataFrame({"id": ids, "x": rng.normal(size=PEOPLE)})
+    fits = lj.lmm("~ x + (1 | id)", data, kernels={"id": kernel}).fit_batch(traits)
+    asked = {"ids": ids, "test": "wald", "chunk": -(-size // SHARDS)}
+    return lambda out, **how: fits.scan(folder / "g.npy", sink=out, **asked, **how)
+
+
+JOBS = {"batch": (batch, 400_000, 2_000), "scan": (scan, 100_000, 2_000)}
+"""Each with its size, and its size when it is small."""
+
+
+def measure(job: str, workers: int, size: int, kill: bool) -> Record:
+    """Seconds of one process (0 workers) or of Dask's; `same` bytes as one process in the same shards."""
     with tempfile.TemporaryDirectory() as folder:
         one, out = Path(folder) / "one.parquet", Path(folder) / "out.parquet"
-        np.save(Path(folder) / "y.npy", values)
+        done = JOBS[job][0](size, Path(folder))
         begin = time.perf_counter()
-        model.stream_batch(Path(folder) / "y.npy", one, chunk=chunk)
+        done(one)
         alone = time.perf_counter() - begin
         if not workers:
-            return {"workers": 0, "responses": responses, "seconds": alone, "killed": 0, "same": True}
+            return {"seconds": alone, "killed": 0, "same": True}
         from dask.distributed import Client, LocalCluster
 
         options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None}
@@ -46,7 +77,8 @@ def measure(workers: int, responses: int, kill: bool) -> Record:
 
             def killer() -> None:
                 while kill and not ended.wait(EVERY):
-                    pids = [worker["pid"] for worker in client.run(lambda: {"pid": os.getpid()}).values()]
+                    there: Any = client.run(lambda: {"pid": os.getpid()})
+                    pids = [worker["pid"] for worker in there.values()]
                     os.kill(pids[0], signal.SIGKILL)
                     killed.append(pids[0])
 
@@ -54,44 +86,45 @@ def measure(workers: int, responses: int, kill: bool) -> Record:
             thread.start()
             begin = time.perf_counter()
             try:
-                model.stream_batch(Path(folder) / "y.npy", out, chunk=chunk, executor=client)
+                done(out, executor=client)
             finally:
                 ended.set()
                 thread.join()
             seconds = time.perf_counter() - begin
         same = out.read_bytes() == one.read_bytes()
-    # of all workers together, beside one process, over the shards
-    overhead = (workers * seconds - alone) / SHARDS
-    return {
-        "workers": workers,
-        "responses": responses,
-        "seconds": seconds,
-        "alone": alone,
-        "overhead": overhead,
-        "killed": len(killed),
-        "same": same,
-    }
+    # one process uses all processors, too
+    overhead = (seconds - alone) / SHARDS
+    return {"seconds": seconds, "alone": alone, "overhead": overhead, "killed": len(killed), "same": same}
 
 
 def run(options: Options) -> Iterator[Record]:
-    responses = 2_000 if options.small else 400_000
-    for workers, kill in ((0, False), (1, False), (2, False), (4, False), (2, True)):
-        options.say(f"shards: {workers} workers{', killed' if kill else ''}")
-        more = {"workers": workers, "kill": kill, "responses": responses}
-        yield {"kill": kill} | isolated(measure, timeout=options.timeout, **more)
+    for job, (_, large, small) in JOBS.items():
+        for workers, kill in ((0, False), (1, False), (2, False), (4, False), (2, True)):
+            options.say(f"shards: {job}, {workers} workers{', killed' if kill else ''}")
+            asked = {"job": job, "workers": workers, "kill": kill, "size": small if options.small else large}
+            yield asked | isolated(measure, timeout=options.timeout, **asked)
 
 
 def table(records: list[Record]) -> str:
     """A row a number of workers."""
-    columns = ("workers", "responses:", "seconds:", "overhead a shard:", "killed:", "same bytes", "error")
+    columns = ("", "of:", "workers", "seconds:", "overhead a shard:", "killed:", "same bytes", "error")
 
     def cells(got: Record) -> list[str]:
+        # results of the first version are of a batch
+        what = [got.get("job", "batch"), count(got.get("size", got.get("responses")))]
+        who = f"{got['workers']}{', killed' if got['kill'] else ''}" if got["workers"] else "one process"
         if got["error"]:
-            return [str(got.get("workers", "")), "", "", "", "", "", got["error"]]
-        who = str(got["workers"]) if got["workers"] else "one process"
+            return [*what, who, "", "", "", "", got["error"]]
         more = duration(max(got["overhead"], 0.0)) if "overhead" in got else ""
-        done = [count(got["responses"]), duration(got["seconds"]), more, count(got["killed"])]
-        return [who, *done, "yes" if got["same"] else "NO", ""]
+        return [
+            *what,
+            who,
+            duration(got["seconds"]),
+            more,
+            count(got["killed"]),
+            "yes" if got["same"] else "NO",
+            "",
+        ]
 
     return markdown(columns, map(cells, records))
 
@@ -99,7 +132,7 @@ def table(records: list[Record]) -> str:
 register(
     Workload(
         id="shards",
-        title="A batch in 40 shards on workers of Dask, some of them killed",
+        title="A batch and a scan, each in 40 shards, on workers of Dask, some of them killed",
         goal="the bytes of one process, with 1, 2 and 4 workers and with one killed every ten seconds",
         run=run,
         table=table,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pandas as pd
 import typer
@@ -17,15 +18,34 @@ from lmmjax.cli.common import (
     check_words,
     counting,
     one_line_errors,
-    read_table,
     require_free,
     table_target,
     waiting,
     write_table,
 )
 from lmmjax.cli.genotypes import MaxMissing, MinorFrequency, markers_source
-from lmmjax.cli.levels import Kernels, References, model_of
-from lmmjax.scan import Above, Top
+from lmmjax.cli.levels import Kernels, References
+from lmmjax.cli.scan_options import (
+    Chromosomes,
+    Data,
+    Group,
+    Interaction,
+    KeepLod,
+    KeepTop,
+    Loco,
+    Markers,
+    MarkersAPart,
+    Ratio,
+    ScanDdf,
+    ScanFormula,
+    ScanOut,
+    ScanResponses,
+    Test,
+    fitted,
+    scan_options,
+)
+from lmmjax.design import EstimabilityWarning
+from lmmjax.scan.sink import files_of
 from lmmjax.stream.packages import pyarrow
 from lmmjax.stream.tables import kind_of
 
@@ -42,75 +62,27 @@ FOREMOST = 10
 
 
 def scan(
-    formula: Annotated[str, typer.Argument(help="As of `fit`; without a response with --responses.")],
-    data: Annotated[Path, typer.Argument(help="CSV, TSV or Parquet file of the variables in the formula.")],
-    markers: Annotated[
-        Path,
-        typer.Argument(
-            help="Individuals × markers: PLINK .bed, .npy, or a CSV, TSV or Parquet file with labels in the "
-            "first column."
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            "-o",
-            help="File to write, .parquet, .csv, .tsv or .json, or a folder for parts. Parquet and parts are "
-            "written as the scan goes on, whatever their size.",
-            metavar="FILE",
-        ),
-    ],
-    responses: Annotated[
-        Path | None,
-        typer.Option(help="File with a column a response, a row a row of DATA.", metavar="FILE"),
-    ] = None,
+    formula: ScanFormula,
+    data: Data,
+    markers: Markers,
+    out: ScanOut,
+    responses: ScanResponses = None,
     ml: MaximumLikelihood = False,
     weights: Weights = None,
     ref: References = None,
     kernel: Kernels = None,
-    ratio: Annotated[
-        str, typer.Option(help="Variances: null, of the fit without marker; refit, exact for every marker.")
-    ] = "null",
-    test: Annotated[
-        str | None, typer.Option(help="wald, lrt, score or f; by default all.", metavar="NAME")
-    ] = None,
-    ddf: Annotated[
-        str | None, typer.Option(help="satterthwaite, residual or normal.", metavar="NAME")
-    ] = None,
-    group: Annotated[
-        str | None, typer.Option(help="Factor whose levels the individuals are.", metavar="FACTOR")
-    ] = None,
-    interaction: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Also the product of markers and this fixed effect; may be given several times.",
-            metavar="TERM",
-        ),
-    ] = None,
+    ratio: Ratio = "null",
+    test: Test = None,
+    ddf: ScanDdf = None,
+    group: Group = None,
+    interaction: Interaction = None,
     maf: MinorFrequency = 0.0,
     max_missing: MaxMissing = 1.0,
-    top: Annotated[
-        int | None, typer.Option(help="Keep so many markers of each response.", min=1, metavar="N")
-    ] = None,
-    lod: Annotated[
-        float | None, typer.Option(help="Keep what has at least this LOD.", min=0.0, metavar="LOD")
-    ] = None,
-    loco: Annotated[
-        str | None,
-        typer.Option(
-            help="Leave the chromosome of a marker out of the kernel, which is made of the others by this "
-            "method of `grm`, such as vanraden.",
-            metavar="METHOD",
-        ),
-    ] = None,
-    chromosomes: Annotated[
-        Path | None,
-        typer.Option(
-            help="File with columns marker and chromosome; by default the .bim beside a .bed.", metavar="FILE"
-        ),
-    ] = None,
-    chunk: Annotated[int | None, typer.Option(help="Most markers a part.", min=1, metavar="N")] = None,
+    top: KeepTop = None,
+    lod: KeepLod = None,
+    loco: Loco = None,
+    chromosomes: Chromosomes = None,
+    chunk: MarkersAPart = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a run that was killed, of Parquet or parts.")
     ] = False,
@@ -122,7 +94,8 @@ def scan(
     The table has a row a marker and response. The ten rows with the
     smallest p are printed.
     """
-    with one_line_errors():
+    with one_line_errors(), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", EstimabilityWarning)
         check_words(formula, "satterthwaite")
         streamed = kind_of(out) in PARQUET or not out.suffix
         inputs = [data, markers, *([] if responses is None else [responses])]
@@ -131,47 +104,34 @@ def scan(
         if (resume or chunk) and not streamed:
             raise ValueError(f"--resume and --chunk are for Parquet files and folders, not {out}")
         require_free(out, force or resume)
-        keep = [*([] if top is None else [Top(top)]), *([] if lod is None else [Above(lod=lod)])]
         with waiting("reading and fitting"):
-            model = model_of(formula, read_table(data), weights, ref, kernel, allow_python)
             found = markers_source(markers)
-            if responses is None:
-                fits = model.fit(reml=not ml)
-            else:
-                fits = model.fit_batch(read_table(responses), reml=not ml)
+            fits = fitted(formula, data, responses, ml, weights, ref, kernel, allow_python)
+        options = scan_options(
+            ratio=ratio,
+            test=test,
+            ddf=ddf,
+            group=group,
+            interaction=interaction,
+            maf=maf,
+            max_missing=max_missing,
+            top=top,
+            lod=lod,
+            loco=loco,
+            chromosomes=chromosomes,
+        )
         with counting() as show:
-            options: dict[str, Any] = {
-                "ratio": ratio,
-                "test": test,
-                "ddf": ddf,
-                "group": group,
-                "interaction": interaction or None,
-                "maf": maf,
-                "max_missing": max_missing,
-                "keep": keep or None,
-                "loco": loco,
-                "chromosome": None if chromosomes is None else _chromosomes(chromosomes),
-                "progress": show,
-            }
             if streamed:
-                done = fits.scan(found, sink=out, resume=resume, chunk=chunk, **options)
+                done = fits.scan(found, sink=out, resume=resume, chunk=chunk, progress=show, **options)
                 foremost, rows, count = foremost_rows(done.path), done.n_rows, done.n_markers
             else:
-                result = fits.scan(found, **options)
+                result = fits.scan(found, progress=show, **options)
                 write_table(out, result)
                 foremost, rows, count = smallest(result), len(result), result["marker"].nunique()
+    for one in said:
+        typer.echo(f"lmmjax: {one.message}", err=True)
     typer.echo(foremost.to_string(index=False) + "\n")
     typer.echo(f"{rows:,} rows, {count:,} markers: {out}")
-
-
-def _chromosomes(path: Path) -> pd.Series:
-    """Chromosomes by the names of the markers."""
-    table = read_table(path)
-    if not {"marker", "chromosome"} <= set(table.columns):
-        raise ValueError(
-            f"{path} has columns {', '.join(map(str, table.columns))}: name two marker, chromosome"
-        )
-    return pd.Series(table["chromosome"].to_numpy(), index=table["marker"].astype(str))
 
 
 def smallest(table: pd.DataFrame) -> pd.DataFrame:
@@ -183,7 +143,7 @@ def smallest(table: pd.DataFrame) -> pd.DataFrame:
 def foremost_rows(path: Path) -> pd.DataFrame:
     """The rows of the smallest p of a Parquet file or a folder of parts, a group of rows in memory."""
     parquet, found = pyarrow("parquet"), pd.DataFrame()
-    for file in sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]:
+    for file in files_of(path):
         opened = parquet.ParquetFile(file)
         for k in range(opened.num_row_groups):
             more = smallest(opened.read_row_group(k).to_pandas())

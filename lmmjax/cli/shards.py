@@ -1,7 +1,7 @@
-"""The commands `lmmjax shards`: a batch in numbered shards, for the arrays of schedulers and for workflows.
+"""The commands `lmmjax shards`: a batch or a scan in numbered shards, for arrays of schedulers and workflows.
 
-`plan` writes what is to be done beside OUT, `run` makes one part, in any order and as often as one likes,
-`join` puts the parts together. Each can be called wherever the files are.
+`plan` and `plan-scan` write what is to be done beside OUT, `run` makes one part, in any order and as often as
+one likes, `join` puts the parts together. Each can be called wherever the files are.
 """
 
 from __future__ import annotations
@@ -43,14 +43,20 @@ from lmmjax.cli.common import (
     waiting,
     write_table,
 )
+from lmmjax.cli.plan_scan import left_to_choose, plan_scan, planned_scan, said
+from lmmjax.scan.sink import SHOWN, files_of, reasons_of
 from lmmjax.stream.chunks import chunk_of
 from lmmjax.stream.jobs import make_part
-from lmmjax.stream.shards import SHARDS, Planned, end, given, parts_of, planned, put_plan, spelled, states
+from lmmjax.stream.packages import pyarrow
+from lmmjax.stream.parts import count_ends, remarks_of
+from lmmjax.stream.shards import Planned, end, given, parts_of, planned, put_plan, spelled, states
 from lmmjax.stream.work import Work, work_of
 
 EXAMPLES = """Examples
 
 lmmjax shards plan '~ Sex + age + (1 | donor)' samples.csv genes.parquet -o genes.out.parquet --chunk 2000
+
+lmmjax shards plan-scan 'y ~ sex + (1 | id)' mice.csv mice.bed -o hits.parquet --kernel id=K.npz
 
 lmmjax shards run genes.out.parquet --shard 3
 
@@ -58,15 +64,19 @@ lmmjax shards status genes.out.parquet
 
 lmmjax shards join genes.out.parquet"""
 
+READ = ("design", "responses", "response_weights", "response_offset")
+"""Arguments that are files which shards read."""
+
 INDICES = {"SLURM_ARRAY_TASK_ID": 0, "AWS_BATCH_JOB_ARRAY_INDEX": 0, "LSB_JOBINDEX": 1}
 """Variables in which schedulers say which task of an array this is, and the number of the first task."""
 
 shards = typer.Typer(
     no_args_is_help=True,
-    help="A batch in numbered shards: for arrays of SLURM, AWS Batch and LSF, for Snakemake and Nextflow.",
+    help="A batch or a scan in numbered shards: for arrays of SLURM, AWS Batch and LSF, for Snakemake and "
+    "Nextflow.",
 )
 
-PlannedOut = Annotated[Path, typer.Argument(metavar="OUT", help="The file that was named to `plan`.")]
+PlannedOut = Annotated[Path, typer.Argument(metavar="OUT", help="The file that was named to the plan.")]
 
 
 @shards.command(epilog=EXAMPLES)
@@ -97,6 +107,7 @@ def plan(
         inputs = [design, responses, response_weights, response_offset]
         parquet = out_parquet(out, inputs, False, force)
         asked = given(
+            READ,
             formula=formula,
             design=design,
             responses=responses,
@@ -112,14 +123,13 @@ def plan(
             rows=rows,
         )
         with waiting("reading the design"):
-            work = _work(asked, allow_python)
-        found = put_plan(parquet, asked, work.manifest, chunk or chunk_of(work), chunk is not None)
-    count, done = found.count, len(states(found)["done"])
-    typer.echo(
-        f"{found.n_responses:,} responses in {count:,} {SHARDS[count != 1]}, 0 to {count - 1}"
-        + (f", {done:,} of them done" if done else "")
-        + f": lmmjax shards run {out} --shard K, then lmmjax shards join {out}"
-    )
+            work = _batch(asked, allow_python)
+        parts, size = parts_of(parquet), chunk or chunk_of(work)
+        found = put_plan(parquet, parts, asked, work.manifest, size, chunk is not None)
+    typer.echo(said(found, out))
+
+
+shards.command("plan-scan", epilog=EXAMPLES)(plan_scan)
 
 
 @shards.command(epilog=EXAMPLES)
@@ -146,10 +156,14 @@ def run(
         if found is None or found.joined:
             typer.echo(f"shard {k}: {out} is joined already")
             return
-        work = found.of(_work(found.asked, allow_python))
+        if not force:
+            found.require_files()
+        scan = found.asked.get("command") == "scan"
+        work = planned_scan(found, allow_python) if scan else _batch(found.asked, allow_python)
+        work = found.of(work)
         made = make_part(work, found.parts, k, force)
-    what = f"shard {k} of {found.count}, {work.describe(k)}"
-    typer.echo(f"{what}: fitted in {seconds(time.perf_counter() - begin)}" if made else f"{what}: was there")
+    what, verb = f"shard {k} of {found.count}, {work.describe(k)}", "scanned" if scan else "fitted"
+    typer.echo(f"{what}: {verb} in {seconds(time.perf_counter() - begin)}" if made else f"{what}: was there")
 
 
 @shards.command(epilog=EXAMPLES)
@@ -182,9 +196,10 @@ def status(
 
 @shards.command(epilog=EXAMPLES)
 def join(out: PlannedOut) -> None:
-    """Put the parts together to OUT, in the order of the responses; the parts go.
+    """Put the parts together to OUT, in the order of the responses or markers; the parts go.
 
-    Nothing is joined while a shard is missing or damaged.
+    Nothing is joined while a shard is missing or damaged. If OUT is a
+    folder, its parts are the results, and stay.
     """
     with one_line_errors():
         found = _planned(out)
@@ -192,18 +207,37 @@ def join(out: PlannedOut) -> None:
             typer.echo(f"joined: {out}")
             return
         with waiting("joining"):
-            failed, singular = end(found)
+            end(found, left_to_choose(found))
+            how = _scanned(found) if found.unit == "markers" else _fitted(found)
             if found.path != out and found.path.exists():
                 write_table(out, pd.read_parquet(found.path))
                 found.path.unlink()
-    typer.echo(
-        f"{found.n_responses:,} responses: {singular:,} on the boundary, {failed:,} could not be fitted. "
-        f"Results: {out}"
+    typer.echo(f"{found.total:,} {found.unit}: {how}. Results: {out}")
+
+
+def _fitted(found: Planned) -> str:
+    """What became of responses."""
+    failed, singular = count_ends(found.path)
+    return f"{singular:,} on the boundary, {failed:,} could not be fitted"
+
+
+def _scanned(found: Planned) -> str:
+    """What became of markers."""
+    files = files_of(found.path)
+    rows = sum(pyarrow("parquet").read_metadata(file).num_rows for file in files)
+    without = reasons_of(remarks_of(files))
+    some = (
+        f" ({', '.join(f'{name}: {why}' for name, why in without.iloc[:SHOWN].items())})"
+        if len(without)
+        else ""
     )
+    return f"{rows:,} rows, {len(without):,} markers without results{some}"
 
 
 def _planned(out: Path) -> Planned | None:
     """The plan of OUT; None if OUT is text, and was written already."""
+    if out.is_dir():
+        return planned(out)
     path = out_parquet(out, [], True, True)
     if path != out and out.exists() and not path.exists() and not parts_of(path).exists():
         return None
@@ -222,7 +256,7 @@ def _number(shard: int | None) -> int:
     raise ValueError(f"which shard? give --shard K, or run in an array ({', '.join(INDICES)} is not set)")
 
 
-def _work(asked: dict[str, Any], allow_python: bool) -> Work:
+def _batch(asked: dict[str, Any], allow_python: bool) -> Work:
     """The work that the arguments of `plan` describe."""
     index, rows = asked["index"], asked["rows"]
     table = read_design(Path(asked["design"]), asked["responses"], index, rows)

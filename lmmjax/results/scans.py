@@ -76,7 +76,7 @@ class Scans:
             "residual", as GEMMA. At the ratio of the null they are those of the model with the marker at the
             null's variance parameters and their covariance.
         own : in place of markers, a covariate of its own for every response, n × T, matched with the
-            responses by name; or several by name, {"csf": …}.
+            responses by name, in memory or a path; or several by name, {"csf": …}.
         loco : leave one chromosome out: a marker is scanned beside a null fit whose kernel is made without
             its chromosome. True or a method of `lmmjax.grm`: the kernel in place of the model's is that of
             all other markers ("vanraden"). Or {chromosome: kernel without it}, kernels or labelled matrices.

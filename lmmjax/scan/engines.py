@@ -16,8 +16,9 @@ from lmmjax.fitted.mean_variance import by_mean
 from lmmjax.gram.block.prepare import BlockPrepared
 from lmmjax.gram.spectral.prepare import SpectralPrepared
 from lmmjax.inference.scan import Engine
+from lmmjax.inference.scan.engine import KernelFits
 from lmmjax.inference.scan.general import GeneralScan
-from lmmjax.inference.scan.partial import BlockEngine, Estimates, GapEngine
+from lmmjax.inference.scan.partial import BlockEngine, GapEngine
 from lmmjax.inference.scan.spectral import SpectralEngine
 from lmmjax.scan.general import general_scans
 
@@ -96,11 +97,8 @@ def _few_missing(fits: FittedMany, gone: np.ndarray, usable: np.ndarray) -> np.n
     return np.flatnonzero(fine & ((none == 0) | (none > count)))
 
 
-def _engine(
-    maker: ProblemMaker, y: np.ndarray, psi: np.ndarray, deviance: np.ndarray, reml: bool, ml: Estimates
-) -> Engine:
-    of = BlockEngine if isinstance(maker.prepared, BlockPrepared) else SpectralEngine
-    return of(maker, y, psi, deviance, reml, ml)
+def _engine(fits: KernelFits) -> Engine:
+    return BlockEngine(fits) if isinstance(fits.maker.prepared, BlockPrepared) else SpectralEngine(fits)
 
 
 def _single(fit: Fitted) -> Engine:
@@ -111,7 +109,8 @@ def _single(fit: Fitted) -> Engine:
         return np.asarray(other.psi)[None], np.atleast_1d(other.deviance)
 
     deviance = np.atleast_1d(np.asarray(estimate.deviance))
-    return _engine(maker, fit.y[:, None], np.asarray(estimate.psi)[None], deviance, fit.reml, ml)
+    psi = np.asarray(estimate.psi)[None]
+    return _engine(KernelFits(maker, fit.y[:, None], psi, deviance, fit.reml, ml))
 
 
 def _many(fits: FittedMany, where: np.ndarray, keep: np.ndarray) -> Engine:
@@ -121,24 +120,24 @@ def _many(fits: FittedMany, where: np.ndarray, keep: np.ndarray) -> Engine:
         weights = np.asarray(fits.weights)[:, where[0]]
     if weights is not None or not keep.all():
         data = data.subset(keep, weights)
-    y, estimate = np.asarray(fits.y)[np.ix_(keep, where)], fits.estimate
-
-    def ml() -> tuple[np.ndarray, np.ndarray]:
-        other = estimate_many(data.maker, y, False).estimate
-        return np.asarray(other.psi), np.asarray(other.deviance)
-
-    psi, deviance = np.asarray(estimate.psi)[where], np.asarray(estimate.deviance)[where]
-    return _engine(data.maker, y, psi, deviance, fits.reml, ml)
+    return _engine(_some(fits, data.maker, np.asarray(fits.y)[np.ix_(keep, where)], where))
 
 
-def _with_gaps(fits: FittedMany, where: np.ndarray) -> Engine:
-    """The engine of responses that lack a few rows each."""
-    maker, y, estimate = fits.data.maker, np.asarray(fits.y)[:, where], fits.estimate
-    made: dict[int, Engine] = {}
+def _some(fits: FittedMany, maker: ProblemMaker, y: np.ndarray, where: np.ndarray) -> KernelFits:
+    """The fits of some responses, values y (n, t)."""
 
     def ml() -> tuple[np.ndarray, np.ndarray]:
         other = estimate_many(maker, y, False).estimate
         return np.asarray(other.psi), np.asarray(other.deviance)
+
+    psi, deviance = np.asarray(fits.estimate.psi)[where], np.asarray(fits.estimate.deviance)[where]
+    return KernelFits(maker, y, psi, deviance, fits.reml, ml)
+
+
+def _with_gaps(fits: FittedMany, where: np.ndarray) -> Engine:
+    """The engine of responses that lack a few rows each."""
+    y = np.asarray(fits.y)[:, where]
+    made: dict[int, Engine] = {}
 
     def apart(k: int, reml: bool) -> tuple[Engine, np.ndarray]:
         keep = ~np.isnan(y[:, k])
@@ -147,5 +146,4 @@ def _with_gaps(fits: FittedMany, where: np.ndarray) -> Engine:
             made[k] = _many(fits, where[k : k + 1], keep)
         return made[k], np.flatnonzero(keep)
 
-    psi, deviance = np.asarray(estimate.psi)[where], np.asarray(estimate.deviance)[where]
-    return GapEngine(maker, y, psi, deviance, fits.reml, ml, apart)
+    return GapEngine(_some(fits, fits.data.maker, y, where), apart)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from lmmjax.batch import estimate_many
 from lmmjax.batch.added_columns import fit_added
 from lmmjax.core import Estimate, ProblemMaker
 from lmmjax.fitted import Fitted, FittedMany, by_criterion, require_choice
 from lmmjax.fitted.mean_variance import by_mean
-from lmmjax.fitted.responses import beside
 from lmmjax.inference.scan.candidates import Candidates
 from lmmjax.inference.scan.general import DDF, GeneralScan, NullFits, Values
 from lmmjax.postestimation.alike import alike
@@ -133,29 +131,3 @@ def _filled(g: np.ndarray) -> np.ndarray:
         return g
     count = np.maximum(len(g) - missing.sum(axis=0), 1)
     return np.where(missing, np.where(missing, 0.0, g).sum(axis=0) / count, g)
-
-
-def own_covariates(fits: Fitted | FittedMany, own: Any) -> dict[str, np.ndarray]:
-    """Covariates (n, T) by name, on the rows of the model and in the order of the responses.
-
-    Raises
-    ------
-    ValueError : rows or columns that do not match those of the responses, infinite values.
-    """
-    named = own if isinstance(own, Mapping) and not isinstance(own, pd.DataFrame) else {"own": own}
-    if not named:
-        raise ValueError("own= is empty: pass covariates, n × T, or several by name")
-    out = {}
-    for name, given in named.items():
-        values = _one_covariate(fits, given, "own" if named is not own else f"own[{name!r}]")
-        infinite = np.isinf(values).any(axis=0)
-        if infinite.any():
-            raise ValueError(f"own: {name!r} has an infinite value for response {int(np.argmax(infinite))}")
-        out[str(name)] = values
-    return out
-
-
-def _one_covariate(fits: Fitted | FittedMany, given: Any, what: str) -> np.ndarray:
-    if isinstance(fits, FittedMany):
-        return beside(fits.data, given, fits.names, what)
-    raise ValueError(f"{what}: a fit has one response, whose covariates are markers: pass them as such")

@@ -255,6 +255,9 @@ def _chromosomes(markers: Markers, given: Any, chromosome: Any) -> tuple[np.ndar
     if isinstance(chromosome, Mapping):
         chromosome = pd.Series(dict(chromosome), dtype=object)
     if isinstance(chromosome, pd.Series) and not isinstance(markers.names, pd.RangeIndex):
+        twice = chromosome.index[chromosome.index.duplicated()]
+        if len(twice):
+            raise ValueError(f"chromosome= has the marker {twice[0]!r} twice: name each once")
         place = chromosome.index.get_indexer(markers.names)
         if np.any(place < 0):
             raise ValueError(f"chromosome= has no marker {markers.names[int(np.argmax(place < 0))]!r}")

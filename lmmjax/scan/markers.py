@@ -21,6 +21,11 @@ MISSING = (-1, -9, -99, -999, -9999, -127, -128, 9, 99, 255)
 """What files of genotypes write for a missing one."""
 
 
+MISSED, CONSTANT = "missing in all individuals", "constant"
+DETERMINED = "determined by the fixed effects"
+"""Why a marker has no results."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Filters:
     """Which markers are left out: a rarer allele below `maf`, a larger share missing than `max_missing`."""
@@ -91,6 +96,18 @@ class Markers:
             # of a marker that nobody has all values are alike
             g = np.where(missing, np.where(missing, 0.0, g).sum(axis=0) / count, g)
         return start + np.flatnonzero(kept), g
+
+    def reasons(self, places: np.ndarray, g: np.ndarray) -> list[str]:
+        """Why markers g (N, k) at places (k,), as they were read, have no results."""
+        out = []
+        for place, own in zip(places.tolist(), g.T, strict=True):
+            constant = bool(np.all(own == own[0]))
+            # what nobody has was read as 0
+            nobody = (
+                constant and own[0] == 0.0 and np.isnan(self.source.read(place, place + 1)[self.rows]).all()
+            )
+            out.append(MISSED if nobody else CONSTANT if constant else DETERMINED)
+        return out
 
     def _require_no_codes(self, g: np.ndarray, start: int) -> None:
         """ValueError for a marker (N, k) of counts 0, 1, 2 and one number more, a code of `MISSING`."""

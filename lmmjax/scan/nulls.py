@@ -33,6 +33,11 @@ class Nulls:
         return parts_of(self.fits, self.ddf)
 
     @property
+    def any_fit(self) -> bool:
+        """Whether a response has a fit."""
+        return bool(np.isfinite(self.fits.estimate.deviance).any())
+
+    @property
     def first(self) -> list[Part]:
         """Engines of some markers."""
         return self.parts

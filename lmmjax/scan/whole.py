@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,23 +9,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.arrays.caller import stack_level
 from lmmjax.arrays.memory import require_memory
-from lmmjax.design import EstimabilityWarning
 from lmmjax.fitted import Fitted, FittedMany, require_choice
-from lmmjax.inference.scan.general import GeneralScan
 from lmmjax.scan.beside import Beside, covariates
-from lmmjax.scan.engines import Part
 from lmmjax.scan.evaluate import How
-from lmmjax.scan.general import general_scans, own_covariates, own_values, require_refits
+from lmmjax.scan.general import require_refits
 from lmmjax.scan.keep import keeps
 from lmmjax.scan.loco import nulls_of
-from lmmjax.scan.markers import Markers, markers_of
-from lmmjax.scan.nulls import responses
+from lmmjax.scan.markers import markers_of
+from lmmjax.scan.own import Own, own_covariates, own_pairs, own_work
 from lmmjax.scan.pairs import Pairs, joined, labelled
-from lmmjax.scan.sink import Scanned, scan_to
+from lmmjax.scan.sink import Scanned, own_to, reasons_of, scan_to, warn_of_markers
 from lmmjax.scan.tables import TESTS, frame
 from lmmjax.scan.task import Task, wanted
+from lmmjax.scan.work import scan_work
+from lmmjax.stream.carry import Conduct
 
 RATIOS = ("null", "refit")
 
@@ -55,29 +52,56 @@ def scan(
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame | Scanned:
     """Every marker against every response; see `Fit.scan`."""
-    require_choice("ratio", ratio, RATIOS)
-    require_choice("test", test, (None, *TESTS))
-    how = How(ratio, test)
-    if ratio == "refit":
-        require_refits(fits)
+    how = _how(fits, ratio, test)
     if (markers is None) == (own is None):
         raise ValueError("pass markers, or own= with a covariate for each response: one of the two")
     if sink is None and (resume or chunk is not None or executor is not None):
         raise ValueError("resume, chunk and executor are for results that are written: pass sink=, a file")
-    beside = covariates(fits.data, interaction)
+    conduct = Conduct(resume, chunk, executor, progress)
     if own is not None:
-        if any(given is not None for given in (keep, sink, loco)):
-            raise ValueError("keep, sink and loco are for markers: own= has a row a response and covariate")
-        return scan_own(fits, own, how, beside, ddf)
-    found = markers_of(
-        fits.data, markers, ids=ids, names=names, group=group, maf=maf, max_missing=max_missing
+        if keep is not None or loco is not None:
+            raise ValueError("keep and loco are for markers: own= has a row a response and covariate")
+        found, beside = own_covariates(fits, own), covariates(fits.data, interaction)
+        assert isinstance(fits, FittedMany)
+        if sink is None:
+            return scan_own(fits, found, how, beside, ddf)
+        return own_to(own_work(fits, found, how, beside, ddf), sink, conduct)
+    options = {"ids": ids, "names": names, "group": group, "maf": maf, "max_missing": max_missing}
+    asked = {"ratio": ratio, "test": test, "interaction": interaction, "ddf": ddf, "keep": keep}
+    task = task_of(fits, markers, loco=loco, chromosome=chromosome, **asked, **options)
+    return (
+        scan_in_memory(task, progress) if sink is None else scan_to(scan_work(task), sink, markers, conduct)
     )
+
+
+def task_of(
+    fits: Fitted | FittedMany,
+    markers: Any,
+    *,
+    ratio: str = "null",
+    test: str | None = None,
+    group: str | None = None,
+    interaction: Any = None,
+    ddf: str | None = None,
+    loco: Any = None,
+    chromosome: Any = None,
+    keep: Any = None,
+    **matching: Any,
+) -> Task:
+    """What a scan is asked for, checked; arguments as of `Fit.scan`."""
+    how = _how(fits, ratio, test)
+    beside = covariates(fits.data, interaction)
+    found = markers_of(fits.data, markers, group=group, **matching)
     nulls = nulls_of(fits, ddf, found, markers, loco, chromosome, group)
-    task = Task(nulls, found, how, beside, None if keep is None else keeps(keep))
-    if sink is not None:
-        options = {"resume": resume, "chunk": chunk, "executor": executor, "progress": progress}
-        return scan_to(task, sink, markers, **options)
-    return scan_in_memory(task, progress)
+    return Task(nulls, found, how, beside, None if keep is None else keeps(keep))
+
+
+def _how(fits: Fitted | FittedMany, ratio: str, test: str | None) -> How:
+    require_choice("ratio", ratio, RATIOS)
+    require_choice("test", test, (None, *TESTS))
+    if ratio == "refit":
+        require_refits(fits)
+    return How(ratio, test)
 
 
 def scan_in_memory(task: Task, progress: Callable[[int, int], None] | None) -> pd.DataFrame:
@@ -92,7 +116,7 @@ def scan_in_memory(task: Task, progress: Callable[[int, int], None] | None) -> p
             remedy="keep some of them, keep=, or write them to a file, sink=",
         )
     kept: list[Pairs] = []
-    void = [np.empty(0, int)]
+    void: list[Any] = []
     report = progress or (lambda done, total: None)
     report(0, len(found))
     size = task.size(task.nulls.first)
@@ -101,7 +125,8 @@ def scan_in_memory(task: Task, progress: Callable[[int, int], None] | None) -> p
         places, g = found.read(first, stop)
         pairs = task.block(places, g)
         if task.keep is None:
-            void.append(places[np.isnan(pairs.terms[0]["t"]).reshape(-1, len(labels)).all(axis=1)])
+            none = np.isnan(pairs.terms[0]["t"]).reshape(-1, len(labels)).all(axis=1)
+            void += zip(found.names[places[none]], found.reasons(places[none], g[:, none]), strict=True)
             kept.append(pairs)
         else:
             # of what blocks had before only what may stay
@@ -109,39 +134,15 @@ def scan_in_memory(task: Task, progress: Callable[[int, int], None] | None) -> p
         if stop < len(found):
             report(stop, len(found))
     report(len(found), len(found))
-    if np.isfinite(task.nulls.fits.estimate.deviance).any():
-        warn_of_markers(found, np.concatenate(void))
+    if task.nulls.any_fit:
+        warn_of_markers(reasons_of(void), len(found))
     return frame(task.table(joined(kept).ordered()) if kept else {}, **task.facts)
 
 
-def warn_of_markers(markers: Markers, places: np.ndarray) -> None:
-    """An `EstimabilityWarning` that names the markers without a result for any response, if any."""
-    if len(places):
-        shown = ", ".join(str(name) for name in markers.names[places[:6]]) + (
-            ", ..." if len(places) > 6 else ""
-        )
-        warnings.warn(
-            f"{len(places)} of {len(markers)} markers have no results ({shown}): each is constant, missing "
-            "or determined by the fixed effects",
-            EstimabilityWarning,
-            stacklevel=stack_level(),
-        )
-
-
-def scan_own(fits: Fitted | FittedMany, own: Any, how: How, beside: Beside, ddf: str | None) -> pd.DataFrame:
+def scan_own(fits: FittedMany, own: Own, how: How, beside: Beside, ddf: str | None) -> pd.DataFrame:
     """A covariate of its own for every response."""
-    found = own_covariates(fits, own)
-    labels, parts = responses(fits), [Part(*one) for one in general_scans(fits, ddf)]
-    names, total, pairs = wanted(how, beside), len(labels), []
-    for k, values in enumerate(found.values()):
-        terms = [{name: np.full(total, np.nan) for name in names} for _ in range(beside.width)]
-        for part in parts:
-            assert isinstance(part.engine, GeneralScan)
-            mine = own_values(part.engine, values[:, part.where], beside.carriers, part.rows, how)
-            for whole, some in zip(terms, mine, strict=True):
-                for name in whole:
-                    whole[name][part.where] = some[name][0]
-        pairs.append(Pairs(np.full(total, k), np.arange(total), np.zeros(total), terms))
-    rows = joined(pairs).rows(names)
-    table = labelled(rows, pd.Index(list(found)), labels, beside.terms)
+    total = len(fits.names)
+    pairs = [own_pairs(fits, own.read(j, 0, total), j, 0, how, beside, ddf) for j in range(len(own.names))]
+    rows = joined(pairs).rows(wanted(how, beside))
+    table = labelled(rows, pd.Index(list(own.names)), fits.names, beside.terms)
     return frame(table, loglik="REML" if fits.reml else "ML", ratio=how.ratio, test=how.test)

@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
+from lmmjax.fitted import require_count, require_switch
 from lmmjax.stream.chunks import plan
 from lmmjax.stream.digests import combine
-from lmmjax.stream.executors import completed
-from lmmjax.stream.jobs import Shards, make, put_job
+from lmmjax.stream.executors import completed, require_executor
+from lmmjax.stream.jobs import Shards, make, put_job, remarked
+from lmmjax.stream.lock import locked
 from lmmjax.stream.manifest import agree, agree_stamps
 from lmmjax.stream.parts import Reduce, Result, join, part_path, stamp_of, write_behind
+
+
+@dataclasses.dataclass(frozen=True)
+class Conduct:
+    """How a run is carried out.
+
+    Attributes
+    ----------
+    resume : whether what a killed run left is continued; chunk : most responses, or markers, a part, or None.
+    executor : whose workers make the parts, or None; progress : called with how many are done and in all.
+
+    Raises
+    ------
+    ValueError : one of them is not what it should be.
+    """
+
+    resume: bool = False
+    chunk: int | None = None
+    executor: Any = None
+    progress: Callable[[int, int], None] | None = None
+
+    def __post_init__(self) -> None:
+        require_switch("resume", self.resume)
+        if self.chunk is not None:
+            object.__setattr__(self, "chunk", require_count("chunk", self.chunk))
+        if self.executor is not None:
+            require_executor(self.executor)
 
 
 class Cut(Shards, Protocol):
@@ -38,56 +68,58 @@ class Cut(Shards, Protocol):
         ...
 
 
-def carry_out(
-    asked: Cut,
+AnyCut = TypeVar("AnyCut", bound=Cut)
+
+
+@contextlib.contextmanager
+def carried_out(
+    asked: AnyCut,
     path: Path,
     parts: Path,
-    size: int,
+    how: Conduct,
     *,
-    chosen: bool,
-    resume: bool,
-    portable: Callable[[Any], Shards],
-    executor: Any = None,
-    progress: Callable[[int, int], None] | None = None,
+    size: Callable[[AnyCut], int],
+    portable: Callable[[AnyCut], Shards],
     reduce: Reduce | None = None,
-) -> int:
-    """Make all parts, and join them to `path` unless that is their folder; call it with the lock of `path`.
+) -> Iterator[int]:
+    """Make all parts, and join them to `path` unless that is their folder; `path` is locked until the end.
 
-    Returns how many of the total were done before.
+    Yields how many of the total were done before.
 
     Parameters
     ----------
-    size, chosen, resume : as for `lmmjax.stream.manifest.begin`.
-    portable : makes work that pickles, for the workers of an `executor`.
-    progress : called with how many are done and in all; reduce : as for `join`.
+    size : the chunk by default; portable : makes work that pickles, for the workers of an executor.
+    reduce : as for `join`.
 
     Raises
     ------
-    ValueError : what is resumed was something else, or is damaged.
+    ValueError : what is resumed was something else, or is damaged; another run writes to `path`.
     ShardError : no worker could make a shard.
     """
-    planned = plan(path, parts, asked.manifest, asked.total, size, resume, chosen)
-    work, todo = asked.cut(planned["chunk"]), planned["todo"]
-    _check_done(work, path, parts, planned)
-    total = work.total
-    done = resumed = total - _count(work, todo)
-    report = progress or (lambda done, total: None)
-    report(done, total)
-    if executor is None:
-        made = write_behind(parts, _results(work, todo))
-    else:
-        made = _made(executor, work, parts, todo, portable)
-    with closing(made) as written:
-        for k in written:
-            done += _count(work, [k])
-            report(done, total)
-    if planned["digests"] is None and path != parts:
-        join(parts, path, work.manifest, planned["count"], reduce)
-    return resumed
+    with locked(path):
+        chunk, chosen = how.chunk or size(asked), how.chunk is not None
+        planned = plan(path, parts, asked.manifest, asked.total, chunk, how.resume, chosen)
+        work, todo = asked.cut(planned["chunk"]), planned["todo"]
+        _check_done(work, path, parts, planned)
+        total = work.total
+        done = resumed = total - _count(work, todo)
+        report = how.progress or (lambda done, total: None)
+        report(done, total)
+        if how.executor is None:
+            made = write_behind(parts, _results(work, todo))
+        else:
+            made = _made(how.executor, work, parts, todo, portable)
+        with contextlib.closing(made) as written:
+            for k in written:
+                done += _count(work, [k])
+                report(done, total)
+        if planned["digests"] is None and path != parts:
+            join(parts, path, work.manifest, planned["count"], reduce)
+        yield resumed
 
 
 def _made(
-    executor: Any, work: Cut, parts: Path, todo: list[int], portable: Callable[[Any], Shards]
+    executor: Any, work: AnyCut, parts: Path, todo: list[int], portable: Callable[[AnyCut], Shards]
 ) -> Generator[int, None, None]:
     """Parts that the workers of an executor make, as they are there."""
     if todo:
@@ -117,6 +149,7 @@ def _results(work: Cut, todo: list[int]) -> Iterator[Result]:
     """The results of each chunk, while the next one is read."""
     for k, values in _read_ahead(work, todo):
         columns, stamp = work.columns(k, values), work.stamp(k, values)
+        stamp = remarked(work, stamp, values, columns)
         del values
         yield k, columns, stamp
 

@@ -61,13 +61,13 @@ def open_inputs(
     inputs = Inputs(responses, *(_beside(given, index, rows) for given in (weights, offset)))
     _check_shapes(data, inputs)
     return Inputs(
-        _in_order(data, responses, "responses"),
-        inputs.weights and _in_order(data, inputs.weights, "weights"),
-        inputs.offset and _in_order(data, inputs.offset, "offset"),
+        in_order(data, responses, "responses"),
+        inputs.weights and in_order(data, inputs.weights, "weights"),
+        inputs.offset and in_order(data, inputs.offset, "offset"),
     )
 
 
-def _in_order(data: ModelData, source: Source, what: str) -> Source:
+def in_order(data: ModelData, source: Source, what: str) -> Source:
     """The source with its rows in the order of the design's labels; ValueError where these differ."""
     frame = data.frame
     labels = frame.data_index if source.n_rows == len(frame.data_index) else frame.index

@@ -32,6 +32,10 @@ class Shards(Protocol):
         """The results of shard k, a column each."""
         ...
 
+    def remarks(self, values: Any, columns: dict[str, Any]) -> list[Any]:
+        """What is to be said of the results of a shard beside them, in JSON."""
+        ...
+
     def describe(self, k: int) -> str:
         """What shard k is of, for messages: "responses 0 to 99"."""
         ...
@@ -102,5 +106,12 @@ def make_part(work: Shards, parts: Path, k: int, force: bool = False) -> bool:
         what = f"{part_path(parts, k)} ({work.describe(k)}) cannot be resumed, it"
         agree_stamps(there, stamp, what)
         return False
-    write_part(parts, k, work.columns(k, values), stamp)
+    columns = work.columns(k, values)
+    write_part(parts, k, columns, remarked(work, stamp, values, columns))
     return True
+
+
+def remarked(work: Shards, stamp: dict[str, Any], values: Any, columns: dict[str, Any]) -> dict[str, Any]:
+    """A stamp, with what is to be said of the results, if anything."""
+    remarks = work.remarks(values, columns)
+    return stamp | {"remarks": remarks} if remarks else stamp

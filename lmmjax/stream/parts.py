@@ -103,14 +103,16 @@ def join(parts: Path, path: Path, manifest: dict[str, Any], count: int, reduce: 
     ValueError : a part is missing, damaged or of another run; names it, and the others stay.
     """
     parquet, run = pyarrow("parquet"), digest(manifest)
-    digests = []
+    digests, remarks = [], []
     for k in range(count):
         stamp = stamp_of(parts, k)
         if stamp is None or (stamp["run"], stamp["part"]) != (run, k):
             what = "is not there" if stamp is None else "is of another run: delete it"
             raise ValueError(f"{part_path(parts, k)} {what}, and resume, which makes it again")
         digests.append(stamp["digests"])
-    metadata = {KEY: json.dumps(manifest | {"digests": combine(digests)}).encode()}
+        remarks += stamp.get("remarks", [])
+    said = manifest | {"digests": combine(digests)} | ({"remarks": remarks} if remarks else {})
+    metadata = {KEY: json.dumps(said).encode()}
     tables = _tables(parts, count)
     with written_whole(path) as file, contextlib.ExitStack() as open_files:
         writer = None
@@ -121,6 +123,15 @@ def join(parts: Path, path: Path, manifest: dict[str, Any], count: int, reduce: 
                 writer = open_files.enter_context(opened)
             writer.write_table(own)
     _remove(parts)
+
+
+def remarks_of(files: list[Path]) -> list[Any]:
+    """What was said of results beside them, of their file or of all parts."""
+    found = []
+    for file in files:
+        with _reading(file):
+            found += json.loads((pyarrow("parquet").read_schema(file).metadata or {})[KEY]).get("remarks", [])
+    return found
 
 
 def _tables(parts: Path, count: int) -> Iterator[Any]:

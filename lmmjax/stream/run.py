@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from lmmjax.arrays.caller import stack_level
-from lmmjax.fitted import ModelData, require_count, require_switch
-from lmmjax.stream.carry import carry_out
+from lmmjax.fitted import ModelData
+from lmmjax.stream.carry import Conduct, carried_out
 from lmmjax.stream.chunks import chunk_of
-from lmmjax.stream.executors import require_executor
 from lmmjax.stream.inputs import out_path
-from lmmjax.stream.lock import locked
 from lmmjax.stream.moderated import moderate_results
 from lmmjax.stream.parts import count_ends
 from lmmjax.stream.portable import portable
-from lmmjax.stream.work import work_of
+from lmmjax.stream.work import Work, work_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,10 +104,7 @@ def stream_batch(
     OSError : a file cannot be written; names it.
     lmmjax.stream.ShardError : no worker could make a shard. What was made stays, for `resume`.
     """
-    require_switch("resume", resume)
-    chunk = None if chunk is None else require_count("chunk", chunk)
-    if executor is not None:
-        require_executor(executor)
+    how = Conduct(resume, chunk, executor, progress)
     path, parts = out_path(out, (*also, source, weights, offset))
     options = {"index": index, "layer": layer, "rows": rows}
     asked = work_of(
@@ -127,18 +122,11 @@ def stream_batch(
     )
     given = {"responses": source, "weights": weights, "offset": offset}
     total = asked.total
-    with locked(path):
-        resumed = carry_out(
-            asked,
-            path,
-            parts,
-            chunk or chunk_of(asked),
-            chosen=chunk is not None,
-            resume=resume,
-            portable=lambda work: portable(work, given, options, parts),
-            executor=executor,
-            progress=progress,
-        )
+
+    def moved(work: Work) -> Work:
+        return portable(work, given, options, parts)
+
+    with carried_out(asked, path, parts, how, size=chunk_of, portable=moved) as resumed:
         if moderate:
             # also where a run ended just before
             moderate_results(path)

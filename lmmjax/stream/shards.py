@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lmmjax.stream.digests import digest
+from lmmjax.stream.carry import AnyCut
+from lmmjax.stream.digests import digest, digest_file
 from lmmjax.stream.files import reading, written_whole
 from lmmjax.stream.inputs import parts_of
 from lmmjax.stream.lock import locked
 from lmmjax.stream.manifest import agree, begin, finished, has_manifest, read_manifest
-from lmmjax.stream.parts import count_ends, intact_stamp, join
+from lmmjax.stream.parts import Reduce, intact_stamp, join
 from lmmjax.stream.portable import absolute
-from lmmjax.stream.work import Work, ranges
+from lmmjax.stream.stores import split_path
+from lmmjax.stream.work import ranges
 
 SHARDS = ("shard", "shards")
 
-FILES = ("design", "responses", "response_weights", "response_offset", "out")
+FILES = (
+    "design",
+    "data",
+    "responses",
+    "response_weights",
+    "response_offset",
+    "markers",
+    "chromosomes",
+    "out",
+)
 """Arguments that are paths, kept as absolute ones."""
+
+PLAN = "_plan.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +42,9 @@ class Planned:
 
     Attributes
     ----------
-    path, parts : the file of the results, the folder of the parts.
-    asked : the arguments of `plan` by name, without what the manifest has.
-    manifest : as of `Work`, with "chunk".
+    path, parts : the file of the results, the folder of the parts; the same where parts are the results.
+    asked : the arguments of the plan by name, without what the manifest has.
+    manifest : as of `lmmjax.stream.carry.Cut`, with "chunk".
     joined : whether there are results and no parts any more.
     """
 
@@ -41,70 +55,102 @@ class Planned:
     joined: bool = False
 
     @property
-    def n_responses(self) -> int:
-        """T."""
-        return self.manifest["n_responses"]
+    def unit(self) -> str:
+        """What shards are ranges of: "responses", of a scan "markers"."""
+        return "markers" if "n_markers" in self.manifest else "responses"
+
+    @property
+    def total(self) -> int:
+        """How many of these there are."""
+        return self.manifest[f"n_{self.unit}"]
 
     @property
     def count(self) -> int:
         """How many shards there are."""
-        return len(ranges(self.n_responses, self.manifest["chunk"]))
+        return len(ranges(self.total, self.manifest["chunk"]))
 
-    def of(self, work: Work) -> Work:
+    def require_files(self) -> None:
+        """ValueError for a file that was changed since the plan."""
+        for path, before in self.asked.get("files", {}).items():
+            if digest_file(Path(path)) != before:
+                raise ValueError(
+                    f"{path} was changed after the plan: restore it, or delete the folder {self.parts} and "
+                    "plan again"
+                )
+
+    def of(self, work: AnyCut) -> AnyCut:
         """The work in the shards of the plan; ValueError if it is no longer what was planned."""
         agree(self.manifest, work.manifest, f"{self.parts} was planned for something else, it")
         return work.cut(self.manifest["chunk"])
 
 
-def given(**arguments: Any) -> dict[str, Any]:
-    """Arguments of `plan` as they are kept, in JSON."""
-    return {
+def given(read: tuple[str, ...], **arguments: Any) -> dict[str, Any]:
+    """Arguments of a plan as they are kept, in JSON; `read` are those that are files which shards read."""
+    own = {
         name: absolute(value) if name in FILES and value is not None else value
         for name, value in arguments.items()
     }
+    paths = [split_path(str(own[name]))[0] for name in read if own.get(name) is not None]
+    return own | {"files": {str(path): digest_file(path) for path in paths if path.is_file()}}
 
 
-def put_plan(path: Path, asked: dict[str, Any], task: dict[str, Any], chunk: int, chosen: bool) -> Planned:
+def put_plan(
+    path: Path,
+    parts: Path,
+    asked: dict[str, Any],
+    task: dict[str, Any],
+    chunk: int,
+    chosen: bool,
+    beside: Callable[[Path], None] | None = None,
+) -> Planned:
     """Begin a run: its manifest and what was asked for; the same plan again is the one that is there.
 
     Parameters
     ----------
+    path, parts : as of `Planned`.
     task, chunk, chosen : as for `lmmjax.stream.manifest.begin`.
+    beside : writes what else shards read to the folder of parts; not called where there is a plan already.
 
     Raises
     ------
     ValueError : parts of something else are there; another run writes to `path`.
     """
-    parts = parts_of(path)
     with locked(path):
         begin(parts, task, chunk, True, chosen)
+        if (parts / PLAN).exists():
+            before = planned(path)
+            # of files that have moved nothing is known
+            dataclasses.replace(before, asked={"files": _shared(before.asked, asked)}).require_files()
+        elif beside is not None:
+            beside(parts)
         asked = asked | {"manifest": digest(read_manifest(parts))}
-        with written_whole(_plan_path(parts)) as file:
+        with written_whole(parts / PLAN) as file:
             file.write(json.dumps(asked, indent=2).encode())
     return planned(path)
 
 
+def _shared(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
+    """The digests of the files of a plan that another has, too."""
+    return {path: own for path, own in before.get("files", {}).items() if path in now.get("files", {})}
+
+
 def planned(path: Path) -> Planned:
     """The plan of the results `path`; ValueError if there is none, or it is damaged."""
-    parts = parts_of(path)
-    if not has_manifest(parts) and path.exists():
+    parts = path if path.is_dir() else parts_of(path)
+    if not has_manifest(parts) and path.is_file():
         return Planned(path, parts, {}, finished(path, {}), True)
-    if not has_manifest(parts) or not _plan_path(parts).exists():
+    if not has_manifest(parts) or not (parts / PLAN).exists():
         raise ValueError(f"there is no plan in {parts}: begin with lmmjax shards plan … -o {path}")
-    with reading(_plan_path(parts), f"delete the folder {parts} and plan again"):
-        asked = json.loads(_plan_path(parts).read_bytes())
-        if not isinstance(asked, dict) or not {"formula", "design", "responses"} <= set(asked):
+    with reading(parts / PLAN, f"delete the folder {parts} and plan again"):
+        asked = json.loads((parts / PLAN).read_bytes())
+        if not isinstance(asked, dict) or not {"formula", "manifest"} <= set(asked):
             raise ValueError("it is no plan")
     manifest = read_manifest(parts)
-    if asked.get("manifest", digest(manifest)) != digest(manifest):
+    if asked["manifest"] != digest(manifest):
         raise ValueError(
             f"the manifest in {parts} was changed after the plan: delete the folder and plan again"
         )
     return Planned(path, parts, asked, manifest)
-
-
-def _plan_path(parts: Path) -> Path:
-    return parts / "_plan.json"
 
 
 def states(found: Planned) -> dict[str, list[int]]:
@@ -130,20 +176,25 @@ def spelled(numbers: list[int]) -> str:
     return ",".join("-".join(map(str, piece)) for piece in pieces)
 
 
-def end(found: Planned) -> tuple[int, int]:
-    """Join the parts; (failed, singular) fits. A run that is joined stays as it is.
+def end(found: Planned, reduce: Reduce | None = None) -> None:
+    """Join the parts; a run that is joined, and one whose parts are the results, stay as they are.
+
+    Parameters
+    ----------
+    reduce : as for `lmmjax.stream.parts.join`.
 
     Raises
     ------
     ValueError : shards are missing or damaged, and which; another process joins.
     """
-    if not found.joined:
-        with locked(found.path):
-            known = states(found)
-            left = sorted([*known["missing"], *known["damaged"]])
-            if left:
-                raise ValueError(
-                    f"{len(left)} of {found.count} shards are not done: run {spelled(left)}, then join"
-                )
-            join(found.parts, found.path, found.manifest, found.count)
-    return count_ends(found.path)
+    if found.joined:
+        return
+    with locked(found.path):
+        known = states(found)
+        left = sorted([*known["missing"], *known["damaged"]])
+        if left:
+            raise ValueError(
+                f"{len(left)} of {found.count} shards are not done: run {spelled(left)}, then join"
+            )
+        if found.path != found.parts:
+            join(found.parts, found.path, found.manifest, found.count, reduce)

@@ -81,6 +81,10 @@ class Work:
         digests = {n: digest_columns(v) for n, v in zip(names, values, strict=True) if v is not None}
         return {"run": digest(self.manifest), "part": k, "digests": digests}
 
+    def remarks(self, values: Values, columns: dict[str, Any]) -> list[Any]:
+        """None: every response has a column `reason`."""
+        return []
+
     def columns(self, k: int, values: Values) -> dict[str, Any]:
         """The results of chunk k, a column each."""
         start, stop = self.span(k)

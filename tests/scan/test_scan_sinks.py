@@ -112,7 +112,8 @@ def test_a_run_goes_on_where_it_was_left(visits, tmp_path):
     assert {path.name: path.read_bytes() for path in first.path.iterdir()} == made
     assert (again.n_resumed, seen) == (8, [(8, M), (M, M)])
     for change, message in (
-        ({"markers": MARKERS + 1.0}, "differs in the values of the markers"),
+        ({"markers": MARKERS + 1.0}, "differs in the values of the first marker"),
+        ({"markers": MARKERS.assign(m4=1.0)}, "differs in the values of the markers"),
         ({"ratio": "refit"}, "differs in the ratio: 'null' there, 'refit' here"),
         ({"keep": Best()}, "differs in the keep"),
         ({"maf": 0.1}, "differs in the maf"),
@@ -159,6 +160,51 @@ def test_markers_of_any_kind(visits, tmp_path):
 def whole_slice(start, stop):
     """Markers of a function that pickles."""
     return G[:, start:stop]
+
+
+def test_covariates_of_their_own(tmp_path):
+    """Shards that end within a covariate, from memory and files, by workers; columns go by their names."""
+    fits = lj.lmm("~ t + (1 | id)", VISITS).fit_batch(
+        pd.DataFrame(RNG.normal(size=(2 * N, 3)), columns=list("abc"))
+    )
+    one = pd.DataFrame(RNG.normal(size=(2 * N, 3)), columns=["c", "a", "b"])
+    one.iloc[3, 1] = np.nan
+    one.to_parquet(tmp_path / "one.parquet")
+    two = RNG.normal(size=(2 * N, 3))
+    np.save(tmp_path / "two.npy", two)
+    asked = {"interaction": "t", "test": "lrt"}
+    whole = fits.scan(own={"one": one, "two": two}, **asked)
+    files = {"one": tmp_path / "one.parquet", "two": str(tmp_path / "two.npy")}
+    pd.testing.assert_frame_equal(fits.scan(own=files, **asked), whole)
+    done = fits.scan(own={"one": one, "two": two}, sink=tmp_path / "a.parquet", chunk=2, **asked)
+    pd.testing.assert_frame_equal(done.read(), whole, rtol=1e-9)
+    assert (done.n_markers, done.n_responses, done.n_rows) == (2, 3, 12)
+    with ThreadPoolExecutor(1) as pool:
+        for name, own in (("b", {"one": one, "two": two}), ("c", files)):
+            fits.scan(own=own, sink=tmp_path / f"{name}.parquet", chunk=2, executor=pool, **asked)
+            assert (tmp_path / f"{name}.parquet").read_bytes() == done.path.read_bytes()
+    parts = fits.scan(own=files, sink=tmp_path / "parts", chunk=2, **asked).path
+    (parts / "part-000001.parquet").unlink()
+    again = fits.scan(own=files, sink=parts, resume=True, **asked)
+    assert (again.n_resumed, again.n_rows) == (4, 12)
+    with pytest.raises(ValueError, match="differs in the values of the covariates"):
+        fits.scan(own={"one": one + 1.0, "two": two}, sink=parts, resume=True, **asked)
+    with pytest.raises(ValueError, match="is the input"):
+        fits.scan(own=files["one"], sink=tmp_path / "one.parquet")
+    with pytest.raises(ValueError, match="own: 'own' has an infinite value for response 'a'"):
+        fits.scan(own=one.replace(one.loc[0, "a"], np.inf))
+
+
+def test_markers_without_results_are_named(visits, tmp_path):
+    """By a warning and in the file, whoever made the parts; in memory likewise."""
+    markers = MARKERS.assign(flat=2.0, gone=np.nan)
+    said = r"2 of 13 markers have no results: flat \(constant\), gone \(missing in all individuals\)"
+    with pytest.warns(lj.EstimabilityWarning, match=said):
+        visits.scan(markers, test="wald")
+    for k, sink in enumerate(("out.parquet", "parts", "parts")):
+        with pytest.warns(lj.EstimabilityWarning, match=said):
+            done = visits.scan(markers, sink=tmp_path / sink, chunk=CHUNK, test="wald", resume=k == 2)
+        assert done.without.to_dict() == {"flat": "constant", "gone": "missing in all individuals"}
 
 
 def test_what_is_no_sink(visits, tmp_path):

@@ -10,11 +10,44 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from lmmjax.core.problem import ProblemMaker
+
 ALL = slice(None)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class KernelFits:
+    """Fits of T responses under one kernel with independent residuals.
+
+    Attributes
+    ----------
+    maker : of the model; y : (n, T) the responses.
+    psi : (T, 2) variances of the kernel and of the residuals, estimated; deviance : (T,) the criterion there.
+    reml : whether they are by REML; ml : makes the estimates by maximum likelihood, ψ and the criterion.
+    """
+
+    maker: ProblemMaker
+    y: np.ndarray
+    psi: np.ndarray
+    deviance: np.ndarray
+    reml: bool
+    ml: Callable[[], tuple[np.ndarray, np.ndarray]]
+
+    @property
+    def response(self) -> np.ndarray:
+        """(n, T) less the offset."""
+        offset = self.maker.rows.offset
+        return self.y if offset is None else self.y - np.asarray(offset)[:, None]
+
+    def by_ml(self) -> KernelFits:
+        """Those by maximum likelihood."""
+        psi, deviance = self.ml()
+        return dataclasses.replace(self, psi=psi, deviance=deviance, reml=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

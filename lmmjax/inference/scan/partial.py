@@ -18,19 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from lmmjax.core.problem import ProblemMaker
 from lmmjax.core.spectral_rows import Rotated, rotated_points
 from lmmjax.core.spectral_search import PAIRS, search
 from lmmjax.gram.block.prepare import BlockPrepared
 from lmmjax.gram.spectral.prepare import SpectralPrepared
-from lmmjax.inference.scan.engine import ALL, Engine, Null, Refitted
+from lmmjax.inference.scan.engine import ALL, Engine, KernelFits, Null, Refitted
 from lmmjax.inference.scan.spectral import LOST, Block, ratio_sides, without_x
 
 DETERMINED = 1e-10
 """Share of Σ wg̃² that the columns must leave of a candidate."""
-
-Estimates = Callable[[], tuple[np.ndarray, np.ndarray]]
-"""Makes the estimates by maximum likelihood: ψ (T, 2) and the criterion (T,)."""
 
 Apart = Callable[[int, bool], tuple[Engine, np.ndarray]]
 """The engine of a response alone, by REML or not, and the rows that it has."""
@@ -126,35 +122,24 @@ class GapEngine(PartialEngine):
 
     Parameters
     ----------
-    maker : of a model of one kernel; y : (n, T), NaN where missing.
-    psi, deviance, reml, ml : see `SpectralEngine`.
+    fits : of the responses, NaN where they are missing.
     apart : the engine of the rows that a response has, for refits.
     """
 
-    def __init__(
-        self,
-        maker: ProblemMaker,
-        y: np.ndarray,
-        psi: np.ndarray,
-        deviance: np.ndarray,
-        reml: bool,
-        ml: Estimates,
-        apart: Apart,
-    ):
-        prepared, rows = maker.prepared, maker.rows
+    def __init__(self, fits: KernelFits, apart: Apart):
+        maker, prepared, y = fits.maker, fits.maker.prepared, fits.response
         assert isinstance(prepared, SpectralPrepared)
-        self.maker, self.given, self._ml, self._apart = maker, y, ml, apart
+        self.fits, self.maker, self._apart, rows = fits, maker, apart, maker.rows
         self.basis, self.x, self.left_over = prepared.b, np.asarray(rows.x).T, prepared.left_over
-        self.a, self.h, ratio = ratio_sides(maker, psi)
+        self.a, self.h, ratio = ratio_sides(maker, fits.psi)
         gone = np.isnan(y)
         self.rows = [np.flatnonzero(own) for own in gone.T]
         filled = np.where(gone, np.nansum(y, axis=0) / np.maximum(np.sum(~gone, axis=0), 1), y)
-        filled = filled if rows.offset is None else filled - np.asarray(rows.offset)[:, None]
         self.mu = np.asarray(prepared.shared.mu)
         if self.left_over:
             self.mu = np.append(self.mu, np.zeros(len(y)))
         squares = self.settle(self._coordinates(without_x(maker, filled)))
-        self.null = Null.of(np.sum(~gone, axis=0), maker.design.p, squares, deviance, reml, ratio)
+        self.null = Null.of(np.sum(~gone, axis=0), maker.design.p, squares, fits.deviance, fits.reml, ratio)
 
     def _coordinates(self, left: np.ndarray) -> np.ndarray:
         """(k, …) B'v of what X leaves of columns (n, …), and what B lacks of them."""
@@ -194,32 +179,22 @@ class GapEngine(PartialEngine):
     @property
     def fitted_by_ml(self) -> Engine:
         if not hasattr(self, "_by_ml"):
-            psi, deviance = self._ml()
-            self._by_ml = GapEngine(self.maker, self.given, psi, deviance, False, self._ml, self._apart)
+            self._by_ml = GapEngine(self.fits.by_ml(), self._apart)
         return self._by_ml
 
 
 class BlockEngine(PartialEngine):
     """Responses that have all rows of a model of a kernel of blocks; parameters as of `SpectralEngine`."""
 
-    def __init__(
-        self,
-        maker: ProblemMaker,
-        y: np.ndarray,
-        psi: np.ndarray,
-        deviance: np.ndarray,
-        reml: bool,
-        ml: Estimates,
-    ):
-        prepared, rows = maker.prepared, maker.rows
+    def __init__(self, fits: KernelFits):
+        maker, prepared = fits.maker, fits.maker.prepared
         assert isinstance(prepared, BlockPrepared)
-        self.maker, self.given, self._ml, self.prepared = maker, y, ml, prepared
+        self.fits, self.maker, self.prepared = fits, maker, prepared
         self.mu, self.turned_x = np.asarray(prepared.shared.mu), np.ascontiguousarray(prepared.x.T)
-        self.a, self.h, ratio = ratio_sides(maker, psi)
-        own = y if rows.offset is None else y - np.asarray(rows.offset)[:, None]
-        self.rotated = self._turned(without_x(maker, own))
+        self.a, self.h, ratio = ratio_sides(maker, fits.psi)
+        self.rotated = self._turned(without_x(maker, fits.response))
         squares = self.settle(self.rotated)
-        self.null = Null.of(len(y), maker.design.p, squares, deviance, reml, ratio)
+        self.null = Null.of(len(fits.y), maker.design.p, squares, fits.deviance, fits.reml, ratio)
 
     def _turned(self, left: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray((self.prepared.turn @ left).T)
@@ -280,6 +255,5 @@ class BlockEngine(PartialEngine):
     @property
     def fitted_by_ml(self) -> Engine:
         if not hasattr(self, "_by_ml"):
-            psi, deviance = self._ml()
-            self._by_ml = BlockEngine(self.maker, self.given, psi, deviance, False, self._ml)
+            self._by_ml = BlockEngine(self.fits.by_ml())
         return self._by_ml

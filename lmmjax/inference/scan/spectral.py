@@ -13,7 +13,6 @@ Source: Lippert et al. (2011), doi:10.1038/nmeth.1681; Zhou & Stephens (2012), d
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any, overload
 
@@ -22,7 +21,7 @@ import numpy as np
 from lmmjax.core.problem import ProblemMaker
 from lmmjax.core.spectral_records import LARGEST
 from lmmjax.gram.spectral.prepare import SpectralPrepared
-from lmmjax.inference.scan.engine import ALL, Engine, Null, Refitted
+from lmmjax.inference.scan.engine import ALL, Engine, KernelFits, Null, Refitted
 from lmmjax.inference.scan.spectral_refit import Rotated, refit_pairs
 
 LOST = 1e-12
@@ -85,30 +84,19 @@ class SpectralEngine(Engine):
 
     Parameters
     ----------
-    maker : of a model of one kernel.
-    y : (n, T) the responses, complete.
-    psi : (T, 2) variances of the kernel and of the residuals, estimated; deviance : (T,) the criterion there.
-    reml : whether they are by REML; ml : makes the estimates by maximum likelihood, ψ and the criterion.
+    fits : of responses that are complete.
     """
 
-    def __init__(
-        self,
-        maker: ProblemMaker,
-        y: np.ndarray,
-        psi: np.ndarray,
-        deviance: np.ndarray,
-        reml: bool,
-        ml: Callable[[], tuple[np.ndarray, np.ndarray]],
-    ):
-        prepared, rows = maker.prepared, maker.rows
+    def __init__(self, fits: KernelFits):
+        prepared, maker = fits.maker.prepared, fits.maker
         assert isinstance(prepared, SpectralPrepared)
-        self.maker, self.y, self._ml = maker, y, ml
+        self.fits, self.maker = fits, maker
         self.basis = prepared.b
         self.left_over = prepared.left_over
-        a, h, ratio = ratio_sides(maker, psi)
+        a, h, ratio = ratio_sides(maker, fits.psi)
         mu = np.asarray(prepared.shared.mu)
         self.weights = 1.0 / (a[:, None] + h[:, None] * mu)
-        residual = without_x(maker, y if rows.offset is None else y - np.asarray(rows.offset)[:, None])
+        residual = without_x(maker, fits.response)
         self.rotated = (prepared.b.T @ residual).T
         self.rest = None
         squares = np.sum(self.weights * self.rotated**2, axis=1)
@@ -116,7 +104,7 @@ class SpectralEngine(Engine):
             self.inverse_a = 1.0 / a
             self.rest = (residual - prepared.b @ self.rotated.T).T
             squares = squares + np.sum(self.rest**2, axis=1) * self.inverse_a
-        self.null = Null.of(len(y), maker.design.p, squares, deviance, reml, ratio)
+        self.null = Null.of(len(fits.y), maker.design.p, squares, fits.deviance, fits.reml, ratio)
         self.weighted = self.weights * self.rotated
 
     @cached_property
@@ -177,5 +165,4 @@ class SpectralEngine(Engine):
     @cached_property
     def fitted_by_ml(self) -> SpectralEngine:
         """The engine of the fits by maximum likelihood."""
-        psi, deviance = self._ml()
-        return SpectralEngine(self.maker, self.y, psi, deviance, False, self._ml)
+        return SpectralEngine(self.fits.by_ml())
