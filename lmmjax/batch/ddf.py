@@ -18,6 +18,7 @@ import numpy as np
 from lmmjax.arrays import Array, namespace, quick_jit, sweep
 from lmmjax.arrays.sparse_columns import Columns, complete_columns
 from lmmjax.batch.lanes import lane_count
+from lmmjax.batch.least_squares import is_linear, own_least_squares
 from lmmjax.batch.sources import OwnDesigns, SharedDesign, Source, is_apart, mapped_axes
 from lmmjax.core import Problem, ProblemMaker
 from lmmjax.inference.ddf import kenward_roger, kenward_roger_joint, satterthwaite_joint, single_df
@@ -152,6 +153,9 @@ def _over(
     Standard errors are in these units (t,): where σ² = 1 no power of it can over- or underflow.
     """
     maker, psi, adjust = of.maker, of.psi, method != "satterthwaite"
+    if is_linear(maker):
+        yield from _linear(wanted, of, those, rows)
+        return
     if adjust and not maker.design.structure.linear:
         maker = maker.tangents
     whole = np.full(len(psi), of.weights is None) & complete_columns(of.y)
@@ -174,6 +178,31 @@ def _over(
             if piece is None:
                 break
             yield piece[0], own[piece[0]], piece[1]
+
+
+def _linear(
+    wanted: Callable[..., tuple[Array, ...]], of: Responses, those: np.ndarray, rows: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]]:
+    """`_over` for models of fixed effects and σ², where every method is exact: df = 2σ̂⁴/Var(σ̂²) = n − p."""
+    whole = np.full(len(of.psi), of.weights is None) & complete_columns(of.y)
+    for chosen, shared in ((those & whole, True), (those & ~whole, False)):
+        which = np.flatnonzero(chosen)
+        if not len(which):
+            continue
+        if shared:
+            half = rows @ np.linalg.inv(np.asarray(of.maker.basis.x_factor))
+            phi = np.broadcast_to(half @ half.T, (len(which), len(rows), len(rows)))
+        else:
+            weights = None if of.weights is None else of.weights[:, which]
+            phi = own_least_squares(of.maker, np.asarray(of.y[:, which], float), weights).products(rows)
+        with np.errstate(all="ignore"):
+            unit, spread = np.sqrt(of.psi[which, -1]), of.cov[which, -1, -1]
+            if wanted is _tests:
+                variance = np.diagonal(phi, axis1=1, axis2=2)
+                found = np.broadcast_to(2.0 / spread[:, None], variance.shape), np.sqrt(variance)
+            else:
+                found = phi, -phi[:, None], spread[:, None, None], phi, np.ones(len(which))
+        yield which, unit, found
 
 
 Found = Iterator[tuple[np.ndarray, tuple[np.ndarray, ...]]]

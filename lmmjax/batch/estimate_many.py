@@ -17,6 +17,7 @@ import numpy as np
 
 from lmmjax.arrays import UNROLL, Array
 from lmmjax.arrays.sparse_columns import Columns, SparseColumns, finite_columns, pieces
+from lmmjax.batch import least_squares as linear
 from lmmjax.batch.determined import determined
 from lmmjax.batch.device import fit_blocks, on_devices, own_on_devices, placed
 from lmmjax.batch.lanes import lanes_of, take_lanes
@@ -99,6 +100,9 @@ def _shared_design(
     """Fits of the complete columns of y (n, T), and which they are (T,)."""
     total = y.shape[1]
     shared = maker.prepared.shared
+    if linear.is_linear(maker):
+        fitted = linear.shared_least_squares(maker, y)
+        return _closed(fitted, maker, how), fitted.finite
     one_kernel = isinstance(shared, SpectralProducts | BlockProducts) and maker.design.known is None
     if one_kernel and how.starts.given is None:
         usable = np.ones(total, bool)
@@ -133,6 +137,14 @@ def _shared_design(
     return found, usable
 
 
+def _closed(fitted: linear.LeastSquares, maker: ProblemMaker, how: How) -> Outcome:
+    """The outcome of linear models, which need no descent."""
+    found = outcome(linear.estimates(fitted, maker, how.reml), np.ones(len(fitted.n), int))
+    found = found.without(~fitted.finite, Status.NOT_FINITE, INFINITE)
+    perfect = fitted.perfect & fitted.finite & (maker.design.known is None)
+    return found.without(perfect, Status.PERFECT_FIT, "")
+
+
 def _descend_again(found: Outcome, how: How, fit: Callable[[np.ndarray, How], Outcome]) -> None:
     """Give responses that one descent has left without a certificate, before its limit, the other starts."""
     if how.starts.count is not None or how.starts.given is not None:
@@ -165,6 +177,10 @@ def _one_by_one(maker: ProblemMaker, y: Columns, how: How) -> tuple[Outcome, np.
 
 def _own_weights(maker: ProblemMaker, y: np.ndarray, weights: np.ndarray | None, how: How) -> Outcome:
     """Fits of responses with weights of their own, or, where these are None, of 0 and 1: missing values."""
+    if linear.is_linear(maker):
+        fitted = linear.own_least_squares(maker, y, weights)
+        found = _closed(fitted, maker, how)
+        return _with_reduced(found, fitted.finite & ~fitted.estimable, maker, y, weights, how)
     if not maker.prepared.shared.individual or y.shape[1] <= few_apart(maker):
         return _by_pattern(maker, y, weights, how)
     products, total, place = own_products(maker), y.shape[1], placed()
@@ -192,7 +208,19 @@ def _own_weights(maker: ProblemMaker, y: np.ndarray, weights: np.ndarray | None,
             return _own_weights(maker, y[:, left], None if weights is None else weights[:, left], how)
 
         _descend_again(found, how, again)
-    left = np.flatnonzero(finite & ~estimable)
+    return _with_reduced(found, finite & ~estimable, maker, y, weights, how)
+
+
+def _with_reduced(
+    found: Outcome,
+    reduced: np.ndarray,
+    maker: ProblemMaker,
+    y: np.ndarray,
+    weights: np.ndarray | None,
+    how: How,
+) -> Outcome:
+    """The outcome with responses `reduced` (T,), whose rows leave something undetermined, fitted apart."""
+    left = np.flatnonzero(reduced)
     if len(left):
         own = None if weights is None else weights[:, left]
         found.put(left, _reduced(maker, y[:, left], own, how))
@@ -226,6 +254,8 @@ def _reduced(maker: ProblemMaker, y: np.ndarray, weights: np.ndarray | None, how
 
 def _incomplete(maker: ProblemMaker, y: np.ndarray, how: How) -> Outcome:
     """Fits of responses with missing values: by pattern where many share one, else by weights of 0 and 1."""
+    if linear.is_linear(maker):
+        return _own_weights(maker, y, None, how)
     if isinstance(maker.prepared.shared, SpectralProducts) and maker.design.known is None:
         return _with_gaps(maker, y, how)
     codes = np.unique(np.packbits(np.isnan(y), axis=0), axis=1, return_inverse=True)[1].ravel()

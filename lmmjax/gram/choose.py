@@ -15,6 +15,7 @@ from lmmjax.gram.crossed.prepare import CrossedPrepared
 from lmmjax.gram.curved import CurvedPrepared
 from lmmjax.gram.dense.prepare import DensePrepared
 from lmmjax.gram.factors import Factor, grouping_factors, nested_chain, parents
+from lmmjax.gram.fixed.prepare import FixedPrepared
 from lmmjax.gram.grouped.expansion import MOST, expanded_columns
 from lmmjax.gram.grouped.prepare import GroupedPrepared
 from lmmjax.gram.layered.prepare import LayeredPrepared, pays
@@ -36,6 +37,7 @@ BACKENDS: dict[str, Callable[..., Prepared]] = {
     "spectral": SpectralPrepared,
     "block": BlockPrepared,
     "rotated": RotatedPrepared,
+    "fixed": FixedPrepared,
     "dense": DensePrepared,
 }
 
@@ -50,7 +52,7 @@ def choose(design: Design) -> str:
     if design.residual is not None:
         return "whitened" if _inside(design.residual, factors) else "dense"
     if not factors:
-        return "dense"
+        return "fixed"
     columns = expanded_columns(design)
     if columns is None:
         return "layered" if pays(design) else "crossed"

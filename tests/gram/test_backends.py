@@ -30,7 +30,7 @@ SEVERAL = {"nested", "crossed", "layered"}
 KINDS = {
     name: (name, {})
     for name in BACKENDS
-    if name not in SEVERAL | {"grouped", "whitened", "spectral", "block", "rotated"}
+    if name not in SEVERAL | {"fixed", "grouped", "whitened", "spectral", "block", "rotated"}
 }
 KINDS |= {"raw": ("grouped", {"compress": False}), "compressed": ("grouped", {"compress": True})}
 # both sides are backward stable; derivatives of second order multiply condition numbers below 1e3

@@ -82,6 +82,13 @@ lows <- list(list(x = c(1, 1, 2, 3, 3, 3, 5, 8, 9, 9.005, 9.01, 12), y = c(2, 3,
 lows <- lapply(lows, function(l) c(l, list(half = lowess(l$x, l$y, f = 0.5, iter = 3)$y, order = order(l$x),
   wide = lowess(l$x, l$y, f = 0.4, iter = 4)$y, none = lowess(l$x, l$y, f = 0.2, iter = 0, delta = 0)$y)))
 
+# weights of every value beside missing ones
+w <- matrix(round(exp(rnorm(genes * n)), 5), genes)
+wf <- lmFit(holes, design, weights = w)
+we <- eBayes(wf)
+weighted_fit <- list(w = w, coefficients = unname(wf$coefficients), sigma = wf$sigma, unscaled = unname(wf$stdev.unscaled), df = wf$df.residual,
+                     df_prior = we$df.prior, var_prior = we$s2.prior, t = unname(we$t), p = unname(we$p.value))
+
 out <- list(versions = list(R = R.version.string, limma = as.character(packageVersion("limma")), edgeR = as.character(packageVersion("edgeR"))),
   y = y, holes = holes, group = group, x = x, arrays = arrays, priors = priors,
   counts = counts, donor = donor, after = after, tmm = tmm$samples$norm.factors, tmm3 = tmm3$samples$norm.factors,
@@ -90,6 +97,7 @@ out <- list(versions = list(R = R.version.string, limma = as.character(packageVe
   wls = list(t = unname(wls$t), p = unname(wls$p.value), df_prior = wls$df.prior, var_prior = wls$s2.prior),
   block = list(consensus = block$consensus.correlation, genes = block$atanh.correlations), weighted = list(consensus = weighted$consensus.correlation, genes = weighted$atanh.correlations),
   gls = list(beta = unname(gls$coefficients), t = unname(gls$t), s2 = gls$sigma^2, df_prior = gls$df.prior, var_prior = gls$s2.prior, df = gls$df.residual),
+  weighted_fit = weighted_fit,
   pair = pair, paired = paired, within = within,
   lowess = lows)
 write(toJSON(out, digits = I(11), na = "null", auto_unbox = TRUE), "limma.json")

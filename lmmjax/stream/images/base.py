@@ -50,8 +50,9 @@ class Space(ABC):
     def dtype(self, image: Any) -> np.dtype:
         """The precision that holds the values of an image: float32, or float64."""
         stored = getattr(image, "dataobj", None)
+        known = isinstance(stored, np.ndarray) or type(stored) is nibabel().arrayproxy.ArrayProxy
         scaled = getattr(stored, "slope", 1.0) != 1.0 or getattr(stored, "inter", 0.0) != 0.0
-        plain = stored is not None and np.dtype(stored.dtype).type in SINGLE and not scaled
+        plain = stored is not None and known and not scaled and np.dtype(stored.dtype).type in SINGLE
         return np.dtype(np.float32 if plain else np.float64)
 
     def spread(self, values: np.ndarray, names: pd.Index, what: str = "the fits") -> np.ndarray:

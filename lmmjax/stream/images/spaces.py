@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lmmjax.stream.images.base import Space, loaded, name_of, nibabel
+from lmmjax.stream.images.base import Space, inside, loaded, name_of, nibabel, numeric
 from lmmjax.stream.images.maskers import masker_space
 from lmmjax.stream.images.surfaces import grayordinates_of, surface_of
 from lmmjax.stream.images.volumes import Volumes, anywhere, mask_of
@@ -63,7 +63,7 @@ def _space(first: Any, mask: Any, images: Sequence[Any] = ()) -> Space:
     if isinstance(mask, np.ndarray):
         if mask.shape != first.shape[:3]:
             raise ValueError(f"the mask has shape {mask.shape}, the images {tuple(first.shape[:3])}")
-        return Volumes(mask != 0, first.affine, first)
+        return Volumes(inside(numeric(mask, "the mask")), first.affine, first)
     if not hasattr(mask, "affine"):
         raise ValueError(f"a mask of type {type(mask).__name__} is none of volumes: pass an image of voxels")
     return mask_of(mask)
@@ -78,7 +78,10 @@ def _covered(images: Sequence[Any]) -> Space:
     return anywhere(images, counts)
 
 
-SUFFIXES = (".nii", ".nii.gz", ".gii", ".gii.gz", ".mgh", ".mgz", ".img", ".hdr", ".mnc")
+SUFFIXES = (
+    *(".nii", ".nii.gz", ".gii", ".gii.gz", ".mgh", ".mgz", ".img", ".hdr", ".mnc"),
+    *(".head", ".brik", ".brik.gz"),
+)
 """Endings of the names of images."""
 
 

@@ -30,6 +30,7 @@ class Vertices(Space):
         for array in arrays:
             if len(array) != len(self.mask):
                 raise ValueError(f"{what} has {len(array)} vertices, others have {len(self.mask)}")
+        _same_anatomy(image, self.template, what)
         return len(arrays)
 
     def values(self, image: Any, k: int) -> np.ndarray:
@@ -102,6 +103,16 @@ def _anatomy(image: Any) -> dict[str, str]:
     return next(({name: meta[name]} for meta in metas if meta and name in meta), {})
 
 
+def _same_anatomy(image: Any, other: Any, what: str) -> None:
+    """ValueError if two images say that they are of different surfaces, such as the two hemispheres."""
+    own, theirs = ({**_anatomy(one)}.values() for one in (image, other))
+    if own and theirs and list(own) != list(theirs):
+        raise ValueError(
+            f"{what} is of {next(iter(own))}, others are of {next(iter(theirs))}: fit one surface at a time, "
+            "or both by a SurfaceMasker of nilearn"
+        )
+
+
 def axis_of(image: Any, what: str) -> Any:
     """The axis of columns of a CIFTI-2 image; ValueError unless its rows are maps or points in time."""
     axes = [image.header.get_axis(k) for k in range(len(image.shape))]
@@ -117,6 +128,8 @@ def surface_of(image: Any, mask: Any = None) -> Vertices:
     first = _arrays(image, name_of(image) or "an image")[0]
     if mask is None:
         return Vertices(np.ones(len(first), bool), image)
+    if hasattr(mask, "darrays"):
+        _same_anatomy(mask, image, name_of(mask) or "the mask")
     return Vertices(_mask(mask, len(first), "vertices"), image)
 
 
@@ -130,12 +143,18 @@ def grayordinates_of(image: Any, mask: Any = None) -> Grayordinates:
     return Grayordinates(_mask(mask, len(axis), "columns"), axis)
 
 
+def _only(maps: Sequence[np.ndarray], what: str) -> np.ndarray:
+    if len(maps) != 1:
+        raise ValueError(f"{what} is no mask: it has {len(maps)} maps, and a mask is one")
+    return maps[0]
+
+
 def _mask(mask: Any, size: int, kind: str) -> np.ndarray:
     what = name_of(mask) or "the mask"
     if hasattr(mask, "darrays"):
-        mask = _arrays(mask, what)[0]
+        mask = _only(_arrays(mask, what), what)
     elif hasattr(mask, "dataobj"):
-        mask = np.asanyarray(mask.dataobj)[0]
+        mask = _only(np.asanyarray(mask.dataobj), what)
     values = numeric(mask, what)
     if values.shape != (size,):
         raise ValueError(f"{what} has shape {values.shape}, and there are {size} {kind}")
