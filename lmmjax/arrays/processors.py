@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+
+One, Two = TypeVar("One"), TypeVar("Two")
 
 USUAL = 4
 """Processors up to which nothing has to be done for threads of BLAS and of batches to get along."""
@@ -45,6 +51,24 @@ def quota(folder: Path) -> int | None:
     if not (share.isdecimal() and period.isdecimal() and int(period) > 0):
         return None
     return max(1, -(-int(share) // int(period)))
+
+
+def mapped(function: Callable[[One], Two], items: Iterable[One]) -> list[Two]:
+    """What a function of NumPy says of some items, which threads share; each has a BLAS of one thread.
+
+    One item is left to BLAS and its threads.
+    """
+    every = list(items)
+    count = min(cores(), len(every))
+    if count < 2:
+        return [function(item) for item in every]
+    # imported here: a single fit has no use for it
+    from threadpoolctl import threadpool_limits
+
+    # a thread begins with NumPy's warnings as they are by default
+    contexts = [contextvars.copy_context() for _ in every]
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(count) as pool:
+        return list(pool.map(lambda context, item: context.run(function, item), contexts, every))
 
 
 def matmul_alone(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:

@@ -21,12 +21,12 @@ from lmmjax.batch import least_squares as linear
 from lmmjax.batch.determined import determined
 from lmmjax.batch.device import fit_blocks, on_devices, own_on_devices, placed
 from lmmjax.batch.lanes import lanes_of, take_lanes
+from lmmjax.batch.one_kernel import fit_one_kernel
 from lmmjax.batch.outcome import Outcome, failed, outcome
 from lmmjax.batch.sources import FEW, few, few_apart, own_problem, own_products
 from lmmjax.batch.starts import MOST, Starts
 from lmmjax.core import Problem, ProblemMaker, descents
 from lmmjax.core.exactness import exact_lanes
-from lmmjax.core.spectral_fit import spectral_estimates
 from lmmjax.core.spectral_gaps import gap_estimates
 from lmmjax.design import columns_on_rows, take_columns, take_rows
 from lmmjax.gram.block.products import BlockProducts
@@ -105,14 +105,7 @@ def _shared_design(
         return _closed(fitted, maker, how), fitted.finite
     one_kernel = isinstance(shared, SpectralProducts | BlockProducts) and maker.design.known is None
     if one_kernel and how.starts.given is None:
-        usable = np.ones(total, bool)
-        found = failed(total, maker.design.p, maker.design.structure.n_params, "")
-        for part, values in pieces(y):
-            values = np.asarray(values, dtype=float)
-            with np.errstate(invalid="ignore", over="ignore"):
-                usable[part] = np.isfinite(np.sum(values * values, axis=0))
-            problem = maker.lanes(np.where(usable[part], values, 0.0), how.reml)
-            found.put(np.arange(total)[part], outcome(*spectral_estimates(problem)))
+        found, usable = fit_one_kernel(maker, y, how.reml)
         return found.without(~usable, Status.NOT_FINITE, INFINITE), usable
     place = placed() if shared.together else None
     if total <= few(maker, FEW if place is None else place.few) or not shared.together:

@@ -7,9 +7,9 @@ import numpy as np
 
 from lmmjax.core.estimate import Estimate
 from lmmjax.core.problem import Problem
-from lmmjax.core.spectral_records import Points, at_ends, derivatives, records
+from lmmjax.core.spectral_records import Points, at_ends, records
 from lmmjax.core.spectral_rows import Rotated, rotated_points
-from lmmjax.core.spectral_search import Found, Spectral, search
+from lmmjax.core.spectral_search import PAIRS, TOGETHER, Found, Spectral, search
 from lmmjax.gram.block.products import BlockProducts
 from lmmjax.gram.spectral.products import SpectralProducts, SpectralResponse
 from lmmjax.optimize import Status
@@ -31,10 +31,10 @@ def spectral_estimates(problem: Problem) -> tuple[Estimate, np.ndarray]:
     response = problem.response
     assert isinstance(response, SpectralResponse)
     alone = response.y.ndim == 1
-    y = np.atleast_2d(np.asarray(response.y).T)
+    y = np.ascontiguousarray(np.atleast_2d(np.asarray(response.y).T))
     data = spectral_data(problem, y, np.atleast_1d(np.asarray(response.rest)))
-    lost = ~np.isfinite(data.squares.sum(axis=1) + data.left)
     total = data.squares.sum(axis=1) + data.left
+    lost = ~np.isfinite(total)
     if isinstance(data, Rotated):
         open_squares = np.full(len(y), np.inf)
         open_squares[~lost] = data.some(np.flatnonzero(~lost)).open_squares()
@@ -45,13 +45,14 @@ def spectral_estimates(problem: Problem) -> tuple[Estimate, np.ndarray]:
         # what K has no part in leaves nothing: σ² = 0 has an infinite likelihood
         perfect |= ~lost & (open_squares <= NOTHING * total)
     usable = np.flatnonzero(~lost & ~perfect)
-    found = search(data.some(usable))
-    chosen = data.some(usable)
+    chosen = data if len(usable) == len(y) else data.some(usable)
+    found = search(chosen)
     points = (
         rotated_points(chosen, found) if isinstance(chosen, Rotated) else _points(chosen, y[usable], found)
     )
-    estimate = records(problem, points, data.ml, usable)
-    out = jax.tree.map(lambda a: widened(a, usable, len(y)), estimate)
+    out = records(problem, points, data.ml, usable)
+    if len(usable) < len(y):
+        out = jax.tree.map(lambda a: widened(a, usable, len(y)), out)
     status = np.where(lost, Status.NOT_FINITE, np.where(perfect, Status.PERFECT_FIT, out.status))
     out.status[:], out.moves[:] = status, 0.0
     optima = np.zeros(len(y), int)
@@ -64,6 +65,12 @@ def widened(a: np.ndarray, at: np.ndarray, total: int) -> np.ndarray:
     out = np.full((total, *a.shape[1:]), np.nan if a.dtype.kind == "f" else 0, a.dtype)
     out[at] = a
     return out
+
+
+def at_once(shared: SpectralProducts | BlockProducts) -> int:
+    """How many responses to fit at a time: as many as stay in cache."""
+    numbers = PAIRS if isinstance(shared, BlockProducts) else TOGETHER
+    return max(1, numbers // max(len(shared.mu), 1))
 
 
 def spectral_data(problem: Problem, y: np.ndarray, left: np.ndarray) -> Spectral:
@@ -104,7 +111,6 @@ def _points(data: Spectral, y: np.ndarray, found: Found) -> Points:
     s = data.s_matrix(a, h)
     if data.ml and len(data.xkx):
         value = value + np.linalg.slogdet(s)[1]
-    slope, bend, fall = derivatives(data, t)
     beta = -(y * (h[:, None] / scale)) @ data.c
     nu, logdet_r = np.full(total, data.nu), np.full(total, data.logdet_r)
-    return Points(found.t, found.steps, value, slope, bend, fall, r2, s, beta, nu, logdet_r)
+    return Points(found.t, found.steps, value, found.slope, found.bend, found.fall, r2, s, beta, nu, logdet_r)

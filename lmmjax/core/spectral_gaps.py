@@ -20,10 +20,11 @@ import dataclasses
 import jax
 import numpy as np
 
+from lmmjax.arrays.processors import mapped
 from lmmjax.core.estimate import Estimate
 from lmmjax.core.problem import Problem, ProblemMaker
 from lmmjax.core.spectral_fit import spectral_data, widened
-from lmmjax.core.spectral_records import Points, at_ends, derivatives, records
+from lmmjax.core.spectral_records import Points, at_ends, records
 from lmmjax.core.spectral_schur import eliminated, rises
 from lmmjax.core.spectral_search import PAIRS, Found, Spectral, log_determinant, search, sides
 from lmmjax.gram.spectral.prepare import SpectralPrepared
@@ -123,7 +124,9 @@ class Gaps(Spectral):
         g = (inverse @ v[..., None])[..., 0]
         return q - np.sum(v * g, axis=1), inverse, g
 
-    def at(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def at(
+        self, t: np.ndarray, value: bool = True
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         a, h = sides(t)
         scale = a[:, None] + h[:, None] * self.mu
         s, w = h[:, None] * self.mu / scale, a[:, None] / scale
@@ -133,7 +136,8 @@ class Gaps(Spectral):
         bend = np.sum(s * (1.0 - s), axis=1) + self.nu * (found.bend - found.fall**2) + found.logdet_bend
         if self.ml:
             slope, bend = (one + two for one, two in zip((slope, bend), self.curve(a, h), strict=True))
-        return self.value(a, h), slope, bend, found.r2 / a, found.fall
+        f = self.value(a, h) if value else np.zeros(len(t))
+        return f, slope, bend, found.r2 / a, found.fall
 
     def ends(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self.ml:
@@ -187,7 +191,7 @@ def gap_estimates(
     problem, parts = gap_data(maker, y, reml)
     if not parts:
         return None
-    found = [search(data) for data, _, _ in parts]
+    found = mapped(search, [data for data, _, _ in parts])
     points = [_points(maker, data, at, rows) for (data, _, rows), at in zip(parts, found, strict=True)]
     at_all = np.concatenate([kept for _, kept, _ in parts])
     names = [f.name for f in dataclasses.fields(Points)]
@@ -249,9 +253,9 @@ def _points(maker: ProblemMaker, data: Gaps, found: Found, rows: np.ndarray) -> 
     s = data.s_open(a, h, inverse)
     n = data.x - data.n(h[:, None] / scale)
     beta = -(data.y * (h[:, None] / scale)) @ data.c - np.einsum("tap,ta->tp", n, g)
-    slope, bend, fall = derivatives(data, t)
     logdet_r, weights = np.full(total, data.logdet_r), maker.rows.root_weight
     if weights is not None:
         logdet_r = logdet_r + 2.0 * np.sum(np.log(np.asarray(weights)[rows]), axis=1)
     value, nu = data.logdet(a, h), np.full(total, data.nu)
+    slope, bend, fall = found.slope, found.bend, found.fall
     return Points(found.t, found.steps, value, slope, bend, fall, r2, s, beta, nu, logdet_r)

@@ -8,7 +8,7 @@ import numpy as np
 
 from lmmjax.core.estimate import Estimate
 from lmmjax.core.problem import Problem
-from lmmjax.core.spectral_search import RATIOS, Spectral, sides
+from lmmjax.core.spectral_search import RATIOS, sides
 from lmmjax.design import solve_upper
 from lmmjax.optimize import Status
 
@@ -47,15 +47,6 @@ def at_ends(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """a and h of t, infinite ones too."""
     a, h = sides(np.clip(t, -700, 700))
     return np.where(t == np.inf, 0.0, a), np.where(t == -np.inf, 0.0, h)
-
-
-def derivatives(data: Spectral, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`slope`, `bend` and `fall` (T,) of `Points` at t (T,); at the ends 0, 1 and 0."""
-    slope, bend, fall = np.zeros(len(t)), np.ones(len(t)), np.zeros(len(t))
-    inner = np.flatnonzero(np.isfinite(t))
-    if len(inner):
-        _, slope[inner], bend[inner], _, fall[inner] = data.some(inner).at(t[inner])
-    return slope, bend, fall
 
 
 def records(problem: Problem, points: Points, ml: bool, which: np.ndarray) -> Estimate:

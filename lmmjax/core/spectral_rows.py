@@ -16,7 +16,7 @@ import dataclasses
 
 import numpy as np
 
-from lmmjax.core.spectral_records import Points, at_ends, derivatives
+from lmmjax.core.spectral_records import Points, at_ends
 from lmmjax.core.spectral_schur import Sums, eliminated, rises
 from lmmjax.core.spectral_search import Found, Spectral, sides
 
@@ -77,7 +77,9 @@ class Rotated(Spectral):
         value = logdet + self.nu * np.log(r2)
         return value if self.ml else value + np.linalg.slogdet(m)[1]
 
-    def at(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def at(
+        self, t: np.ndarray, value: bool = True
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         a, h = sides(t)
         out = np.empty((5, len(t)))
         for k in range(len(t)):
@@ -89,12 +91,12 @@ class Rotated(Spectral):
             found = eliminated(sums, one.sums(-first[None]), one.sums((first * (2.0 * s - 1.0))[None]))
             slope = s.sum() + self.nu * found.fall[0]
             bend = np.sum(s * (1.0 - s)) + self.nu * (found.bend[0] - found.fall[0] ** 2)
-            value = np.sum(np.log(scale)) + self.nu * np.log(found.r2[0] / a[k])
+            f = np.sum(np.log(scale)) + self.nu * np.log(found.r2[0] / a[k]) if value else 0.0
             if not self.ml:
                 m = sums[0][0]
-                value = value + np.linalg.slogdet(m)[1] - len(m) * np.log(a[k])
+                f = f + np.linalg.slogdet(m)[1] - len(m) * np.log(a[k])
                 slope, bend = slope + found.logdet_slope[0], bend + found.logdet_bend[0]
-            out[:, k] = value, slope, bend, found.r2[0] / a[k], found.fall[0]
+            out[:, k] = f, slope, bend, found.r2[0] / a[k], found.fall[0]
         return out[0], out[1], out[2], out[3], out[4]
 
     def ends(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -130,6 +132,5 @@ def rotated_points(data: Rotated, found: Found) -> Points:
             beta[k] = s[k] @ v
             r2[k] = q - v @ beta[k]
             value[k] = np.sum(np.log(scale)) + (0.0 if data.ml else np.linalg.slogdet(m)[1])
-    slope, bend, fall = derivatives(data, t)
     nu, logdet_r = np.full(total, data.nu), np.full(total, data.logdet_r)
-    return Points(found.t, found.steps, value, slope, bend, fall, r2, s, beta, nu, logdet_r)
+    return Points(found.t, found.steps, value, found.slope, found.bend, found.fall, r2, s, beta, nu, logdet_r)

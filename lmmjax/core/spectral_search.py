@@ -39,6 +39,9 @@ FLAT = 1e-9
 PAIRS = 1 << 22
 """Numbers of responses by eigenvalues that are held at a time."""
 
+TOGETHER = 1 << 16
+"""Numbers of responses by eigenvalues that a thread works on: what stays in its cache."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Spectral:
@@ -119,22 +122,28 @@ class Spectral:
             logdet = logdet + np.linalg.slogdet(self.s_matrix(a, h))[1]
         return logdet[:, None] + self.nu * np.log(r2)
 
-    def at(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """f, ∂f, ∂²f, r² and ∂r²/r² (T,) at t (T,), one of each response."""
+    def at(
+        self, t: np.ndarray, value: bool = True
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """f, ∂f, ∂²f, r² and ∂r²/r² at t (T,), one of each response; without `value` f may be 0."""
         a, h = sides(t)
         scale = a[:, None] + h[:, None] * self.mu
         s = h[:, None] * self.mu / scale
         share = self.squares / scale
-        r2 = share.sum(axis=1) + (self.left / a if self.rest else 0.0)
-        first = -np.sum(share * s, axis=1) / r2
-        second = -np.sum(share * s * (1.0 - 2.0 * s), axis=1) / r2
-        slope = s.sum(axis=1) + self.nu * first
-        bend = np.sum(s * (1.0 - s), axis=1) + self.nu * (second - first**2)
-        value = np.sum(np.log(scale), axis=1) + (self.rest * np.log(a) if self.rest else 0.0)
+        moved = share * s
+        r2, once = share.sum(axis=1) + (self.left / a if self.rest else 0.0), moved.sum(axis=1)
+        first, second = -once / r2, (2.0 * np.einsum("tk,tk->t", moved, s) - once) / r2
+        weight = s.sum(axis=1)
+        slope = weight + self.nu * first
+        bend = weight - np.einsum("tk,tk->t", s, s) + self.nu * (second - first**2)
+        f = np.zeros(len(t))
+        if value:
+            f = np.sum(np.log(scale), axis=1) + (self.rest * np.log(a) if self.rest else 0.0)
+            f = f + self.nu * np.log(r2)
         if self.ml:
             own, d1, d2 = self.log_s(a, h)
-            value, slope, bend = value + own, slope + d1, bend + d2
-        return value + self.nu * np.log(r2), slope, bend, r2, first
+            f, slope, bend = f + own, slope + d1, bend + d2
+        return f, slope, bend, r2, first
 
     def ends(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Whether the criterion rises from the ends of a grid t (J,): (T,) of the lower, and of the upper."""
@@ -169,21 +178,30 @@ def sides(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Found:
-    """Global minima of T responses: t (T,), −inf and inf at the ends, and how many minima there are."""
+    """Global minima of T responses: t (T,), −inf and inf at the ends, and how many minima there are.
+
+    `slope`, `bend` and `fall` (T,) are ∂f, ∂²f and ∂r²/r² at minima that are no ends, else 0, 1 and 0.
+    """
 
     t: np.ndarray
     optima: np.ndarray
     steps: np.ndarray
+    slope: np.ndarray
+    bend: np.ndarray
+    fall: np.ndarray
 
 
 def search(data: Spectral) -> Found:
     """The global minimum of every response."""
-    total = len(data.squares)
+    total, names = len(data.squares), [f.name for f in dataclasses.fields(Found)]
     if not total:
-        return Found(np.zeros(0), np.zeros(0, int), np.zeros(0, int))
+        none = np.zeros(0)
+        return Found(none, none.astype(int), none.astype(int), none, none, none)
     size = max(1, PAIRS // max(len(data.mu), 1))
     parts = [_search(data.some(np.arange(k, min(k + size, total)))) for k in range(0, total, size)]
-    return Found(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("t", "optima", "steps")))
+    if len(parts) == 1:
+        return parts[0]
+    return Found(*(np.concatenate([getattr(p, name) for p in parts]) for name in names))
 
 
 def grid(data: Spectral) -> np.ndarray:
@@ -230,19 +248,38 @@ def _search(data: Spectral) -> Found:
     # ends of brackets that are no numbers: as far as it makes a difference
     span = np.clip(t, *(t[np.isfinite(t)][[0, -1]] + [-np.log(FAR), np.log(FAR)]))
     low, high = span[np.maximum(where - 1, 0)], span[np.minimum(where + 1, last)]
-    ends, count = _descend(data.some(who), low, high, span[where])
-    value, _, bend, *_ = data.some(who).at(ends)
+    inside = data.some(who)
+    ends, count = _descend(inside, low, high, _vertex(t, f, where, who, span[where]))
+    value, slope, bend, _, fall = inside.at(ends)
     level = np.minimum(np.where(lower, f[0], np.inf), np.where(upper, f[-1], np.inf))
     real = (bend > 0) & (np.abs(value - level[who]) > FLAT)
     np.add.at(optima, who[real], 1)
     np.add.at(steps, who, count)
     order = np.argsort(-value, kind="stable")
-    inner, inner_t = np.full(len(best), np.inf), np.full(len(best), np.nan)
     # of several the lowest is written last
-    inner[who[order]], inner_t[who[order]] = value[order], ends[order]
+    at = np.full(len(best), -1)
+    at[who[order]] = order
     # beside an end that is a minimum the criterion is flat, and lower by rounding only
-    best_t = np.where(inner < best - FLAT, inner_t, best_t)
-    return Found(best_t, np.maximum(optima, 1), steps + 1)
+    inner = np.flatnonzero(at >= 0)
+    inner = inner[value[at[inner]] < best[inner] - FLAT]
+    at = at[inner]
+    out = [best_t, *(np.full(len(best), end) for end in (0.0, 1.0, 0.0))]
+    for whole, own in zip(out, (ends, slope, bend, fall), strict=True):
+        whole[inner] = own[at]
+    return Found(out[0], np.maximum(optima, 1), steps + 1, *out[1:])
+
+
+def _vertex(
+    t: np.ndarray, f: np.ndarray, where: np.ndarray, who: np.ndarray, middle: np.ndarray
+) -> np.ndarray:
+    """The vertices of parabolas through points t[where] of a grid and their neighbours; else `middle`."""
+    before, after = np.maximum(where - 1, 0), np.minimum(where + 1, len(t) - 1)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        one = (f[where, who] - f[before, who]) / (t[where] - t[before])
+        two = (f[after, who] - f[where, who]) / (t[after] - t[where])
+        bend = (two - one) / (t[after] - t[before])
+        vertex = 0.5 * (t[before] + t[where]) - 0.5 * one / bend
+    return np.where((bend > 0) & (vertex > t[before]) & (vertex < t[after]), vertex, middle)
 
 
 def _descend(
@@ -255,7 +292,8 @@ def _descend(
     for _ in range(STEPS):
         if not len(left):
             break
-        _, slope, bend, *_ = data.some(left).at(t[left])
+        some = data if len(left) == len(t) else data.some(left)
+        _, slope, bend, *_ = some.at(t[left], value=False)
         steps[left] += 1
         falls = slope < 0
         low[left] = np.where(falls, t[left], low[left])

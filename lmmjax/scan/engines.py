@@ -59,7 +59,7 @@ def parts_of(fits: Fitted | FittedMany, ddf: str | None = None, gaps: bool = Tru
     usable = np.isfinite(fits.estimate.psi).all(axis=1)
     gone = missing(fits.y)
     out, left = [], usable.copy()
-    if gaps and fits.weights is None and isinstance(fits.data.maker.prepared, SpectralPrepared):
+    if gaps and gone.any() and fits.weights is None and _is_spectral(fits):
         few = _few_missing(fits, gone, usable)
         if len(few):
             out.append(Part(few, _with_gaps(fits, few)))
@@ -67,10 +67,13 @@ def parts_of(fits: Fitted | FittedMany, ddf: str | None = None, gaps: bool = Tru
     places = np.flatnonzero(left)
     if not len(places):
         return out
-    own = gone[:, places].astype(float)
     if fits.weights is not None:
         own = np.where(gone[:, places], 0.0, np.asarray(fits.weights)[:, places])
-    _, pattern = np.unique(own, axis=1, return_inverse=True)
+        pattern = np.unique(own, axis=1, return_inverse=True)[1]
+    elif gone.any():
+        pattern = np.unique(np.packbits(gone[:, places], axis=0), axis=1, return_inverse=True)[1]
+    else:
+        pattern = np.zeros(len(places), int)
     for k in range(pattern.max(initial=-1) + 1):
         where = places[pattern.ravel() == k]
         keep = ~gone[:, where[0]]
@@ -83,6 +86,10 @@ def parts_of(fits: Fitted | FittedMany, ddf: str | None = None, gaps: bool = Tru
 def is_one_kernel(fits: Fitted | FittedMany) -> bool:
     """Whether the model is one kernel with independent residuals, in a form that has an engine of its own."""
     return isinstance(fits.data.maker.prepared, SpectralPrepared | BlockPrepared) and not by_mean(fits.data)
+
+
+def _is_spectral(fits: FittedMany) -> bool:
+    return isinstance(fits.data.maker.prepared, SpectralPrepared)
 
 
 def _few_missing(fits: FittedMany, gone: np.ndarray, usable: np.ndarray) -> np.ndarray:

@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from lmmjax.inference.scan import Engine, several, statistics
+from lmmjax.inference.scan import Engine, Statistics, several, statistics
 from lmmjax.inference.scan.engine import ALL
 from lmmjax.inference.scan.statistics import LOD, chi_square, f_test, score, wald
+from lmmjax.scan.tables import COLUMNS
 
 Values = dict[str, np.ndarray]
 """Columns of results by name, each (k, t)."""
-
-REPORTED = ("effect", "se", "t", "p_wald", "p_lrt", "lod", "loglik")
-"""What `Statistics` have of the columns."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +26,12 @@ class How:
     def wants(self, test: str) -> bool:
         """Whether a test is asked for."""
         return self.test is None or self.test == test
+
+    def reported(self, found: Statistics) -> Values:
+        """The columns that `Statistics` have; p of tests that are not asked for are not worked out."""
+        names = ["effect", "se", "t", "lod", "loglik"]
+        names += [name for name in ("p_wald", "p_lrt") if name in COLUMNS[self.test]]
+        return {name: getattr(found, name) for name in names}
 
 
 def evaluate(engine: Engine, columns: tuple[np.ndarray, ...], how: How, part: slice = ALL) -> list[Values]:
@@ -86,7 +90,7 @@ def at_null(engine: Engine, columns: tuple[np.ndarray, ...], how: How, part: sli
         terms, joint = found.terms, {"p_joint": found.p_joint, "joint": found.lrt}
     out = []
     for own in terms:
-        values = {name: getattr(own, name) for name in REPORTED}
+        values = how.reported(own)
         values["ratio"] = np.broadcast_to(null.ratio, own.effect.shape)
         values |= {"f": own.t**2, "df": np.broadcast_to(df, own.effect.shape)}
         out.append(values | joint)

@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from lmmjax.arrays.processors import mapped
 from lmmjax.inference.scan import statistics
 from lmmjax.inference.scan.candidates import Candidates
+from lmmjax.inference.scan.engine import Engine
 from lmmjax.inference.scan.general import GeneralScan
-from lmmjax.inference.scan.spectral import SpectralEngine
 from lmmjax.inference.scan.statistics import LOD, f_test
 from lmmjax.inference.scan.sweep import Wanted, sweep
 from lmmjax.scan.beside import Beside
 from lmmjax.scan.engines import Part
-from lmmjax.scan.evaluate import REPORTED, How, Values, evaluate, refit_pairs
+from lmmjax.scan.evaluate import How, Values, evaluate, refit_pairs
 from lmmjax.scan.general import marker_values, refitted_pairs
 from lmmjax.scan.keep import BEHIND, Above, Best, Keep, Top
 from lmmjax.scan.markers import Markers
@@ -36,7 +37,7 @@ def hits(
 ) -> Pairs:
     """The pairs of the markers g (N, k) at places (k,), and the responses of a part, that may be kept."""
     engine = part.engine
-    if isinstance(engine, SpectralEngine) and beside.width == 1:
+    if isinstance(engine, Engine) and engine.sweepable is not None and beside.width == 1:
         marker, response, terms = _swept(engine, _rows(part, markers, g), keep, how)
     else:
         marker, response, terms = _among_all(part, markers, g, beside, keep, how)
@@ -101,11 +102,14 @@ def _columns(part: Part, markers: Markers, g: np.ndarray, beside: Beside) -> tup
     return columns if part.rows is None else tuple(column[part.rows] for column in columns)
 
 
+PAIRS = 1 << 10
+"""Pairs that are worked out together."""
+
 Found = tuple[np.ndarray, np.ndarray, list[Values]]
 """Places of markers and of responses (Q,), and the statistics of every column at the null."""
 
 
-def _swept(engine: SpectralEngine, g: np.ndarray, keep: tuple[Keep, ...], how: How) -> Found:
+def _swept(engine: Engine, g: np.ndarray, keep: tuple[Keep, ...], how: How) -> Found:
     null, df, refit = engine.null, engine.df(1), how.ratio == "refit"
     shares = [one.share(null.n, df, how.test, refit) for one in keep if isinstance(one, Above)]
     slack = 10.0 ** (2.0 * BEHIND / null.n) if refit else np.ones(len(null.n))
@@ -114,21 +118,32 @@ def _swept(engine: SpectralEngine, g: np.ndarray, keep: tuple[Keep, ...], how: H
         max((one.n for one in keep if isinstance(one, Top)), default=0),
         any(isinstance(one, Best) for one in keep),
         slack,
-        null.n,
     )
     block = engine.prepare(g)
-    marker, response = sweep(engine, block, wanted)
-    pair = np.unique(marker.astype(np.int64) * len(null.n) + response)
+    assert engine.sweepable is not None
+    found = sweep(engine.sweepable, block, engine.single(block), block.lost, wanted)
+    pair = np.unique(found[0].astype(np.int64) * len(null.n) + found[1])
     marker, response = pair // len(null.n), pair % len(null.n)
     own = null.some(response)
-    found = statistics(own, *engine.pairs(block, marker, response), df[response])
-    values: dict[str, Any] = {name: getattr(found, name) for name in REPORTED}
-    values |= {"ratio": own.ratio, "f": found.t**2, "df": df[response]}
+    exact = statistics(own, *_pairs(engine, block, marker, response), df[response])
+    values = how.reported(exact) | {"ratio": own.ratio, "f": exact.t**2, "df": df[response]}
     if how.wants("score"):
         ml = engine.by_ml()
-        b, c = ml.pairs(block, marker, response)
+        b, c = _pairs(ml, block, marker, response)
         values["p_score"] = f_test(own.n * b * b / (c * ml.null.a[response]), 1.0, df[response])
     return marker, response, [values]
+
+
+def _pairs(
+    engine: Engine, block: Any, marker: np.ndarray, response: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """b and c (Q,) of pairs, by parts that stay in cache and of neighbouring responses."""
+    order = np.argsort(response, kind="stable")
+    parts = [order[k : k + PAIRS] for k in range(0, max(len(order), 1), PAIRS)]
+    found = mapped(lambda at: engine.pairs(block, marker[at], response[at]), parts)
+    out = np.empty((2, len(order)))
+    out[:, order] = np.concatenate(found, axis=1)
+    return out[0], out[1]
 
 
 def _among_all(

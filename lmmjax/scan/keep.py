@@ -98,9 +98,19 @@ def chosen(pairs: Pairs, keep: tuple[Keep, ...], test: str | None) -> np.ndarray
             by, other = (pairs.at, pairs.place) if isinstance(one, Top) else (pairs.place, pairs.at)
             most = one.n if isinstance(one, Top) else 1
             level = np.where(np.isnan(strength), -1.0, strength)
-            order = np.lexsort((other, -level, by))
-            new = np.diff(by[order], prepend=-1) != 0
-            first = np.flatnonzero(new)
-            rank = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
-            out[order[rank < most]] = True
+            out[_first(by, other, level, most)] = True
     return out
+
+
+def _first(by: np.ndarray, other: np.ndarray, level: np.ndarray, most: int) -> np.ndarray:
+    """Which pairs are among the `most` highest of theirs, `by` (Q,); of equal ones the first by `other`."""
+    some = np.arange(len(by))
+    if most == 1 and len(by):
+        highest = np.full(int(by.max()) + 1, -np.inf)
+        np.maximum.at(highest, by, level)
+        some = np.flatnonzero(level >= highest[by])
+    order = some[np.lexsort((other[some], -level[some], by[some]))]
+    new = np.diff(by[order], prepend=-1) != 0
+    first = np.flatnonzero(new)
+    rank = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
+    return order[rank < most]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.inference.scan.spectral import SpectralEngine
+from lmmjax.inference.scan.engine import Engine
 from lmmjax.scan.beside import Beside
 from lmmjax.scan.engines import Part
 from lmmjax.scan.evaluate import How
@@ -54,10 +54,9 @@ class Task:
 
     def size(self, parts: list[Part] | None = None) -> int:
         """How many markers to take at a time."""
-        if self.keep is not None and self.beside.width == 1:
-            fast = all(isinstance(part.engine, SpectralEngine) for part in parts or ())
-            if parts is not None and fast:
-                return self.markers.size(len(self.markers))
+        hits = self.keep is not None and self.beside.width == 1
+        if hits and parts is not None and all(_is_swept(part) for part in parts):
+            return self.markers.size(len(self.markers))
         pairs = NUMBERS // (len(self.labels) * self.beside.width**2)
         return max(1, min(pairs, self.markers.size(len(self.markers))))
 
@@ -70,7 +69,8 @@ class Task:
             for first in range(0, len(mine), size := self.size(parts)):
                 part = slice(first, first + size)
                 found.append(self._block(parts, mine[part], g[:, at][:, part], names))
-        return self.kept(joined(found)).ordered()
+        whole = joined([one for one in found if len(one)] or found[:1])
+        return (self.kept(whole) if len(found) > 2 else whole).ordered()
 
     def _block(self, parts: list[Part], places: np.ndarray, g: np.ndarray, names: tuple[str, ...]) -> Pairs:
         if self.keep is None:
@@ -78,7 +78,7 @@ class Task:
         own = [hits(part, self.markers, places, g, self.beside, self.keep, self.how) for part in parts]
         terms = [[{name: values[name] for name in names} for values in one.terms] for one in own]
         own = [dataclasses.replace(one, terms=some) for one, some in zip(own, terms, strict=True)]
-        return self.kept(joined([no_pairs(names, self.beside.width), *own]))
+        return self.kept(joined([one for one in own if len(one)] or [no_pairs(names, self.beside.width)]))
 
     def _all(self, parts: list[Part], places: np.ndarray, g: np.ndarray) -> Pairs:
         k, total = g.shape[1], len(self.labels)
@@ -111,3 +111,7 @@ class Task:
 def wanted(how: How, beside: Beside) -> tuple[str, ...]:
     """Names of the columns of statistics."""
     return COLUMNS[how.test] if beside.width == 1 else (*COLUMNS[how.test], "p_joint")
+
+
+def _is_swept(part: Part) -> bool:
+    return isinstance(part.engine, Engine) and part.engine.sweepable is not None

@@ -130,7 +130,7 @@ def scan_in_memory(task: Task, progress: Callable[[int, int], None] | None) -> p
             kept.append(pairs)
         else:
             # of what blocks had before only what may stay
-            kept = [task.kept(joined([*kept, pairs]))]
+            kept = [task.kept(joined([*kept, pairs]))] if kept else [pairs]
         if stop < len(found):
             report(stop, len(found))
     report(len(found), len(found))

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from published_data import CALVES, PEDIGREE
+from scipy import optimize
 
 import lmmjax as lj
 from lmmjax.fitted.values import _nearby
@@ -106,6 +107,52 @@ def test_profiles_over_other_shares_are_those_of_one_ratio(fits, monkeypatch):
     assert np.allclose(one[["lower", "upper"]], two[["lower", "upper"]], atol=1e-5)
 
 
+def test_limits_beside_other_terms_are_where_the_criterion_has_risen():
+    """Two kernels; the other shares minimised by SciPy on dense matrices."""
+    rng = np.random.default_rng(8)
+    second = 0.3 ** np.abs(np.subtract.outer(np.arange(N), np.arange(N)))
+    parts, data = [K, second, np.eye(N)], DATA.assign(y=U[:, 1] + rng.normal(size=N))
+    kernels = {"id": {"A": KERNEL, "S": lj.Kernel(second, IDS)}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", lj.FitWarning)
+        fit = lj.lmm("y ~ x + (1 | id)", data, kernels=kernels).fit()
+    table = fit.heritability(method="profile", scale="ratio", level=0.9)
+    assert list(table.index) == ["id[A]", "id[S]", "Residual", "repeatability"]
+    assert np.array_equal(table["lower"] <= table["estimate"], table["estimate"] <= table["upper"])
+    x, y = MODEL.frame.x, data["y"].to_numpy()
+
+    def value(shares):
+        v = sum(share * part for share, part in zip(shares, parts, strict=True))
+        inverse = np.linalg.inv(v)
+        xx = x.T @ inverse @ x
+        r2 = y @ inverse @ y - y @ inverse @ x @ np.linalg.solve(xx, x.T @ inverse @ y)
+        logdet = np.linalg.slogdet(v)[1] + np.linalg.slogdet(xx)[1]
+        return logdet + (N - 2) * (1 + np.log(2 * np.pi * r2 / (N - 2)))
+
+    def rise(inside, s):
+        outside = [k for k in range(3) if k not in inside]
+        pair, whole = (inside, s) if len(inside) == 2 else (outside, 1 - s)
+
+        def at(share):
+            out = np.full(3, 1 - whole)
+            out[pair] = whole * np.array([share, 1 - share])
+            return value(out)
+
+        found = optimize.minimize_scalar(at, bounds=(0, 1), method="bounded", options={"xatol": 1e-8})
+        return min(found.fun, at(0.0), at(1.0)) - fit.deviance
+
+    ended = 0
+    for name, inside in (("id[A]", [0]), ("Residual", [2]), ("repeatability", [0, 1])):
+        for side, end in (("lower", 0.0), ("upper", 1.0)):
+            limit = table.loc[name, side]
+            if limit == end:
+                ended += 1
+                assert rise(inside, abs(end - 1e-7)) <= 2.70554345 + 1e-5
+            else:
+                assert rise(inside, limit) == pytest.approx(2.7055434540954, abs=1e-5)
+    assert ended < 6
+
+
 def test_permanent_environment_and_litters():
     data = pd.concat([DATA.assign(litter=[f"l{k % 7}" for k in range(N)])] * 2, ignore_index=True)
     rng = np.random.default_rng(3)
@@ -180,14 +227,57 @@ def at(model, y, psi):
 
 
 def test_published_breeding_values_of_one_trait():
+    """Example 3.1, with the digits that BLUPF90 prints: github.com/masuday/Blupf90TutorialStandard."""
     kernel = lj.Kernel.from_pedigree(PEDIGREE, ids=np.arange(1, 9))
     model = lj.lmm("wwg ~ sex + (1 | calf)", CALVES, kernels={"calf": kernel})
     modes = at(model, CALVES["wwg"], [20.0, 40.0])[0]
     published = [0.098, -0.019, -0.041, -0.009, -0.186, 0.177, -0.249, 0.183]
-    assert np.allclose(modes["b"][:, 0], published, atol=6e-4)
-    accuracy = np.sqrt(1 - modes["mspe"][:, 0, 0] / (20 * np.diagonal(kernel.matrix)))
-    # printed with three digits, of a reliability with three
-    assert np.allclose(accuracy, [0.241, 0.126, 0.295, 0.379, 0.379, 0.341, 0.341, 0.395], atol=3e-3)
+    assert np.array_equal(np.round(modes["b"][:, 0], 3), published)
+    value = [9844458, -1877010, -4108420, -866312, -18573210, 17687209, -24945855, 18261469]
+    error = [4.34094096, 4.43664612, 4.27297922, 4.13608581, 4.13814812, 4.20610397, 4.20407502, 4.11029997]
+    assert np.allclose(modes["b"][:, 0], np.array(value) * 1e-8, rtol=0, atol=5.1e-9)
+    # one of its errors is off by four of the last digit that is printed
+    assert np.allclose(np.sqrt(modes["mspe"][:, 0, 0]), error, rtol=0, atol=5e-8)
+
+
+def test_published_breeding_values_and_permanent_environments():
+    """Example 4.1: five cows with two lactations each."""
+    cows = pd.DataFrame(
+        {
+            "cow": np.repeat([4, 5, 6, 7, 8], 2),
+            "parity": np.tile(["1", "2"], 5),
+            "hys": list("1314231324"),
+            "fat": [201.0, 280, 150, 200, 160, 190, 180, 250, 285, 300],
+        }
+    )
+    pedigree = {"id": [4, 5, 6, 7, 8], "sire": [1, 3, 1, 3, 1], "dam": [2, 2, 5, 4, 7]}
+    kernel = lj.Kernel.from_pedigree(pd.DataFrame(pedigree), ids=np.arange(1, 9), name="A")
+    model = lj.lmm("fat ~ parity + hys + (1 | cow)", cows, kernels={"cow": [kernel, None]})
+    additive, permanent = at(model, cows["fat"], [20.0, 12.0, 28.0])
+    published = [10.148, -3.084, -7.063, 13.581, -18.207, -18.387, 9.328, 24.194]
+    assert np.allclose(additive["b"][:, 0], published, rtol=0, atol=5.1e-4)
+    # cow 6 is printed as -17.229, and is -17.2285
+    assert np.allclose(permanent["b"][:, 0], [8.417, -7.146, -17.229, -1.390, 17.347], rtol=0, atol=5.5e-4)
+
+
+def test_published_breeding_values_and_litters():
+    """Example 4.2: ten piglets of three litters."""
+    pigs = pd.DataFrame(
+        {
+            "pig": np.arange(6, 16),
+            "sire": [1, 1, 1, 3, 3, 3, 3, 1, 1, 1],
+            "dam": [2, 2, 2, 4, 4, 4, 4, 5, 5, 5],
+            "sex": list("MFFFMFFMFM"),
+            "weight": [90.0, 70, 65, 98, 106, 60, 80, 100, 85, 68],
+        }
+    )
+    kernel = lj.Kernel.from_pedigree(pigs, ids=np.arange(1, 16), id="pig", sire="sire", dam="dam")
+    model = lj.lmm("weight ~ sex + (1 | pig) + (1 | dam)", pigs, kernels={"pig": kernel})
+    additive, litter = at(model, pigs["weight"], [20.0, 15.0, 65.0])
+    published = [-1.441, -1.175, 1.441, 1.441, -0.266, -1.098, -1.667, -2.334]
+    published += [3.925, 2.895, -1.141, 1.525, 0.448, 0.545, -3.819]
+    assert np.allclose(additive["b"][:, 0], published, rtol=0, atol=5.1e-4)
+    assert np.allclose(litter["b"][:, 0], [-1.762, 2.161, -0.399], rtol=0, atol=5.1e-4)
 
 
 def test_reliability_is_one_less_the_share_of_the_error(fits):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from lmmjax.core.problem import ProblemMaker
+from lmmjax.inference.scan.sweep import Sweepable
 
 ALL = slice(None)
 
@@ -115,6 +116,19 @@ class Engine(abc.ABC):
     """
 
     null: Null
+
+    @property
+    def sweepable(self) -> Sweepable | None:
+        """What a sweep in float32 takes of the responses, None where it has to be done without."""
+        return None
+
+    def single(self, block: Any) -> np.ndarray:
+        """The coordinates (m, k) of a block of candidates for a sweep, in float32."""
+        raise TypeError("this engine has no sweep")
+
+    def pairs(self, block: Any, marker: np.ndarray, response: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """b and c (Q,) of pairs of a candidate of a block and a response."""
+        raise TypeError("this engine has no sweep")
 
     @abc.abstractmethod
     def prepare(self, g: np.ndarray) -> Any:

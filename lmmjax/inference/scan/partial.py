@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,13 @@ from lmmjax.gram.block.prepare import BlockPrepared
 from lmmjax.gram.spectral.prepare import SpectralPrepared
 from lmmjax.inference.scan.engine import ALL, Engine, KernelFits, Null, Refitted
 from lmmjax.inference.scan.spectral import LOST, Block, ratio_sides, without_x
+from lmmjax.inference.scan.sweep import Sweepable
 
 DETERMINED = 1e-10
 """Share of Σ wg̃² that the columns must leave of a candidate."""
+
+FEW = 8
+"""Responses of a kernel of blocks up to which float32 saves nothing."""
 
 Apart = Callable[[int, bool], tuple[Engine, np.ndarray]]
 """The engine of a response alone, by REML or not, and the rows that it has."""
@@ -107,6 +112,23 @@ class PartialEngine(Engine):
                 found = found - np.add.reduceat((one.g @ halves.T) * (two.g @ halves.T), first, axis=1)
             out.append(found)
         return np.concatenate(out, axis=1)
+
+    def pairs(self, block: Block, marker: np.ndarray, response: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        b, c = np.empty(len(marker)), np.empty(len(marker))
+        for k in np.unique(response):
+            at = np.flatnonzero(response == k)
+            (w,) = self.weights(np.array([k]))
+            g = block.g[marker[at]]
+            b[at], c[at] = g @ (w * self.y[k]), self._left(g, g * g, w, self.half(int(k), w))
+        c[block.lost[marker]] = np.nan
+        return b, c
+
+    @staticmethod
+    def _left(g: np.ndarray, squares: np.ndarray, w: np.ndarray, half: np.ndarray) -> np.ndarray:
+        """c (k,) of candidates (k, m) under one response, NaN where its columns determine them."""
+        whole = squares @ w
+        own = whole - np.sum((g @ half.T) ** 2, axis=1)
+        return np.where(own > DETERMINED * whole, own, np.nan)
 
     def by_ml(self) -> Engine:
         return self if not self.null.reml else self.fitted_by_ml
@@ -195,6 +217,20 @@ class BlockEngine(PartialEngine):
         self.rotated = self._turned(without_x(maker, fits.response))
         squares = self.settle(self.rotated)
         self.null = Null.of(len(fits.y), maker.design.p, squares, fits.deviance, fits.reml, ratio)
+
+    @cached_property
+    def sweepable(self) -> Sweepable | None:
+        if len(self.a) < FEW:
+            return None
+        y = self.weights(np.arange(len(self.a))) * self.y / np.sqrt(self.null.a)[:, None]
+        return Sweepable(y, self.a, self.h, (float(self.mu.min()), float(self.mu.max())), self._squares)
+
+    def _squares(self, block: Block, a: np.ndarray, h: np.ndarray) -> np.ndarray:
+        weights = 1.0 / (a[:, None] + h[:, None] * self.mu)
+        return np.stack([self._left(block.g, block.squares, w, self.half(0, w)) for w in weights])
+
+    def single(self, block: Block) -> np.ndarray:
+        return block.single
 
     def _turned(self, left: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray((self.prepared.turn @ left).T)

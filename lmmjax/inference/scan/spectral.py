@@ -18,11 +18,14 @@ from typing import Any, overload
 
 import numpy as np
 
+from lmmjax.arrays.processors import mapped
 from lmmjax.core.problem import ProblemMaker
 from lmmjax.core.spectral_records import LARGEST
+from lmmjax.core.spectral_search import TOGETHER
 from lmmjax.gram.spectral.prepare import SpectralPrepared
 from lmmjax.inference.scan.engine import ALL, Engine, KernelFits, Null, Refitted
 from lmmjax.inference.scan.spectral_refit import Rotated, refit_pairs
+from lmmjax.inference.scan.sweep import Sweepable
 
 LOST = 1e-12
 """Share of its squares that X leaves of a candidate below which X determines it."""
@@ -43,10 +46,15 @@ class Block:
     lost: np.ndarray
 
     @cached_property
-    def single(self) -> tuple[np.ndarray, np.ndarray]:
-        """G̃ and its squares (m, k) in float32."""
-        g = np.ascontiguousarray(self.g.T, dtype=np.float32)
-        return g, g * g
+    def single(self) -> np.ndarray:
+        """All coordinates (m, k), or (m + n, k), in float32: what lies in one piece is read fast."""
+        parts = (self.g,) if self.rest is None else (self.g, self.rest)
+        return np.concatenate([np.ascontiguousarray(part.T, dtype=np.float32) for part in parts])
+
+    @cached_property
+    def single_squares(self) -> np.ndarray:
+        """Squares of G̃ (m, k) in float32."""
+        return self.single[: self.g.shape[1]] ** 2
 
     @cached_property
     def squares(self) -> np.ndarray:
@@ -94,24 +102,44 @@ class SpectralEngine(Engine):
         self.basis = prepared.b
         self.left_over = prepared.left_over
         a, h, ratio = ratio_sides(maker, fits.psi)
-        mu = np.asarray(prepared.shared.mu)
-        self.weights = 1.0 / (a[:, None] + h[:, None] * mu)
-        residual = without_x(maker, fits.response)
-        self.rotated = (prepared.b.T @ residual).T
-        self.rest = None
-        squares = np.sum(self.weights * self.rotated**2, axis=1)
-        if self.left_over:
-            self.inverse_a = 1.0 / a
-            self.rest = (residual - prepared.b @ self.rotated.T).T
-            squares = squares + np.sum(self.rest**2, axis=1) * self.inverse_a
-        self.null = Null.of(len(fits.y), maker.design.p, squares, fits.deviance, fits.reml, ratio)
-        self.weighted = self.weights * self.rotated
+        self.a, self.h = a, h
+        self.mu = np.asarray(prepared.shared.mu)
+        (n, total), k, y = fits.y.shape, len(self.mu), fits.response
+        self.weights, self.rotated, self.weighted = (np.empty((total, k)) for _ in range(3))
+        self.rest = np.empty((total, n)) if self.left_over else None
+        self.inverse_a = 1.0 / a if self.left_over else np.zeros(total)
+        squares = np.empty(total)
+
+        def put(part: slice) -> None:
+            residual = without_x(maker, y[:, part])
+            turned = residual.T @ prepared.b
+            w = 1.0 / (a[part, None] + h[part, None] * self.mu)
+            self.weights[part], self.rotated[part], self.weighted[part] = w, turned, w * turned
+            squares[part] = np.einsum("tk,tk->t", self.weighted[part], turned)
+            if self.rest is not None:
+                self.rest[part] = residual.T - turned @ prepared.b.T
+                squares[part] += np.sum(self.rest[part] ** 2, axis=1) * self.inverse_a[part]
+
+        size = max(1, TOGETHER // n)
+        mapped(put, [slice(first, first + size) for first in range(0, total, size)])
+        self.null = Null.of(n, maker.design.p, squares, fits.deviance, fits.reml, ratio)
 
     @cached_property
-    def single(self) -> tuple[np.ndarray, np.ndarray]:
-        """W and W∘Ỹ over the root of a, in float32."""
-        root = np.sqrt(self.null.a)[:, None]
-        return self.weights.astype(np.float32), (self.weighted / root).astype(np.float32)
+    def sweepable(self) -> Sweepable:
+        root, least = np.sqrt(self.null.a)[:, None], float(self.mu.min(initial=np.inf))
+        y = self.weighted / root
+        if self.rest is not None:
+            y, least = np.concatenate([y, self.rest * self.inverse_a[:, None] / root], axis=1), 0.0
+        return Sweepable(y, self.a, self.h, (least, float(self.mu.max(initial=0.0))), self._squares)
+
+    def _squares(self, block: Block, a: np.ndarray, h: np.ndarray) -> np.ndarray:
+        out = (1.0 / (a[:, None] + h[:, None] * self.mu)).astype(np.float32) @ block.single_squares
+        if block.rest is not None:
+            out = out + np.sum(block.rest**2, axis=1) / a[:, None]
+        return out
+
+    def single(self, block: Block) -> np.ndarray:
+        return block.single
 
     def prepare(self, g: np.ndarray) -> Block:
         left, lost = without_x(self.maker, g, LOST)
@@ -135,7 +163,6 @@ class SpectralEngine(Engine):
         return out
 
     def pairs(self, block: Block, marker: np.ndarray, response: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """b and c (Q,) of pairs of a candidate and a response."""
         g = block.g[marker]
         b = np.einsum("qm,qm->q", g, self.weighted[response])
         c = np.einsum("qm,qm,qm->q", g, g, self.weights[response])

@@ -16,14 +16,15 @@ import dataclasses
 
 import numpy as np
 
+from lmmjax.arrays.processors import mapped
 from lmmjax.core.problem import ProblemMaker
 from lmmjax.core.spectral_records import at_ends
 from lmmjax.core.spectral_search import Spectral, search, sides
 from lmmjax.gram.spectral.prepare import SpectralPrepared
 from lmmjax.inference.scan.engine import Refitted
 
-AT_ONCE = 1 << 22
-"""Numbers of pairs by eigenvalues that are held at a time."""
+AT_ONCE = 1 << 18
+"""Numbers of pairs by eigenvalues that a thread works on."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,7 +81,9 @@ class Pairs(Spectral):
             logdet = logdet + np.linalg.slogdet(self.s_matrix(a, h))[1]
         return logdet[:, None] + self.criterion(z)
 
-    def at(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def at(
+        self, t: np.ndarray, value: bool = True
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         a, h = sides(t)
         scale = a[:, None] + h[:, None] * self.mu
         s, w = h[:, None] * self.mu / scale, a[:, None] / scale
@@ -95,18 +98,20 @@ class Pairs(Spectral):
         second = second - 2.0 * np.sum(turn * (inverse @ turn[..., None])[..., 0], axis=-1)
         slope = s.sum(axis=1) + self.nu * first / r2
         bend = np.sum(s * (1.0 - s), axis=1) + self.nu * (second / r2 - (first / r2) ** 2)
-        # over a, as the determinants of the scale a + hμ
-        value = np.sum(np.log(scale), axis=1) + (self.rest * np.log(a) if self.rest else 0.0)
-        value = value + self.nu * np.log(r2 / a)
+        f = np.zeros(len(t))
+        if value:
+            # over a, as the determinants of the scale a + hμ
+            f = np.sum(np.log(scale), axis=1) + (self.rest * np.log(a) if self.rest else 0.0)
+            f = f + self.nu * np.log(r2 / a)
         if self.ml:
             own, d1, d2 = self.log_s(a, h)
-            return value + own, slope + d1, bend + d2, r2 / a, first / r2
+            return f + own, slope + d1, bend + d2, r2 / a, first / r2
         solved = inverse @ m1
         slope = slope + np.trace(solved, axis1=-2, axis2=-1)
         bend = bend + np.sum(inverse * m2, axis=(-2, -1))
         bend = bend - np.sum(solved * np.swapaxes(solved, -2, -1), axis=(-2, -1))
-        value = value + np.linalg.slogdet(m)[1] - m.shape[-1] * np.log(a)
-        return value, slope, bend, r2 / a, first / r2
+        f = f + np.linalg.slogdet(m)[1] - m.shape[-1] * np.log(a)
+        return f, slope, bend, r2 / a, first / r2
 
     def ends(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self.ml:
@@ -164,9 +169,9 @@ def refit_pairs(
     )
     usable = np.flatnonzero(~rotated.lost[marker] & np.isfinite(rotated.y[response, :1]).all(axis=1))
     size = max(1, AT_ONCE // max(1, rotated.y.shape[1] * (s + 1) * (s + 2) // 2))
-    for first in range(0, len(usable), size):
-        at = usable[first : first + size]
-        found = _fits(maker, rotated, marker[at], response[at], reml)
+    parts = [usable[first : first + size] for first in range(0, len(usable), size)]
+    fits = mapped(lambda at: _fits(maker, rotated, marker[at], response[at], reml), parts)
+    for at, found in zip(parts, fits, strict=True):
         for name in ("effect", "se", "ratio", "deviance", "joint"):
             getattr(out, name)[at] = getattr(found, name)
     return out

@@ -12,6 +12,7 @@ Source: Zhou & Stephens (2012), doi:10.1038/ng.2310; Kang et al. (2010), doi:10.
 from __future__ import annotations
 
 import dataclasses
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,19 +30,32 @@ class Statistics:
 
     Attributes
     ----------
-    effect, se, t : estimate, standard error, their ratio; p_wald : two-sided, t with df.
-    lrt, lod, p_lrt : likelihood ratio by ML, as a LOD, and its p by χ².
-    loglik : log likelihood with the candidate, restricted if the null fits are by REML.
+    effect, se, t : estimate, standard error, their ratio; df : of t.
+    lrt : likelihood ratio by ML; loglik : log likelihood with the candidate, restricted if the null fits are
+        by REML.
     """
 
     effect: np.ndarray
     se: np.ndarray
     t: np.ndarray
-    p_wald: np.ndarray
+    df: np.ndarray
     lrt: np.ndarray
-    lod: np.ndarray
-    p_lrt: np.ndarray
     loglik: np.ndarray
+
+    @cached_property
+    def p_wald(self) -> np.ndarray:
+        """Two-sided p of t."""
+        return wald(self.t, self.df)
+
+    @cached_property
+    def lod(self) -> np.ndarray:
+        """The likelihood ratio as a LOD."""
+        return self.lrt / LOD
+
+    @cached_property
+    def p_lrt(self) -> np.ndarray:
+        """p of the likelihood ratio by χ²."""
+        return chi_square(self.lrt)
 
 
 def statistics(null: Null, b: np.ndarray, c: np.ndarray, df: np.ndarray) -> Statistics:
@@ -83,7 +97,7 @@ def _statistics(
         lrt = -null.n * np.log(left / without)
         nu = null.n - null.reml * (null.p + s)
         deviance = null.logdet + null.reml * logdet_c + nu * (1.0 + np.log(2.0 * np.pi * left / nu))
-    return Statistics(effect, se, t, wald(t, df), lrt, lrt / LOD, chi_square(lrt), -0.5 * deviance)
+    return Statistics(effect, se, t, df, lrt, -0.5 * deviance)
 
 
 def wald(t: np.ndarray, df: np.ndarray) -> np.ndarray:

@@ -171,8 +171,13 @@ def _has_profile(fits: Fitted | FittedMany, own: Shares) -> bool:
     return is_spectral(fits.data.problem(np.where(np.isfinite(y), y, 0.0), fits.reml))
 
 
-def _profiles(fitted: Fitted, own: Shares, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Limits (names,) at which the criterion that was fitted is χ²₁'s quantile above its minimum."""
+def _profiles(
+    fitted: Fitted, own: Shares, level: float, only: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Limits (names,) at which the criterion that was fitted is χ²₁'s quantile above its minimum.
+
+    With `only`, a place among the names, the others may be missing.
+    """
     design, weights = fitted.data.design, own.weights
     if np.isnan(fitted.estimate.deviance):
         return np.full(len(own.names), np.nan), np.full(len(own.names), np.nan)
@@ -197,16 +202,12 @@ def _profiles(fitted: Fitted, own: Shares, level: float) -> tuple[np.ndarray, np
         # parts are of terms, sums of factors
         which = np.vstack([groups > 0, np.zeros(groups.shape[1], bool)])
         which = np.column_stack([which, np.arange(len(which)) == len(groups)])
+        lowest, rise = float(fitted.estimate.deviance), float(chdtri(1, 1 - level))
         found = [
-            share_limits(
-                problem,
-                gains,
-                part / part.sum(),
-                (row @ which) > 0,
-                float(fitted.estimate.deviance),
-                float(chdtri(1, 1 - level)),
-            )
-            for row in own.sums
+            share_limits(problem, gains, part / part.sum(), (row @ which) > 0, lowest, rise)
+            if only in (None, k)
+            else (np.nan, np.nan)
+            for k, row in enumerate(own.sums)
         ]
     return np.array([low for low, _ in found]), np.array([high for _, high in found])
 
@@ -300,8 +301,8 @@ def _batch_profiles(
             low, high = _one_ratio(some_of_many(fits, k), _own_weights(own, k), level)
             lower[k], upper[k] = (low, high) if at == 0 else (1 - high, 1 - low)
     for j in np.flatnonzero(good & np.isnan(lower)):
-        single = one_of_many(fits, int(j))
-        limits = _profiles(single, dataclasses.replace(own, weights=_own_weights(own, int(j))), level)
+        single, weights = one_of_many(fits, int(j)), _own_weights(own, int(j))
+        limits = _profiles(single, dataclasses.replace(own, weights=weights), level, at)
         lower[j], upper[j] = limits[0][at], limits[1][at]
     return lower, upper
 

@@ -1,0 +1,79 @@
+"""Hits of the sweep in float32 beside all pairs in float64, whatever its tiles are."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import lmmjax as lj
+from lmmjax.inference.scan import sweep as module
+from lmmjax.inference.scan.sweep import Wanted, sweep
+from lmmjax.scan.engines import parts_of
+
+N, K, T = 40, 150, 60
+RNG = np.random.default_rng(14)
+HALF = RNG.normal(size=(N, 30))
+WHOLE = HALF @ HALF.T / 30 + 0.05 * np.eye(N)
+FAMILIES = sp.kron(sp.eye_array(N // 4), np.full((4, 4), 0.5) + 0.5 * np.eye(4), format="csr")
+G = RNG.integers(0, 3, (N, K)).astype(float)
+# of one linkage, and one that X determines
+G[:, 40:44], G[:, 99] = G[:, [39]], 1.0
+SHARE = np.where(RNG.random(T) < 0.2, 0.0, RNG.random(T))
+Y = np.sqrt(SHARE) * (np.linalg.cholesky(WHOLE) @ RNG.normal(size=(N, T)))
+Y += np.sqrt(1 - SHARE) * RNG.normal(size=(N, T)) + 0.5 * G[:, RNG.integers(0, K, T)]
+KERNELS = {
+    "whole": (lj.Kernel(WHOLE, np.arange(N)), None),
+    "thin": (lj.Kernel.low_rank(HALF[:, :12], np.arange(N)), None),
+    "blocks": (lj.Kernel(FAMILIES, np.arange(N)), "block"),
+}
+
+
+@pytest.fixture(scope="module", params=list(KERNELS))
+def engine(request):
+    kernel, backend = KERNELS[request.param]
+    model = lj.lmm(
+        "~ 1 + (1 | id)", pd.DataFrame({"id": np.arange(N)}), kernels={"id": kernel}, backend=backend
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", lj.FitWarning)
+        (part,) = parts_of(model.fit_batch(Y).fitted)
+    return part.engine
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [{}, {"WIDTH": 0.0}, {"WIDTH": 9.0}, {"TILE": 8 * K}, {"TILE": 50 * K, "CHUNK": 1 << 9, "WIDTH": 0.3}],
+    ids=["usual", "a ratio each", "one ratio", "small tiles", "chunks"],
+)
+def test_hits_are_those_of_all_pairs(engine, sizes, monkeypatch):
+    for name, value in sizes.items():
+        monkeypatch.setattr(module, name, value)
+    block = engine.prepare(G)
+    b, c = engine.products(block)
+    share = np.where(block.lost[:, None], -1.0, b * b / (c * engine.null.a))
+    assert block.lost[99]
+    assert block.lost.sum() == 1
+    level = np.full(T, 0.12)
+    cases = {
+        "above": (Wanted(level, 0, False, np.ones(T)), share >= level),
+        "first": (Wanted(None, 1, False, np.ones(T)), share >= share.max(axis=0)),
+        "some": (Wanted(None, 12, False, np.ones(T)), share >= np.sort(share, axis=0)[-12]),
+        "behind": (Wanted(None, 1, False, np.full(T, 1.2)), 1 - share <= 1.2 * (1 - share.max(axis=0))),
+        "best": (Wanted(None, 0, True, np.ones(T)), share >= share.max(axis=1, keepdims=True)),
+        "all": (Wanted(None, K, False, np.ones(T)), share >= 0),
+    }
+    for name, (wanted, true) in cases.items():
+        marker, response = sweep(engine.sweepable, block, engine.single(block), block.lost, wanted)
+        found = np.zeros((K, T), bool)
+        found[marker, response] = True
+        true = true & ~block.lost[:, None]
+        assert np.all(found[true]), name
+        if sizes.get("WIDTH", 1.0) < 0.1 and name != "best":
+            # what else is kept is less than float32 away
+            close = np.where(true, share, np.inf).min(axis=0) - 1e-5
+            assert np.all(share[found] >= np.broadcast_to(close, share.shape)[found]), name
+    one, two = engine.pairs(block, marker, response)
+    assert np.allclose(one, b[marker, response], rtol=1e-9, atol=1e-9)
+    assert np.allclose(two, c[marker, response], rtol=1e-9)
