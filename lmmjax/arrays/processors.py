@@ -12,7 +12,8 @@ from typing import TypeVar
 
 import numpy as np
 
-One, Two = TypeVar("One"), TypeVar("Two")
+One = TypeVar("One")
+Two = TypeVar("Two")
 
 USUAL = 4
 """Processors up to which nothing has to be done for threads of BLAS and of batches to get along."""
