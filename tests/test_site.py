@@ -7,11 +7,13 @@ import sys
 
 import pytest
 from doc_pages import ROOT
+from typer.main import get_command
 
 import lmmjax as lj
 import lmmjax.bayes
 import lmmjax.datasets
 import lmmjax.plot
+from lmmjax.cli import app
 from lmmjax.covariance import FAMILIES
 from lmmjax.residual import CORRELATIONS, VARIANCES
 
@@ -75,6 +77,22 @@ def test_every_family_is_in_the_gallery():
     assert all(re.search(rf"[`(]{name}\(", text) for name in FAMILIES)
     drawn = (ROOT / "docs" / "gallery.py").read_text()
     assert all(f'"{name}"' in drawn for name in re.findall(r"_gallery/(\w+)\.png", text))
+
+
+def options(command, names=()):
+    """(names of the command, the spellings of an option) of a command and those below it."""
+    for parameter in command.params:
+        if parameter.param_type_name == "option":
+            yield names, {*parameter.opts, *parameter.secondary_opts}
+    for name, own in getattr(command, "commands", {}).items():
+        yield from options(own, (*names, name))
+
+
+def test_every_command_and_option_is_on_its_page():
+    text = (ROOT / "docs" / "reference" / "command_line.md").read_text()
+    for names, spellings in options(get_command(app)):
+        assert not names or re.search(rf"`{names[0]}[ `]", text), names
+        assert any(re.search(rf"`[^`]*{spelling}\b", text) for spelling in spellings), (names, spellings)
 
 
 def test_every_page_is_in_the_navigation():
