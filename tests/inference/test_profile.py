@@ -13,7 +13,7 @@ from scipy import optimize, stats
 
 import lmmjax as lj
 from lmmjax.inference.bootstrap_intervals import acceleration, bca
-from lmmjax.inference.surface import Surface, Target
+from lmmjax.inference.profile.surface import Surface, Target
 
 FOLDER = Path(__file__).parents[2] / ".." / "shared" / "reference"
 PRESENT = (FOLDER / "models.json").exists()

@@ -12,10 +12,10 @@ from lmmjax.arrays import quick_jit
 from lmmjax.core import ProblemMaker
 from lmmjax.covariance import FAMILIES, family
 from lmmjax.fitted import components, sd_scale
-from lmmjax.inference.axes import Target
-from lmmjax.inference.layout import Axes
-from lmmjax.inference.profile import Chart, natural
-from lmmjax.inference.surface import endpoint
+from lmmjax.inference.profile.axes import Target
+from lmmjax.inference.profile.constrained import Chart, natural
+from lmmjax.inference.profile.layout import Axes
+from lmmjax.inference.profile.surface import endpoint
 from lmmjax.postestimation.parameters.profiles import surface
 
 LEVEL, RISE = stats.norm.ppf(0.95), stats.chi2.ppf(0.9, 1)

@@ -12,10 +12,9 @@ import lmmjax as lj
 from lmmjax.core.marginal import blocks
 from lmmjax.covariance import family
 from lmmjax.design import Design, RandomTerm
-from lmmjax.inference import clusters, robust
-from lmmjax.inference.bias_reduced import BySums, bias_reduced
-
-KINDS = robust.KINDS
+from lmmjax.inference.robust import clusters
+from lmmjax.inference.robust.bias_reduced import BySums, bias_reduced
+from lmmjax.inference.robust.sandwich import KINDS, by_rows
 
 
 def made():
@@ -219,7 +218,7 @@ def test_large_clusters_with_variances_of_their_own(spread, between):
     v = np.diag(r) + b @ b.T
     # X with XᵀV⁻¹X = 0.9 I: a cluster of leverage 0.9
     x = x @ np.linalg.inv(np.linalg.cholesky(x.T @ np.linalg.solve(v, x) / 0.9)).T
-    found, dense = bias_reduced(r, b, x, e), robust.by_rows("CR2", v[None], x[None], e[None])
+    found, dense = bias_reduced(r, b, x, e), by_rows("CR2", v[None], x[None], e[None])
     assert found is not None
     pairs = zip(
         (found.scores, *found.moments(np.eye(2))), (dense.scores, *dense.moments(np.eye(2))), strict=True
@@ -242,4 +241,4 @@ def test_large_weighted_clusters_of_a_design():
     rows = own.order.reshape(5, 90)
     parts = blocks(design, own.psi, rows), x[rows] @ own.factor, own.residual.reshape(5, 90)
     scores = np.concatenate([piece.scores for piece in pieces])
-    assert_allclose(scores, robust.by_rows("CR2", *parts).scores, rtol=1e-9)
+    assert_allclose(scores, by_rows("CR2", *parts).scores, rtol=1e-9)

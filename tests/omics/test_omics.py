@@ -10,7 +10,7 @@ import pytest
 from scipy import sparse
 
 import lmmjax as lj
-from lmmjax.inference.moderation import variance_prior
+from lmmjax.inference.moderation.moderated import variance_prior
 from lmmjax.omics import tmm
 
 LIMMA = json.loads((Path(__file__).parents[1] / "reference" / "limma.json").read_text())

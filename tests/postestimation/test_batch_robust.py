@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import lmmjax as lj
-from lmmjax.inference.robust import KINDS
+from lmmjax.inference.robust.sandwich import KINDS
 from lmmjax.postestimation.hypotheses import batch_robust
 
 T = 7

@@ -12,8 +12,8 @@ from scipy.stats import norm
 import lmmjax as lj
 from lmmjax.core.residuals import covariance
 from lmmjax.fitted import component_names
-from lmmjax.inference.deletion import held
-from lmmjax.inference.left_out import crps, each_row, left_out, log_density
+from lmmjax.inference.diagnostics.deletion import held
+from lmmjax.inference.diagnostics.left_out import crps, each_row, left_out, log_density
 from lmmjax.postestimation.simulation.planned import planned_psi
 from lmmjax.postestimation.simulation.resample import independent_blocks
 

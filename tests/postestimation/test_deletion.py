@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 
 import lmmjax as lj
 from lmmjax.core.residuals import covariance
-from lmmjax.inference import deletion, precision
+from lmmjax.inference.diagnostics import deletion, precision
 from lmmjax.postestimation.diagnostics.influence import OBSERVATION, held_at
 
 MODELS = {

@@ -13,9 +13,9 @@ from lmmjax.arrays.memory import require_memory
 from lmmjax.batch import FEW, estimate_many
 from lmmjax.core import Estimate
 from lmmjax.fitted import FittedMany, component_names, require_switch
-from lmmjax.inference.clusters_many import ManyClusters, shared_blocks
-from lmmjax.inference.deletion import Deleted, change
-from lmmjax.inference.deletion_many import without_clusters
+from lmmjax.inference.diagnostics.deletion import Deleted, change
+from lmmjax.inference.diagnostics.deletion_many import without_clusters
+from lmmjax.inference.robust.clusters_many import ManyClusters, shared_blocks
 from lmmjax.optimize import Status
 from lmmjax.postestimation.alike import Alike, alike
 from lmmjax.postestimation.diagnostics.influence import (

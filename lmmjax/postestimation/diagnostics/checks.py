@@ -18,8 +18,8 @@ from lmmjax.fitted import (
     status,
     unidentified_names,
 )
-from lmmjax.inference import residual_checks as tests
-from lmmjax.inference.deletion import change, without_groups
+from lmmjax.inference.diagnostics import residual_checks as tests
+from lmmjax.inference.diagnostics.deletion import change, without_groups
 from lmmjax.postestimation.diagnostics.collinearity import repca, vif
 from lmmjax.postestimation.diagnostics.influence import held_at
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from lmmjax.fitted import Fitted, identified_psi, require_estimates
 from lmmjax.formula.many_rows import x_products
-from lmmjax.inference.collinearity import condition, inflation
+from lmmjax.inference.diagnostics.collinearity import condition, inflation
 
 NO_INTERCEPT = "without an intercept the factors are those of columns that are not centred"
 

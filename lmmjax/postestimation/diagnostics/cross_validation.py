@@ -25,8 +25,8 @@ from lmmjax.formula import nearest
 from lmmjax.formula.clusters import model_factors
 from lmmjax.formula.labelled import Labelled
 from lmmjax.formula.matching import own_index
-from lmmjax.inference.deletion import held
-from lmmjax.inference.left_out import LeftOut, crps, each_row, left_out, log_density
+from lmmjax.inference.diagnostics.deletion import held
+from lmmjax.inference.diagnostics.left_out import LeftOut, crps, each_row, left_out, log_density
 from lmmjax.postestimation.diagnostics.influence import OBSERVATION, held_at, units
 from lmmjax.postestimation.simulation.resample import independent_blocks
 

@@ -18,7 +18,7 @@ from lmmjax.fitted import (
     require_estimates,
     require_switch,
 )
-from lmmjax.inference.deletion import Deleted, Held, change, held, without_groups, without_rows
+from lmmjax.inference.diagnostics.deletion import Deleted, Held, change, held, without_groups, without_rows
 from lmmjax.optimize import Status
 from lmmjax.postestimation.predictions.modes import only_group
 

@@ -17,7 +17,7 @@ from lmmjax.fitted import (
     response_vector,
 )
 from lmmjax.formula.clusters import source_numbers
-from lmmjax.inference.variogram import pairs, semivariogram
+from lmmjax.inference.diagnostics.variogram import pairs, semivariogram
 from lmmjax.postestimation.diagnostics.influence import units
 from lmmjax.postestimation.diagnostics.leverage import residuals_of
 

@@ -16,7 +16,7 @@ from lmmjax.fitted import FittedMany, ModelData, by_reml_many, identified_psi, k
 from lmmjax.formula.labelled import labelled
 from lmmjax.formula.matching import positions
 from lmmjax.inference.ddf import independent_rows
-from lmmjax.inference.moderation import (
+from lmmjax.inference.moderation.moderated import (
     JointTests,
     Regressions,
     Shrinkage,

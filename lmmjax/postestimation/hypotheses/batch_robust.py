@@ -11,9 +11,9 @@ import numpy as np
 from lmmjax.arrays.caller import stack_level
 from lmmjax.design import Design, EstimabilityWarning, take_columns, take_rows
 from lmmjax.fitted import FittedMany, ModelData, kept
-from lmmjax.inference.clusters import alone, clustered
-from lmmjax.inference.clusters_many import Block, ManyClusters, shared_blocks
-from lmmjax.inference.robust import correction, hotelling_f, joint_test, single_tests
+from lmmjax.inference.robust.clusters import alone, clustered
+from lmmjax.inference.robust.clusters_many import Block, ManyClusters, shared_blocks
+from lmmjax.inference.robust.sandwich import correction, hotelling_f, joint_test, single_tests
 from lmmjax.postestimation.alike import Alike, alike
 from lmmjax.postestimation.hypotheses.robust import Robust, lost_to_clusters
 

@@ -31,7 +31,7 @@ from lmmjax.inference.natural import (
     natural_jit,
 )
 from lmmjax.inference.open_directions import inward_moves, moving_covariances
-from lmmjax.inference.robust import hotelling_f
+from lmmjax.inference.robust.sandwich import hotelling_f
 from lmmjax.postestimation.hypotheses.contrasts import hypothesis, written
 from lmmjax.postestimation.hypotheses.estimability import lost_contrasts
 from lmmjax.postestimation.hypotheses.robust import (

@@ -14,8 +14,8 @@ from lmmjax.design import EstimabilityWarning
 from lmmjax.fitted import Fitted, ModelData, kept, require_rows
 from lmmjax.fitted.responses import on_rows
 from lmmjax.formula.clusters import cluster_labels, named_clusters
-from lmmjax.inference.clusters import Clustered, alone, clustered
-from lmmjax.inference.robust import KINDS, Clusters, correction, joint_test, sandwich, single_tests
+from lmmjax.inference.robust.clusters import Clustered, alone, clustered
+from lmmjax.inference.robust.sandwich import KINDS, Clusters, correction, joint_test, sandwich, single_tests
 from lmmjax.postestimation.hypotheses.contrasts import written
 
 DDF = ("satterthwaite", "normal")

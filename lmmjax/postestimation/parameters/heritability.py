@@ -30,8 +30,8 @@ from lmmjax.formula import nearest
 from lmmjax.formula.columns import Table
 from lmmjax.gram.spectral.prepare import SpectralPrepared
 from lmmjax.inference.delta import wald_limits
+from lmmjax.inference.profile.shares import EDGE, ratio_limits, share_limits
 from lmmjax.inference.r2 import SCALES, Weights, share_weights
-from lmmjax.inference.share_profile import EDGE, ratio_limits, share_limits
 from lmmjax.postestimation.parameters.functions import deltas
 
 COLUMNS = ["estimate", "se", "lower", "upper", "variance", "bound"]

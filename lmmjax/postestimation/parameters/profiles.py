@@ -23,9 +23,9 @@ from lmmjax.fitted import (
 )
 from lmmjax.fitted.mean_variance import by_mean
 from lmmjax.formula import nearest
-from lmmjax.inference.axes import Target
-from lmmjax.inference.profile import anchored
-from lmmjax.inference.surface import LOWER, Surface, endpoint
+from lmmjax.inference.profile.axes import Target
+from lmmjax.inference.profile.constrained import anchored
+from lmmjax.inference.profile.surface import LOWER, Surface, endpoint
 
 
 def targets(fitted: Fitted) -> dict[str, Target]:

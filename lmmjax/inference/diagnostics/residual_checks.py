@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from lmmjax.inference.deletion import Held
+from lmmjax.inference.diagnostics.deletion import Held
 
 SHAPIRO = 5000
 """Values up to which the p-value of Shapiro & Wilk's test is good."""

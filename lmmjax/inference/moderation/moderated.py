@@ -30,8 +30,8 @@ import numpy as np
 from scipy.special import stdtr
 
 from lmmjax.inference.ddf import pooled_df
-from lmmjax.inference.prior_moments import prior_moments
-from lmmjax.inference.prior_robust import robust_prior
+from lmmjax.inference.moderation.prior_moments import prior_moments
+from lmmjax.inference.moderation.prior_robust import robust_prior
 
 
 class CovariancesLike(Protocol):

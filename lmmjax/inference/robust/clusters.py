@@ -20,8 +20,8 @@ from lmmjax.arrays.memory import require_memory
 from lmmjax.core.marginal import blocks, marginal, scaled_columns
 from lmmjax.core.residuals import variances
 from lmmjax.design import Design
-from lmmjax.inference.bias_reduced import BySums, bias_reduced
-from lmmjax.inference.robust import LEVERAGE, ByProducts, Clusters, by_rows, jackknife
+from lmmjax.inference.robust.bias_reduced import BySums, bias_reduced
+from lmmjax.inference.robust.sandwich import LEVERAGE, ByProducts, Clusters, by_rows, jackknife
 
 SMALL = 64
 """Rows of a cluster up to which it is taken as it is."""

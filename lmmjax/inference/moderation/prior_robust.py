@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import betainc, betaln, chdtri, fdtri, gammainc, gammaincc, gammaln, hyp2f1
 
 from lmmjax.inference.lowess import lowess
-from lmmjax.inference.prior_moments import prior_moments
+from lmmjax.inference.moderation.prior_moments import prior_moments
 
 TAILS = (0.05, 0.1)
 """Shares of the smallest and largest variances that are winsorised."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from lmmjax.covariance import FactorFamily
 from lmmjax.design import Design
-from lmmjax.inference.robust import Moments, adjusted, unit, wishart_df
+from lmmjax.inference.robust.sandwich import Moments, adjusted, unit, wishart_df
 
 ENTRIES = 1 << 22
 """Numbers in the largest array of a chunk of responses."""

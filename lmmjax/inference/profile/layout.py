@@ -19,8 +19,8 @@ from lmmjax.core.problem import internal_parameters
 from lmmjax.covariance import Parameter
 from lmmjax.covariance.lowrank import LowRank
 from lmmjax.covariance.toeplitz import Toeplitz
-from lmmjax.inference.axes import Axis, Target
-from lmmjax.inference.profile import Bends, affine, framed
+from lmmjax.inference.profile.axes import Axis, Target
+from lmmjax.inference.profile.constrained import Bends, affine, framed
 from lmmjax.residual import ARMA, Unstructured
 from lmmjax.residual import Toeplitz as Lags
 

@@ -19,7 +19,7 @@ import numpy as np
 import scipy.linalg as sl
 
 from lmmjax.design import Design, take_rows
-from lmmjax.inference.precision import Precision, precision
+from lmmjax.inference.diagnostics.precision import Precision, precision
 
 LOST = 1e-9
 """Share of V⁻¹ in rows that P leaves, below which the other rows do not determine β."""

@@ -18,7 +18,7 @@ import dataclasses
 import numpy as np
 from scipy.special import ellipj, ellipkm1
 
-from lmmjax.inference.robust import LEVERAGE
+from lmmjax.inference.robust.sandwich import LEVERAGE
 
 DIGITS = 1e-13
 """Error of the rational approximation."""

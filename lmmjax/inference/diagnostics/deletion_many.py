@@ -16,8 +16,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lmmjax.inference.clusters_many import ManyClusters
-from lmmjax.inference.deletion import LOST
+from lmmjax.inference.diagnostics.deletion import LOST
+from lmmjax.inference.robust.clusters_many import ManyClusters
 
 
 def without_clusters(

@@ -5,8 +5,8 @@ Unprofiled in σ² (τ = log σ²), and minimised over β, the criterion is
     F(d, τ) = ν(log 2π + τ) + log|H| + κ log|Sxx| + r² e^−τ.
 
 A `Chart` chooses coordinates in which the parameters of interest are coordinates themselves, so that holding
-them fixed is leaving them out of Newton's step (`inference/layout.py`). A fixed β_j is a linear constraint on
-β, which restricts the Gram to a plane.
+them fixed is leaving them out of Newton's step (`layout.py`). A fixed β_j is a linear constraint on β, which
+restricts the Gram to a plane.
 """
 
 from __future__ import annotations

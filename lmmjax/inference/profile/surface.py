@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from lmmjax.core import Problem
-from lmmjax.inference.axes import Target
-from lmmjax.inference.layout import Axes
-from lmmjax.inference.profile import Chart, Point, constrained_jit
+from lmmjax.inference.profile.axes import Target
+from lmmjax.inference.profile.constrained import Chart, Point, constrained_jit
+from lmmjax.inference.profile.layout import Axes
 from lmmjax.optimize import Status
 
 REACH = 10.0

@@ -22,7 +22,7 @@ from scipy.linalg import cho_solve, cholesky
 from scipy.special import ndtr
 
 from lmmjax.arrays.memory import require_memory
-from lmmjax.inference.deletion import LOST, Held
+from lmmjax.inference.diagnostics.deletion import LOST, Held
 
 OPEN = 1e-7
 """Part of a prediction, in its standard deviations, along what the other rows do not determine of β."""

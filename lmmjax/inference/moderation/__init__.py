@@ -1,0 +1,1 @@
+"""Residual variances of many responses with a prior in common, as limma has them."""

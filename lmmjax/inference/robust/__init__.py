@@ -1,0 +1,1 @@
+"""Robust covariances of the fixed effects, by independent clusters, and their degrees of freedom."""
