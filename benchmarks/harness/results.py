@@ -36,9 +36,11 @@ def path(workload: Workload, kind: str) -> Path:
 
 
 def save(file: Path, content: Any) -> None:
-    """Write plain data; NaN becomes null."""
+    """Write plain data; NaN becomes null. Who is stopped meanwhile leaves the file as it was."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    part = file.with_name(file.name + ".part")
+    part.write_text(json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    part.replace(file)
 
 
 def _finite(value: Any) -> Any:

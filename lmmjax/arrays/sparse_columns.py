@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from lmmjax.arrays.device_columns import DeviceColumns
+
 ENTRIES = 1 << 18
 """Entries that are worked on at a time."""
 
@@ -173,29 +175,32 @@ class SparseColumns:
         return SparseColumns(copy)
 
 
-Columns = np.ndarray | SparseColumns
+HostColumns = np.ndarray | SparseColumns
 """Columns (n, T), dense or sparse."""
+
+Columns = HostColumns | DeviceColumns
+"""Columns (n, T), wherever they are."""
 
 
 def complete_columns(y: Columns) -> np.ndarray:
     """(T,) which columns miss nothing."""
     if isinstance(y, SparseColumns):
         return ~y.marked(np.isnan)
-    return np.asarray(~np.any(np.isnan(y), axis=0))
+    return np.asarray(~np.any(np.isnan(np.asarray(y)), axis=0))
 
 
 def finite_columns(y: Columns) -> np.ndarray:
     """(T,) which columns are finite everywhere."""
     if isinstance(y, SparseColumns):
         return ~y.marked(lambda values: ~np.isfinite(values))
-    return np.asarray(np.all(np.isfinite(y), axis=0))
+    return np.asarray(np.all(np.isfinite(np.asarray(y)), axis=0))
 
 
 def missing(y: Columns) -> np.ndarray:
     """(n, T) which values are NaN; it takes no memory where sparse columns miss nothing."""
     if isinstance(y, SparseColumns):
         return np.isnan(np.asarray(y)) if y.marked(np.isnan).any() else np.broadcast_to(np.False_, y.shape)
-    return np.isnan(y)
+    return np.isnan(np.asarray(y))
 
 
 def pieces(y: Columns) -> Iterator[tuple[slice, np.ndarray]]:
@@ -203,4 +208,4 @@ def pieces(y: Columns) -> Iterator[tuple[slice, np.ndarray]]:
     if isinstance(y, SparseColumns):
         yield from y.chunks()
     else:
-        yield slice(0, y.shape[1]), y
+        yield slice(0, y.shape[1]), np.asarray(y)

@@ -14,8 +14,7 @@ from itertools import combinations_with_replacement
 import jax
 import numpy as np
 
-from lmmjax.batch.lanes import lane_count
-from lmmjax.batch.newton_lanes import fit_lanes
+from lmmjax.batch.device import fit_blocks
 from lmmjax.batch.outcome import Outcome, failed, outcome
 from lmmjax.batch.starts import Starts
 from lmmjax.core import Problem, ProblemMaker, descents
@@ -80,9 +79,9 @@ def _lanes(maker: ProblemMaker, y: np.ndarray, g: np.ndarray, reml: bool) -> Out
 
     patterns = made.prepared.k + made.prepared.padding
     width = (maker.design.p + g.shape[1] + 1) ** 2 * patterns
-    size = lane_count(max(maker.prepared.shared.vector, width), total)
+    vector = max(maker.prepared.shared.vector, width)
     starts = Starts().inside(maker, own=False)
-    return outcome(*fit_lanes(total, size, block, MOST, starts))
+    return outcome(*fit_blocks(total, vector, block, MOST, starts))
 
 
 def _independent(maker: ProblemMaker, g: np.ndarray) -> np.ndarray:

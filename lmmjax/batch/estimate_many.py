@@ -15,7 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from lmmjax.arrays import UNROLL, Array
+from lmmjax.arrays import UNROLL
+from lmmjax.arrays.device_columns import DeviceColumns
 from lmmjax.arrays.sparse_columns import Columns, SparseColumns, finite_columns, pieces
 from lmmjax.batch import least_squares as linear
 from lmmjax.batch.determined import determined
@@ -57,13 +58,13 @@ def estimate_many(
     weights: np.ndarray | None = None,
     dtype: Any = np.float64,
     starts: Starts | None = None,
-    there: Array | None = None,
 ) -> Outcome:
     """Fit every column of y (n, T); arrays of the result lead with T.
 
     A missing value (NaN) leaves its row out of the fit of its response, and nothing else. A response with an
     infinite value gets `Status.NOT_FINITE`, one of which too little is left `Status.NOT_ESTIMABLE`, with the
-    reason that the model on its rows would give; their results are missing. Sparse responses stay sparse.
+    reason that the model on its rows would give; their results are missing. Sparse responses stay sparse, and
+    those on a device there.
 
     Parameters
     ----------
@@ -72,17 +73,16 @@ def estimate_many(
     dtype : of the descents by lanes. With float32 the products, and all that is reported at the optimum
         found, are still formed in float64, and responses that float32 does not certify descend again.
     starts : of the descents, of which the best is kept.
-    there : y on a device, where it is on one: what need not move there again.
     """
     how = How(reml, max_iter, dtype, starts or Starts())
     if weights is None:
-        found, usable = _shared_design(maker, y, how, there)
+        found, usable = _shared_design(maker, y, how)
         left = np.flatnonzero(~usable)
         if len(left):
             for part, values in pieces(y[:, left]):
                 found.put(left[part], _incomplete(maker, values, how))
     else:
-        y = np.asarray(y)
+        y = y if isinstance(y, DeviceColumns) else np.asarray(y)
         found = _own_weights(maker, y, weights, how)
     if np.dtype(dtype) != np.float64:
         left = np.flatnonzero(np.isin(found.estimate.status, (Status.STALLED, Status.ITERATION_LIMIT)))
@@ -94,24 +94,22 @@ def estimate_many(
     return found
 
 
-def _shared_design(
-    maker: ProblemMaker, y: Columns, how: How, there: Array | None = None
-) -> tuple[Outcome, np.ndarray]:
+def _shared_design(maker: ProblemMaker, y: Columns, how: How) -> tuple[Outcome, np.ndarray]:
     """Fits of the complete columns of y (n, T), and which they are (T,)."""
     total = y.shape[1]
     shared = maker.prepared.shared
     if linear.is_linear(maker):
-        fitted = linear.shared_least_squares(maker, y)
+        fitted = linear.shared_least_squares(maker, y if isinstance(y, SparseColumns) else np.asarray(y))
         return _closed(fitted, maker, how), fitted.finite
     one_kernel = isinstance(shared, SpectralProducts | BlockProducts) and maker.design.known is None
     if one_kernel and how.starts.given is None:
         found, usable = fit_one_kernel(maker, y, how.reml)
         return found.without(~usable, Status.NOT_FINITE, INFINITE), usable
-    place = placed() if shared.together else None
+    place, spread = placed() if shared.together else None, None
     if total <= few(maker, FEW if place is None else place.few) or not shared.together:
         found, usable = _one_by_one(maker, y, how)
-    elif place is not None and not isinstance(y, SparseColumns):
-        found, usable = on_devices(place, maker, y, how.reml, how.max_iter, how.starts, how.dtype, there)
+    elif place is not None:
+        found, usable, spread = on_devices(place, maker, y, how.reml, how.max_iter, how.starts, how.dtype)
     else:
         usable = np.ones(total, bool)
 
@@ -124,7 +122,8 @@ def _shared_design(
         fitted = fit_blocks(total, shared.vector, block, how.max_iter, starts, how.dtype)
         found = outcome(*fitted, len(starts))
     found = found.without(~usable, Status.NOT_FINITE, INFINITE)
-    found = found.without(exact_lanes(maker, y, found.estimate, how.reml), Status.PERFECT_FIT, "")
+    exact = exact_lanes(maker, y, found.estimate, how.reml, spread)
+    found = found.without(exact, Status.PERFECT_FIT, "")
     if how.starts.number(maker, own=False) == 1:
         _descend_again(found, how, lambda left, how: _shared_design(maker, y[:, left], how)[0])
     return found, usable
@@ -168,14 +167,17 @@ def _one_by_one(maker: ProblemMaker, y: Columns, how: How) -> tuple[Outcome, np.
     return outcome(found, np.array([count for _, count in results]), len(starts)), usable
 
 
-def _own_weights(maker: ProblemMaker, y: np.ndarray, weights: np.ndarray | None, how: How) -> Outcome:
+def _own_weights(
+    maker: ProblemMaker, y: np.ndarray | DeviceColumns, weights: np.ndarray | None, how: How
+) -> Outcome:
     """Fits of responses with weights of their own, or, where these are None, of 0 and 1: missing values."""
     if linear.is_linear(maker):
+        y = np.asarray(y)
         fitted = linear.own_least_squares(maker, y, weights)
         found = _closed(fitted, maker, how)
         return _with_reduced(found, fitted.finite & ~fitted.estimable, maker, y, weights, how)
     if not maker.prepared.shared.individual or y.shape[1] <= few_apart(maker):
-        return _by_pattern(maker, y, weights, how)
+        return _by_pattern(maker, np.asarray(y), weights, how)
     products, total, place = own_products(maker), y.shape[1], placed()
     q, groups, p = products.z.shape[0], products.groups, maker.design.p
     # products of all pairs of columns of X, of which each response has its own
@@ -189,8 +191,9 @@ def _own_weights(maker: ProblemMaker, y: np.ndarray, weights: np.ndarray | None,
         finite, estimable = np.ones(total, bool), np.ones(total, bool)
 
         def block(part: slice) -> Problem:
-            own = _given(y[:, part], None if weights is None else weights[:, part])
-            problem, finite[part], estimable[part] = own_problem(products, y[:, part], own, how.reml)
+            values = np.asarray(y[:, part])
+            own = _given(values, None if weights is None else weights[:, part])
+            problem, finite[part], estimable[part] = own_problem(products, values, own, how.reml)
             return problem
 
         found = outcome(*fit_blocks(total, vector, block, how.max_iter, starts, how.dtype), len(starts))
@@ -208,7 +211,7 @@ def _with_reduced(
     found: Outcome,
     reduced: np.ndarray,
     maker: ProblemMaker,
-    y: np.ndarray,
+    y: np.ndarray | DeviceColumns,
     weights: np.ndarray | None,
     how: How,
 ) -> Outcome:
@@ -216,7 +219,7 @@ def _with_reduced(
     left = np.flatnonzero(reduced)
     if len(left):
         own = None if weights is None else weights[:, left]
-        found.put(left, _reduced(maker, y[:, left], own, how))
+        found.put(left, _reduced(maker, np.asarray(y[:, left]), own, how))
     return found
 
 
@@ -330,7 +333,7 @@ def _give_reasons(found: Outcome, y: Columns, weights: np.ndarray | None) -> Non
     for k in left:
         found.reasons[k] = Status(int(status[k])).advice
     perfect = left[status[left] == Status.PERFECT_FIT]
-    for part, columns in pieces(y[:, perfect]):
+    for part, columns in pieces(y[:, perfect]) if len(perfect) else ():
         for k, values in zip(perfect[part], columns.T, strict=True):
             some = values[np.isfinite(values) & (True if weights is None else weights[:, k] > 0)]
             if len(some) and np.ptp(some) == 0:

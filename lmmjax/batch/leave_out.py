@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from lmmjax.batch.device import fit_blocks
+from lmmjax.batch.device import fit_blocks, left_out_on_devices, placed
 from lmmjax.batch.lanes import take_lanes
 from lmmjax.batch.outcome import not_estimable
 from lmmjax.core import Estimate, Problem, ProblemMaker, best_of
-from lmmjax.design import standardise_response, take_rows
+from lmmjax.design import Structure, standardise_response, take_rows
 from lmmjax.gram.grouped.prepare import GroupedPrepared
 
 MANY = 2048
@@ -75,7 +75,16 @@ def _by_difference(
     # a part is a level only where the levels are the groups of the products
     usable = products.exact[part] & (np.bincount(products.part)[part] == np.bincount(codes)[present])
     levels, part = present[usable], part[usable]
-    kappa = np.asarray(float(reml))
+    place, kappa = placed(), np.asarray(float(reml))
+    if place is not None and len(levels) > place.few:
+        starts = _starts(structure, maker.basis.inward, theta)
+        _store(
+            result,
+            levels,
+            left_out_on_devices(place, maker, products, origin, reml, part, starts),
+        )
+        done[levels] = True
+        return done
 
     def problem(chosen: np.ndarray) -> Problem:
         shared, response, n = products(chosen)
@@ -83,7 +92,8 @@ def _by_difference(
         def every(tree):
             return jax.tree.map(lambda a: np.repeat(np.asarray(a)[..., None], len(chosen), axis=-1), tree)
 
-        return Problem(shared, response, every(origin), every(maker.basis), n, kappa, structure)
+        known = None if maker.design.known is None else np.asarray(float(maker.design.known))
+        return Problem(shared, response, every(origin), every(maker.basis), n, kappa, structure, known)
 
     vector = products.elements()
     few = len(levels) <= MANY or not prepared.compressed
@@ -106,12 +116,15 @@ def _together(
 ) -> Estimate:
     """The fits without the parts `chosen`, as lanes."""
     whole = problem(chosen)
-    with jax.enable_x64(True):
-        inner = np.asarray(
-            whole.structure.change_basis(theta, jax.tree.map(lambda a: a[..., 0], whole.basis.inward))
-        )
-    starts = [None, inner] if len(theta) else [None]
+    starts = _starts(whole.structure, jax.tree.map(lambda a: a[..., 0], whole.basis.inward), theta)
     return fit_blocks(len(chosen), vector, partial(take_lanes, whole), 100, starts)[0]
+
+
+def _starts(structure: Structure, inward: Any, theta: np.ndarray) -> list[np.ndarray | None]:
+    """Moments, and θ (m,) in internal coordinates."""
+    with jax.enable_x64(True):
+        inner = np.asarray(structure.change_basis(theta, inward))
+    return [None, inner] if len(theta) else [None]
 
 
 def _store(result: Estimate, where: Any, part: Estimate) -> None:

@@ -1,4 +1,4 @@
-"""Many responses under one kernel: products and global fits of some at a time, by all processors."""
+"""Many responses under one kernel: products and global fits of some at a time, by all processors, or on devices."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from lmmjax.arrays.processors import mapped
 from lmmjax.arrays.sparse_columns import Columns, pieces
+from lmmjax.batch.device import one_kernel_on_devices, placed
 from lmmjax.batch.outcome import Outcome, failed, outcome
 from lmmjax.core import ProblemMaker
 from lmmjax.core.spectral_fit import at_once, spectral_estimates
@@ -17,6 +18,9 @@ def fit_one_kernel(maker: ProblemMaker, y: Columns, reml: bool) -> tuple[Outcome
     """Fits of the columns of y (n, T), and which (T,) are finite: those of others are of zeros."""
     total, shared = y.shape[1], maker.prepared.shared
     assert isinstance(shared, SpectralProducts | BlockProducts)
+    place = placed() if isinstance(shared, SpectralProducts) and reml else None
+    if place is not None and total > place.few:
+        return one_kernel_on_devices(place, maker, y)
     size, usable = at_once(shared), np.ones(total, bool)
 
     def fit(at: np.ndarray, values: np.ndarray) -> Outcome:

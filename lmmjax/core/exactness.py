@@ -45,18 +45,21 @@ ROOM = 1e-12
 """Share of the squares of any response that W leaves, below which it spans everything."""
 
 
-def exact_lanes(maker: ProblemMaker, y: Columns, estimate: Estimate, reml: bool) -> np.ndarray:
+def exact_lanes(
+    maker: ProblemMaker, y: Columns, estimate: Estimate, reml: bool, spread: np.ndarray | None = None
+) -> np.ndarray:
     """Which responses y (n, T) are fitted perfectly, of those that did not converge or hardly have residuals.
 
     Parameters
     ----------
     estimate : their fits, arrays that lead with T.
+    spread : (T,) variances of the responses, where they are known.
     """
     status, design = np.asarray(estimate.status), maker.design
     if design.known is not None:
         return np.zeros(y.shape[1], bool)
-    finite = finite_columns(y)
-    stopped = np.isin(status, (Status.STALLED, Status.ITERATION_LIMIT)) & finite
+    # those of which nothing is asked are not read
+    stopped = _finite(y, np.isin(status, (Status.STALLED, Status.ITERATION_LIMIT)))
     out = np.zeros(y.shape[1], bool)
     if stopped.any():
         where = np.flatnonzero(stopped)
@@ -67,12 +70,21 @@ def exact_lanes(maker: ProblemMaker, y: Columns, estimate: Estimate, reml: bool)
     if isinstance(maker.prepared, GroupedPrepared | SpectralPrepared | BlockPrepared) or not design.terms:
         return out
     with np.errstate(all="ignore"):
-        spread = np.concatenate([np.var(values, axis=0) for _, values in pieces(y)])
+        if spread is None:
+            spread = np.concatenate([np.var(values, axis=0) for _, values in pieces(y)])
         small = np.asarray(estimate.sigma2) <= TINY * spread
-    suspect = (stopped | small | (status == Status.NOT_FINITE)) & finite & ~out
-    where = np.flatnonzero(suspect & (status != Status.PERFECT_FIT))
+    suspect = (stopped | small | (status == Status.NOT_FINITE)) & ~out & (status != Status.PERFECT_FIT)
+    where = np.flatnonzero(_finite(y, suspect))
     for part, values in pieces(y[:, where]) if len(where) else ():
         out[where[part]] = spanned(design, values)
+    return out
+
+
+def _finite(y: Columns, those: np.ndarray) -> np.ndarray:
+    """Which of `those` responses (T,) are finite (T,); only these are read."""
+    out, where = np.zeros(len(those), bool), np.flatnonzero(those)
+    if len(where):
+        out[where] = finite_columns(y if len(where) == len(those) else y[:, where])
     return out
 
 

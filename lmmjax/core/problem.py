@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmmjax.arrays import Array, diagonal, eager_jit, namespace, record, static
-from lmmjax.arrays.sparse_columns import Columns, pieces
+from lmmjax.arrays.sparse_columns import HostColumns, pieces
 from lmmjax.core import likelihood
 from lmmjax.design import (
     Basis,
@@ -155,7 +155,7 @@ class ProblemMaker:
         known = None if self.design.known is None else np.asarray(self.design.known, problem.n.dtype)
         return dataclasses.replace(problem, known=known)
 
-    def lanes(self, y: Columns, reml: bool = True) -> Problem:
+    def lanes(self, y: HostColumns, reml: bool = True) -> Problem:
         """The problem of many responses y (n, T), finite NumPy; axes of responses trail.
 
         Sparse ones, of designs that are grouped, are never made dense but a few at a time.

@@ -50,14 +50,27 @@ def spectral_estimates(problem: Problem) -> tuple[Estimate, np.ndarray]:
     points = (
         rotated_points(chosen, found) if isinstance(chosen, Rotated) else _points(chosen, y[usable], found)
     )
-    out = records(problem, points, data.ml, usable)
-    if len(usable) < len(y):
-        out = jax.tree.map(lambda a: widened(a, usable, len(y)), out)
+    out, optima = all_records(problem, points, found.optima, data.ml, lost, perfect)
+    return (jax.tree.map(lambda a: a[0], out) if alone else out), optima
+
+
+def all_records(
+    problem: Problem, points: Points, count: np.ndarray, ml: bool, lost: np.ndarray, perfect: np.ndarray
+) -> tuple[Estimate, np.ndarray]:
+    """Records and numbers of optima of all responses of a problem, from those of the others.
+
+    lost, perfect : (T,) responses that are not finite, or of which nothing is left to fit.
+    points, count : what was found of the others, in their order.
+    """
+    usable, total = np.flatnonzero(~lost & ~perfect), len(lost)
+    out = records(problem, points, ml, usable)
+    if len(usable) < total:
+        out = jax.tree.map(lambda a: widened(a, usable, total), out)
     status = np.where(lost, Status.NOT_FINITE, np.where(perfect, Status.PERFECT_FIT, out.status))
     out.status[:], out.moves[:] = status, 0.0
-    optima = np.zeros(len(y), int)
-    optima[usable] = found.optima
-    return (jax.tree.map(lambda a: a[0], out) if alone else out), optima
+    optima = np.zeros(total, int)
+    optima[usable] = count
+    return out, optima
 
 
 def widened(a: np.ndarray, at: np.ndarray, total: int) -> np.ndarray:

@@ -9,8 +9,10 @@ import jax
 import numpy as np
 import pandas as pd
 
+from lmmjax.arrays.device_columns import GIVEN_AWAY, DeviceColumns, on_device
 from lmmjax.arrays.sparse_columns import Columns, pieces
 from lmmjax.batch import Outcome, Starts, estimate_many
+from lmmjax.batch.device import placed
 from lmmjax.fitted.checks import beyond, require_choice, require_evaluations, require_switch
 from lmmjax.fitted.data import ModelData
 from lmmjax.fitted.kept import kept
@@ -39,18 +41,26 @@ def fit_many(
     if by_mean(data):
         raise ValueError("a variance function of the fitted values differs between responses: fit one by one")
     beside_y = weights is not None or offset is not None
-    names, values = response_matrix(data, responses, sparse=not beside_y)
-    # rows that are neither moved nor changed are those that a device has
-    same = isinstance(responses, jax.Array) and responses.dtype == np.float64 and offset is None
-    there = responses if same and responses.shape == values.shape else None
+    responses = _left_there(responses) if offset is None else responses
+    there = isinstance(responses, DeviceColumns)
+    names, values = response_matrix(data, responses, sparse=there or not beside_y)
     own = None if weights is None else beside(data, weights, names, "weights")
     if own is not None and not np.all(own >= 0):
         raise ValueError("weights must be at least zero, and not missing")
     if offset is not None:
         values = np.asarray(values) - beside(data, offset, names, "offset")
     begin = descent_starts(data, starts)
-    found = estimate_many(data.maker, values, reml, require_evaluations(max_iter), own, dtype, begin, there)
+    found = estimate_many(data.maker, values, reml, require_evaluations(max_iter), own, dtype, begin)
     return record_of(data, names, values, reml, own, _without_beyond(values, found))
+
+
+def _left_there(responses: Any) -> Any:
+    """Arrays that lie on a device as columns that stay there, where batches are fitted on devices."""
+    if not on_device(responses):
+        return responses
+    if responses.is_deleted():
+        raise ValueError(GIVEN_AWAY)
+    return responses if placed() is None else DeviceColumns(responses)
 
 
 def _without_beyond(values: Columns, found: Outcome) -> Outcome:

@@ -50,6 +50,9 @@ def identified_population(fitted: Fitted) -> np.ndarray:
 @kept
 def open_effects_many(fits: FittedMany) -> np.ndarray:
     """`open_effects` of every coefficient of many responses: (T, p)."""
+    if not (fits.reml and np.any(fits.estimate.moves)):
+        # responses that lie on a device stay there
+        return np.zeros(fits.estimate.beta.shape, bool)
     return open_coefficients(fits.data.maker, fits.y, fits.weights, fits.reml, fits.estimate)
 
 

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from lmmjax.arrays.sparse_columns import Columns
+from lmmjax.arrays.device_columns import DeviceColumns
+from lmmjax.arrays.sparse_columns import HostColumns
 from lmmjax.core import Estimate
 from lmmjax.fitted.data import ModelData
 from lmmjax.optimize import Status
@@ -90,6 +91,21 @@ class Fitted:
         return frame.x @ self.estimate.beta + (0.0 if frame.offset is None else frame.offset)
 
 
+class _OnHost:
+    """A field whose values come to the host when somebody first asks for them."""
+
+    def __get__(self, fits: Any, kind: Any = None) -> Any:
+        if fits is None:
+            # a field without default
+            raise AttributeError("y")
+        if isinstance(value := fits.__dict__["y"], DeviceColumns):
+            value = fits.__dict__["y"] = np.asarray(value)
+        return value
+
+    def __set__(self, fits: Any, value: Any) -> None:
+        fits.__dict__["y"] = value
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class FittedMany:
     """A model fitted to T responses.
@@ -98,8 +114,8 @@ class FittedMany:
     ----------
     data : the model with its data.
     names : labels of the responses.
-    y : (n, T) the responses, NaN where missing, `SparseColumns` if they were sparse; weights : (n, T) of
-        their own, or None.
+    y : (n, T) the responses, NaN where missing, `SparseColumns` if they were sparse, on the host once they
+        are asked for; weights : (n, T) of their own, or None.
     estimate : record of arrays that lead with T.
     reml : whether the criterion was REML.
     reasons : (T,) texts, why a response has no estimates or not all.
@@ -109,7 +125,7 @@ class FittedMany:
 
     data: ModelData
     names: pd.Index
-    y: Columns
+    y: HostColumns = _OnHost()  # type: ignore[assignment]
     estimate: Estimate
     reml: bool
     reasons: np.ndarray

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.arrays.device_columns import DeviceColumns
 from lmmjax.arrays.sparse_columns import SparseColumns
 from lmmjax.formula.annotated import annotated_matrix, is_annotated
 from lmmjax.formula.matching import (
@@ -30,8 +31,8 @@ from lmmjax.formula.numbers import doubles, plain
 class Labelled:
     """Numbers, float64 and NaN where missing, with labels where they have some.
 
-    values (n,) or (n, T), `SparseColumns` where they may be; `index` labels the rows, `columns` the columns,
-    None where nothing does. `loose` is the name of a column that has no labels itself.
+    values (n,) or (n, T), `SparseColumns` or `DeviceColumns` where they may be; `index` labels the rows,
+    `columns` the columns, None where nothing does. `loose` is the name of a column that has no labels itself.
     """
 
     values: Any
@@ -61,7 +62,7 @@ def labelled(
         narwhals knows; or `Labelled` already. The observations of AnnData are rows, its variables columns.
     what : what to call them in a message; column : the same for one of the columns, `what` if None; remedy :
         the end of the message.
-    sparse : whether numbers of a sparse matrix stay `SparseColumns`.
+    sparse : whether numbers of a sparse matrix stay `SparseColumns`, and those on a device there.
 
     Raises
     ------
@@ -78,7 +79,7 @@ def labelled(
     if hasattr(values, "var_names"):
         matrix = labelled(values.X, what, column, sparse, **words).values
         return Labelled(matrix, observations(values.obs_names), pd.Index(values.var_names))
-    if isinstance(values, SparseColumns):
+    if isinstance(values, SparseColumns | DeviceColumns):
         return Labelled(values if sparse else np.asarray(values))
     if sparse and is_sparse(values):
         return Labelled(SparseColumns.of(values))
@@ -101,7 +102,8 @@ def labelled(
 
 def eager(values: Any) -> Any:
     """Tables of Arrow as frames of pandas with their index, lazy frames collected, all else as it is."""
-    if isinstance(values, pd.DataFrame | pd.Series | np.ndarray | dict | list | tuple | SparseColumns):
+    known = pd.DataFrame | pd.Series | np.ndarray | dict | list | tuple | SparseColumns | DeviceColumns
+    if isinstance(values, known):
         return values
     if is_annotated(values) or is_sparse(values):
         return values

@@ -9,6 +9,7 @@ import numpy as np
 CODE = """
 import sys
 import jax, numpy as np, pandas as pd
+from scipy.sparse import csc_array
 import lmmjax as lj
 
 assert jax.local_device_count() == int(sys.argv[1]), jax.local_devices()
@@ -27,10 +28,12 @@ g = np.repeat(np.arange(12), 5)
 design = pd.DataFrame({"t": rng.normal(size=60), "g": g})
 y = 3.0 + rng.normal(size=(60, 700)) + rng.normal(size=(12, 700))[g]
 weights = rng.uniform(0.5, 2.0, size=y.shape)
+# some of them are missing
+holed = np.where(rng.random(y.shape) < 0.02, np.nan, y)
 model = lj.lmm("~ t + (1 | g)", design)
 with jax.default_device(chosen):
     plain = model.fit_batch(y)
-    own = None if chosen is None else model.fit_batch(y, weights=weights)
+    own = None if chosen is None else model.fit_batch(holed, weights=weights)
 assert used in (None, {chosen}), used
 found = dict(plain=plain.deviance, params=plain.params)
 if chosen is None:
@@ -39,8 +42,25 @@ if chosen is None:
     counts, most = [], descent.most
     descent.most = lambda counted: counts.append(counted.sharding.device_set) or most(counted)
     with forced(lanes=100, going_on=32):
-        there, own = model.fit_batch(y), model.fit_batch(y, weights=weights)
+        there, own = model.fit_batch(y), model.fit_batch(holed, weights=weights)
+        # numbers of lanes that are no multiple of that of devices, of which the last has none at the end
+        zeros = np.where(y[:, :301] < 3.0, 0.0, y[:, :301])
+        sparse = model.fit_batch(csc_array(zeros))
+        with jax.enable_x64(True):
+            placed = jax.device_put(y)
+        moved = model.fit_batch(placed)
+        ids = [f"s{k}" for k in range(60)]
+        kernel = lj.Kernel(np.exp(-np.abs(np.subtract.outer(np.arange(60), np.arange(60)) / 9.0)), ids)
+        strains = lj.lmm("~ 1 + (1 | id)", design.assign(id=ids), kernels={"id": kernel})
+        rotated = strains.fit_batch(y[:, :301])
     assert all(len(devices) == jax.device_count() for devices in counts), counts
+    pairs = dict(sparse=(sparse, zeros, model), kernel=(rotated, y[:, :301], strains))
+    np.testing.assert_array_equal(moved.deviance, there.deviance)
+    for name, (fits, values, of) in pairs.items():
+        expected = of.fit_batch(values).estimate
+        for field in ("deviance", "beta", "psi"):
+            a, b = getattr(fits.estimate, field), getattr(expected, field)
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10, err_msg=f"{name}: {field}")
     found |= dict(spread=there.deviance, spread_params=there.params)
 np.savez(sys.argv[2], **found, own=own.deviance, psi=own.estimate.psi)
 """

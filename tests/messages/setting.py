@@ -45,6 +45,8 @@ def setting(folder: Path) -> dict[str, Any]:
     def run(*words: str) -> None:
         _run(folder, *words)
 
+    names["gone"] = jax.numpy.ones((40, 3))
+    names["gone"].delete()
     _files(folder, d, y)
     names |= {"by_chunk": lj.lmm("y ~ x + (1 | g)", lambda: [d[:20], d[20:]]).fit()}
     return names | {"put": put, "problem": problem, "run": run}

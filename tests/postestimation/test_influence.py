@@ -75,6 +75,12 @@ def test_lanes_equal_refits(few, group, monkeypatch):
     assert_equal(fit.influence(group), expected)
 
 
+def test_known_variances_stay_known(unbalanced):
+    data = unbalanced.assign(s=np.linspace(0.5, 2.0, len(unbalanced)))
+    fit = lj.lmm("y ~ x + (1 | g)", data, residual=lj.KnownVariance("s")).fit()
+    assert_equal(fit.influence("g"), by_refits(fit, "g"))
+
+
 def test_rows_are_labelled_by_the_data(few):
     shuffled = few.sample(frac=1, random_state=0)
     result = lj.lmm("Reaction ~ Days + (1 | Subject)", shuffled).fit().influence(OBSERVATION)

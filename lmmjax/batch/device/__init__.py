@@ -7,8 +7,19 @@ go on; the records come in two transfers at the end.
 """
 
 from lmmjax.batch.device.blocks import fit_blocks
+from lmmjax.batch.device.left_out import left_out_on_devices
+from lmmjax.batch.device.one_kernel import one_kernel_on_devices
 from lmmjax.batch.device.own_designs import own_on_devices
 from lmmjax.batch.device.shared_design import on_devices
 from lmmjax.batch.device.where import Place, forced, placed
 
-__all__ = ["Place", "fit_blocks", "forced", "on_devices", "own_on_devices", "placed"]
+__all__ = [
+    "Place",
+    "fit_blocks",
+    "forced",
+    "left_out_on_devices",
+    "on_devices",
+    "one_kernel_on_devices",
+    "own_on_devices",
+    "placed",
+]

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from lmmjax.batch.device.descent import fit_on_devices
-from lmmjax.batch.device.rows import over, to_all
+from lmmjax.batch.device.transfer import over, to_all
 from lmmjax.batch.device.where import placed
 from lmmjax.batch.lanes import block_size, each, padded
 from lmmjax.batch.newton_lanes import fit_lanes

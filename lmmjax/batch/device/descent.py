@@ -8,7 +8,7 @@ host's way.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -30,19 +30,13 @@ from lmmjax.batch.device.lanes import (
     unseen,
     varying,
 )
+from lmmjax.batch.device.pipeline import Block, through_blocks
 from lmmjax.batch.device.where import Place
 from lmmjax.batch.lane import RENEW, RESUME, START
-from lmmjax.batch.lanes import blocks, in_x64
 from lmmjax.batch.newton_lanes import CERTIFIED, EARLY, FIRST, PERIOD, optima
 from lmmjax.core import Estimate, Problem
 from lmmjax.core.descents import better, count_optima, surpassed, uncertified
 from lmmjax.optimize import NewtonState, Status, at_rest
-
-EXHAUSTED, LEAST = "RESOURCE_EXHAUSTED", 16
-"""What the error says of a device whose memory is used up, and lanes that are not halved again."""
-
-Block = Callable[[slice, int], Callable[[], Problem]]
-"""Sends responses on their way, to so many lanes a device; what it returns is asked for their problem."""
 
 
 def fit_on_devices(
@@ -54,56 +48,13 @@ def fit_on_devices(
     starts: Sequence[np.ndarray | None] = (None,),
     dtype: Any = np.float64,
 ) -> tuple[Estimate, np.ndarray]:
-    """`newton_lanes.fit_lanes` on devices: all stages for `total` responses, `lanes` a device at a time.
+    """`newton_lanes.fit_lanes` on devices: all stages for `total` responses, `lanes` a device at a time."""
 
-    Where a device has not the memory for so many, half as many go on from the block that was too large.
-    """
+    def fitted(part: slice, lanes: int, problem: Problem) -> tuple[Estimate, np.ndarray]:
+        return _fitted(_Run(place, lanes, max_iter, np.dtype(dtype)), part, problem, starts)
 
-    def some(done: int, lanes: int) -> Iterator[tuple[Estimate, np.ndarray]]:
-        size = lanes * len(place.devices)
-        parts = (slice(done + part.start, done + part.stop) for part in blocks(total - done, size))
-        for part, problem in _one_ahead(partial(_sent_to, block, lanes), parts):
-            yield _fitted(_Run(place, lanes, max_iter, np.dtype(dtype)), part, problem, starts)
-
-    def run() -> tuple[Estimate, np.ndarray]:
-        pieces: list[tuple[Estimate, np.ndarray]] = []
-        at = lanes
-        while (done := sum(len(count) for _, count in pieces)) < total:
-            try:
-                for piece in some(done, at):
-                    pieces.append(piece)
-            except jax.errors.JaxRuntimeError as error:
-                if EXHAUSTED not in str(error):
-                    raise
-                if at < 2 * LEAST:
-                    raise MemoryError(
-                        f"the device has no memory for {at} responses of this model at a time: free what "
-                        "else it holds, or fit on the CPU, within jax.default_device(jax.devices('cpu')[0])"
-                    ) from error
-                at //= 2
-        whole = jax.tree.map(lambda *arrays: np.concatenate(arrays, axis=-1), *(p for p, _ in pieces))
-        found = jax.tree.map(lambda a: np.moveaxis(a, -1, 0), whole)
-        return found, np.concatenate([count for _, count in pieces])
-
-    return in_x64(run)()
-
-
-def _sent_to(block: Block, lanes: int, part: slice) -> Callable[[], Problem]:
-    return block(part, lanes)
-
-
-def _one_ahead(
-    block: Callable[[slice], Callable[[], Problem]], parts: Iterator[slice]
-) -> Iterator[tuple[slice, Problem]]:
-    """Blocks with their problems, while the next one is on its way and its products are formed."""
-    waiting: list[tuple[slice, Callable[[], Problem]]] = []
-    for part in parts:
-        waiting.append((part, block(part)))
-        if len(waiting) > 1:
-            ready, problem = waiting.pop(0)
-            yield ready, problem()
-    for ready, problem in waiting:
-        yield ready, problem()
+    whole, count = through_blocks(place, total, lanes, block, fitted)
+    return jax.tree.map(lambda a: np.moveaxis(a, -1, 0), whole), count
 
 
 def _fitted(

@@ -13,9 +13,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from lmmjax.arrays import Array
+from lmmjax.arrays.sparse_columns import Columns
 from lmmjax.batch.device.descent import fit_on_devices
 from lmmjax.batch.device.lanes import varying
-from lmmjax.batch.device.rows import Handed, move, replaced, to_all
+from lmmjax.batch.device.rows import Handed, replaced
+from lmmjax.batch.device.transfer import move, to_all
 from lmmjax.batch.device.where import Place
 from lmmjax.batch.lanes import in_x64
 from lmmjax.batch.outcome import Outcome, outcome
@@ -34,7 +36,7 @@ class OwnRows:
         self.formed = Handed(self._formed, devices)
 
     def __call__(
-        self, y: np.ndarray, w: np.ndarray | None, lanes: int, reml: bool
+        self, y: Columns, w: np.ndarray | None, lanes: int, reml: bool
     ) -> tuple[Problem, tuple[Array, ...]]:
         """The problem of responses y (n, ≤ lanes × devices), filled up, with weights w or of 0 and 1.
 
@@ -56,7 +58,7 @@ class OwnRows:
 def own_on_devices(
     place: Place,
     maker: ProblemMaker,
-    y: np.ndarray,
+    y: Columns,
     w: np.ndarray | None,
     reml: bool,
     max_iter: int,
@@ -85,7 +87,7 @@ def own_on_devices(
             again = np.flatnonzero(inexact & finite[part])
             if not len(again):
                 return problem
-            some = values[:, again]
+            some = np.asarray(values[:, again])
             own = np.ones_like(some) if weights is None else weights[:, again]
             made, _, fine = own_problem(rows.products, some, own, reml)
             estimable[part.start + again] = fine

@@ -1,17 +1,14 @@
-"""Responses on their way to a device, and their products there: the function of a single fit, traced.
+"""Products of responses on a device: the function of a single fit, traced.
 
-A block of responses is one transfer, which nobody waits for. From a matrix whose rows lie one after another
-and that is one block nothing is copied on the host; others are cut, or turned on the device. Least squares,
-sums over groups and products then are one program. It keeps the rows, takes residuals from them and forms
-squares of these: no difference that would lose digits, so that nothing but responses that X and Z explain
-almost wholly (`gram.grouped.settle`) is looked at again on the host.
+Least squares, sums over groups and products are one program. It keeps the rows, takes residuals from them and
+forms squares of these: no difference that would lose digits, so that nothing but responses that X and Z
+explain almost wholly (`gram.grouped.settle`) is looked at again on the host.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,7 +18,9 @@ import numpy as np
 from jax.core import eval_jaxpr
 
 from lmmjax.arrays import Array, quick_jit
-from lmmjax.batch.device.lanes import mesh, on_lanes, over_lanes, put, spread, varying
+from lmmjax.arrays.sparse_columns import Columns
+from lmmjax.batch.device.lanes import on_lanes, put, spread, varying
+from lmmjax.batch.device.transfer import move, over, to_all
 from lmmjax.core import Problem, ProblemMaker
 from lmmjax.core.problem import MOST, make_lanes
 from lmmjax.design import solve_upper
@@ -45,16 +44,17 @@ class Rows:
         self.inverse, self.ones = _inverse_within(maker), _constant(maker)
         self.formed = Handed(self._products, devices)
 
-    def __call__(self, y: Array, lanes: int) -> tuple[Problem, tuple[Array, Array]]:
+    def __call__(self, y: Columns, lanes: int) -> tuple[Problem, tuple[Array, Array, Array]]:
         """The problem of responses y (n, ≤ lanes × devices), filled up; nothing is waited for.
 
-        Also which responses ask for a second look, and which are finite.
+        Also which responses ask for a second look, which are finite, and their variances: zero where
+        nobody will ask for them.
         """
         there = move(y, lanes * len(self.devices), self.devices)
         response, origin, flags = self.formed(lanes, there)
         return dataclasses.replace(self.template, response=response, origin=origin), flags
 
-    def _products(self, y: Array) -> tuple[Any, Any, tuple[Array, Array]]:
+    def _products(self, y: Array) -> tuple[Any, Any, tuple[Array, Array, Array]]:
         level = y[0]
         # a level far from zero would cost digits; the first row is a good enough guess of it
         shifted = y if self.ones is None else y - level
@@ -63,14 +63,16 @@ class Rows:
         if self.ones is not None:
             origin = dataclasses.replace(origin, beta=origin.beta + self.ones[:, None] * level)
         finite = jnp.isfinite(origin.scale)
+        apart = isinstance(response, GroupedResponse)
+        spread = jnp.zeros_like(origin.scale) if apart else jnp.var(y, axis=0)
         if self.inverse is None:
-            return response, origin, (jnp.zeros_like(finite), finite)
+            return response, origin, (jnp.zeros_like(finite), finite, spread)
         assert isinstance(response, GroupedResponse)
         # as in `gram.grouped.settle`, of responses of mean square one
         xy, yy = response.within_xy, response.within_yy
         left = yy - jnp.sum(xy * (self.inverse @ xy), axis=0)
         close = (left <= SHARE * yy) | (yy <= SHARE**2 * y.shape[0])
-        return response, origin, (close & (yy > 0), finite)
+        return response, origin, (close & (yy > 0), finite, spread)
 
     def settled(self, problem: Problem, y: np.ndarray, suspect: np.ndarray, lanes: int) -> Problem:
         """The problem with the responses y (n, k) at places `suspect` (k,) formed by the host."""
@@ -80,17 +82,17 @@ class Rows:
 
 
 class Handed:
-    """A function of blocks of rows, traced; what is constant is handed over, not written into the program."""
+    """A function of blocks of lanes, traced; constants are handed over, not written into the program."""
 
     def __init__(self, function: Callable, devices: tuple[Any, ...]):
         self.function, self.devices = function, devices
         self.programs: dict[tuple, tuple] = {}
 
     def __call__(self, lanes: int, *rows: Array) -> Any:
-        """`function` of rows (n, lanes × devices), of which each device has its own."""
+        """`function` of arrays (..., lanes × devices), of which each device has its own lanes."""
         key = tuple((a.shape, str(a.dtype)) for a in rows)
         if key not in self.programs:
-            own = [jax.ShapeDtypeStruct((a.shape[0], lanes), a.dtype) for a in rows]
+            own = [jax.ShapeDtypeStruct((*a.shape[:-1], lanes), a.dtype) for a in rows]
             # what is written for NumPy too broadcasts as it does
             with jax.numpy_rank_promotion("allow"):
                 traced, shape = jax.make_jaxpr(self.function, return_shape=True)(*own)
@@ -123,9 +125,10 @@ def replaced(
     return dataclasses.replace(problem, **on_lanes(put, devices)((), *moved))
 
 
-def rows_of(maker: ProblemMaker, reml: bool, devices: tuple[Any, ...], y: np.ndarray) -> Rows:
+def rows_of(maker: ProblemMaker, reml: bool, devices: tuple[Any, ...], y: Columns) -> Rows:
     """The rows of a maker on devices, in the units of responses y (n, T); kept while the maker is."""
-    maker = maker.in_units(y[:, :MOST].T)
+    if maker.design.residual is not None:
+        maker = maker.in_units(np.asarray(y[:, :MOST]).T)
     known = _kept.setdefault(maker, {})
     if (reml, devices) not in known:
         known[reml, devices] = Rows(maker, reml, devices)
@@ -133,44 +136,6 @@ def rows_of(maker: ProblemMaker, reml: bool, devices: tuple[Any, ...], y: np.nda
 
 
 _kept: WeakKeyDictionary[ProblemMaker, dict[tuple, Rows]] = WeakKeyDictionary()
-
-
-def move(y: Array, lanes: int, devices: tuple[Any, ...]) -> Array:
-    """Responses y (n, T) on the devices, filled up to `lanes` columns by the first of them."""
-    turned = isinstance(y, np.ndarray) and not y.flags.c_contiguous and y.T.flags.c_contiguous
-    if len(devices) > 1:
-        extra = lanes - y.shape[1]
-        whole = np.asarray(y, dtype=float)
-        whole = np.concatenate([whole, np.repeat(whole[:, :1], extra, axis=1)], axis=1) if extra else whole
-        return jax.device_put(whole, over_lanes(devices, 2))
-    sent = _placed(y.T if turned else y)
-    if not turned and sent.shape[1] == lanes and sent.dtype == np.float64:
-        return sent
-    return _filled(sent, turned=turned, lanes=lanes)
-
-
-@partial(quick_jit, short=0, plays=False, static_argnames=("turned", "lanes"))
-def _filled(y: Array, *, turned: bool, lanes: int) -> Array:
-    y = (y.T if turned else y).astype(jnp.float64)
-    extra = lanes - y.shape[1]
-    return jnp.concatenate([y, jnp.repeat(y[:, :1], extra, axis=1)], axis=1) if extra else y
-
-
-def _placed(a: Any) -> Any:
-    """An array on the device that JAX uses; where one is there, itself."""
-    return a if isinstance(a, jax.Array) else jax.device_put(a)
-
-
-def to_all(a: Any, devices: tuple[Any, ...]) -> Any:
-    """An array on each of the devices."""
-    if len(devices) == 1:
-        return _placed(a)
-    return jax.device_put(a, jax.sharding.NamedSharding(mesh(devices), jax.sharding.PartitionSpec()))
-
-
-def over(a: Any, devices: tuple[Any, ...]) -> Any:
-    """An array whose last axis is spread over the devices."""
-    return _placed(a) if len(devices) == 1 else jax.device_put(a, over_lanes(devices, np.ndim(a)))
 
 
 def _inverse_within(maker: ProblemMaker) -> np.ndarray | None:

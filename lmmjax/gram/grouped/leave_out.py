@@ -12,9 +12,11 @@ there is of a column or of y the difference loses digits, and `exact` says that 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
+from lmmjax.arrays import Array, namespace
 from lmmjax.design import Rows
 from lmmjax.gram.grouped.prepare import GroupedPrepared, Segments, bucket, orthogonalise
 from lmmjax.gram.grouped.products import GroupedProducts, GroupedResponse
@@ -35,15 +37,15 @@ class Pieces:
     logdet_r : (P,) −Σ log w; n : (P,) rows.
     """
 
-    group: np.ndarray
-    r: np.ndarray
-    c_x: np.ndarray
-    c_y: np.ndarray
-    within_xx: np.ndarray
-    within_xy: np.ndarray
-    within_yy: np.ndarray
-    logdet_r: np.ndarray
-    n: np.ndarray
+    group: Array
+    r: Array
+    c_x: Array
+    c_y: Array
+    within_xx: Array
+    within_xy: Array
+    within_yy: Array
+    logdet_r: Array
+    n: Array
 
     def squares(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """XᵀX (P, p, p), yᵀy (P,) and the diagonal of ZᵀZ (P, q) of the rows."""
@@ -53,8 +55,11 @@ class Pieces:
 
     def take(self, part: np.ndarray) -> Pieces:
         """Some of the sets."""
-        arrays = {f.name: getattr(self, f.name)[..., part] for f in dataclasses.fields(self)}
-        return Pieces(**arrays)
+        return Pieces(*(a[..., part] for a in self.arrays()))
+
+    def arrays(self) -> list[Array]:
+        """All arrays, in the order of the fields."""
+        return [getattr(self, f.name) for f in dataclasses.fields(self)]
 
 
 def pieces(rows: Rows, z: np.ndarray, y: np.ndarray, group: np.ndarray, segments: Segments) -> Pieces:
@@ -156,32 +161,37 @@ class LeaveOut:
 
     def __call__(self, part: np.ndarray) -> tuple[GroupedProducts, GroupedResponse, np.ndarray]:
         """Products without the parts `part` (T,), whose arrays trail with T, and the rows left (T,)."""
-        shared, response, out = self.prepared.shared, self.response, self.out.take(part)
-        back = None if self.back is None else self.back.take(part)
-        compressed, lanes, k = self.prepared.compressed, len(part), self.prepared.k
-        at = self._pattern()[out.group]
-        arrays = {
-            "r": _spread(shared.r[..., :k], self._patterns(), lanes, 2),
-            "count": _spread(shared.count[:k], self._patterns(), lanes, 0),
-        }
+        return self.formed(self.out.take(part), None if self.back is None else self.back.take(part))
+
+    def formed(self, out: Pieces, back: Pieces | None) -> tuple[GroupedProducts, GroupedResponse, Array]:
+        """The products of all rows less those of `out`, with those of `back`; NumPy's or traced."""
+        xp, shared, response = namespace(out.n), self.prepared.shared, self.response
+        compressed, lanes, k = self.prepared.compressed, len(out.n), self.prepared.k
+        at = xp.asarray(self._pattern())[out.group]
+        r = _spread(xp, shared.r[..., :k], self._patterns(), lanes, 2)
+        count = _spread(xp, shared.count[:k], self._patterns(), lanes, 0)
         every = np.arange(lanes)
-        arrays["count"][at, every] -= 1.0
+        count = _added(count, (at, every), -1.0)
         if compressed:
             between = [
-                _spread(a[:, :k], self._patterns(), lanes, 1)
+                _spread(xp, a[:, :k], self._patterns(), lanes, 1)
                 for a in (shared.between_xx, response.between_xy, response.between_yy)
             ]
-            for total, own in zip(between, _products(out), strict=True):
-                total[:, at, ..., every] -= np.moveaxis(own, -1, 0)
+            between = [
+                _added(total, (slice(None), at, ..., every), -xp.moveaxis(own, -1, 0))
+                for total, own in zip(between, _products(xp, out), strict=True)
+            ]
         else:
             between = [
-                _spread(shared.between_xx[..., :k], self._patterns(), lanes, 2),
-                _spread(response.between_xy[:, :k], self._patterns(), lanes, 1),
-                np.zeros((0, lanes)),
+                _spread(xp, shared.between_xx[..., :k], self._patterns(), lanes, 2),
+                _spread(xp, response.between_xy[:, :k], self._patterns(), lanes, 1),
+                xp.zeros((0, lanes)),
             ]
-            between[0][:, :, at, every] = between[1][:, at, every] = arrays["r"][:, :, at, every] = 0.0
+            between[0] = _set(between[0], (slice(None), slice(None), at, every), 0.0)
+            between[1] = _set(between[1], (slice(None), at, every), 0.0)
+            r = _set(r, (slice(None), slice(None), at, every), 0.0)
         within = [
-            np.asarray(total)[..., None] - own
+            xp.asarray(total)[..., None] - own
             for total, own in (
                 (shared.within_xx, out.within_xx),
                 (response.within_xy, out.within_xy),
@@ -193,16 +203,17 @@ class LeaveOut:
         if back is not None:
             own = (back.within_xx, back.within_xy, back.within_yy, back.logdet_r, back.n)
             within = [a + b for a, b in zip(within, own, strict=True)]
-            arrays["r"][:, :, k], arrays["count"][k] = back.r, 1.0
+            r, count = _set(r, (slice(None), slice(None), k), back.r), _set(count, (k,), 1.0)
             if compressed:
-                for total, mine in zip(between, _products(back), strict=True):
-                    total[:, k] = mine
+                pairs = zip(between, _products(xp, back), strict=True)
+                between = [_set(total, (slice(None), k), mine) for total, mine in pairs]
             else:
-                between[0][:, :, k], between[1][:, k] = back.c_x, back.c_y
+                between[0] = _set(between[0], (slice(None), slice(None), k), back.c_x)
+                between[1] = _set(between[1], (slice(None), k), back.c_y)
         products = dataclasses.replace(
             shared,
-            r=arrays["r"],
-            count=arrays["count"],
+            r=r,
+            count=count,
             within_xx=within[0],
             between_xx=between[0],
             logdet_r=within[3],
@@ -216,26 +227,41 @@ class LeaveOut:
         return np.repeat(np.arange(self.prepared.k), np.diff(self.prepared.bounds))
 
 
-def _products(own: Pieces) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _products(xp: Any, own: Pieces) -> tuple[Array, Array, Array]:
     """Between-group products of the pieces as compressed products have them, trailing with P."""
     xx, xy, yy = [], [], []
     for a in range(len(own.c_x)):
         for b in range(a, len(own.c_x)):
             one = own.c_x[a][:, None] * own.c_x[b][None]
-            cross = own.c_x[a] * own.c_y[b]
+            cross = own.c_x[a] * own.c_y[b][None]
             both = own.c_y[a] * own.c_y[b]
-            xx.append(one if a == b else one + np.swapaxes(one, 0, 1))
-            xy.append(cross if a == b else cross + own.c_x[b] * own.c_y[a])
+            xx.append(one if a == b else one + xp.swapaxes(one, 0, 1))
+            xy.append(cross if a == b else cross + own.c_x[b] * own.c_y[a][None])
             yy.append(both if a == b else 2.0 * both)
-    return np.stack(xx), np.stack(xy), np.stack(yy)
+    return xp.stack(xx), xp.stack(xy), xp.stack(yy)
 
 
-def _spread(a: np.ndarray, length: int, lanes: int, axis: int) -> np.ndarray:
+def _spread(xp: Any, a: Array, length: int, lanes: int, axis: int) -> Array:
     """A copy for every lane, on the last axis, padded with zeros to `length` along `axis`."""
     shape = (*a.shape[:axis], length, *a.shape[axis + 1 :], lanes)
-    out = np.zeros(shape)
-    out[(slice(None),) * axis + (slice(a.shape[axis]),)] = a[..., None]
-    return out
+    at = (slice(None),) * axis + (slice(a.shape[axis]),)
+    return _set(xp.zeros(shape), at, xp.asarray(a)[..., None])
+
+
+def _set(a: Array, at: tuple, values: Any) -> Array:
+    """An array of the caller's own with other values at some places: of NumPy, itself."""
+    if namespace(a) is not np:
+        return a.at[at].set(values)
+    a[at] = values
+    return a
+
+
+def _added(a: Array, at: tuple, values: Any) -> Array:
+    """`_set` of a sum, at places that are there once."""
+    if namespace(a) is not np:
+        return a.at[at].add(values)
+    a[at] += values
+    return a
 
 
 def _companions(segments: Segments) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from lmmjax.arrays.processors import matmul_alone
-from lmmjax.arrays.sparse_columns import Columns, SparseColumns
+from lmmjax.arrays.sparse_columns import HostColumns, SparseColumns
 from lmmjax.design import Basis, Origin, Rows, solve_upper
 from lmmjax.gram.grouped.prepare import CANCELLATION, GroupedPrepared
 from lmmjax.gram.grouped.products import GroupedResponse
@@ -89,7 +89,7 @@ class OnePass:
         sums = sp.csr_array((np.ones(groups), (pattern, np.arange(groups))), shape=(k, groups))
         return sp.csr_array(sp.vstack(blocks)), sums
 
-    def __call__(self, y: Columns) -> tuple[GroupedResponse, Origin, np.ndarray]:
+    def __call__(self, y: HostColumns) -> tuple[GroupedResponse, Origin, np.ndarray]:
         """Products of responses y (n, T) and which of them need the exact path (T,).
 
         A response that is not finite has products that are not.
@@ -129,7 +129,7 @@ class OnePass:
         )
         return response, Origin(beta, scale), inexact
 
-    def _read(self, y: Columns) -> tuple[np.ndarray, ...]:
+    def _read(self, y: HostColumns) -> tuple[np.ndarray, ...]:
         """The only pass over the rows: level (T,), X̃ᵀy (p, T), Qᵀy (qG, T), ‖y‖² (T,).
 
         Everything of the size of the rows is written in place: threads that allocate and free such arrays
