@@ -1,4 +1,4 @@
-"""Many responses under one kernel: products and global fits of some at a time, by all processors, or on devices."""
+"""Many responses under one kernel: products and global fits of some at a time, by processors or devices."""
 
 from __future__ import annotations
 
