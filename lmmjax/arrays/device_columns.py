@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 GIVEN_AWAY = "the responses were given away (donated) to a program of JAX: fit a copy of them"
 
@@ -63,7 +64,7 @@ def on_device(values: Any) -> bool:
     """Whether an object is a table of real numbers on a device, not traced."""
     return (
         isinstance(values, jax.Array)
-        and not isinstance(values, jax.core.Tracer)
+        and not isinstance(values, Tracer)
         and values.ndim == 2
         and (values.dtype.kind in "biuf" or jax.numpy.issubdtype(values.dtype, np.floating))
     )

@@ -75,7 +75,7 @@ def _without_beyond(values: Columns, found: Outcome) -> Outcome:
 
 
 def record_of(
-    data: ModelData, names: pd.Index, y: Columns, reml: bool, weights: np.ndarray | None, found: Outcome
+    data: ModelData, names: pd.Index, y: Any, reml: bool, weights: np.ndarray | None, found: Outcome
 ) -> FittedMany:
     """The record of responses y (n, T), with the fixed effects that they do not determine named."""
     fits = FittedMany(

@@ -96,8 +96,7 @@ class _OnHost:
 
     def __get__(self, fits: Any, kind: Any = None) -> Any:
         if fits is None:
-            # a field without default
-            raise AttributeError("y")
+            return self
         if isinstance(value := fits.__dict__["y"], DeviceColumns):
             value = fits.__dict__["y"] = np.asarray(value)
         return value
@@ -125,7 +124,7 @@ class FittedMany:
 
     data: ModelData
     names: pd.Index
-    y: HostColumns = _OnHost()  # type: ignore[assignment]
+    y: HostColumns
     estimate: Estimate
     reml: bool
     reasons: np.ndarray
@@ -154,6 +153,9 @@ class FittedMany:
     def bse(self) -> np.ndarray:
         """(T, p) standard errors of the fixed effects."""
         return np.sqrt(np.diagonal(self.estimate.cov_beta, axis1=1, axis2=2))
+
+
+FittedMany.y = _OnHost()  # type: ignore[assignment]
 
 
 class ModelView(Protocol):

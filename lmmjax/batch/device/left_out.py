@@ -62,8 +62,8 @@ def left_out_on_devices(
     def block(part: slice, lanes: int) -> Callable[[], Problem]:
         total, own = lanes * len(devices), [p.take(chosen[part]) for p in parts]
         arrays = [pad(a, total - a.shape[-1]) for p in own for a in p.arrays()]
-        made = run(lanes, *(over(a, devices) for a in arrays))
-        problem = Problem(*made, kappa, maker.design.structure, known)
+        shared, response, start, basis, n = run(lanes, *(over(a, devices) for a in arrays))
+        problem = Problem(shared, response, start, basis, n, kappa, maker.design.structure, known)
         return lambda: problem
 
     lanes = place.block(len(chosen), 0, vector)

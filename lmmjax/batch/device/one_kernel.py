@@ -27,6 +27,7 @@ from lmmjax.core.problem import make_lanes
 from lmmjax.core.spectral_fit import all_records, spectral_data
 from lmmjax.core.spectral_lanes import points_of, search_lanes
 from lmmjax.design import Origin
+from lmmjax.gram.spectral.products import SpectralProducts, SpectralResponse
 
 GRID = 160
 """Points of the grid of ratios, more or less: numbers that a response takes beside its eigenvalues."""
@@ -39,14 +40,18 @@ class OneKernel:
         # not the maker, with which these are kept
         self.parts = maker.rows, maker.basis, maker.prepared, maker.design.structure
         self.problem = maker.lanes(np.zeros((maker.design.n, 1)))
-        nobody = np.zeros((1, len(self.problem.shared.mu)))
+        shared = self.problem.shared
+        assert isinstance(shared, SpectralProducts)
+        nobody = np.zeros((1, len(shared.mu)))
         self.data = spectral_data(self.problem, nobody, np.zeros(1))
         self.found = Handed(self._found, devices)
 
     def _found(self, y: Array) -> tuple[tuple, tuple, Array]:
         usable = jnp.isfinite(jnp.sum(y * y, axis=0))
         made = make_lanes(*self.parts, jnp.where(usable[None, :], y, 0.0), True)
-        arrays = search_lanes(self.data, float(y.shape[0]), made.response.y, made.response.rest)
+        rotated = made.response
+        assert isinstance(rotated, SpectralResponse)
+        arrays = search_lanes(self.data, float(y.shape[0]), rotated.y, rotated.rest)
         return arrays, (made.origin.beta, made.origin.scale), usable
 
 
