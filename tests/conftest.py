@@ -1,9 +1,11 @@
 """Strict numerics for every test: no silent promotion of dtypes or ranks; warnings are errors (pyproject)."""
 
+import functools
 import gc
 import mmap
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -82,6 +84,14 @@ def pytest_collection_modifyitems(items):
     """Long files first, so that no process is left with one of them at the end."""
     first = {name: k for k, name in enumerate(LONG)}
     items.sort(key=lambda item: first.get("/".join(item.path.parts[-2:]), len(first)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands_are_built_once():
+    """Typer makes the commands anew for every call in a test, which takes longer than most calls."""
+    testing = sys.modules.get("typer.testing")
+    if testing is not None:
+        testing._get_command = functools.cache(testing._get_command)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -77,7 +77,8 @@ def chunked_model(
     levels = _levels(frame, [key[0] for key in keys if len(key) == 1]) | some.few
     every = AllRows(frame, levels, weights is not None)
     most = available_memory() // (16 * 8 * (q + p + 1))
-    for rows in _rows(frame, chunks, columns):
+    passed = [0]
+    for rows in _rows(frame, _counted(chunks(columns), passed)):
         every.add(rows.piece, rows.w[:, :-1], rows.z, rows.root)
         logs -= 2.0 * float(np.sum(np.log(rows.root)))
         root = rows.root[:, None]
@@ -87,6 +88,11 @@ def chunked_model(
                 "the rows do not condense: there are about as many cells of the grouping factors as rows, "
                 "more than memory holds; use fewer factors, or a machine with more memory"
             )
+    if sum(passed) != some.total:
+        raise ValueError(
+            f"the data had {some.total} rows in the first pass and {sum(passed)} in the second: each pass "
+            "must give the same rows"
+        )
     if every.n == 0:
         raise ValueError("no row is left without missing values")
     codes, z, w = condenser.rows()
@@ -119,9 +125,16 @@ class _Rows:
     root: np.ndarray
 
 
-def _rows(frame: ModelFrame, chunks: Chunks, columns: list[str]) -> Iterator[_Rows]:
+def _counted(pieces: Iterator[pd.DataFrame], passed: list[int]) -> Iterator[pd.DataFrame]:
+    """The pieces, whose rows are counted."""
+    for piece in pieces:
+        passed.append(len(piece))
+        yield piece
+
+
+def _rows(frame: ModelFrame, pieces: Iterator[pd.DataFrame]) -> Iterator[_Rows]:
     recipe = frame._recipe
-    for piece in chunks(columns):
+    for piece in pieces:
         whole = piece.dropna().reset_index(drop=True)
         if not len(whole):
             continue

@@ -7,7 +7,7 @@ import pandas as pd
 
 from lmmjax.fitted.records import Fitted
 from lmmjax.fitted.values import random_part
-from lmmjax.formula import new_frame
+from lmmjax.formula import nearest, new_frame
 
 ROWS = (
     "needs all rows at once, and those of this fit are read by the chunk: rows() has fitted values and "
@@ -18,25 +18,39 @@ ROWS = (
 def row_values(fitted: Fitted, piece: pd.DataFrame, columns: list[str]) -> dict[str, np.ndarray]:
     """`fitted` Xβ̂ + Zb̂ + offset, `population` without Zb̂, and `resid` of the rows of a chunk.
 
-    NaN in rows with missing values in the `columns` of the model, whose levels it need not know.
+    NaN in rows with missing values in the `columns` of the model, whose levels it need not know; `resid` also
+    where the response is no column of the chunk.
 
     Raises
     ------
-    ValueError : a row without missing values has a level that the fit does not know.
+    ValueError : a row without missing values has a level that the fit does not know; a column is not there.
     """
+    known = all(name in piece for name in response_columns(fitted))
+    columns = columns if known else [name for name in columns if name not in response_columns(fitted)]
+    for name in columns:
+        if name not in piece:
+            raise ValueError(f"a chunk of the data has no column {name!r}: {nearest(name, map(str, piece))}")
     there = ~np.asarray(piece[columns].isna()).any(axis=1)
     out = {name: np.full(len(piece), np.nan) for name in ("fitted", "population", "resid")}
     if not there.any():
         return out
-    new = new_frame(fitted.data.frame, piece.loc[there].reset_index(drop=True), require_response=True)
+    new = new_frame(fitted.data.frame, piece.loc[there].reset_index(drop=True), require_response=known)
     if unseen := [(term.group, term.unseen[0]) for term in new.random if term.unseen]:
         raise ValueError(
             f"{unseen[0][0]}: the fit has no level {unseen[0][1]}: give the data that it was made from"
         )
-    assert new.y is not None
     population = new.x @ fitted.estimate.beta + (0.0 if new.offset is None else new.offset)
     terms = [(term.term, term.z, term.codes) for term in new.random]
     own = population + random_part(fitted, terms, len(population))
-    for name, values in zip(out, (own, population, new.y - own), strict=True):
-        out[name][there] = values
+    out["fitted"][there], out["population"][there] = own, population
+    if new.y is not None:
+        out["resid"][there] = new.y - own
     return out
+
+
+def response_columns(fitted: Fitted) -> list[str]:
+    """The columns that nothing but the response reads."""
+    parts = dict(fitted.data.frame._recipe.parts)
+    response = parts.pop("response")
+    others = {name for part in parts.values() for name in part.columns}
+    return [name for name in response.columns if name not in others]

@@ -12,7 +12,7 @@ import pandas as pd
 from lmmjax.fitted import Fitted, ModelData, announce, fit_one, refitted, require_switch
 from lmmjax.fitted.chunks import chunks_of
 from lmmjax.fitted.condensed import Chunked, chunked_model, loaded_chunks, reformulated
-from lmmjax.fitted.streamed import ROWS, row_values
+from lmmjax.fitted.streamed import ROWS, response_columns, row_values
 from lmmjax.reports.summary import Summary, without_residuals
 from lmmjax.results.fit import Fit
 
@@ -227,7 +227,8 @@ class ChunkedFit:
         """Of every chunk the `columns` of the data, all if None, with `fitted`, `population` and `resid`.
 
         `fitted` are conditional on the random effects, `population` is Xβ̂ + offset; rows with missing values
-        have NaN. `data` are those of the model if None, or others as `lmm` takes them by the chunk.
+        have NaN. `data` are those of the model if None, or others as `lmm` takes them by the chunk; without a
+        column of the response `resid` is NaN.
 
         Raises
         ------
@@ -242,6 +243,10 @@ class ChunkedFit:
     def _rows(self, chunks: Any, columns: list[str] | None) -> Iterator[pd.DataFrame]:
         reads = self.model.chunked.columns
         wanted = None if columns is None else list(dict.fromkeys([*reads, *columns]))
+        if wanted is not None and (first := next(iter(chunks(None)), None)) is not None:
+            # new rows may have no response
+            gone = [name for name in response_columns(self._fit.fitted) if name not in first]
+            wanted = [name for name in wanted if name not in gone or name in columns]
         for piece in chunks(wanted):
             frame = piece.reset_index(drop=True)
             shown = frame if columns is None else frame[columns]

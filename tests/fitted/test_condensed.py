@@ -76,7 +76,7 @@ def test_the_fit_is_that_of_all_rows(fit, whole):
 
 
 @pytest.mark.parametrize(
-    "formula", ["y ~ x + f + (1 | g/h)", "y ~ x + offset(w) + (1 | g) + (1 | h)", "y ~ x + (1 + f || g)"]
+    "formula", ["y ~ x + f + (1 | g/h)", "y ~ x + offset(w) + (1 | g) + (1 | h)", "y ~ x + (1 + x || g)"]
 )
 def test_other_structures(formula):
     """Nested, crossed, several terms: the cells of all factors are condensed."""
@@ -98,6 +98,12 @@ def test_what_has_rows_is_streamed(fit, whole, tmp_path):
     assert_allclose(out["resid"], rows["resid"])
     new = pd.DataFrame({"x": [0.5], "f": ["late"], "g": ["id3"], "w": [1.0]})
     assert_allclose(fit.predict(new), whole.predict(new), rtol=1e-6)
+    # rows to predict have no response
+    assert fit.write_rows(tmp_path / "new.parquet", ["g"], data=lambda: [new]) == 1
+    (out,) = pd.read_parquet(tmp_path / "new.parquet").to_dict("records")
+    assert_allclose([out["fitted"], out["resid"]], [fit.predict(new).item(), np.nan])
+    with pytest.raises(ValueError, match="has no column 'x': there are"):
+        next(fit.rows(data=lambda: [new.drop(columns="x")]))
     with pytest.raises(AttributeError, match=r"cooks_distance needs all rows at once.*rows\(\)"):
         fit.cooks_distance()
 
@@ -150,6 +156,14 @@ def test_passes_must_agree_and_types_may_not():
     with pytest.raises(ValueError, match="h: the level 4 was not there in the first pass"):
         lj.lmm("y ~ x + (1 | h)", begin)
 
+    def fewer():
+        calls.append(0)
+        return [data[:300]] if len(calls) % 3 == 0 else [data]
+
+    calls.clear()
+    with pytest.raises(ValueError, match=f"{len(data)} rows in the first pass and 300 in the second"):
+        lj.lmm("y ~ x + (1 | h)", fewer)
+
 
 def test_what_is_no_pass_over_the_data(tmp_path):
     frames = iter([DATA[:300], DATA[300:]])
@@ -183,7 +197,7 @@ def test_aliased_columns_are_those_of_all_rows():
 
 EFFECTS = {
     "y ~ x + factor(h) * f + two + (1 | g)": {"weights": "w", "offset": "o"},
-    "y ~ f * two + x + (0 + f | g)": {},
+    "y ~ f * two + x + (0 + x | g)": {},
 }
 RESULTS = {
     "anova": lambda fit: [fit.anova(kind, "kr") for kind in (1, 2, 3)],
