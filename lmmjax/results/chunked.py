@@ -242,11 +242,13 @@ class ChunkedFit:
 
     def _rows(self, chunks: Any, columns: list[str] | None) -> Iterator[pd.DataFrame]:
         reads = self.model.chunked.columns
-        wanted = None if columns is None else list(dict.fromkeys([*reads, *columns]))
-        if wanted is not None and (first := next(iter(chunks(None)), None)) is not None:
+        wanted = None
+        if columns is not None and (first := next(iter(chunks(None)), None)) is not None:
             # new rows may have no response
             gone = [name for name in response_columns(self._fit.fitted) if name not in first]
-            wanted = [name for name in wanted if name not in gone or name in columns]
+            wanted = [
+                name for name in dict.fromkeys([*reads, *columns]) if name in columns or name not in gone
+            ]
         for piece in chunks(wanted):
             frame = piece.reset_index(drop=True)
             shown = frame if columns is None else frame[columns]
