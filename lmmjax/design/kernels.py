@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+
+KEPT = 4
+"""Decompositions that stay with a kernel: of other fixed effects, or other rows."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,6 +44,19 @@ class LevelKernel:
     def decompositions(self) -> dict[str, Any]:
         """What a backend has computed of K on some rows, by what it is of."""
         return {}
+
+    def decomposed(self, kind: str, arrays: tuple[np.ndarray, ...], make: Callable[[], Any]) -> Any:
+        """What `make` gives, or gave before for the same arrays; the last `KEPT` stay with the kernel."""
+        digest = hashlib.sha256(kind.encode())
+        for part in arrays:
+            digest.update(np.ascontiguousarray(part).data)
+        key, known = digest.hexdigest(), self.decompositions
+        if key not in known:
+            found = make()
+            while len(known) >= KEPT:
+                known.pop(next(iter(known)))
+            known[key] = found
+        return known[key]
 
     @cached_property
     def components(self) -> np.ndarray:

@@ -135,8 +135,6 @@ class ResidualStructure:
         """Whether rows can be decorrelated one after another."""
         return self.residual.correlation is None or self.residual.correlation.markov
 
-    # --- working values -------------------------------------------------------------------------------
-
     @property
     def frames(self) -> int:
         """Number of matrices (size, size) that θ are relative to."""
@@ -214,8 +212,6 @@ class ResidualStructure:
             else:
                 out.append(namespace(r).maximum(1.0, namespace(r).abs(own)))
         return namespace(*out).concatenate([*out, r[:0]]).astype(r.dtype)
-
-    # --- covariances ----------------------------------------------------------------------------------
 
     def group_level(self, covariates: tuple[Array, ...]) -> Array | None:
         """The level of the `by` of the correlation of rows with these covariates; None without it."""

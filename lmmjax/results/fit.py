@@ -81,8 +81,6 @@ class Fit(
         self.y, self.estimate, self.reml = fitted.y, fitted.estimate, fitted.reml
         self.response = fitted.response
 
-    # --- fixed effects -------------------------------------------------------------------------------
-
     def _series(self, values: Any, name: str) -> pd.Series:
         return pd.Series(np.asarray(values), index=self.fitted.data.x_names, name=name)
 
@@ -101,8 +99,6 @@ class Fit(
     def tvalues(self) -> pd.Series:
         """Estimate over standard error."""
         return self._series(self.params / self.bse, "t")
-
-    # --- criterion -----------------------------------------------------------------------------------
 
     @property
     def deviance(self) -> float:
@@ -193,8 +189,6 @@ class Fit(
         """Evaluations of the criterion with its derivatives."""
         return int(self.estimate.n_iter)
 
-    # --- refitting -----------------------------------------------------------------------------------
-
     def refit(self, y: Any = None, *, reml: bool | None = None) -> Fit:
         """The same model fitted to another response (n,); same criterion unless `reml` is given.
 
@@ -281,8 +275,6 @@ class Fit(
         from lmmjax.results.posterior import posterior
 
         return posterior(self, key, priors, **options)
-
-    # --- reports -------------------------------------------------------------------------------------
 
     def summary(
         self,

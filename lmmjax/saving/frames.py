@@ -107,9 +107,6 @@ def _numbers(frame: ModelFrame, again: ModelFrame) -> Iterable[tuple[str, Any, A
             yield "the places of the residual structure", own.design.place, new.design.place
 
 
-# --- formulas ----------------------------------------------------------------------------------------
-
-
 def _packed_source(frame: ModelFrame, base: Source, arrays: Arrays, columns: Any) -> Plain:
     table = Table(base.data)
     residual = None if base.residual is None else as_residual(base.residual)
@@ -176,9 +173,6 @@ def _from_source(plain: Plain, arrays: Arrays, safe: bool) -> ModelFrame:
     return allowing(frame, plain["safe"])
 
 
-# --- matrices ----------------------------------------------------------------------------------------
-
-
 def _packed_matrices(base: Matrices, arrays: Arrays) -> Plain:
     given = {"x": base.x, **{f"z of {name}": part for name, part in base.z.items() if part is not None}}
     vectors = {"y": base.y, "weights": base.weights, "offset": base.offset}
@@ -230,9 +224,6 @@ def _from_matrices(plain: Plain, arrays: Arrays) -> ModelFrame:
 def _by_factor(kernels: dict[str, Any] | None) -> dict[str, Any] | None:
     """The kernels of terms of a model of matrices, one a factor, by factor."""
     return None if kernels is None else {text.split(" | ")[-1].rstrip(")"): k for text, k in kernels.items()}
-
-
-# --- residual structures -----------------------------------------------------------------------------
 
 
 def packed_residual(residual: Residual | None) -> Plain | None:

@@ -10,7 +10,6 @@ U has the same blocks. Blocks of one size are decomposed together.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ import numpy as np
 from lmmjax.arrays.diagonal_blocks import placed, stacks
 from lmmjax.arrays.memory import require_memory
 from lmmjax.design import Design, LevelKernel
-from lmmjax.gram.spectral.decomposition import KEPT
 
 ROWS = 1000
 """Rows from which on blocks are taken apart: below, one decomposition is cheap and many responses cheaper."""
@@ -72,17 +70,8 @@ def decompose_blocks(columns: Any, blocks: np.ndarray) -> BlockDecomposition:
 def kept_blocks(design: Design, z: np.ndarray, columns: Any) -> BlockDecomposition:
     """That of a design with standardised z (n,), which its kernel may have."""
     term = design.terms[0]
-    kernel, hasher = term.kernel, hashlib.sha256(b"blocks")
-    assert isinstance(kernel, LevelKernel)
-    for part in (z, term.codes):
-        hasher.update(np.ascontiguousarray(part).data)
-    key, known = hasher.hexdigest(), kernel.decompositions
-    if key not in known:
-        found = decompose_blocks(columns, term.blocks)
-        while len(known) >= KEPT:
-            known.pop(next(iter(known)))
-        known[key] = found
-    return known[key]
+    assert isinstance(term.kernel, LevelKernel)
+    return term.kernel.decomposed("blocks", (z, term.codes), lambda: decompose_blocks(columns, term.blocks))
 
 
 def closed(mu: np.ndarray, x: np.ndarray) -> bool:

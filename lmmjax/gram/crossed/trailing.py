@@ -74,8 +74,6 @@ class Trailing:
         """The rows (N_k, w) of term k as (G, q, w)."""
         return a.reshape(self.n_groups[k], self.structure.terms[k].q, -1)
 
-    # --- block-diagonal products ---------------------------------------------------------------------
-
     def scaled(self, k: int, matrix: Array, rows: Array) -> Array:
         """blockdiag(matrix) rows, for the rows (N_k, w) of term k and a matrix (q, q)."""
         if matrix.shape[0] == 1:
@@ -116,8 +114,6 @@ class Trailing:
             groups = self.n_groups[k]
             return jnp.diagonal(own.reshape(groups, q, groups, q), axis1=0, axis2=2)
         return jnp.stack([jnp.stack([jnp.diagonal(own[i::q, j::q]) for j in range(q)]) for i in range(q)])
-
-    # --- elimination ---------------------------------------------------------------------------------
 
     def eliminate(self, d: Array, b: Array, b_w: Array) -> Eliminated:
         """The last step, from B (N, N) and B_w = Z₂ᵀH₁⁻¹W (N, w)."""

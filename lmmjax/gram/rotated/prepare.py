@@ -13,7 +13,6 @@ Source: Zhou & Stephens (2014), doi:10.1038/nmeth.2848, of several traits.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +25,7 @@ from lmmjax.design import Design, LevelKernel, RandomTerm, Rows
 from lmmjax.gram.base import Prepared, ResponseProducts
 from lmmjax.gram.rotated.arrangement import Arrangement, arrangement, random_codes
 from lmmjax.gram.rotated.products import RotatedProducts
-from lmmjax.gram.spectral.decomposition import KEPT, Decomposition
+from lmmjax.gram.spectral.decomposition import Decomposition
 
 
 class RotatedPrepared(Prepared):
@@ -108,16 +107,14 @@ def reach(term: RandomTerm, at: Arrangement, found: Decomposition) -> np.ndarray
 
 def level_decomposition(kernel: LevelKernel, codes: np.ndarray) -> Decomposition:
     """λ (g,) and U (g, g) of K of the levels `codes` (g,), which the kernel may have."""
-    key = hashlib.sha256(b"levels" + np.ascontiguousarray(codes).data).hexdigest()
-    known = kernel.decompositions
-    if key not in known:
+
+    def make() -> Decomposition:
         g = len(codes)
         require_memory("the decomposition of the kernel", 4, g, g)
         half = kernel.rows(codes)
         whole = half @ half.T
         whole = whole if isinstance(whole, np.ndarray) else whole.toarray()
         mu, u = sl.eigh(0.5 * (whole + whole.T), driver="evr", overwrite_a=True, check_finite=False)
-        while len(known) >= KEPT:
-            known.pop(next(iter(known)))
-        known[key] = Decomposition(np.where(mu > g * np.finfo(float).eps * mu[-1], mu, 0.0), u)
-    return known[key]
+        return Decomposition(np.where(mu > g * np.finfo(float).eps * mu[-1], mu, 0.0), u)
+
+    return kernel.decomposed("levels", (codes,), make)

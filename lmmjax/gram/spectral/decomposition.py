@@ -11,7 +11,6 @@ where K is of low rank: there H is 1.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,6 @@ import scipy.linalg as sl
 
 from lmmjax.arrays.memory import require_memory
 from lmmjax.design import Design, LevelKernel
-
-KEPT = 4
-"""Decompositions that stay with a kernel: of other fixed effects, or other rows."""
 
 NARROW = 0.7
 """Share of the rows up to which columns of K are decomposed, and not K itself."""
@@ -60,14 +56,5 @@ def decompose(x: np.ndarray, columns: Any) -> Decomposition:
 def kept_decomposition(design: Design, x: np.ndarray, z: np.ndarray, columns: Any) -> Decomposition:
     """That of a design with orthonormal X (n, p) and standardised z (n,), which its kernel may have."""
     term = design.terms[0]
-    kernel, hasher = term.kernel, hashlib.sha256()
-    assert isinstance(kernel, LevelKernel)
-    for part in (x, z, term.codes):
-        hasher.update(np.ascontiguousarray(part).data)
-    key, known = hasher.hexdigest(), kernel.decompositions
-    if key not in known:
-        found = decompose(x, columns)
-        while len(known) >= KEPT:
-            known.pop(next(iter(known)))
-        known[key] = found
-    return known[key]
+    assert isinstance(term.kernel, LevelKernel)
+    return term.kernel.decomposed("", (x, z, term.codes), lambda: decompose(x, columns))

@@ -64,8 +64,6 @@ class Axes:
         self.bends = self._bends()
         self.axes = [self._axis(target) for target in self.targets]
 
-    # --- optimum -------------------------------------------------------------------------------------
-
     def _term(self, k: int, psi: np.ndarray, scale: float) -> np.ndarray:
         """The map of term k; its coordinates are put into x."""
         term, s = self.structure.terms[k], self.structure.slices()[k]
@@ -128,8 +126,6 @@ class Axes:
         # σ² is the first variance of the first matrix
         whole = isinstance(own.residual.correlation, Unstructured) and len(at) < _count(own.space.size)
         return np.append(len(self.x) - 1, at) if whole else at
-
-    # --- which come first ----------------------------------------------------------------------------
 
     def order(self, k: int) -> list[int]:
         """Coefficients of term k, those of the targets first."""
@@ -234,8 +230,6 @@ class Axes:
             return block.part == 0 and isinstance(own.residual.correlation, Lags | ARMA)
         pairs = zip(self.structure.terms, self.structure.slices(), strict=True)
         return any(isinstance(term.family, Toeplitz) and s.start <= at < s.stop for term, s in pairs)
-
-    # --- axes ----------------------------------------------------------------------------------------
 
     def _axis(self, target: Target) -> Axis:
         last, structure = len(self.x) - 1, self.structure
