@@ -23,7 +23,9 @@ TESTED = (*OF_ONE, *OF_SEVERAL, "p", "q", "logp")
 
 def image_responses(data: ModelData, responses: Any, mask: Any) -> Any:
     """Responses that are images, or have a mask, as `Images`; others as they are."""
-    if mask is None and not isinstance(responses, str | Path | list) and not hasattr(responses, "dataobj"):
+    kinds = str | Path | list | tuple | dict | pd.Series
+    shown = any(hasattr(responses, name) for name in ("dataobj", "darrays"))
+    if mask is None and not isinstance(responses, kinds) and not shown:
         return responses
     from lmmjax.stream.images import are_images, images_of
 

@@ -232,6 +232,65 @@ def test_surfaces_and_grayordinates_come_back_as_such(model, tmp_path):
     np.testing.assert_array_equal(made.get_fdata()[0], again.tvalues["week"])
 
 
+def test_labels_and_places_are_kept(model, data, paths, mask, inside):
+    """Scans by the labels of a dict, of bytes in the other order, affines that single precision rounds."""
+    exact = np.array([[-2.3, 0.1, 0, 90], [0, 2.1, 0, -126], [0.05, 0, 2, -72], [0, 0, 0, 1.0]])
+    own = nib.Nifti1Image(inside.astype(np.uint8) * 255, exact)
+    swapped = nib.Nifti1Image(data.astype(">f4"), exact, nib.Nifti1Header(endianness=">"))
+    fits = model.fit_batch(swapped, mask=own)
+    by_label = {k: paths[k] for k in reversed(range(N))}
+    np.testing.assert_array_equal(fits.params, model.fit_batch(by_label, mask=mask).params)
+    np.testing.assert_array_equal(fits.to_img(own, "week").affine, exact)
+    assert model.fit_batch(pd.Series(paths).sample(frac=1, random_state=0)).params.shape == (22, 2)
+
+
+def test_masks_are_single_maps_of_the_same_surface():
+    def surface(side, maps):
+        meta = nib.gifti.GiftiMetaData(AnatomicalStructurePrimary=side)
+        arrays = [nib.gifti.GiftiDataArray(np.ones(5, np.float32), "NIFTI_INTENT_NONE")] * maps
+        return nib.gifti.GiftiImage(meta=meta, darrays=arrays)
+
+    left, right = surface("CortexLeft", 1), surface("CortexRight", 1)
+    with pytest.raises(ValueError, match="the mask is no mask: it has 2 maps"):
+        lj.Images([left] * N, surface("CortexLeft", 2))
+    with pytest.raises(ValueError, match="the mask is of CortexRight, others are of CortexLeft"):
+        lj.Images([left] * N, right)
+    with pytest.raises(ValueError, match="image 1 is of CortexRight"):
+        lj.Images([left, right])
+    axes = nib.cifti2.ScalarAxis(["a", "b"]), nib.cifti2.BrainModelAxis.from_mask(np.ones(5, bool))
+    cifti = nib.Cifti2Image(np.ones((2, 5), np.float32), nib.Cifti2Header.from_axes(axes))
+    with pytest.raises(ValueError, match="it has 2 maps"):
+        lj.Images(cifti, cifti)
+    nowhere = nib.Nifti1Image(np.ones(GRID), AFFINE)
+    nowhere.affine[0, 0] = np.nan
+    with pytest.raises(ValueError, match="its affine has values that are not finite"):
+        lj.Images([nowhere])
+
+
+def test_both_hemispheres_by_a_masker(model):
+    """Many scans in one image of surfaces; a vertex that misses a scan does so in the fits."""
+    surface = pytest.importorskip("nilearn.surface")
+    maskers = pytest.importorskip("nilearn.maskers")
+    rng = np.random.default_rng(2)
+
+    def mesh(n):
+        return surface.InMemoryMesh(rng.normal(size=(n, 3)).astype(np.float32), np.array([[0, 1, 2]]))
+
+    both = surface.PolyMesh(left=mesh(5), right=mesh(4))
+    values = {"left": rng.normal(size=(5, N)), "right": rng.normal(size=(4, N))}
+    scans = surface.SurfaceImage(both, values)
+    expected = model.fit_batch(np.concatenate(list(values.values())).T)
+    masker = maskers.SurfaceMasker(standardize=None)
+    np.testing.assert_allclose(model.fit_batch(scans, mask=masker).params, expected.params, rtol=1e-10)
+    values["left"] = np.where(np.arange(5 * N).reshape(5, N) == 2 * N + 3, np.nan, values["left"])
+    holes = surface.SurfaceImage(both, values)
+    fitted = maskers.SurfaceMasker(standardize=None).fit(scans)
+    assert np.argwhere(np.isnan(lj.Images(holes, fitted).X)).tolist() == [[3, 2]]
+    smooth = maskers.SurfaceMasker(standardize=None, smoothing_fwhm=2.0).fit(scans)
+    with pytest.raises(ValueError, match="missing values, of which this masker makes zeros"):
+        lj.Images(holes, smooth).X  # noqa: B018
+
+
 def test_maskers_of_nilearn(model, data, mask, inside):
     maskers = pytest.importorskip("nilearn.maskers")
     scans = nib.Nifti1Image(data, AFFINE)

@@ -29,7 +29,7 @@ class Images:
     ----------
     images : a path or image with all scans (NIfTI of four dimensions, CIFTI-2 .dscalar, .dtseries, .pscalar
         or .ptseries, GIFTI, MGH, whatever nibabel reads), or one for each scan: a list, or a column of the
-        data, whose labels are matched with those of the rows. A missing entry is a missing scan.
+        data or a dict, whose labels are matched with those of the rows. A missing entry is a missing scan.
     mask : where to fit: an image or path, whose voxels are not zero; a masker of nilearn, fitted or not; an
         array of bools. None: everywhere, in volumes where some scan is neither zero nor missing.
     masks : masks of the single scans, likewise; outside of its mask a scan is missing.
@@ -68,6 +68,7 @@ class Images:
         zeros_missing: bool = False,
         min_scans: int = 1,
     ):
+        images = pd.Series(images, dtype=object) if isinstance(images, dict) else images
         self.index = own_index(images)
         self._zeros = require_switch("zeros_missing", zeros_missing)
         self._least = require_count("min_scans", min_scans)
@@ -250,6 +251,10 @@ def map_image(space: Space, values: Any, names: Sequence[str] | None = None) -> 
 
 def are_images(responses: Any) -> bool:
     """Whether responses are images, or names of some: then they go through `images_of`."""
+    if isinstance(responses, pd.Series):
+        responses = responses.to_list()
+    if isinstance(responses, dict):
+        responses = list(responses.values())
     if isinstance(responses, list | tuple):
         return any(is_image(one) for one in responses[:50])
     return is_image(responses)

@@ -55,8 +55,9 @@ class Masked(Space):
 
     def all(self, images: Sequence[Any]) -> np.ndarray:
         """All scans (n, V) of some images, made together."""
+        smooth = _any_of(self.masker, ("smoothing_fwhm",))
         for image in images:
-            _require_finite(image)
+            _require_finite(image, smooth)
         with warnings.catch_warnings():
             # of what its next versions will do
             warnings.simplefilter("ignore", FutureWarning)
@@ -103,14 +104,20 @@ def _fitted(masker: Any, images: Sequence[Any]) -> Any:
             raise ValueError("the masker is not fitted: call masker.fit(images)") from None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            return own.fit() if known else own.fit(list(images))
+            # a list of one is not what a masker of surfaces takes for many scans
+            return own.fit() if known else own.fit(images[0] if len(images) == 1 else list(images))
     return masker
 
 
-def _require_finite(image: Any) -> None:
-    """ValueError for missing values, of which maskers make zeros without a word."""
+def _require_finite(image: Any, smooth: bool) -> None:
+    """ValueError for missing values, of which maskers make numbers unasked; of surfaces if they `smooth`."""
     data = getattr(image, "dataobj", None)
-    if data is not None and np.dtype(data.dtype).kind == "f" and not np.isfinite(np.asanyarray(data)).all():
+    if data is not None:
+        lost = np.dtype(data.dtype).kind == "f" and not np.isfinite(np.asanyarray(data)).all()
+    else:
+        parts = getattr(getattr(image, "data", None), "parts", {})
+        lost = smooth and not all(np.isfinite(part).all() for part in parts.values())
+    if lost:
         raise ValueError(
             f"{name_of(image) or 'an image'} has missing values, of which this masker makes zeros: pass its "
             "mask (mask=masker.mask_img_), which leaves them missing, or fill them first"

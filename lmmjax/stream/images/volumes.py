@@ -37,6 +37,10 @@ class Volumes(Space):
                 f"{what} has {_grid(shape)} voxels, the mask {_grid(self.mask.shape)}: resample one to the "
                 "other (nilearn.image.resample_to_img)"
             )
+        if not np.isfinite(image.affine).all():
+            raise ValueError(
+                f"{what} has no place: its affine has values that are not finite: mend its header"
+            )
         if self.affine is not None and not np.allclose(image.affine, self.affine, atol=APART):
             raise ValueError(
                 f"{what} has the voxels of the mask, but at other places (affine): resample one to the other "
@@ -75,8 +79,9 @@ def like(template: Any, data: np.ndarray, affine: np.ndarray | None, names: Sequ
     made = (nib.Nifti2Image if large else nib.Nifti1Image)(data, affine)
     if hasattr(template, "header") and hasattr(template.header, "get_xyzt_units"):
         made.header.set_xyzt_units(*_spatial(template.header.get_xyzt_units()))
-        made.set_sform(affine, int(template.header["sform_code"]) or 1)
-        made.set_qform(affine, int(template.header["qform_code"]))
+        # the header has single precision, which the image need not have
+        made.set_sform(affine, int(template.header["sform_code"]) or 1, update_affine=False)
+        made.set_qform(affine, int(template.header["qform_code"]), update_affine=False)
     made.header["descrip"] = ", ".join(names)[:79].encode("ascii", "replace")
     return made
 
