@@ -28,6 +28,7 @@ from lmmjax.fitted import (
 from lmmjax.fitted.chunks import is_chunked
 from lmmjax.formula import array_frame, model_frame, updated_frame
 from lmmjax.postestimation.parameters.moments import moments
+from lmmjax.reports.other_arguments import answered
 from lmmjax.reports.structure import StructureReport, structure_report
 from lmmjax.results import BatchFit, Fit, Moments, chunked
 from lmmjax.results.batches import Batches
@@ -35,6 +36,7 @@ from lmmjax.results.chunked import is_condensed, loaded
 from lmmjax.stream.whole import design_table
 
 
+@answered
 def lmm(
     formula: str,
     data: Any,
@@ -60,12 +62,10 @@ def lmm(
     residual : correlations and variances of the residuals, such as `lj.AR1("week", group="id")`,
         `lj.VarIdent("sex")` or a product of them; None: independent, with equal variances.
     kernels : known covariances of the levels of grouping factors, matched by label: {"id": K}, K a `Kernel`
-        or a frame with labels; or several of them, a random term each: {"id": [A, D, None]}; or by term:
-        {"1 | id": A}.
+        or a frame with labels; several, a random term each: {"id": [A, D, None]}; by term: {"1 | id": A}.
     backend : "grouped", "dense", or None for the cheapest that covers the model.
-    safe : for formulas of other people. Expressions in a formula, in `weights` and in `offset` are Python,
-        and run; safe ones have columns, literals, arithmetic, comparisons and known functions, and nothing
-        else (docs/security.md).
+    safe : for formulas of other people. Expressions are Python, and run; safe ones have columns, literals,
+        arithmetic, comparisons and known functions, and nothing else (docs/security.md).
 
     ValueError names what is wrong with the formula or the data, and the remedy.
 
@@ -102,8 +102,7 @@ class Model(Batches):
     def from_arrays(cls, y: Any, x: Any, groups: Any, z: Any = None, **options: Any) -> Model:
         """A model from matrices: x (n, p), groups (n,) or a dict of them, z (n, q) or None for an intercept.
 
-        `options` are those of `lmmjax.formula.array_frame` (names, weights, offset, residual, columns) and
-        `backend`.
+        `options` are those of `lmmjax.formula.array_frame` (names, weights, offset, …) and `backend`.
 
         Parameters
         ----------
@@ -167,6 +166,7 @@ class Model(Batches):
         """
         return self.data.expanded(y, reml)
 
+    @answered
     def fit(
         self, reml: bool = True, *, method: str = "newton", start: Array | None = None, max_iter: int = 100
     ) -> Fit:

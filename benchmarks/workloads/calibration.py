@@ -134,21 +134,16 @@ def run(options: Options) -> Iterator[Record]:
 
 
 def table(records: list[Record]) -> str:
-    """Smallest and largest bin, χ² and its p-value, for every quantity and sampler."""
-    columns, rows = ["quantity"], {name: [name] for got in records for name in got["counts"]}
+    """Smallest and largest bin, χ² and its p-value, for every sampler and quantity."""
+    rows = []
     for got in records:
-        name = NAMES[got["sampler"]]
-        columns += [f"{name}: bins:", f"{name}: χ²(19):", "p:"]
-        for quantity, row in rows.items():
-            bins = got["counts"].get(quantity)
-            if bins is None:
-                row += ["", "", ""]
-                continue
+        for quantity, bins in got["counts"].items():
             mean = np.mean(bins)
             statistic = float(np.sum((np.array(bins) - mean) ** 2) / mean)
             p = float(chdtrc(BINS - 1, statistic))
-            row += [f"{min(bins)} to {max(bins)}", f"{statistic:.1f}", f"{p:.2f}"]
-    return markdown(columns, list(rows.values()))
+            shown = [f"{min(bins)} to {max(bins)}", f"{statistic:.1f}", f"{p:.2f}"]
+            rows.append([NAMES[got["sampler"]], quantity, *shown])
+    return markdown(("sampler", "quantity", "bins:", "χ²(19):", "p:"), rows)
 
 
 def figure(records: list[Record], path: Path) -> None:

@@ -118,6 +118,8 @@ def _own_sizes(ax: Axes) -> None:
         axis.label.set_fontsize(TEXT)
         axis.get_offset_text().set_fontsize(SMALL)
     ax.tick_params(labelsize=SMALL, width=0.6, length=2.5)
+    # numbers of six figures would run into each other
+    ax.ticklabel_format(axis="x", scilimits=(-4, 5))
     ax.spines[["top", "right"]].set_visible(False)
     for spine in ax.spines.values():
         spine.set_linewidth(0.6)
@@ -135,9 +137,17 @@ def ink(ax: Axes) -> Any:
 
 
 def titled(ax: Axes, text: str, small: bool = False, colour: Any = None) -> None:
-    """A title that starts where the Axes do, cut to their width."""
+    """A title that starts where the Axes do: smaller, on two lines or cut where it is wider than they are."""
     size = text_size(ax, small)
-    text = shortened(text, max(8, int(letters(ax, size))))
+    text = " ".join(str(text).split())
+    if len(text) > letters(ax, size):
+        size = text_size(ax, small=True)
+    room = max(8, int(letters(ax, size)))
+    end = max((text.rfind(mark, 0, room) for mark in " .|:"), default=-1)
+    if len(text) > room and end > room // 3 and len(text) - end <= room + 1:
+        text = f"{text[: end + 1].rstrip()}\n{text[end + 1 :]}"
+    else:
+        text = shortened(text, room)
     ax.set_title(text, loc="left", fontsize=size, color=colour or ink(ax))
 
 
@@ -224,6 +234,13 @@ def date_axis(ax: Axes, values: Any) -> None:
         locator = AutoDateLocator(maxticks=6)
         ax.xaxis.set_major_locator(locator)
         ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+
+def whole_ticks(ax: Axes) -> None:
+    """Whole numbers along the horizontal axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def said(ax: Axes, text: str) -> None:

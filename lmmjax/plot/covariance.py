@@ -9,12 +9,20 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.plot.axes import COLUMN, panels, shortened, text_size, titled
+from lmmjax.plot.point_labels import settle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
 SMALLEST = 3.5
 """Points below which numbers are left out, and a bar says what colours mean."""
+
+LETTERS, LETTER = 12, 0.056
+"""Of a name beside a matrix; inches of a letter of one that stands upright."""
+
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+"""Figures of an exponent."""
 
 
 def matrices_of(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -59,43 +67,63 @@ def plot_covariance(given: Mapping[str, pd.DataFrame], ax: Any = None, *, cor: b
     columns = 1 if len(cells) == 1 else 2
     width = COLUMN if len(cells) == 1 or max(len(m) for m in given.values()) <= 6 else 2 * COLUMN
     rows = -(-len(cells) // columns)
-    axes = panels(ax, len(cells), columns, rows * (width / columns + 0.3), width)
+    names = LETTER * max(_upright(matrix.index) for matrix in given.values())
+    axes = panels(ax, len(cells), columns, rows * (width / columns + 0.3 + names), width)
+    drawn = []
     for one, (title, matrix, kind) in zip(axes, cells, strict=True):
-        _heat(one, correlations(matrix) if kind else matrix, kind, title if cor is not None else "")
-        if title and cor is None:
-            # covariances and correlations of a level side by side
-            both = f"{shortened(title)}\n{one.get_title(loc='left')}"
-            one.set_title(both, loc="left", fontsize=text_size(one))
+        shown = correlations(matrix) if kind else matrix
+        drawn.append((one, shown, kind, _heat(one, shown, kind)))
+        # covariances and correlations of the same rows stand side by side
+        _name(one, matrix.index, left=not (kind and cor is None and ax is None))
+        _title(one, title, kind, cor is None, _power(shown, kind))
+    settle(axes[0])
+    for one, shown, kind, image in drawn:
+        _write(one, shown, kind, image)
     return axes[0] if len(axes) == 1 else axes
 
 
-def _heat(ax: Axes, matrix: pd.DataFrame, cor: bool, title: str) -> None:
-    value = matrix.to_numpy(float)
-    most = 1.0 if cor else float(np.nanmax(np.abs(value), initial=0.0)) or 1.0
-    image = ax.imshow(np.ma.masked_invalid(value), cmap="RdBu_r", vmin=-most, vmax=most)
+def _power(matrix: pd.DataFrame, cor: bool) -> int:
+    """The power of ten that numbers are divided by."""
+    most = _largest(matrix, cor)
+    return 0 if cor or 0.01 <= most < 9999.5 else int(np.floor(np.log10(most)))
+
+
+def _largest(matrix: pd.DataFrame, cor: bool) -> float:
+    return 1.0 if cor else float(np.nanmax(np.abs(matrix.to_numpy(float)), initial=0.0)) or 1.0
+
+
+def _title(ax: Axes, title: str, cor: bool, both: bool, power: int) -> None:
+    kind = "correlation" if cor else "covariance" + (f" / 10{str(power).translate(RAISED)}" if power else "")
+    if title and both:
+        ax.set_title(f"{shortened(title)}\n{kind}", loc="left", fontsize=text_size(ax))
+    else:
+        titled(ax, title or kind)
+
+
+def _heat(ax: Axes, matrix: pd.DataFrame, cor: bool) -> AxesImage:
+    most = _largest(matrix, cor)
     ax.set_facecolor("0.9")
-    power = 0 if cor or 0.01 <= most < 9999.5 else int(np.floor(np.log10(most)))
+    ax.spines[:].set_visible(False)
+    return ax.imshow(np.ma.masked_invalid(matrix.to_numpy(float)), cmap="RdBu_r", vmin=-most, vmax=most)
+
+
+def _write(ax: Axes, matrix: pd.DataFrame, cor: bool, image: AxesImage) -> None:
+    """The numbers, or a bar of what colours mean where there is no room for them; the layout is settled."""
+    value, most, power = matrix.to_numpy(float), _largest(matrix, cor), _power(matrix, cor)
     digits = 2 if cor else int(np.clip(2 - np.floor(np.log10(most / 10.0**power)), 0, 3))
     texts = [[_number(v / 10.0**power, digits) for v in row] for row in value]
     inches = min(ax.get_window_extent().width, ax.get_window_extent().height) / ax.figure.dpi
-    cell, longest = 0.85 * 72.0 * inches / len(value), max(len(t) for row in texts for t in row)
-    size = min(text_size(ax, small=True), 0.95 * cell / (0.58 * longest))
-    if size >= SMALLEST:
-        for i, row in enumerate(texts):
-            for j, text in enumerate(row):
-                dark = abs(value[i, j]) > 0.55 * most
-                ax.text(
-                    j, i, text, ha="center", va="center", fontsize=size, color="white" if dark else "black"
-                )
-    else:
-        power = 0
+    cell, longest = 72.0 * inches / len(value), max(len(t) for row in texts for t in row)
+    size = min(text_size(ax, small=True), 0.9 * cell / (0.62 * longest))
+    if size < SMALLEST:
         bar = ax.figure.colorbar(image, ax=ax, shrink=0.6)
         bar.ax.tick_params(labelsize=text_size(ax, small=True))
         bar.ax.yaxis.get_offset_text().set_fontsize(text_size(ax, small=True))
-    _name(ax, matrix.index)
-    kind = "correlation" if cor else "covariance" + (f" / $10^{{{power}}}$" if power else "")
-    titled(ax, title or kind)
-    ax.spines[:].set_visible(False)
+        return
+    for i, row in enumerate(texts):
+        for j, text in enumerate(row):
+            tint = "white" if abs(value[i, j]) > 0.55 * most else "black"
+            ax.text(j, i, text, ha="center", va="center", fontsize=size, color=tint)
 
 
 def _number(value: float, digits: int) -> str:
@@ -105,14 +133,25 @@ def _number(value: float, digits: int) -> str:
     return (text.lstrip("-") if float(text) == 0 else text).replace("-", "−")
 
 
-def _name(ax: Axes, index: pd.Index) -> None:
+def _names(index: pd.Index) -> tuple[list[int], list[str]]:
+    """Rows that are named, at most sixteen, and their names."""
     names = [":".join(map(str, v)) if isinstance(v, tuple) else _label(v) for v in index]
-    step = -(-len(names) // 16)
-    places = range(0, len(names), step)
-    shown = [shortened(names[k], 12) for k in places]
+    places = list(range(0, len(names), -(-len(names) // 16)))
+    return places, [shortened(names[k], LETTERS) for k in places]
+
+
+def _upright(index: pd.Index) -> int:
+    """Letters of the longest name where names stand upright below a matrix, else 0."""
+    names = _names(index)[1]
+    longest = max(map(len, names))
+    return longest if longest * len(names) > 18 else 0
+
+
+def _name(ax: Axes, index: pd.Index, left: bool) -> None:
+    places, shown = _names(index)
     ax.set_xticks(places, shown)
-    ax.set_yticks(places, shown)
-    if max(map(len, shown)) * len(shown) > 18:
+    ax.set_yticks(places if left else [], shown if left else [])
+    if _upright(index):
         ax.tick_params(axis="x", rotation=90)
     ax.tick_params(length=0)
     ax.set_xlabel(shortened(index.name or ""))

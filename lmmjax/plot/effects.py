@@ -32,9 +32,9 @@ from lmmjax.plot.axes import (
     points,
     said,
     shortened,
-    text_size,
     titled,
 )
+from lmmjax.plot.levels import name_along
 from lmmjax.postestimation.means.linear import marginal_means
 from lmmjax.postestimation.means.reference_grid import Predictor, predictors
 from lmmjax.postestimation.means.tables import means_table, view
@@ -233,19 +233,8 @@ def _panel(ax: Axes, part: pd.DataFrame, x: str, by: list[str], data: pd.DataFra
         ax.vlines(at, lower, upper, color=tint, linewidth=1.5, zorder=2)
         ax.plot(at, estimate, MARKERS[k % len(MARKERS)], color=tint, markersize=4.0, label=label, zorder=3)
     if not part.attrs["continuous"]:
-        _name_levels(ax, levels)
-
-
-def _name_levels(ax: Axes, levels: list[Any]) -> None:
-    """Names of levels 0, 1, … along the horizontal axis, on a slant or upright where they are many."""
-    count, names, size = len(levels), [shortened(v, 16) for v in levels], text_size(ax, small=True)
-    turn = 0 if max(map(len, names)) * count <= 36 else 35 if count <= 12 else 90
-    room = 72.0 * ax.get_window_extent().width / ax.figure.dpi / count
-    ax.set_xticks(range(count), names, fontsize=min(size, 0.95 * room) if turn == 90 else size)
-    slant: dict[str, Any] = {"ha": "right", "rotation_mode": "anchor"} if turn == 35 else {}
-    for tick in ax.get_xticklabels():
-        tick.set(rotation=turn, **slant)
-    ax.set_xlim(-0.5, count - 0.5)
+        name_along(ax, levels)
+        ax.set_xlim(-0.5, len(levels) - 0.5)
 
 
 def _alpha(data: Any) -> float:

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from lmmjax.plot.axes import DASHES, GREY, MARKERS, axes_or_new, colours, legend_above
+from lmmjax.plot.axes import DASHES, GREY, MARKERS, axes_or_new, colours, legend_above, whole_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+APART = 0.07
+"""Of the axis, that sizes are at least apart where each has a tick."""
+
+
+def name_sizes(ax: Axes, sizes: list[int]) -> None:
+    """Ticks at the sizes, or at whole numbers where they are close to each other."""
+    steps = [b - a for a, b in itertools.pairwise(sizes)]
+    if len(sizes) > 1 and min(steps) >= APART * (sizes[-1] - sizes[0]):
+        ax.set_xticks(sizes)
+    else:
+        whole_ticks(ax)
 
 
 def plot_power(table: pd.DataFrame, ax: Axes | None = None, target: float | None = 0.8) -> Axes:
@@ -42,6 +56,8 @@ def plot_power(table: pd.DataFrame, ax: Axes | None = None, target: float | None
             capsize=2.0,
             label=label,
         )
+    if across == "n":
+        name_sizes(ax, sorted({int(n) for n in table["n"]}))
     if target is not None:
         ax.axhline(target, color=GREY, linestyle=":", linewidth=0.8, zorder=0)
     ax.set_ylim(-0.02, 1.02)

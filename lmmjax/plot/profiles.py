@@ -17,6 +17,7 @@ from lmmjax.plot.axes import (
     SKY,
     VERMILLION,
     axes_or_new,
+    ink,
     panels,
     said,
     shortened,
@@ -170,7 +171,7 @@ def plot_contour(
     for limit, values in ((ax.set_xlim, u), (ax.set_ylim, v)):
         margin = 0.04 * (values[-1] - values[0])
         limit(values[0] - margin, values[-1] + margin)
-    ax.clabel(drawn, fmt=heights, fontsize=text_size(ax, small=True), inline=True)
+    ax.clabel(drawn, fmt=heights, fontsize=text_size(ax, small=True), colors=ink(ax), inline=True)
     if centre is not None:
         ax.plot(*centre, "+", color=VERMILLION, markersize=8.0, markeredgewidth=1.5)
     return ax

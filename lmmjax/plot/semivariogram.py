@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from lmmjax.plot.axes import BLUE, VERMILLION, axes_or_new, legend_above
+from lmmjax.plot.axes import BLUE, VERMILLION, axes_or_new, legend_above, whole_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,6 +37,8 @@ def plot_semivariogram(
         legend_above(ax)
     ax.set_ylim(0.0, 1.12 * max(float(np.nanmax(value)), 0.0 if expected is None else float(expected.max())))
     ax.margins(x=0.05)
+    if (dist == np.round(dist)).all():
+        whole_ticks(ax)
     ax.set_xlabel("distance")
     ax.set_ylabel("semivariance")
     return ax

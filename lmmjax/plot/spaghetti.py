@@ -26,6 +26,7 @@ from lmmjax.plot.axes import (
     shortened,
     text_size,
 )
+from lmmjax.plot.levels import name_along
 from lmmjax.postestimation.diagnostics.influence import units
 
 if TYPE_CHECKING:
@@ -175,8 +176,7 @@ def _axis(column: Any) -> np.ndarray:
 
 def _name_places(ax: Axes, table: pd.DataFrame) -> None:
     if isinstance(table["x"].dtype, pd.CategoricalDtype):
-        names = [shortened(v, 10) for v in table["x"].cat.categories]
-        ax.set_xticks(range(len(names)), names)
+        name_along(ax, list(table["x"].cat.categories))
     else:
         date_axis(ax, table["x"])
 
@@ -185,9 +185,13 @@ def _each(table: pd.DataFrame, ax: Any, wanted: list[Any], total: int, thin: boo
     if thin and ax is None and len(wanted) > MOST:
         wanted = [wanted[k] for k in np.linspace(0, len(wanted) - 1, MOST).round().astype(int)]
     count = len(wanted)
-    # as few empty places as can be
-    columns = min(min((4, 3, 5), key=lambda c: -count % c), count)
-    axes = panels(ax, count, columns, 0.35 + 0.85 * -(-count // columns))
+    # as few empty places as can be, and room for long names
+    factor = isinstance(table["x"].dtype, pd.CategoricalDtype)
+    long = factor or max(len(str(level)) for level in wanted) > 9
+    columns = min(min((3, 2) if long else (4, 3, 5), key=lambda c: -count % c), count)
+    # names stand upright below the last row, and below the one before where it is longer
+    below = 0.65 * factor * (1 + bool(count % columns and count > columns))
+    axes = panels(ax, count, columns, 0.35 + below + 0.85 * -(-count // columns))
     shown: Any = table[table["level"].isin(wanted)]
     low, high = np.nanmin(shown[["y", "fit"]].to_numpy()), np.nanmax(shown[["y", "fit"]].to_numpy())
     margin = 0.06 * (high - low)

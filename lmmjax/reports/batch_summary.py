@@ -8,6 +8,7 @@ import pandas as pd
 from lmmjax.fitted import FittedMany, component_names, identified_sds
 from lmmjax.postestimation.hypotheses.batch_tests import fixed_t_tests
 from lmmjax.postestimation.hypotheses.fixed_tests import METHODS, ddf_method, possessive
+from lmmjax.reports.group_counts import group_counts
 from lmmjax.reports.markup import Grid
 from lmmjax.reports.summary import Summary
 
@@ -43,7 +44,7 @@ def summarise(fits: FittedMany, ddf: str = "satterthwaite") -> Summary:
     table, frame = convergence(fits), fits.data.frame
     kind = "REML" if fits.reml else "maximum likelihood"
     tests = "" if ddf == "normal" else f"; t-tests use {possessive(METHODS[ddf])} method"
-    groups = ", ".join(f"{t.group}, {len(t.levels)}" for t in frame.random)
+    groups = "; ".join(f"{name}, {count}" for name, count in group_counts(frame).items())
     head = (
         f"Linear mixed models of {len(table):,} responses fit by {kind}{tests}",
         *([f"Formula: {fits.data.formula}"] if fits.data.formula else []),

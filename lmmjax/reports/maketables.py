@@ -14,6 +14,7 @@ import pandas as pd
 from lmmjax.fitted import Fitted, component_names, identified_sds
 from lmmjax.inference.delta import t_quantile
 from lmmjax.postestimation.hypotheses.fixed_tests import coef_table
+from lmmjax.reports.group_counts import group_counts
 
 LEVELS = {"95": 0.95, "90": 0.90}
 
@@ -75,15 +76,15 @@ class TableColumn:
         fitted, table = self.fitted, self._components
         if key in table:
             return table[key]
-        terms = fitted.data.frame.random
+        frame = fitted.data.frame
         return {
             "N": fitted.nobs,
             "ll": fitted.llf,
             "aic": fitted.aic,
             "bic": fitted.bic,
             "deviance": fitted.deviance,
-            "groups": ", ".join({t.group: f"{len(t.levels):,} {t.group}" for t in terms}.values()) or None,
-            "random": " + ".join(f"({t.text})" for t in terms) or None,
+            "groups": ", ".join(f"{count:,} {name}" for name, count in group_counts(frame).items()) or None,
+            "random": " + ".join(f"({t.text})" for t in frame.random) or None,
             "method": "REML" if fitted.reml else "ML",
             "ddf": coef_table(fitted, self.ddf, self.robust, self.cluster).attrs["ddf"],
             "se_type": f"{self.robust}, by: {self._cluster}" if self.robust else "model",

@@ -16,6 +16,7 @@ from lmmjax.postestimation.hypotheses.fixed_tests import coef_table
 from lmmjax.postestimation.parameters import functions
 from lmmjax.reports.cells import decimals
 from lmmjax.reports.escapes import latex_text
+from lmmjax.reports.group_counts import group_counts
 from lmmjax.reports.markup import Grid, Markup, wrapped
 
 STARS = {"***": 0.001, "**": 0.01, "*": 0.05}
@@ -39,7 +40,7 @@ def _icc(fitted: Fitted) -> float:
 
 STATISTICS: dict[str, tuple[str, Callable[[Fitted], Any]]] = {
     "nobs": ("Observations", lambda fitted: fitted.nobs),
-    "groups": ("Groups", lambda fitted: {t.group: len(t.levels) for t in fitted.data.frame.random}),
+    "groups": ("Groups", lambda fitted: group_counts(fitted.data.frame)),
     "llf": ("Log-likelihood", lambda fitted: fitted.llf),
     "deviance": ("Deviance", lambda fitted: fitted.deviance),
     "aic": ("AIC", lambda fitted: fitted.aic),

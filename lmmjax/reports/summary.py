@@ -14,6 +14,7 @@ from lmmjax.postestimation.hypotheses.fixed_tests import coef_table, cov_params,
 from lmmjax.postestimation.parameters.intervals import wald_limits
 from lmmjax.postestimation.parameters.varcorr import note_on_times, structure_name, varcorr
 from lmmjax.reports.cells import decimals, number, p_value
+from lmmjax.reports.group_counts import rows_by_group, sizes_note
 from lmmjax.reports.markup import Grid, Markup, line_width, wrapped
 
 
@@ -169,9 +170,9 @@ def _correlations(cov: pd.DataFrame) -> Grid:
 
 def _notes(fitted: Fitted) -> list[str]:
     frame = fitted.data.frame
-    groups = dict.fromkeys((term.group, len(np.unique(term.codes))) for term in frame.random)
-    counted = "; ".join(f"{name}, {size}" for name, size in groups)
+    counted = "; ".join(f"{name}, {len(rows)}" for name, rows in rows_by_group(frame).items())
     notes = ["", f"Number of obs: {fitted.nobs}" + (f", groups: {counted}" if counted else "")]
+    notes += filter(None, [sizes_note(frame)])
     if frame.n_dropped:
         listed = ", ".join(f"{name} {count}" for name, count in frame.missing.items())
         notes.append(f"{frame.n_dropped} rows dropped for missing values ({listed})")

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from lmmjax.reports.cells import grid_of
+from lmmjax.reports.other_arguments import answered
 
 MOST_COLUMNS = 30
 """Frames with more are printed as pandas does."""
@@ -175,8 +176,10 @@ def prints_whole(made: Made) -> Made:
 
 
 def _returning_tables(function: Any) -> Any:
+    own = answered(function)
+
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        return as_table(function(*args, **kwargs))
+        return as_table(own(*args, **kwargs))
 
     return call

@@ -14,6 +14,7 @@ from lmmjax.postestimation.diagnostics.semivariogram import expected_variogram, 
 from lmmjax.postestimation.parameters.profiles import contour, profile
 from lmmjax.postestimation.parameters.residual_cov import residual_cov
 from lmmjax.postestimation.predictions import modes
+from lmmjax.reports.markup import wrapped
 from lmmjax.reports.other_names import OtherNames
 
 
@@ -21,8 +22,10 @@ class Pictures(OtherNames):
     """Prints the pictures there are."""
 
     def __repr__(self) -> str:
-        names = [name for name in vars(type(self)) if not name.startswith("_")]
-        return f"{type(self).__name__}: " + ", ".join(names)
+        return self._listed([name for name in vars(type(self)) if not name.startswith("_")])
+
+    def _listed(self, names: list[str]) -> str:
+        return "\n".join(wrapped([f"{type(self).__name__}: " + ", ".join(names)]))
 
 
 class FitPlots(Pictures):
@@ -321,4 +324,4 @@ class ChunkedPlots(FitPlots):
         raise ValueError(f"plot() {ROWS}")
 
     def __repr__(self) -> str:
-        return "ChunkedPlots: " + ", ".join(sorted(PICTURES))
+        return self._listed(sorted(PICTURES))

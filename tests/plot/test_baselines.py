@@ -1,4 +1,4 @@
-"""A few pictures beside those that were looked at. `python tests/plot/test_baselines.py` draws these anew.
+"""Every picture beside the one that was looked at. `python tests/plot/test_baselines.py` draws these anew.
 
 Without words, whose shapes and sizes differ between versions of fonts; panels fill what room these leave.
 """
@@ -112,7 +112,99 @@ def ma():
     return plot.plot_ma(pd.DataFrame(table), np.cos(np.arange(300)), labels=0)
 
 
-DRAWN = (residuals, ranef, shrinkage, effects, volcano, profile, shares, manhattan, lod, pvalues, qq, ma)
+def contour():
+    """A region that bends, with the estimate off its middle."""
+    u, v = np.linspace(-2, 4, 13), np.linspace(-3, 3, 11)
+    rise = (u[:, None] - 1) ** 2 + (v[None] - 0.3 * u[:, None] + 0.1 * u[:, None] ** 2) ** 2 * 1.5
+    table = pd.DataFrame(rise, pd.Index(u, name="u"), pd.Index(v, name="v"))
+    return plot.plot_contour(table, centre=(1.0, 0.2))
+
+
+def covariance():
+    lag = np.abs(np.subtract.outer(np.arange(5), np.arange(5)))
+    sd = np.linspace(1.0, 2.0, 5)
+    matrix = np.outer(sd, sd) * (-0.7) ** lag
+    return plot.plot_covariance({"": pd.DataFrame(matrix)})
+
+
+def means():
+    estimate = np.array([2.0, 3.0, 3.4, 1.0, 1.5, 3.2])
+    table = {
+        "dose": list("abc") * 2,
+        "arm": np.repeat(["x", "y"], 3),
+        "estimate": estimate,
+        "se": 0.3,
+        "df": 9.0,
+    }
+    frame = pd.DataFrame(table | {"lower": estimate - 0.6, "upper": estimate + 0.6})
+    arrows = np.column_stack([estimate - 0.25, estimate + 0.25])
+    arrows[[0, 3], 0], arrows[[2, 5], 1] = np.nan, np.nan
+    return plot.plot_means(frame, ["arm"], arrows)
+
+
+def posterior():
+    at = (np.arange(2000) + 0.5) / 2000
+    draws = pd.DataFrame({"a": stats.norm.ppf(at), "sd": stats.gamma.ppf(at, 3.0)})
+    x = np.linspace(0.01, 9, 60)
+    return plot.plot_posterior(draws, prior={"sd": (x, stats.halfcauchy.pdf(x, scale=2.0))})
+
+
+def power():
+    n = np.tile([10, 20, 30, 40], 2)
+    value = np.where(np.arange(8) < 4, 1 - np.exp(-n / 12), 1 - np.exp(-n / 40))
+    table = {"n": n, "effect": np.repeat([0.5, 0.2], 4), "power": value}
+    frame = pd.DataFrame(table | {"lower": value - 0.06, "upper": np.minimum(value + 0.06, 1.0)})
+    return plot.plot_power(frame)
+
+
+def semivariogram():
+    dist = np.arange(1.0, 10.0)
+    noise = 0.05 * np.sin(3.0 * dist)
+    table = {"dist": dist, "semivariance": 1 - 0.8**dist + noise, "n": 20.0 * (10 - dist)}
+    return plot.plot_semivariogram(pd.DataFrame(table), expected=1 - 0.8**dist)
+
+
+def lines():
+    """Twelve levels, some of them with gaps."""
+    level, x = np.repeat(np.arange(12), 6), np.tile(np.arange(6.0), 12)
+    population = 1 + 0.5 * x
+    fit = population + np.sin(level) + 0.2 * np.cos(level) * x
+    table = {"level": level, "x": x, "y": fit + 0.4 * np.cos(7 * level + 3 * x), "fit": fit}
+    frame = pd.DataFrame(table | {"population": population})[(level * 5 + x) % 11 > 0]
+    frame.attrs = {"x": "x", "group": "g", "by": None, "response": "y"}
+    return frame
+
+
+def spaghetti():
+    return plot.plot_spaghetti(lines())
+
+
+def each():
+    return plot.plot_spaghetti(lines(), each=True, levels=range(6))
+
+
+DRAWN = (
+    residuals,
+    ranef,
+    shrinkage,
+    effects,
+    volcano,
+    profile,
+    shares,
+    manhattan,
+    lod,
+    pvalues,
+    qq,
+    ma,
+    contour,
+    covariance,
+    means,
+    posterior,
+    power,
+    semivariogram,
+    spaghetti,
+    each,
+)
 PICTURES = {f.__name__: f for f in DRAWN}
 
 
@@ -123,10 +215,12 @@ def drawn(name):
     matplotlib.use("Agg")
     figure = np.ravel(np.array(PICTURES[name](), dtype=object))[0].figure
     for ax in figure.axes:
-        for text in [*ax.texts, *figure.legends, *([ax.get_legend()] if ax.get_legend() else [])]:
-            text.remove()
-        ax.set(xticks=[], yticks=[], xlabel="", ylabel="")
-        ax.set_title("", loc="left")
+        for legend in [*figure.legends, *([ax.get_legend()] if ax.get_legend() else [])]:
+            legend.remove()
+        ax.set(xticks=[], yticks=[])
+    # arrows are annotations, whose words may be empty
+    for text in figure.findobj(matplotlib.text.Text):
+        text.set_text("")
     file = io.BytesIO()
     figure.savefig(file, dpi=DPI, format="png", metadata={"Software": None})
     plt.close(figure)
@@ -136,6 +230,10 @@ def drawn(name):
 
 def grey(file):
     return np.asarray(matplotlib.image.imread(file))[..., :3].mean(axis=-1) * 255
+
+
+def test_all_pictures_have_one():
+    assert {name.removeprefix("plot_") for name in plot.__all__} <= set(PICTURES)
 
 
 @pytest.mark.parametrize("name", PICTURES)

@@ -279,7 +279,8 @@ def test_profiles_and_contours():
 def test_matrices_have_their_numbers(visits):
     both = visits.plot.residual_cov()
     table = visits.residual_cov()
-    power = int(both[0].get_title(loc="left").rpartition("^")[2].strip("{}$"))
+    raised = both[0].get_title(loc="left").rpartition("/ 10")[2]
+    power = int("".join(str("⁰¹²³⁴⁵⁶⁷⁸⁹".index(c)) for c in raised))
     shown = [float(text.get_text()) for text in both[0].texts]
     assert_allclose(shown, table.to_numpy().ravel() / 10.0**power, atol=0.005)
     cor = [float(text.get_text().replace("−", "-")) for text in both[1].texts]

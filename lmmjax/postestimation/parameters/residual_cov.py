@@ -15,6 +15,7 @@ from lmmjax.fitted import (
     require_switch,
 )
 from lmmjax.formula import ResidualColumns, nearest
+from lmmjax.formula.times import TimeScale
 from lmmjax.inference.open_directions import nearby, settled
 from lmmjax.residual import VarIdent
 
@@ -68,7 +69,7 @@ def _of_group(
     code = _group(own, None if columns.groups is None else columns.groups.labels, group, level)
     rows = np.flatnonzero(own.codes == code)
     rows = rows[np.lexsort(own.place[rows].reshape(len(rows), -1).T[::-1])]
-    labels = _labels(own.place[rows], columns.visits, correlation.columns, columns.unit)
+    labels = _labels(own.place[rows], code, columns, correlation.columns)
     return _table(fitted, design, rows, labels, cor)
 
 
@@ -107,13 +108,29 @@ def _group(own: ResidualDesign, names: pd.Index | None, group: Any, level: int |
     return int(found[0])
 
 
-def _labels(place: np.ndarray, visits: Any, names: tuple[str, ...], unit: float) -> pd.Index:
+def _labels(place: np.ndarray, code: int, columns: ResidualColumns, names: tuple[str, ...]) -> pd.Index:
+    """Visits, coordinates or times of the rows of a group; of dates the days since its first."""
+    visits, scale = columns.visits, columns.scale
     if visits is not None:
         return pd.Index(visits.labels[place], name=":".join(visits.names))
     if place.ndim > 1:
         return pd.MultiIndex.from_arrays(place.T, names=names)
-    values = place * unit if names else place + 1
+    values = place * columns.unit if names else place + 1
+    if scale is not None and (read := on_lattice(scale, place, code)) is not None:
+        values = read
     return pd.Index(values, name=names[0] if names else "row")
+
+
+def on_lattice(scale: TimeScale, place: np.ndarray, code: int) -> np.ndarray | None:
+    """What the column of times has at places (k,) of a group: labels or numbers; None of dates."""
+    clock = scale.clocks[0]
+    if scale.first is None or clock.kind not in ("number", "category"):
+        return None
+    ticks = scale.first[code] + place * scale.step
+    if clock.labels is None:
+        return ticks + clock.origin
+    names = {time: label for label, time in clock.labels.items()}
+    return np.array([names.get(float(t), "") for t in ticks], dtype=object)
 
 
 def _levels(own: ResidualDesign, group: Any) -> tuple[np.ndarray, pd.Index]:
