@@ -9,8 +9,8 @@ of which the derivatives in t follow from those of w. The missing values are pre
 N = (X − δB(w∘C))_E the covariance of β̂ is S_o = S + N'M⁻¹N, of which maximum likelihood has the determinant:
 log|H_oo| = Σ log(1 + δμ) + log|M| + log|S_o|. m is to be small beside n.
 
-Source: missing plots by dummy variables, Bartlett (1937), doi:10.2307/2983642; checked against the fits of
-the rows that are left.
+Source: missing plots by dummy variables, Bartlett (1937), Suppl. J. R. Stat. Soc. 4, 137–183; checked against
+the fits of the rows that are left.
 """
 
 from __future__ import annotations

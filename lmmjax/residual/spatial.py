@@ -84,16 +84,7 @@ class Exponential(Spatial):
 class Gaussian(Spatial):
     """exp(−(h/ρ)²), nlme's corGaus.
 
-    Parameters
-    ----------
-    coordinates : the column of times, or several of coordinates.
-    group : the factor within whose levels rows are correlated, all rows if None. by : a factor that is
-        constant within groups, each level of which has its own parameters.
-    nugget : whether a share of the variance, estimated, is not correlated.
-
-    Raises
-    ------
-    ValueError : no coordinates.
+    Parameters are those of `Exponential`.
     """
 
     name = "Gaussian"
@@ -106,16 +97,7 @@ class Gaussian(Spatial):
 class Matern32(Spatial):
     """(1 + √3 h/ρ) exp(−√3 h/ρ): Matérn with ν = 3/2 (Rasmussen & Williams 2006, eq. 4.17).
 
-    Parameters
-    ----------
-    coordinates : the column of times, or several of coordinates.
-    group : the factor within whose levels rows are correlated, all rows if None. by : a factor that is
-        constant within groups, each level of which has its own parameters.
-    nugget : whether a share of the variance, estimated, is not correlated.
-
-    Raises
-    ------
-    ValueError : no coordinates.
+    Parameters are those of `Exponential`.
     """
 
     name = "Matern32"
@@ -129,16 +111,7 @@ class Matern32(Spatial):
 class Matern52(Spatial):
     """(1 + √5 h/ρ + 5h²/(3ρ²)) exp(−√5 h/ρ): Matérn with ν = 5/2 (Rasmussen & Williams 2006, eq. 4.17).
 
-    Parameters
-    ----------
-    coordinates : the column of times, or several of coordinates.
-    group : the factor within whose levels rows are correlated, all rows if None. by : a factor that is
-        constant within groups, each level of which has its own parameters.
-    nugget : whether a share of the variance, estimated, is not correlated.
-
-    Raises
-    ------
-    ValueError : no coordinates.
+    Parameters are those of `Exponential`.
     """
 
     name = "Matern52"

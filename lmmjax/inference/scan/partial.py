@@ -7,7 +7,7 @@ In coordinates in which V is diagonal, w = 1/(a + hμ), with columns E, M = E'PE
 2 + m products for m columns. Responses that lack a few rows keep the decomposition of all rows, E being rows
 of B (`core/spectral_gaps.py`); kernels of blocks keep X, E = X̃' (`core/spectral_rows.py`).
 
-Source: Lippert et al. (2011), doi:10.1038/nmeth.1681; Bartlett (1937), doi:10.2307/2983642.
+Source: Lippert et al. (2011), doi:10.1038/nmeth.1681; Bartlett (1937), Suppl. J. R. Stat. Soc. 4, 137–183.
 """
 
 from __future__ import annotations
