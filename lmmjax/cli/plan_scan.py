@@ -121,7 +121,7 @@ def plan_scan(
             work.manifest,
             size,
             chunk is not None,
-            lambda folder: fits.save(folder / FITS),
+            lambda folder: None if (folder / FITS).exists() else fits.save(folder / FITS),
         )
     typer.echo(said(found, out))
 
@@ -143,8 +143,11 @@ def scan_of(fits: Any, asked: dict[str, Any]) -> ScanWork:
 
 
 def planned_scan(found: Planned, allow_python: bool) -> ScanWork:
-    """The scan of a plan."""
-    return scan_of(lmmjax.load(found.parts / FITS, safe=not allow_python), found.asked)
+    """The scan of a plan; ValueError if its fits are not there."""
+    path = found.parts / FITS
+    if not path.exists():
+        raise ValueError(f"{path} is not there: plan the same again, which makes it anew")
+    return scan_of(lmmjax.load(path, safe=not allow_python), found.asked)
 
 
 def left_to_choose(found: Planned) -> Reduce | None:

@@ -11,13 +11,13 @@ from lmmjax.batch import estimate_many
 from lmmjax.batch.estimate_many import ALIKE
 from lmmjax.core import ProblemMaker
 from lmmjax.core.spectral_gaps import MOST
-from lmmjax.fitted import Fitted, FittedMany, by_criterion
+from lmmjax.fitted import Fitted, FittedMany, by_criterion, require_choice
 from lmmjax.fitted.mean_variance import by_mean
 from lmmjax.gram.block.prepare import BlockPrepared
 from lmmjax.gram.spectral.prepare import SpectralPrepared
 from lmmjax.inference.scan import Engine
 from lmmjax.inference.scan.engine import KernelFits
-from lmmjax.inference.scan.general import GeneralScan
+from lmmjax.inference.scan.general import DDF, GeneralScan
 from lmmjax.inference.scan.partial import BlockEngine, GapEngine
 from lmmjax.inference.scan.spectral import SpectralEngine
 from lmmjax.scan.general import general_scans
@@ -47,13 +47,9 @@ def parts_of(fits: Fitted | FittedMany, ddf: str | None = None, gaps: bool = Tru
     ------
     ValueError : degrees of freedom other than those of the residual for one kernel.
     """
+    require_ddf(fits, ddf)
     if not is_one_kernel(fits):
         return [Part(*own) for own in general_scans(fits, ddf)]
-    if ddf not in (None, "residual"):
-        raise ValueError(
-            f"ddf={ddf!r}: with one kernel and nothing beside it the degrees of freedom are n - p - 1, "
-            'ddf="residual"'
-        )
     if isinstance(fits, Fitted):
         return [Part(np.zeros(1, int), _single(fits))]
     usable = np.isfinite(fits.estimate.psi).all(axis=1)
@@ -81,6 +77,18 @@ def parts_of(fits: Fitted | FittedMany, ddf: str | None = None, gaps: bool = Tru
             keep &= np.asarray(fits.weights)[:, where[0]] > 0
         out.append(Part(where, _many(fits, where, keep), None if keep.all() else np.flatnonzero(keep)))
     return out
+
+
+def require_ddf(fits: Fitted | FittedMany, ddf: str | None) -> None:
+    """ValueError for degrees of freedom that a scan of the model does not have."""
+    if not is_one_kernel(fits):
+        if ddf not in (None, "satt"):
+            require_choice("ddf", ddf, DDF)
+    elif ddf not in (None, "residual"):
+        raise ValueError(
+            f"ddf={ddf!r}: with one kernel and nothing beside it the degrees of freedom are n - p - 1, "
+            'ddf="residual"'
+        )
 
 
 def is_one_kernel(fits: Fitted | FittedMany) -> bool:

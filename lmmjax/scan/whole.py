@@ -12,6 +12,7 @@ import pandas as pd
 from lmmjax.arrays.memory import require_memory
 from lmmjax.fitted import Fitted, FittedMany, require_choice
 from lmmjax.scan.beside import Beside, covariates
+from lmmjax.scan.engines import require_ddf
 from lmmjax.scan.evaluate import How
 from lmmjax.scan.general import require_refits
 from lmmjax.scan.keep import keeps
@@ -92,6 +93,7 @@ def task_of(
     how = _how(fits, ratio, test)
     beside = covariates(fits.data, interaction)
     found = markers_of(fits.data, markers, group=group, **matching)
+    require_ddf(fits, ddf)
     nulls = nulls_of(fits, ddf, found, markers, loco, chromosome, group)
     return Task(nulls, found, how, beside, None if keep is None else keeps(keep))
 

@@ -111,7 +111,7 @@ class ScanWork:
     def remarks(self, values: Block, columns: dict[str, Any]) -> list[Any]:
         """The markers without a result for any response, and why."""
         places, g = values
-        if self.task.keep is not None or not self.task.nulls.any_fit:
+        if self.task.keep is not None or not self.task.nulls.any_fit or not len(places):
             return []
         void = np.isnan(columns["t"].reshape(len(places), -1)).all(axis=1)
         why = self.task.markers.reasons(places[void], g[:, void])

@@ -66,9 +66,11 @@ def _acquire(file: Path, path: Path) -> int:
             os.write(handle, json.dumps(_self()).encode())
             os.fsync(handle)
             return handle
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(OSError):
                 os.close(handle)
+            if isinstance(error, OSError) and error.filename is None:
+                raise OSError(error.errno, f"cannot be written: {error.strerror}", str(file)) from error
             raise
 
 

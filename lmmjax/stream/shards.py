@@ -109,7 +109,7 @@ def put_plan(
     ----------
     path, parts : as of `Planned`.
     task, chunk, chosen : as for `lmmjax.stream.manifest.begin`.
-    beside : writes what else shards read to the folder of parts; not called where there is a plan already.
+    beside : writes what else shards read to the folder of parts, unless it is there.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def put_plan(
             before = planned(path)
             # of files that have moved nothing is known
             dataclasses.replace(before, asked={"files": _shared(before.asked, asked)}).require_files()
-        elif beside is not None:
+        if beside is not None:
             beside(parts)
         asked = asked | {"manifest": digest(read_manifest(parts))}
         with written_whole(parts / PLAN) as file:

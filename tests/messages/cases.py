@@ -780,6 +780,14 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ),
         ("run('shards', 'run', 'o.parquet', '--shard', '1')", "there is no plan", "lmmjax shards plan"),
         ("run('shards', 'plan', '~ x + (1 | g)', 'd.csv', 'short.npy', '-o', 'o.parquet')", "have 30 rows"),
+        (
+            "run('shards', 'plan-scan', 'y ~ x + (1 | g)', 'd.csv', 'y.npy', '-o', 'o', '--top', '1')",
+            "name a file as sink",
+        ),
+        (
+            "run('shards', 'plan-scan', 'y ~ x + (1 | g)', 'd.csv', 'short.npy', '-o', 'o.parquet')",
+            "markers of 30 individuals",
+        ),
         ("run('batch', '~ x + (1 | g)', 'd.csv', 'y.npy')", "--out"),
         ("run('batch', '~ x + (1 | g)', 'd.csv', 'y.npy', '-o', 'fake.parquet')", "is there", "--force"),
         ("run('batch', '~ x + (1 | g)', 'd.csv', 'y.npy', '-o', 'o.json')", "in one of .csv, .tsv, .parquet"),

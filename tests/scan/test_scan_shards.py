@@ -126,8 +126,13 @@ def test_what_has_changed_is_refused(folder):
     assert "differs in the ratio: 'null' there, 'refit' here" in plan(
         folder, "out.parquet", "--ratio", "refit", code=2
     )
+    assert "degrees of freedom are n - p - 1" in plan(folder, "ddf.parquet", "--ddf", "satt", code=2)
     with locked(out):
         assert "wait for it" in plan(folder, code=2)
+    fits = folder / "out.parquet.parts" / "_fits.lmm"
+    fits.unlink()
+    assert "_fits.lmm is not there: plan the same again" in shards("run", out, "--shard", 0, code=2)
+    plan(folder)
     shards("run", out, "--shard", 0)
     markers = pd.read_csv(folder / "g.csv")
     markers.iloc[0, 1] = 2.0 - markers.iloc[0, 1] + (markers.iloc[0, 1] == 1.0)

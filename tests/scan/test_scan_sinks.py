@@ -205,6 +205,7 @@ def test_markers_without_results_are_named(visits, tmp_path):
         with pytest.warns(lj.EstimabilityWarning, match=said):
             done = visits.scan(markers, sink=tmp_path / sink, chunk=CHUNK, test="wald", resume=k == 2)
         assert done.without.to_dict() == {"flat": "constant", "gone": "missing in all individuals"}
+    assert visits.scan(0.0 * MARKERS, sink=tmp_path / "none.parquet", maf=0.1).n_rows == 0
 
 
 def test_what_is_no_sink(visits, tmp_path):
