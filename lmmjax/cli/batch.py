@@ -41,7 +41,7 @@ from lmmjax.cli.common import (
 )
 from lmmjax.cli.levels import Kernels, References, model_of
 from lmmjax.fitted import require_known
-from lmmjax.results.images import image_responses
+from lmmjax.results.batch.images import image_responses
 from lmmjax.stream.inputs import named_contrasts, named_hypotheses
 from lmmjax.stream.packages import pyarrow
 

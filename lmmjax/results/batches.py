@@ -9,7 +9,7 @@ from lmmjax.fitted import Fitted, ModelData, announce_many, fit_many
 from lmmjax.omics.voom import Voom
 from lmmjax.reports.other_arguments import answered
 from lmmjax.results.batch import BatchFit
-from lmmjax.results.images import image_responses
+from lmmjax.results.batch.images import image_responses
 from lmmjax.stream.whole import whole_responses
 
 if TYPE_CHECKING:

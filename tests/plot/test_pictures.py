@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 import lmmjax as lj
 from lmmjax import plot
-from lmmjax.results.batch_plots import BatchPlots
+from lmmjax.results.batch.plots import BatchPlots
 from lmmjax.results.plots import FitPlots
 
 matplotlib = pytest.importorskip("matplotlib")

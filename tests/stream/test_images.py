@@ -7,7 +7,7 @@ from scipy import stats
 
 import lmmjax as lj
 from lmmjax.fitted.responses import beside
-from lmmjax.results.images import image_responses
+from lmmjax.results.batch.images import image_responses
 from lmmjax.stream import open_source
 from lmmjax.stream.inputs import open_inputs
 

@@ -32,17 +32,17 @@ from lmmjax.reports import batch_summary, batch_tables
 from lmmjax.reports.other_names import OtherNames
 from lmmjax.reports.summary import Summary
 from lmmjax.reports.table import prints_whole
-from lmmjax.results.batch_exports import BatchExports
-from lmmjax.results.batch_means import Means
-from lmmjax.results.batch_predictions import BatchPredictions
-from lmmjax.results.batch_tests import BatchTests
-from lmmjax.results.images import Maps
+from lmmjax.results.batch.exports import BatchExports
+from lmmjax.results.batch.hypotheses import BatchTests
+from lmmjax.results.batch.images import Maps
+from lmmjax.results.batch.means import Means
+from lmmjax.results.batch.predictions import BatchPredictions
 from lmmjax.results.saving import Saving
 from lmmjax.results.scans import Scans
 from lmmjax.results.shares import BatchShares
 
 if TYPE_CHECKING:
-    from lmmjax.results.batch_plots import BatchPlots
+    from lmmjax.results.batch.plots import BatchPlots
 
 
 @prints_whole
@@ -285,7 +285,7 @@ class BatchFit(
     @property
     def plot(self) -> BatchPlots:
         """Pictures, such as `fits.plot.volcano("x")`; see `BatchPlots`."""
-        from lmmjax.results.batch_plots import BatchPlots
+        from lmmjax.results.batch.plots import BatchPlots
 
         return BatchPlots(self.fitted, self.top)
 

@@ -12,7 +12,7 @@ from lmmjax.postestimation.hypotheses import batch_f_tests
 from lmmjax.postestimation.hypotheses.batch_moderated import moderate_many
 from lmmjax.postestimation.hypotheses.batch_tests import fixed_t_tests
 from lmmjax.reports import batch_tables, top_tables
-from lmmjax.results.moderated import Moderated
+from lmmjax.results.batch.moderated import Moderated
 
 
 class BatchTests:

@@ -18,7 +18,7 @@ from lmmjax.reports import batch_tables, top_tables
 from lmmjax.reports.table import prints_whole
 
 if TYPE_CHECKING:
-    from lmmjax.results.batch_plots import BatchPlots
+    from lmmjax.results.batch.plots import BatchPlots
 
 
 @prints_whole
@@ -109,7 +109,7 @@ class Moderated:
     @property
     def plot(self) -> BatchPlots:
         """Pictures of moderated tests, such as `fits.moderate().plot.volcano("x")`; see `BatchPlots`."""
-        from lmmjax.results.batch_plots import BatchPlots
+        from lmmjax.results.batch.plots import BatchPlots
 
         return BatchPlots(self.moderated.fits, self.top)
 

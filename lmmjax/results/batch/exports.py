@@ -16,7 +16,7 @@ from lmmjax.postestimation.hypotheses.batch_moderated import moderate_many
 from lmmjax.postestimation.hypotheses.fixed_tests import METHODS, ddf_method
 from lmmjax.reports.result_table import result_table
 from lmmjax.reports.top_tables import tests_of
-from lmmjax.results.moderated import Moderated
+from lmmjax.results.batch.moderated import Moderated
 from lmmjax.stream.files import target, written_whole
 from lmmjax.stream.packages import needed, pyarrow
 
