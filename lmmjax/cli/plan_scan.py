@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import typer
 
 import lmmjax
@@ -45,11 +46,12 @@ from lmmjax.cli.scan_options import (
 from lmmjax.scan.sink import place_of, require_place
 from lmmjax.scan.whole import task_of
 from lmmjax.scan.work import ScanWork, chooser, is_ranked, scan_work, shard_size
+from lmmjax.stream.files import reading, written_whole
 from lmmjax.stream.parts import Reduce
 from lmmjax.stream.shards import SHARDS, Planned, given, put_plan, states
 
-FITS = "_fits.lmm"
-"""The fits without markers, beside the parts."""
+FITS, KNOWN = "_fits.lmm", "_known.npz"
+"""Beside the parts: the fits without markers, and what else is worked out once."""
 
 OPTIONS = ("ratio", "test", "ddf", "group", "interaction", "maf", "max_missing", "top", "lod", "loco")
 """Options of a scan that shards need."""
@@ -121,9 +123,19 @@ def plan_scan(
             work.manifest,
             size,
             chunk is not None,
-            lambda folder: None if (folder / FITS).exists() else fits.save(folder / FITS),
+            lambda folder: _put_beside(folder, fits, work),
         )
     typer.echo(said(found, out))
+
+
+def _put_beside(folder: Path, fits: Any, work: ScanWork) -> None:
+    """What shards read, unless it is there."""
+    if not (folder / FITS).exists():
+        fits.save(folder / FITS)
+    if not (folder / KNOWN).exists():
+        with waiting("kernels without chromosomes"), written_whole(folder / KNOWN) as file:
+            known: dict[str, Any] = work.task.nulls.known()
+            np.savez(file, **known)
 
 
 def said(found: Planned, out: Path) -> str:
@@ -144,10 +156,14 @@ def scan_of(fits: Any, asked: dict[str, Any]) -> ScanWork:
 
 def planned_scan(found: Planned, allow_python: bool) -> ScanWork:
     """The scan of a plan; ValueError if its fits are not there."""
-    path = found.parts / FITS
-    if not path.exists():
-        raise ValueError(f"{path} is not there: plan the same again, which makes it anew")
-    return scan_of(lmmjax.load(path, safe=not allow_python), found.asked)
+    again = "plan the same again, which makes it anew"
+    for path in (found.parts / FITS, found.parts / KNOWN):
+        if not path.exists():
+            raise ValueError(f"{path} is not there: {again}")
+    work = scan_of(lmmjax.load(found.parts / FITS, safe=not allow_python), found.asked)
+    with reading(found.parts / KNOWN, f"delete it and {again}"):
+        known = dict(np.load(found.parts / KNOWN, allow_pickle=False))
+    return work.knowing(known) if known else work
 
 
 def left_to_choose(found: Planned) -> Reduce | None:

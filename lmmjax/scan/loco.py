@@ -44,6 +44,14 @@ class Kernels(Protocol):
         """The same as it pickles."""
         ...
 
+    def known(self) -> dict[str, np.ndarray]:
+        """As of `Nulls`."""
+        ...
+
+    def knowing(self, known: Mapping[str, np.ndarray]) -> Kernels:
+        """As of `Nulls`."""
+        ...
+
     def described(self) -> str:
         """What they are, or a digest."""
         ...
@@ -59,6 +67,12 @@ class GivenKernels:
         return self.matrices[c]
 
     def portable(self, source: Genotypes) -> GivenKernels:
+        return self
+
+    def known(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def knowing(self, known: Mapping[str, np.ndarray]) -> GivenKernels:
         return self
 
     def described(self) -> str:
@@ -113,6 +127,13 @@ class MarkerKernels:
     def portable(self, source: Genotypes) -> MarkerKernels:
         self._all()
         return dataclasses.replace(self, source=source)
+
+    def known(self) -> dict[str, np.ndarray]:
+        matrix, weight = self._all()
+        return {"sums": matrix, "weight": np.array(weight)}
+
+    def knowing(self, known: Mapping[str, np.ndarray]) -> MarkerKernels:
+        return dataclasses.replace(self, sums=[(known["sums"], float(known["weight"]))])
 
     def described(self) -> str:
         return self.method
@@ -174,6 +195,12 @@ class PerChromosome(Nulls):
 
     def fresh(self) -> Nulls:
         return self._with(dataclasses.replace(self.fits, cache={}), self.kernels)
+
+    def known(self) -> dict[str, np.ndarray]:
+        return self.kernels.known()
+
+    def knowing(self, known: Mapping[str, np.ndarray]) -> Nulls:
+        return self._with(self.fits, self.kernels.knowing(known))
 
     def described(self) -> dict[str, Any]:
         own = {"loco": self.kernels.described(), "chromosomes": self.names}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -53,6 +53,14 @@ class Nulls:
     def fresh(self) -> Nulls:
         """The same with nothing of what was worked out, so that results do not depend on what was."""
         return Nulls(dataclasses.replace(self.fits, cache={}), self.ddf)
+
+    def known(self) -> dict[str, np.ndarray]:
+        """What is worked out once for all shards, by name."""
+        return {}
+
+    def knowing(self, known: Mapping[str, np.ndarray]) -> Nulls:
+        """The same, told what `known` gave."""
+        return self
 
     def described(self) -> dict[str, Any]:
         """Entries of the manifest."""

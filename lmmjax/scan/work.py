@@ -6,7 +6,7 @@ A part is a function of the manifest and its number, as those of streamed batche
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,11 @@ class ScanWork:
 
     task: Task
     manifest: dict[str, Any]
+
+    def knowing(self, known: Mapping[str, np.ndarray]) -> ScanWork:
+        """The same, told what `Nulls.known` gave."""
+        task = dataclasses.replace(self.task, nulls=self.task.nulls.knowing(known))
+        return dataclasses.replace(self, task=task)
 
     @property
     def total(self) -> int:

@@ -102,8 +102,11 @@ def test_what_one_begins_another_ends(folder):
 
 def test_hits_and_folders(folder):
     """The best of all markers are chosen when all parts are there; a shard may keep nothing."""
-    run("scan", *asked(folder), "-o", folder / "two.parquet", *CHUNK, "--top", 1, "--lod", 1, "--maf", 0.1)
-    plan(folder, "out.parquet", "--top", 1, "--lod", 1, "--maf", 0.1)
+    chromosomes = pd.DataFrame({"marker": [f"rs{k}" for k in range(M)], "chromosome": [1] * 4 + [2] * 6})
+    chromosomes.to_csv(folder / "c.csv", index=False)
+    words = ("--top", 1, "--lod", 1, "--maf", 0.1, "--loco", "vanraden", "--chromosomes", folder / "c.csv")
+    run("scan", *asked(folder), "-o", folder / "two.parquet", *CHUNK, *words)
+    plan(folder, "out.parquet", *words)
     for k in range(COUNT):
         shards("run", folder / "out.parquet", "--shard", k)
     shards("join", folder / "out.parquet")
