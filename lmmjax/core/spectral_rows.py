@@ -13,6 +13,7 @@ relationships that are sparse.
 from __future__ import annotations
 
 import dataclasses
+from functools import cached_property
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from lmmjax.core.spectral_search import Found, Spectral, sides
 class Rotated(Spectral):
     """T responses ỹ (T, n), and X̃ (n, p); `known` are M and log|H| at ratios that were asked for.
 
-    Where responses have columns of their own beside X̃, `own` (T, n, s) has these.
+    Where responses have columns of their own beside X̃, `own` (T, s, n) has these.
     """
 
     y: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0)))
@@ -37,42 +38,67 @@ class Rotated(Spectral):
         own = None if self.own is None else self.own[at]
         return dataclasses.replace(self, squares=self.squares[at], left=self.left[at], y=self.y[at], own=own)
 
-    def columns(self, k: int) -> np.ndarray:
-        """[X̃ and what is a response's own] (n, p + s)."""
-        return self.x if self.own is None else np.concatenate([self.x, self.own[k]], axis=1)
+    @cached_property
+    def pairs(self) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+        """Products (n, p(p + 1)/2) of the columns of X̃, and which these are."""
+        row, column = np.triu_indices(self.x.shape[1])
+        return self.x[:, row] * self.x[:, column], (row, column)
+
+    @cached_property
+    def products(self) -> np.ndarray:
+        """Products (T, c, n) with the columns of a response's own: of X̃, of themselves, and of ỹ."""
+        assert self.own is not None
+        count, s, n = self.own.shape
+        row, column = np.triu_indices(s)
+        with_x = (self.own[:, :, None] * self.x.T).reshape(count, -1, n)
+        return np.concatenate(
+            [with_x, self.own[:, row] * self.own[:, column], self.own * self.y[:, None]], axis=1
+        )
 
     def sums(self, w: np.ndarray) -> Sums:
         """M, v and q with weights w (n,) for all responses, or (T, n)."""
-        if w.ndim == 1 and self.own is None:
-            weighted = w[:, None] * self.x
-            m = weighted.T @ self.x
-            return np.broadcast_to(m, (len(self.y), *m.shape)), self.y @ weighted, self.squares @ w
-        m, v, q = [], [], []
-        for k in range(len(self.y)):
-            mine, e = np.broadcast_to(w, self.y.shape)[k], self.columns(k)
-            weighted = mine[:, None] * e
-            m.append(weighted.T @ e)
-            v.append(self.y[k] @ weighted)
-            q.append(self.squares[k] @ mine)
-        p = self.x.shape[1] + (0 if self.own is None else self.own.shape[2])
-        return np.reshape(m, (len(m), p, p)), np.reshape(v, (len(v), p)), np.array(q, float)
+        whole, (row, column) = self.pairs
+        p, shared = self.x.shape[1], w.ndim == 1
+        flat = w @ whole
+        m = np.empty((*flat.shape[:-1], p, p))
+        m[..., row, column] = m[..., column, row] = flat
+        m = np.broadcast_to(m, (len(self.y), p, p))
+        v = self.y @ (w[:, None] * self.x) if shared else (w * self.y) @ self.x
+        q = self.squares @ w if shared else np.einsum("tn,tn->t", self.squares, w)
+        if self.own is None:
+            return m, v, q
+        found = self.products @ w if shared else (self.products @ w[..., None])[..., 0]
+        return (*self._widened(m, v, found), q)
+
+    def _widened(self, m: np.ndarray, v: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """M and v with the columns of a response's own, from sums (T, c) of `products`."""
+        assert self.own is not None
+        (count, s, _), p = self.own.shape, self.x.shape[1]
+        out = np.empty((count, p + s, p + s))
+        out[:, :p, :p] = m
+        out[:, p:, :p] = found[:, : s * p].reshape(count, s, p)
+        out[:, :p, p:] = np.swapaxes(out[:, p:, :p], 1, 2)
+        row, column = np.triu_indices(s)
+        out[:, p + row, p + column] = out[:, p + column, p + row] = found[:, s * p : -s]
+        return out, np.concatenate([v, found[:, -s:]], axis=1)
 
     def on_grid(self, a: np.ndarray, h: np.ndarray) -> np.ndarray:
         return np.stack([self._value(float(one), float(two)) for one, two in zip(a, h, strict=True)])
 
     def _value(self, a: float, h: float) -> np.ndarray:
         """f (T,) at one ratio."""
-        scale = a + h * self.mu
+        w = 1.0 / (a + h * self.mu)
+        if h not in self.known:
+            whole, (row, column) = self.pairs
+            p = self.x.shape[1]
+            one = np.empty((p, p))
+            one[row, column] = one[column, row] = w @ whole
+            self.known[h] = one, -float(np.sum(np.log(w)))
+        one, logdet = self.known[h]
+        m = np.broadcast_to(one, (len(self.y), *one.shape))
+        v, q = self.y @ (w[:, None] * self.x), self.squares @ w
         if self.own is not None:
-            m, v, q = self.sums(1.0 / scale)
-            logdet = float(np.sum(np.log(scale)))
-        else:
-            weighted = self.x / scale[:, None]
-            if h not in self.known:
-                self.known[h] = weighted.T @ self.x, float(np.sum(np.log(scale)))
-            one, logdet = self.known[h]
-            m, v = np.broadcast_to(one, (len(self.y), *one.shape)), self.y @ weighted
-            q = self.squares @ (1.0 / scale)
+            m, v = self._widened(m, v, self.products @ w)
         r2 = q - np.sum(v * np.linalg.solve(m, v[..., None])[..., 0], axis=1)
         value = logdet + self.nu * np.log(r2)
         return value if self.ml else value + np.linalg.slogdet(m)[1]
@@ -81,23 +107,22 @@ class Rotated(Spectral):
         self, t: np.ndarray, value: bool = True
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         a, h = sides(t)
-        out = np.empty((5, len(t)))
-        for k in range(len(t)):
-            one = self.some(np.array([k]))
-            scale = a[k] + h[k] * self.mu
-            s, w = h[k] * self.mu / scale, a[k] / scale
-            first = w * s
-            sums = one.sums(w[None])
-            found = eliminated(sums, one.sums(-first[None]), one.sums((first * (2.0 * s - 1.0))[None]))
-            slope = s.sum() + self.nu * found.fall[0]
-            bend = np.sum(s * (1.0 - s)) + self.nu * (found.bend[0] - found.fall[0] ** 2)
-            f = np.sum(np.log(scale)) + self.nu * np.log(found.r2[0] / a[k]) if value else 0.0
-            if not self.ml:
-                m = sums[0][0]
-                f = f + np.linalg.slogdet(m)[1] - len(m) * np.log(a[k])
-                slope, bend = slope + found.logdet_slope[0], bend + found.logdet_bend[0]
-            out[:, k] = f, slope, bend, found.r2[0] / a[k], found.fall[0]
-        return out[0], out[1], out[2], out[3], out[4]
+        scale = a[:, None] + h[:, None] * self.mu
+        s, w = h[:, None] * self.mu / scale, a[:, None] / scale
+        first = w * s
+        sums = self.sums(w)
+        found = eliminated(sums, self.sums(-first), self.sums(first * (2.0 * s - 1.0)))
+        weight = s.sum(axis=1)
+        slope = weight + self.nu * found.fall
+        bend = weight - np.einsum("tn,tn->t", s, s) + self.nu * (found.bend - found.fall**2)
+        f = np.zeros(len(t))
+        if value:
+            f = np.sum(np.log(scale), axis=1) + self.nu * np.log(found.r2 / a)
+        if not self.ml:
+            m = sums[0]
+            f = f + np.linalg.slogdet(m)[1] - m.shape[1] * np.log(a)
+            slope, bend = slope + found.logdet_slope, bend + found.logdet_bend
+        return f, slope, bend, found.r2 / a, found.fall
 
     def ends(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self.ml:
@@ -122,15 +147,12 @@ def rotated_points(data: Rotated, found: Found) -> Points:
     """The criterion, and what follows from its ratio, at the minima of responses."""
     total, t = len(data.y), np.where(np.isnan(found.t), 0.0, found.t)
     a, h = at_ends(t)
-    p = data.x.shape[1] + (0 if data.own is None else data.own.shape[2])
-    value, r2, beta, s = np.empty(total), np.empty(total), np.empty((total, p)), np.empty((total, p, p))
     with np.errstate(divide="ignore", invalid="ignore"):
-        for k in range(total):
-            scale = a[k] + h[k] * data.mu
-            (m,), (v,), (q,) = data.some(np.array([k])).sums(1.0 / scale[None])
-            s[k] = np.linalg.inv(m)
-            beta[k] = s[k] @ v
-            r2[k] = q - v @ beta[k]
-            value[k] = np.sum(np.log(scale)) + (0.0 if data.ml else np.linalg.slogdet(m)[1])
+        scale = a[:, None] + h[:, None] * data.mu
+        m, v, q = data.sums(1.0 / scale)
+        s = np.linalg.inv(m)
+        beta = (s @ v[..., None])[..., 0]
+        r2 = q - np.sum(v * beta, axis=1)
+        value = np.sum(np.log(scale), axis=1) + (0.0 if data.ml else np.linalg.slogdet(m)[1])
     nu, logdet_r = np.full(total, data.nu), np.full(total, data.logdet_r)
     return Points(found.t, found.steps, value, found.slope, found.bend, found.fall, r2, s, beta, nu, logdet_r)

@@ -13,6 +13,9 @@ from lmmjax.design.kernels import LevelKernel
 ASYMMETRY = 1e-8
 """Largest difference of K_ij and K_ji that is rounding, in √(K_ii K_jj)."""
 
+FAR = 1e140
+"""Variances beyond this, or below its inverse, have squares that are no doubles."""
+
 BLOCK = 10_000
 """Most levels of one block of a sparse kernel, which is factored as a dense matrix."""
 
@@ -96,6 +99,12 @@ def _sparse_symmetric(k: Any, ids: Any) -> Any:
 
 
 def _require_variances(diagonal: np.ndarray, ids: Any) -> None:
+    most = float(diagonal.max(initial=0.0))
+    if most > FAR or 0 < most < 1.0 / FAR:
+        raise ValueError(
+            f"the kernel has variances of the size {most:.3g}, whose squares are no doubles: divide it by a "
+            "power of 10"
+        )
     if np.any(diagonal < 0):
         i = int(np.argmin(diagonal))
         raise ValueError(f"the kernel has the variance {diagonal[i]:g} of {ids[i]!r}: none is below zero")

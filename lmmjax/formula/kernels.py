@@ -66,7 +66,7 @@ class Kernel:
             k = k if place is None else k[:, place]
         self.ids, self.name = _labels(ids, index, k.shape[0], name), name
         require_tolerance(tolerance)
-        self.levels = level_kernel(k, self.ids, tolerance)
+        self.levels = level_kernel(k, self.ids.tolist(), tolerance)
 
     @classmethod
     def of_levels(cls, levels: LevelKernel, ids: pd.Index, name: str | None = None) -> Kernel:
@@ -94,7 +94,7 @@ class Kernel:
         _require_finite(values, "the factor of the kernel")
         labels = _labels(ids, given.index, len(values), name)
         if values.shape[1] >= values.shape[0]:
-            return cls.of_levels(level_kernel(values @ values.T, labels, 1e-8), labels, name)
+            return cls.of_levels(level_kernel(values @ values.T, labels.tolist(), 1e-8), labels, name)
         return cls.of_levels(LevelKernel(np.ascontiguousarray(values)), labels, name)
 
     @classmethod
@@ -227,7 +227,8 @@ def _labels(ids: Any, index: pd.Index | None, count: int, name: str | None) -> p
     if labels.hasnans:
         raise ValueError(f"{what}: a label is missing in row {int(np.argmax(labels.isna()))}")
     if not labels.is_unique:
-        raise ValueError(f"{what} has the label {labels[labels.duplicated()][0]!r} twice: make them differ")
+        twice = labels[labels.duplicated()].tolist()[0]
+        raise ValueError(f"{what} has the label {twice!r} twice: make them differ")
     plain = whole_labels(np.asarray(labels))
     require_different_texts(np.asarray(plain), what)
     return pd.Index(plain)

@@ -117,8 +117,9 @@ def given_labels(ids: Any, own: pd.Index | None, what: str) -> pd.Index:
     left, right = _comparable(labels), _comparable(own)
     if not left.equals(right) and left.is_unique and left.isin(right).all():
         at = int(np.argmax(left.to_numpy() != right.to_numpy()))
+        one, two = (labels[at : at + 1].tolist()[0] for labels in (left, right))
         raise ValueError(
-            f"ids and {what} have the same labels in another order: {left[at]!r} and {right[at]!r} in row "
+            f"ids and {what} have the same labels in another order: {one!r} and {two!r} in row "
             f"{at}: leave ids out, or pass an array to go by position"
         )
     return labels

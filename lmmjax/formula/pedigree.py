@@ -18,7 +18,7 @@ from lmmjax.formula.matching import given_labels
 if TYPE_CHECKING:
     from scipy import sparse
 
-UNKNOWN = (0, "0", "", ".", "NA", "NaN", "nan", -1, "-1", -9, "-9")
+UNKNOWN = (0, "0", "", ".", "*", "NA", "NaN", "nan", -1, "-1", -9, "-9")
 """What stands for an unknown parent in files, beside missing values."""
 
 
@@ -32,8 +32,8 @@ class Pedigree:
     ----------
     data : a frame of any library, or a dict of columns, with a row an individual.
     id, sire, dam : names of its columns: the individual and its parents, in either order.
-    unknown : values that stand for an unknown parent beside missing ones; by default 0, ".", "NA", the empty
-        text, -1 and -9, as numbers or text.
+    unknown : values that stand for an unknown parent beside missing ones; by default 0, ".", "*", "NA", the
+        empty text, -1 and -9, as numbers or text.
 
     Attributes
     ----------

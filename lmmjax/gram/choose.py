@@ -15,6 +15,8 @@ from lmmjax.gram.crossed.prepare import CrossedPrepared
 from lmmjax.gram.curved import CurvedPrepared
 from lmmjax.gram.dense.prepare import DensePrepared
 from lmmjax.gram.factors import Factor, grouping_factors, nested_chain, parents
+from lmmjax.gram.families.layout import pays as in_families
+from lmmjax.gram.families.prepare import FamiliesPrepared
 from lmmjax.gram.fixed.prepare import FixedPrepared
 from lmmjax.gram.grouped.expansion import MOST, expanded_columns
 from lmmjax.gram.grouped.prepare import GroupedPrepared
@@ -28,6 +30,9 @@ from lmmjax.gram.whitened.prepare import WhitenedPrepared
 ONE_KERNEL = ("spectral", "block")
 """Backends of one kernel of one column, with independent residuals."""
 
+LEVELS = 2000
+"""Levels of a kernel up to which one decomposition of it, for all responses, comes before families."""
+
 BACKENDS: dict[str, Callable[..., Prepared]] = {
     "grouped": GroupedPrepared,
     "nested": NestedPrepared,
@@ -37,6 +42,7 @@ BACKENDS: dict[str, Callable[..., Prepared]] = {
     "spectral": SpectralPrepared,
     "block": BlockPrepared,
     "rotated": RotatedPrepared,
+    "families": FamiliesPrepared,
     "fixed": FixedPrepared,
     "dense": DensePrepared,
 }
@@ -48,7 +54,12 @@ def choose(design: Design) -> str:
     if any(term.kernel is not None for term in design.terms):
         if _one_kernel(design):
             return "block" if in_blocks(design) else "spectral"
-        return "dense" if arrangement(design) is None else "rotated"
+        found = arrangement(design)
+        if found is not None and len(found.rows) <= LEVELS:
+            return "rotated"
+        if in_families(design):
+            return "families"
+        return "dense" if found is None else "rotated"
     if design.residual is not None:
         return "whitened" if _inside(design.residual, factors) else "dense"
     if not factors:
@@ -75,8 +86,12 @@ def prepare(design: Design, rows: Rows, backend: str | None = None, **options) -
         raise ValueError(f"the {name} backend has no residual structures: use whitened, dense or None")
     if design.residual is None and name == "whitened":
         raise ValueError("the whitened backend is for residual structures; the model has none")
-    if name not in ("dense", *ONE_KERNEL) and any(term.kernel is not None for term in design.terms):
-        raise ValueError(f"the {name} backend has no kernels: use spectral, block, rotated, dense or None")
+    if name not in ("dense", "families", *ONE_KERNEL) and any(
+        term.kernel is not None for term in design.terms
+    ):
+        raise ValueError(
+            f"the {name} backend has no kernels: use spectral, block, rotated, families, dense or None"
+        )
     if name in ONE_KERNEL and not _one_kernel(design):
         raise ValueError(
             f"the {name} backend is for one random term of one column with a kernel, and independent "

@@ -37,7 +37,7 @@ def hits(
 ) -> Pairs:
     """The pairs of the markers g (N, k) at places (k,), and the responses of a part, that may be kept."""
     engine = part.engine
-    if isinstance(engine, Engine) and engine.sweepable is not None and beside.width == 1:
+    if isinstance(engine, Engine) and is_swept(part, beside, keep):
         marker, response, terms = _swept(engine, _rows(part, markers, g), keep, how)
     else:
         marker, response, terms = _among_all(part, markers, g, beside, keep, how)
@@ -49,6 +49,14 @@ def hits(
         strength = strength_of(again[0], n, df)
         terms = [own | new for own, new in zip(terms, again, strict=True)]
     return Pairs(places[marker], part.where[response], strength, terms)
+
+
+def is_swept(part: Part, beside: Beside, keep: tuple[Keep, ...]) -> bool:
+    """Whether hits among the pairs of a part are found by a sweep in float32."""
+    if not isinstance(part.engine, Engine) or beside.width > 1 or part.engine.sweepable is None:
+        return False
+    # responses of different sizes are compared by more than ρ²
+    return not (part.engine.sweepable.alone and any(isinstance(one, Best) for one in keep))
 
 
 def strength_of(values: Values, n: np.ndarray, df: np.ndarray) -> np.ndarray:
@@ -124,8 +132,11 @@ def _swept(engine: Engine, g: np.ndarray, keep: tuple[Keep, ...], how: How) -> F
     found = sweep(engine.sweepable, block, engine.single(block), block.lost, wanted)
     pair = np.unique(found[0].astype(np.int64) * len(null.n) + found[1])
     marker, response = pair // len(null.n), pair % len(null.n)
+    b, c = _pairs(engine, block, marker, response)
+    fine = np.isfinite(c)
+    marker, response, b, c = (values[fine] for values in (marker, response, b, c))
     own = null.some(response)
-    exact = statistics(own, *_pairs(engine, block, marker, response), df[response])
+    exact = statistics(own, b, c, df[response])
     values = how.reported(exact) | {"ratio": own.ratio, "f": exact.t**2, "df": df[response]}
     if how.wants("score"):
         ml = engine.by_ml()

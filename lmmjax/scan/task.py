@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.inference.scan.engine import Engine
 from lmmjax.scan.beside import Beside
 from lmmjax.scan.engines import Part
 from lmmjax.scan.evaluate import How
-from lmmjax.scan.hits import hits, part_values
+from lmmjax.scan.hits import hits, is_swept, part_values
 from lmmjax.scan.keep import Keep, chosen
 from lmmjax.scan.markers import NUMBERS, Markers
 from lmmjax.scan.nulls import Nulls, responses
@@ -54,8 +53,8 @@ class Task:
 
     def size(self, parts: list[Part] | None = None) -> int:
         """How many markers to take at a time."""
-        hits = self.keep is not None and self.beside.width == 1
-        if hits and parts is not None and all(_is_swept(part) for part in parts):
+        swept = self.keep is not None and parts is not None
+        if swept and all(is_swept(part, self.beside, self.keep or ()) for part in parts or ()):
             return self.markers.size(len(self.markers))
         pairs = NUMBERS // (len(self.labels) * self.beside.width**2)
         return max(1, min(pairs, self.markers.size(len(self.markers))))
@@ -111,7 +110,3 @@ class Task:
 def wanted(how: How, beside: Beside) -> tuple[str, ...]:
     """Names of the columns of statistics."""
     return COLUMNS[how.test] if beside.width == 1 else (*COLUMNS[how.test], "p_joint")
-
-
-def _is_swept(part: Part) -> bool:
-    return isinstance(part.engine, Engine) and part.engine.sweepable is not None

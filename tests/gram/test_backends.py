@@ -33,6 +33,7 @@ KINDS = {
     if name not in SEVERAL | {"fixed", "grouped", "whitened", "spectral", "block", "rotated"}
 }
 KINDS |= {"raw": ("grouped", {"compress": False}), "compressed": ("grouped", {"compress": True})}
+KINDS |= {"families": ("families", {"compress": False})}
 # both sides are backward stable; derivatives of second order multiply condition numbers below 1e3
 TOL = 1e-9
 

@@ -564,6 +564,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("lj.Kernel([[1, 0.5], [0, 1]], ['a', 'b'])", "not symmetric", "'a', 'b'"),
         ("lj.Kernel(np.eye(2), ['a', 'b'], tolerance=2)", "tolerance must be a number from 0 up to 1"),
         ("lmm('y ~ x + (1 | g)', d, kernels=3)", "kernels is a dict"),
+        ("lj.Kernel(1e200 * np.eye(2), ['a', 'b'])", "variances of the size 1e+200", "power of 10"),
         ("lmm('y ~ x + (1 | g)', d, kernels={'k': None})", "no random term of 'k'"),
         ("lmm('y ~ x + (1 | g)', d, kernels={'g': []})", "empty list"),
         ("lmm('y ~ x + (1 | g)', d, kernels={'g': np.eye(2)})", "the kernel of 'g'", "no labels"),

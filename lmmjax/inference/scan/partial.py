@@ -15,10 +15,10 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
+from lmmjax.arrays.processors import mapped
 from lmmjax.core.spectral_rows import Rotated, rotated_points
 from lmmjax.core.spectral_search import PAIRS, search
 from lmmjax.gram.block.prepare import BlockPrepared
@@ -31,7 +31,10 @@ DETERMINED = 1e-10
 """Share of Σ wg̃² that the columns must leave of a candidate."""
 
 FEW = 8
-"""Responses of a kernel of blocks up to which float32 saves nothing."""
+"""Responses up to which float32 saves nothing."""
+
+UNTOLD = 0.5
+"""Share of Σ wg̃² that the columns must leave of a candidate for float32 to tell how much."""
 
 Apart = Callable[[int, bool], tuple[Engine, np.ndarray]]
 """The engine of a response alone, by REML or not, and the rows that it has."""
@@ -44,7 +47,10 @@ class PartialEngine(Engine):
     ----------
     mu : (k,); a, h : (T,) the sides of the ratio, V ∝ aI + hK.
     y : (T, k) ỹ − E'γ.
+    alone : whether responses have columns of their own.
     """
+
+    alone: bool
 
     mu: np.ndarray
     a: np.ndarray
@@ -113,6 +119,31 @@ class PartialEngine(Engine):
             out.append(found)
         return np.concatenate(out, axis=1)
 
+    @cached_property
+    def sweepable(self) -> Sweepable | None:
+        if len(self.a) < FEW:
+            return None
+        y = self.weights(np.arange(len(self.a))) * self.y / np.sqrt(self.null.a)[:, None]
+        mu = (float(self.mu.min()), float(self.mu.max()))
+        return Sweepable(y, self.a, self.h, mu, self._squares, self.alone)
+
+    def _squares(self, block: Block, which: np.ndarray) -> np.ndarray:
+        """c (J, k) of candidates under some responses, in float32."""
+        w = self.weights(which)
+        halves, first = self._halves(which, w)
+        out = w.astype(np.float32) @ block.single_squares
+        if len(halves):
+            lost = (halves.astype(np.float32) @ block.single) ** 2
+            own = out - np.add.reduceat(lost, first, axis=0)
+            response, marker = np.nonzero(own <= UNTOLD * out)
+            if len(marker):
+                own[response, marker] = np.nan_to_num(self.pairs(block, marker, which[response])[1])
+            out = own
+        return out
+
+    def single(self, block: Block) -> np.ndarray:
+        return block.single
+
     def pairs(self, block: Block, marker: np.ndarray, response: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         b, c = np.empty(len(marker)), np.empty(len(marker))
         for k in np.unique(response):
@@ -147,6 +178,8 @@ class GapEngine(PartialEngine):
     fits : of the responses, NaN where they are missing.
     apart : the engine of the rows that a response has, for refits.
     """
+
+    alone = True
 
     def __init__(self, fits: KernelFits, apart: Apart):
         maker, prepared, y = fits.maker, fits.maker.prepared, fits.response
@@ -208,6 +241,8 @@ class GapEngine(PartialEngine):
 class BlockEngine(PartialEngine):
     """Responses that have all rows of a model of a kernel of blocks; parameters as of `SpectralEngine`."""
 
+    alone = False
+
     def __init__(self, fits: KernelFits):
         maker, prepared = fits.maker, fits.maker.prepared
         assert isinstance(prepared, BlockPrepared)
@@ -217,20 +252,6 @@ class BlockEngine(PartialEngine):
         self.rotated = self._turned(without_x(maker, fits.response))
         squares = self.settle(self.rotated)
         self.null = Null.of(len(fits.y), maker.design.p, squares, fits.deviance, fits.reml, ratio)
-
-    @cached_property
-    def sweepable(self) -> Sweepable | None:
-        if len(self.a) < FEW:
-            return None
-        y = self.weights(np.arange(len(self.a))) * self.y / np.sqrt(self.null.a)[:, None]
-        return Sweepable(y, self.a, self.h, (float(self.mu.min()), float(self.mu.max())), self._squares)
-
-    def _squares(self, block: Block, a: np.ndarray, h: np.ndarray) -> np.ndarray:
-        weights = 1.0 / (a[:, None] + h[:, None] * self.mu)
-        return np.stack([self._left(block.g, block.squares, w, self.half(0, w)) for w in weights])
-
-    def single(self, block: Block) -> np.ndarray:
-        return block.single
 
     def _turned(self, left: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray((self.prepared.turn @ left).T)
@@ -249,16 +270,24 @@ class BlockEngine(PartialEngine):
         lost = np.any([block.lost for block in blocks], axis=0)
         q, s = len(marker), len(columns)
         out = Refitted(np.full((q, s), np.nan), np.full((q, s), np.nan), *np.full((3, q), np.nan))
-        for k in np.flatnonzero(~lost[marker]):
-            own = np.stack([block.g[marker[k]] for block in blocks], axis=1)
-            found = self._fit(self.rotated[response[k]], own, reml)
+        usable = np.flatnonzero(~lost[marker])
+        # products of a pair: with X, with each other and with y
+        width = len(self.mu) * (s * len(self.turned_x) + s * (s + 3) // 2 + 3)
+        size = max(1, PAIRS // width)
+
+        def fit(at: np.ndarray) -> tuple[np.ndarray, ...]:
+            own = np.stack([block.g[marker[at]] for block in blocks], axis=1)
+            return self._fits(self.rotated[response[at]], own, reml)
+
+        parts = [usable[k : k + size] for k in range(0, len(usable), size)]
+        for at, found in zip(parts, mapped(fit, parts), strict=True):
             for name, value in zip(("effect", "se", "ratio", "deviance", "joint"), found, strict=True):
-                getattr(out, name)[k] = value
+                getattr(out, name)[at] = value
         return out
 
-    def _fit(self, y: np.ndarray, own: np.ndarray, reml: bool) -> tuple[Any, ...]:
-        """Effects and errors (s,), ratio, criterion and joint F of columns (n, s) beside X."""
-        (n, s), p, shared = own.shape, self.maker.design.p, self.prepared.shared
+    def _fits(self, y: np.ndarray, own: np.ndarray, reml: bool) -> tuple[np.ndarray, ...]:
+        """Effects and errors (Q, s), ratio, criterion and joint F (Q,) of columns (Q, s, n) beside X."""
+        (count, s, n), p, shared = own.shape, self.maker.design.p, self.prepared.shared
         unit = float(np.asarray(self.maker.basis.outward[0])[0, 0]) ** 2
         nu = float(n - reml * (p + s))
         data = Rotated(
@@ -266,27 +295,28 @@ class BlockEngine(PartialEngine):
             np.zeros((n, p)),
             np.zeros((p, p)),
             0.0,
-            y[None] ** 2,
-            np.zeros(1),
+            y**2,
+            np.zeros(count),
             nu,
             not reml,
             unit,
             float(shared.logdet_r),
-            y[None],
+            y,
             self.prepared.x,
-            own[None],
+            own,
         )
         points = rotated_points(data, search(data))
-        r2, df = points.r2[0], n - p - s
-        effect, cov = points.beta[0, p:], points.s[0, p:, p:]
-        deviance = points.value[0] + points.logdet_r[0] + nu * (1.0 + np.log(2.0 * np.pi * r2 / nu))
+        r2, df = points.r2, n - p - s
+        effect, cov = points.beta[:, p:], points.s[:, p:, p:]
+        deviance = points.value + points.logdet_r + nu * (1.0 + np.log(2.0 * np.pi * r2 / nu))
         if reml:
             factor = np.asarray(self.maker.basis.x_factor)
-            deviance += 2.0 * np.sum(np.log(np.abs(np.diagonal(factor))))
-        joint = effect @ np.linalg.solve(cov, effect) / s / (r2 / df)
+            deviance = deviance + 2.0 * np.sum(np.log(np.abs(np.diagonal(factor))))
+        joint = np.sum(effect * np.linalg.solve(cov, effect[..., None])[..., 0], axis=1) / s / (r2 / df)
         with np.errstate(over="ignore"):
-            ratio = np.exp(points.t[0]) * unit
-        return effect, np.sqrt(np.diagonal(cov) * r2 / df), ratio, deviance, joint
+            ratio = np.exp(points.t) * unit
+        se = np.sqrt(np.diagonal(cov, axis1=1, axis2=2) * (r2 / df)[:, None])
+        return effect, se, ratio, deviance, joint
 
     @property
     def fitted_by_ml(self) -> Engine:

@@ -132,7 +132,8 @@ class SpectralEngine(Engine):
             y, least = np.concatenate([y, self.rest * self.inverse_a[:, None] / root], axis=1), 0.0
         return Sweepable(y, self.a, self.h, (least, float(self.mu.max(initial=0.0))), self._squares)
 
-    def _squares(self, block: Block, a: np.ndarray, h: np.ndarray) -> np.ndarray:
+    def _squares(self, block: Block, which: np.ndarray) -> np.ndarray:
+        a, h = self.a[which], self.h[which]
         out = (1.0 / (a[:, None] + h[:, None] * self.mu)).astype(np.float32) @ block.single_squares
         if block.rest is not None:
             out = out + np.sum(block.rest**2, axis=1) / a[:, None]

@@ -64,14 +64,16 @@ class Sweepable:
     Attributes
     ----------
     y : (T, m); a, h : (T,) V ∝ aI + hK; mu : the least and the largest eigenvalue of K.
-    squares : (candidates, a (J,), h (J,)) → (J, k) c of these at J ratios.
+    squares : (candidates, (J,) some responses) → (J, k) c of the candidates under these.
+    alone : whether c depends on more than the ratio, so that no response shares it.
     """
 
     y: np.ndarray
     a: np.ndarray
     h: np.ndarray
     mu: tuple[float, float]
-    squares: Callable[[Any, np.ndarray, np.ndarray], np.ndarray]
+    squares: Callable[[Any, np.ndarray], np.ndarray]
+    alone: bool = False
 
     @cached_property
     def logs(self) -> np.ndarray:
@@ -96,15 +98,14 @@ class Tile:
     Attributes
     ----------
     part : their places in that order; at : (t,) their numbers.
-    run : (t,) which of J ratios is theirs; a, h : (J,).
+    run : (t,) which of J responses has theirs, `of` (J,).
     low, high : (t,) between which c/c₀ lies.
     """
 
     part: slice
     at: np.ndarray
     run: np.ndarray
-    a: np.ndarray
-    h: np.ndarray
+    of: np.ndarray
     low: np.ndarray
     high: np.ndarray
 
@@ -118,7 +119,9 @@ def tiles(of: Sweepable, size: int) -> list[Tile]:
         own, run, start = spread[part], np.zeros(part.stop - first, int), 0
         middle = []
         while start < len(own):
-            stop = max(int(np.searchsorted(own, own[start] + WIDTH, "right")), start + 1)
+            stop = start + 1
+            if not of.alone:
+                stop = max(stop, int(np.searchsorted(own, own[start] + WIDTH, "right")))
             run[start:stop] = len(middle)
             middle.append((start + stop) // 2)
             start = stop
@@ -126,7 +129,7 @@ def tiles(of: Sweepable, size: int) -> list[Tile]:
         which = at[middle]
         apart = of.logs[which][run] - logs[part]
         low, high = np.exp(apart.min(axis=1)), np.exp(apart.max(axis=1))
-        out.append(Tile(part, at, run, of.a[which], of.h[which], low, high))
+        out.append(Tile(part, at, run, which, low, high))
     return out
 
 
@@ -154,7 +157,7 @@ class Sweep:
 
     def roots(self, tile: Tile) -> np.ndarray:
         """1/√c₀ (J, width × count) in float32, 0 of what X determines and of no candidates."""
-        c = self.of.squares(self.candidates, tile.a, tile.h)
+        c = self.of.squares(self.candidates, tile.of)
         out = np.zeros((len(c), self.g.shape[1]), np.float32)
         with np.errstate(divide="ignore", invalid="ignore"):
             out[:, : self.k] = np.where((c > 0) & ~self.lost, 1.0 / np.sqrt(c), 0.0)
