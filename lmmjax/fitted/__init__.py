@@ -39,7 +39,7 @@ from lmmjax.fitted.identification import (
     unidentified_names,
 )
 from lmmjax.fitted.kept import kept
-from lmmjax.fitted.kernel_ends import batch_bounds, fit_bound
+from lmmjax.fitted.kernel_bounds import batch_bounds, fit_bound
 from lmmjax.fitted.mean_variance import by_mean, with_mean
 from lmmjax.fitted.open_effects import (
     combined,

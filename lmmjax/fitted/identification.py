@@ -10,7 +10,7 @@ from lmmjax.arrays.caller import stack_level
 from lmmjax.core import Estimate
 from lmmjax.design import Structure
 from lmmjax.fitted.components import Component, component_names, sd_scale
-from lmmjax.fitted.kernel_ends import batch_bounds, fit_bound, unbounded
+from lmmjax.fitted.kernel_bounds import batch_bounds, fit_bound, unbounded
 from lmmjax.fitted.open_effects import identified_effects
 from lmmjax.fitted.records import Fitted, FittedMany
 from lmmjax.inference.open_directions import moving

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lmmjax.formula.bars import SplitFormula, quoted, split_bars
-from lmmjax.formula.chosen import wanted_terms
+from lmmjax.formula.chosen_terms import wanted_terms
 from lmmjax.formula.columns import (
     Table,
     kept_data,

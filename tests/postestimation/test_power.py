@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 import lmmjax as lj
-from lmmjax.formula.extended import extended
+from lmmjax.formula.other_sizes import extended
 from lmmjax.optimize import Status
 from lmmjax.postestimation.simulation import power as module
 from lmmjax.postestimation.simulation.planned import planned_psi

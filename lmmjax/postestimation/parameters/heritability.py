@@ -25,7 +25,7 @@ from lmmjax.fitted import (
     require_level,
     some_of_many,
 )
-from lmmjax.fitted.kernel_ends import bounds
+from lmmjax.fitted.kernel_bounds import bounds
 from lmmjax.formula import nearest
 from lmmjax.formula.columns import Table
 from lmmjax.gram.spectral.prepare import SpectralPrepared

@@ -28,7 +28,7 @@ from lmmjax.fitted import (
     require_level,
 )
 from lmmjax.fitted.mean_variance import by_mean
-from lmmjax.formula.extended import WITHIN, extended
+from lmmjax.formula.other_sizes import WITHIN, extended
 from lmmjax.optimize import Status
 from lmmjax.postestimation.hypotheses.batch_f_tests import f_tests
 from lmmjax.postestimation.hypotheses.batch_tests import t_tests
