@@ -16,7 +16,7 @@ from lmmjax.batch.sources import OwnDesigns, SharedDesign, Source, is_apart, map
 from lmmjax.core import Estimate, Problem, ProblemMaker
 from lmmjax.inference.natural import Natural, at_estimate_jit, natural
 from lmmjax.inference.open_directions import inward_moves, moving_covariances
-from lmmjax.inference.open_effects import Along, effects_along, effects_along_jit
+from lmmjax.inference.open_effects import effects_along, effects_along_jit, moving_effects
 
 
 def determined(
@@ -35,18 +35,19 @@ def determined(
     return dataclasses.replace(estimate, cov_beta=cov)
 
 
-def open_along(
+def open_coefficients(
     maker: ProblemMaker, y: Columns, weights: np.ndarray | None, reml: bool, estimate: Estimate
-) -> dict[int, tuple[np.ndarray, Along]]:
-    """Of responses whose data leave directions open, the columns of X that they have and β̂ along these.
-
-    By REML, as in `Fit`.
-    """
+) -> np.ndarray:
+    """Which fixed effects (T, p) move along `moves`: those whose estimate is chance. By REML, as in `Fit`."""
     free = np.asarray(np.any(estimate.moves, axis=(1, 2)) & reml)
+    out = np.zeros(estimate.beta.shape, bool)
     if not free.any():
-        return {}
-    sources = _sources(maker, y, weights, reml, estimate, free, responses=True)
-    return {k: (at, own) for at, source, which in sources for k, own in _along(source, which, estimate)}
+        return out
+    for at, source, which in _sources(maker, y, weights, reml, estimate, free, responses=True):
+        every = np.eye(len(at))
+        for k, change, phi in _along(source, which, estimate):
+            out[k, at] = moving_effects(change, phi, every)
+    return out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +83,9 @@ def _sources(
         yield at, OwnDesigns(part, y, weights, reml, False), np.flatnonzero(those & ~whole)
 
 
-def _along(source: Source, which: np.ndarray, estimate: Estimate) -> Iterator[tuple[int, Along]]:
+def _along(
+    source: Source, which: np.ndarray, estimate: Estimate
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Yields every response of `which` with its `effects_along`."""
 
     def steps(problem: Problem, k: int) -> np.ndarray:
@@ -93,7 +96,7 @@ def _along(source: Source, which: np.ndarray, estimate: Estimate) -> Iterator[tu
             for k in which:
                 problem = source.one(int(k))
                 found = effects_along_jit(problem, estimate.psi[k], steps(problem, k))
-                yield int(k), jax.tree.map(np.asarray, found)
+                yield int(k), np.asarray(found[0]), np.asarray(found[1])
             return
         size = lane_count(source.maker.prepared.shared.vector, len(which))
         for first in range(0, len(which), size):
@@ -102,8 +105,8 @@ def _along(source: Source, which: np.ndarray, estimate: Estimate) -> Iterator[tu
             problem = source.lanes(some)
             each = np.stack([steps(take_lanes(problem, j), k) for j, k in enumerate(some)], axis=-1)
             found = _mapped_along(problem, np.moveaxis(estimate.psi[some], 0, -1), each)
-            found = jax.tree.map(np.asarray, found)
-            yield from ((int(k), jax.tree.map(lambda a, j=j: a[j], found)) for j, k in enumerate(part))
+            change, phi = (np.asarray(a) for a in found)
+            yield from ((int(k), change[j], phi[j]) for j, k in enumerate(part))
 
 
 def _derivatives(
@@ -136,6 +139,6 @@ def _mapped(problem: Problem, psi: Array) -> Natural:
 
 
 @partial(quick_jit, short=0, plays=False)
-def _mapped_along(problem: Problem, psi: Array, steps: Array) -> Along:
+def _mapped_along(problem: Problem, psi: Array, steps: Array) -> tuple[Array, Array]:
     """`effects_along` at ψ (m + 1, T) for steps (m + 1, k, T), arrays that lead with T."""
     return jax.vmap(effects_along, (mapped_axes(problem), -1, -1))(problem, psi, steps)

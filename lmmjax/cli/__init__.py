@@ -1,4 +1,4 @@
-"""The command line, a file a command: `lmmjax fit | batch | demo | bench | info`."""
+"""The command line, a file a command: `lmmjax fit | batch | scan | grm | shards | demo | bench | info`."""
 
 from lmmjax.cli.main import app, main
 

@@ -14,7 +14,9 @@ from lmmjax.cli.batch_options import (
     BatchFormula,
     Chunk,
     Design,
+    Icc,
     Index,
+    Moderate,
     Out,
     ResponseOffset,
     Responses,
@@ -81,14 +83,8 @@ def batch(
             metavar="TERM",
         ),
     ] = None,
-    moderate: Annotated[
-        bool,
-        typer.Option("--moderate", help="Tests with a prior of the residual variances (limma's eBayes)."),
-    ] = False,
-    icc: Annotated[
-        bool,
-        typer.Option("--icc", help="Also the share of the variance of each grouping factor."),
-    ] = False,
+    moderate: Moderate = False,
+    icc: Icc = False,
     long: Annotated[
         bool, typer.Option("--long/--wide", help="A row a response and term, or a row a response.")
     ] = False,
@@ -124,7 +120,7 @@ def batch(
         check_words(formula, ddf)
         parquet = out_parquet(out, [design, responses, response_weights, response_offset], resume, force)
         with waiting("reading the design"):
-            table, index = read_design(design, responses, index, rows)
+            table = read_design(design, responses, index, rows)
             model = model_of(formula, table, weights, ref, kernel, allow_python)
             source = image_responses(model.data, responses, None if mask is None else str(mask))
             if maps is not None:

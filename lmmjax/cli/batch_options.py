@@ -11,7 +11,6 @@ import typer
 from lmmjax.cli.common import PARQUET, read_table, require_free, table_target
 from lmmjax.formula.matching import is_default
 from lmmjax.stream.files import target
-from lmmjax.stream.packages import pyarrow
 from lmmjax.stream.sources import open_source
 from lmmjax.stream.tables import TEXT, kind_of
 
@@ -53,6 +52,12 @@ Rows = Annotated[
     bool, typer.Option("--rows", help="RESPONSES has a row a response, a column a row of the design.")
 ]
 
+Moderate = Annotated[
+    bool, typer.Option("--moderate", help="Tests with a prior of the residual variances (limma's eBayes).")
+]
+
+Icc = Annotated[bool, typer.Option("--icc", help="Also the share of the variance of each grouping factor.")]
+
 Chunk = Annotated[
     int | None, typer.Option(help="Most responses at a time; by default what memory allows.", min=1)
 ]
@@ -68,39 +73,9 @@ def out_parquet(out: Path, inputs: list[Any], resume: bool, force: bool) -> Path
     return out.with_name(out.name + ".parquet") if text else out
 
 
-def read_design(path: Path, responses: str, index: str | None, rows: bool) -> tuple[pd.DataFrame, str | None]:
-    """The design with that column as labels of its rows that has those of the responses, if any has.
-
-    Also the column of the responses that labels rows: `index`, or a first one that the design has too.
-    """
+def read_design(path: Path, responses: str, index: str | None, rows: bool) -> pd.DataFrame:
+    """The design with that column as labels of its rows that has those of the responses, if any has."""
     design = read_table(path)
-    if index is None and not rows:
-        index = _shared(design, Path(responses))
-    return _labelled(path, design, responses, index, rows), index
-
-
-def _shared(design: pd.DataFrame, responses: Path) -> str | None:
-    """The first column of a table of responses, if it is one of the design: the same different numbers."""
-    kind = kind_of(responses)
-    if kind not in (*TEXT, *PARQUET) or not responses.is_file():
-        return None
-    try:
-        if kind in PARQUET:
-            first = pyarrow("parquet").read_schema(responses).names[0]
-            column = pd.read_parquet(responses, columns=[first])[first]
-        else:
-            column = pd.read_csv(responses, sep=TEXT[kind], usecols=[0]).iloc[:, 0]
-    except (ValueError, OSError, ImportError, KeyError, IndexError):
-        return None
-    name = str(column.name)
-    if name not in design or not pd.api.types.is_integer_dtype(column.dtype) or not column.is_unique:
-        return None
-    return name if set(design[name]) == set(column) else None
-
-
-def _labelled(
-    path: Path, design: pd.DataFrame, responses: str, index: str | None, rows: bool
-) -> pd.DataFrame:
     try:
         labels = open_source(responses, index=index, rows=rows).index
     except (ValueError, OSError, ImportError):

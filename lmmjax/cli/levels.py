@@ -13,6 +13,7 @@ from lmmjax.cli.common import PARQUET, read_table
 from lmmjax.formula import Kernel, nearest
 from lmmjax.formula.levels import whole_labels
 from lmmjax.model import Model, lmm
+from lmmjax.stream.portable import absolute
 from lmmjax.stream.tables import TEXT, kind_of
 
 References = Annotated[
@@ -82,6 +83,12 @@ def with_references(table: pd.DataFrame, refs: list[str] | None) -> pd.DataFrame
         first = levels.pop(texts.index(level))
         table = table.assign(**{name: pd.Categorical(column, categories=[first, *levels])})
     return table
+
+
+def absolute_kernels(given: list[str] | None) -> list[str] | None:
+    """The same with paths that hold in any working folder."""
+    pairs = named_pairs(given, "--kernel", "FACTOR=FILE")
+    return [f"{name}={absolute(path)}" for name, path in pairs] or None
 
 
 def read_kernels(given: list[str] | None) -> dict[str, Kernel] | None:

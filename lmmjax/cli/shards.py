@@ -15,12 +15,13 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-import lmmjax
 from lmmjax.cli.batch_options import (
     BatchFormula,
     Chunk,
     Design,
+    Icc,
     Index,
+    Moderate,
     Out,
     ResponseOffset,
     Responses,
@@ -43,10 +44,12 @@ from lmmjax.cli.common import (
     waiting,
     write_table,
 )
+from lmmjax.cli.levels import Kernels, References, absolute_kernels, model_of
 from lmmjax.cli.plan_scan import left_to_choose, plan_scan, planned_scan, said
 from lmmjax.scan.sink import SHOWN, files_of, reasons_of
 from lmmjax.stream.chunks import chunk_of
 from lmmjax.stream.jobs import make_part
+from lmmjax.stream.moderated import moderate_results
 from lmmjax.stream.packages import pyarrow
 from lmmjax.stream.parts import count_ends, remarks_of
 from lmmjax.stream.shards import Planned, end, given, parts_of, planned, put_plan, spelled, states
@@ -87,11 +90,15 @@ def plan(
     out: Out,
     ml: MaximumLikelihood = False,
     weights: Weights = None,
+    ref: References = None,
+    kernel: Kernels = None,
     response_weights: ResponseWeights = None,
     response_offset: ResponseOffset = None,
     ddf: Ddf = "satterthwaite",
     contrast: Contrasts = None,
     test: Tests = None,
+    moderate: Moderate = False,
+    icc: Icc = False,
     index: Index = None,
     rows: Rows = False,
     chunk: Chunk = None,
@@ -114,11 +121,15 @@ def plan(
             out=out,
             ml=ml,
             weights=weights,
+            ref=ref,
+            kernel=absolute_kernels(kernel),
             response_weights=response_weights,
             response_offset=response_offset,
             ddf=ddf,
             contrast=contrast,
             test=test,
+            moderate=moderate,
+            icc=icc,
             index=index,
             rows=rows,
         )
@@ -216,7 +227,8 @@ def join(out: PlannedOut) -> None:
 
 
 def _fitted(found: Planned) -> str:
-    """What became of responses."""
+    """What became of responses, whose tests are moderated if they were planned so."""
+    moderate_results(found.path)
     failed, singular = count_ends(found.path)
     return f"{singular:,} on the boundary, {failed:,} could not be fitted"
 
@@ -258,9 +270,9 @@ def _number(shard: int | None) -> int:
 
 def _batch(asked: dict[str, Any], allow_python: bool) -> Work:
     """The work that the arguments of `plan` describe."""
-    rows = asked["rows"]
-    table, index = read_design(Path(asked["design"]), asked["responses"], asked["index"], rows)
-    model = lmmjax.lmm(asked["formula"], table, weights=asked["weights"], safe=not allow_python)
+    index, rows = asked["index"], asked["rows"]
+    table = read_design(Path(asked["design"]), asked["responses"], index, rows)
+    model = model_of(asked["formula"], table, asked["weights"], asked["ref"], asked["kernel"], allow_python)
     return work_of(
         model.data,
         asked["responses"],
@@ -270,6 +282,8 @@ def _batch(asked: dict[str, Any], allow_python: bool) -> Work:
         contrasts=asked["contrast"],
         tests=asked["test"],
         ddf=asked["ddf"],
+        moderate=asked["moderate"],
+        icc=asked["icc"],
         index=index,
         rows=rows,
     )

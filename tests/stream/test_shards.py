@@ -57,6 +57,40 @@ def same(folder):
     return (folder / "out.parquet").read_bytes() == (folder / "one.parquet").read_bytes()
 
 
+def test_a_plan_has_the_options_of_a_batch(tmp_path, monkeypatch):
+    """Reference levels, kernels by relative paths, moderated tests, shares of the variance."""
+    monkeypatch.chdir(tmp_path)
+    arm, names = np.tile(["b", "a"], N // 2), [f"gene{k}" for k in range(6)]
+    DATA.assign(arm=arm).to_csv("d.csv", index=False)
+    pd.DataFrame(VALUES[:, :6], columns=names).to_parquet("y.parquet")
+    kernel = pd.DataFrame(0.2 + 0.8 * np.eye(6), index=pd.RangeIndex(6, name="id"))
+    kernel.reset_index().to_csv("k.csv", index=False)
+    options = ("--ref", "arm=b", "--kernel", "g=k.csv", "--moderate", "--icc")
+    run("plan", "~ arm + (1 | g)", "d.csv", "y.parquet", "-o", "out.parquet", *options)
+    monkeypatch.chdir(tmp_path.parent)
+    run("run", tmp_path / "out.parquet", "--shard", 0)
+    run("join", tmp_path / "out.parquet")
+    data = DATA.assign(arm=pd.Categorical(arm, ["b", "a"]))
+    model = lj.lmm("~ arm + (1 | g)", data, kernels={"g": lj.Kernel(kernel.to_numpy(), range(6))})
+    model.stream_batch(VALUES[:, :6], tmp_path / "one.parquet", moderate=True, icc=True)
+    ours, theirs = (pq.read_table(tmp_path / name).to_pandas() for name in ("out.parquet", "one.parquet"))
+    assert {"s2_post", "icc:g", "estimate:arm[T.a]"} <= set(ours)
+    pd.testing.assert_frame_equal(ours.drop(columns="response"), theirs.drop(columns="response"))
+    # a kernel that was changed after the plan
+    run(
+        "plan",
+        "~ arm + (1 | g)",
+        tmp_path / "d.csv",
+        tmp_path / "y.parquet",
+        "-o",
+        tmp_path / "two.parquet",
+        "--kernel",
+        f"g={tmp_path / 'k.csv'}",
+    )
+    (kernel + 0.1).reset_index().assign(id=range(6)).to_csv(tmp_path / "k.csv", index=False)
+    assert "planned for something else" in run("run", tmp_path / "two.parquet", "--shard", 0, code=2)
+
+
 def test_an_array_in_random_order(folder):
     """Some shards run twice, one is left half written, one part is damaged, one lost."""
     out, parts = folder / "out.parquet", folder / "out.parquet.parts"

@@ -16,7 +16,8 @@ from lmmjax.fitted import (
     Fitted,
     FitWarning,
     ModelData,
-    linear_part,
+    combined,
+    random_part,
     require_choice,
     require_level,
     require_rows,
@@ -87,9 +88,9 @@ def predicted(
 
     The latter are NaN where none are asked for. `ddf` is a key of `fixed_tests.METHODS`.
     """
+    values = combined(fitted, new.x) + (0.0 if new.offset is None else new.offset)
     terms = [(term.term, term.z * term.columns, term.codes) for term in new.random]
-    values = linear_part(fitted, new.x, [t for t in terms if np.any(t[2] >= 0)])
-    values = values + (0.0 if new.offset is None else new.offset)
+    values = values + random_part(fitted, [t for t in terms if np.any(t[2] >= 0)], len(values))
     if request.residual:
         new = _with_variances(fitted, new, values)
     se, half = np.full(len(values), np.nan), np.full(len(values), np.nan)
