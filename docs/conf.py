@@ -29,6 +29,7 @@ html_title = "lmmjax"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
+pygments_dark_style = "github-dark"
 html_theme_options = {
     "source_repository": "https://github.com/lmmjax/lmmjax",
     "source_branch": "main",
@@ -117,13 +118,27 @@ def as_text(app, what, name, obj, options, lines):
             section = line != "Examples"
         elif re.fullmatch(r"-{3,}", line):
             out.append("")
-        elif section and (entry := re.match(r"(\w[\w., *]*) : (.*)", line)):
-            names = ", ".join(f"``{n.strip()}``" for n in entry[1].split(","))
-            out.append(f"- {names}: {escaped(entry[2])}")
+        elif section and ENTRY.match(line):
+            out += [named(one) for one in re.split(ANOTHER, line)]
+        elif section and line and re.search(ANOTHER, line):
+            # another name begins within a line
+            first, *others = re.split(ANOTHER, line.strip())
+            out += [f"  {escaped(first)}", *map(named, others)]
         else:
             section = section and (not line or line.startswith("    "))
             out.append(f"  {escaped(line.strip())}" if section and line else escaped(line))
     lines[:] = out
+
+
+ENTRY = re.compile(r"(\w[\w., *]*) : (.*)")
+ANOTHER = r"(?<=[.;)]) (?=[a-z]\w*(?:, [a-z]\w*)* : )"
+"""Where an entry ends and another begins, as in "a : a number. b : another"."""
+
+
+def named(text: str) -> str:
+    """An item of a list from `name : text`."""
+    names, words = ENTRY.match(text).groups()
+    return "- " + ", ".join(f"``{n.strip()}``" for n in names.split(",")) + f": {escaped(words)}"
 
 
 def escaped(line: str) -> str:
@@ -131,8 +146,13 @@ def escaped(line: str) -> str:
     parts = re.split(r"(``.*?``|`[^`]*`)", line)
     for k in range(0, len(parts), 2):
         plain = re.sub(r"[*|\\]|(?<=\w)_(?!\w)", lambda m: f"\\{m[0]}", parts[k])
+        plain = re.sub(r"\bdocs/([\w/]+)\.md\b", lambda m: f":doc:`/{m[1]}`", plain)
         parts[k] = re.sub(r"\bdoi:(10\.[^\s;,]*[\w)])", r"`doi:\1 <https://doi.org/\1>`__", plain)
     return "".join(parts)
+
+
+HALF = 58
+"""Letters of a line of code that half the width of a page has room for."""
 
 
 class SideBySide(SphinxPostTransform):
@@ -145,7 +165,10 @@ class SideBySide(SphinxPostTransform):
             following = block.next_node(descend=False, siblings=True)
             if not isinstance(following, nodes.literal_block):
                 continue
-            if block.get("language") in ("r", "sas", "py") and following.get("language") == "python":
+            lines = [line for one in (block, following) for line in one.astext().split("\n")]
+            if max(map(len, lines)) > HALF or following.get("language") != "python":
+                continue
+            if block.get("language") in ("r", "sas", "py"):
                 pair = nodes.container(classes=["side-by-side"])
                 block.replace_self(pair)
                 following.parent.remove(following)

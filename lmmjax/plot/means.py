@@ -34,7 +34,8 @@ def plot_means(
     own = [" ".join(str(v) for v in row) for row in table[names].itertuples(index=False)]
     families = [
         ", ".join(f"{n} = {v}" for n, v in zip(by, row, strict=True))
-        for row in table[list(by)].itertuples(index=False)
+        # without columns `itertuples` of pandas 2 has no rows
+        for row in table[list(by)].to_numpy(dtype=object)
     ]
     steps = np.array([k > 0 and families[k] != families[k - 1] for k in range(len(table))])
     place = -(np.arange(len(table)) + 1.2 * np.cumsum(steps)).astype(float)

@@ -22,6 +22,7 @@ HERE: dict[str, tuple[tuple[str, str], ...]] = {
     "contrasts": (("formula", "write them in the formula: C(f, contr.sum)"),),
     "family": (("formula", "responses are normal (docs/limitations.md)"),),
     "random": (("formula", "write it in the formula: y ~ x + (x | g)"),),
+    "repeated": (("residual", "use residual=, such as lj.Unstructured('visit', group='id')"),),
     "correlation": (("residual", "use residual=, such as lj.AR1('week', group='id')"),),
     "nsim": (("n", "use n="), ("draws", "use draws=")),
     "lmer_df": (("ddf", "use ddf="),),

@@ -26,7 +26,9 @@ HERE = {
     "ebayes": "moderate(), or top(moderated=True)",
     "topTable": "top(), or top(moderated=True)",
     "toptable": "top(), or top(moderated=True)",
+    "plotMD": "plot.ma()",
     "volcano": "plot.volcano()",
+    "volcanoplot": "plot.volcano()",
 }
 """Names of other packages, with what has the same numbers."""
 

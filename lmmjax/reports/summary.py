@@ -16,6 +16,7 @@ from lmmjax.postestimation.parameters.varcorr import note_on_times, structure_na
 from lmmjax.reports.cells import decimals, number, p_value
 from lmmjax.reports.group_counts import rows_by_group, sizes_note
 from lmmjax.reports.markup import Grid, Markup, line_width, wrapped
+from lmmjax.residual import Unstructured
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,14 +116,30 @@ def _residual_tables(fitted: Fitted) -> list[Grid]:
         return []
     limits = wald_limits(fitted, 0.95, "all", "normal")
     names = component_names(fitted.data.components)
-    rows = []
-    for name, c, row in zip(names, fitted.data.components, varcorr(fitted).to_dict("records"), strict=True):
+    rows, table = [], varcorr(fitted).to_dict("records")
+    if first := _first_visit(fitted):
+        ends = limits.loc["sigma"] ** 2
+        rows.append((first, *(number(v) for v in (table[-1]["vcov"], table[-1]["se"], *ends))))
+    for name, c, row in zip(names, fitted.data.components, table, strict=True):
         if c.kind == "parameter" and c.group == "Residual":
             low, high = limits.loc[name]
             value = row["sdcor"] if np.isnan(row["vcov"]) else row["vcov"]
             rows.append((str(c.term1), *(number(v) for v in (value, row["se"], low, high))))
     header = ("Name", "Estimate", "Std. Error", "2.5 %", "97.5 %")
     return [Grid(header, tuple(rows), f"Residuals, {structure_name(fitted)}")]
+
+
+def _first_visit(fitted: Fitted) -> str:
+    """What σ² is called beside the parameters of a free covariance: the variance of its first visit."""
+    own = fitted.data.frame.residual
+    correlation = None if own is None else own.residual.correlation
+    if own is None or not isinstance(correlation, Unstructured):
+        return ""
+    name = "1" if own.visits is None else str(own.visits.labels[0])
+    if correlation.by is None:
+        return f"var({name})"
+    level = own.by[own.residual.by.index(correlation.by)].labels[0]
+    return f"var({name}; {correlation.by}={level})"
 
 
 def _fixed_table(table: pd.DataFrame) -> Grid:

@@ -358,6 +358,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("fit.test('')", "empty"),
         ("fit.test(5)", "contrast"),
         ("fit.anova(type=4)", "type"),
+        ("fit.anova(fit)", "two fits are compared by lmmjax.compare(fit0, fit1)"),
         ("fit.anova(ddf=1)", "ddf"),
         ("fit.summary('exact')", "'exact'"),
         ("fit.coef_table('satter')", "'satter'"),

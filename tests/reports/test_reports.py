@@ -54,6 +54,17 @@ def test_correlated_residuals_have_groups_of_sizes(sleepstudy):
     assert group_counts(both.frame) == {"week": 3, "Subject": 17}
 
 
+def test_the_first_visit_has_its_variance(sleepstudy):
+    """SAS's UN(1,1), beside the others: σ², with the square of its limits."""
+    early = sleepstudy[sleepstudy["Days"] < 3]
+    fit = lj.lmm("Reaction ~ 1", early, residual=lj.Unstructured("Days", group="Subject")).fit()
+    numbers = row(fit, "var(0)")[1:]
+    limits = fit.conf_int(which="all", ddf="normal").loc["sigma"] ** 2
+    expected = [fit.scale, fit.varcorr()["se"].iloc[-1], *limits]
+    assert_allclose([float(cell) for cell in numbers], expected, rtol=1e-4)
+    assert_allclose(fit.scale, fit.residual_cov().iloc[0, 0])
+
+
 def test_summary_columns_line_up(fit):
     text = str(fit.summary()).splitlines()
     start = text.index("Fixed effects:")

@@ -126,7 +126,7 @@ def read_specs(specs: Any, by: Any, data: ModelData) -> tuple[list[str], list[st
         raise ValueError(f"specs and by are names of predictors, such as 'a' or ['a', 'b'], not {given!r}")
 
     text = specs.removeprefix("~").strip() if isinstance(specs, str) and specs not in known else specs
-    if isinstance(text, str) and "~" in text:
+    if isinstance(text, str) and text not in known and "~" in text:
         method, _, means = text.partition("~")
         raise ValueError(
             f"specs {specs!r} has two sides: contrasts are made of the means, as in "
