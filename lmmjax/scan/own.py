@@ -112,8 +112,7 @@ def own_covariates(fits: Fitted | FittedMany, own: Any) -> Own:
     reads = [
         _opened(fits, given, "own" if named is not own else f"own[{name!r}]") for name, given in named.items()
     ]
-    files = [given for given in named.values() if not isinstance(given, Source)]
-    return Own(tuple(map(str, named)), fits.names, tuple(reads), files)
+    return Own(tuple(map(str, named)), fits.names, tuple(reads), list(named.values()))
 
 
 def _opened(fits: FittedMany, given: Any, what: str) -> Read:

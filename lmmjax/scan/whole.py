@@ -11,6 +11,7 @@ import pandas as pd
 
 from lmmjax.arrays.memory import require_memory
 from lmmjax.fitted import Fitted, FittedMany, require_choice
+from lmmjax.inference.scan.general import DDF
 from lmmjax.scan.beside import Beside, covariates
 from lmmjax.scan.engines import require_ddf
 from lmmjax.scan.evaluate import How
@@ -60,8 +61,19 @@ def scan(
         raise ValueError("resume, chunk and executor are for results that are written: pass sink=, a file")
     conduct = Conduct(resume, chunk, executor, progress)
     if own is not None:
-        if keep is not None or loco is not None:
-            raise ValueError("keep and loco are for markers: own= has a row a response and covariate")
+        options = {
+            "keep": keep,
+            "loco": loco,
+            "chromosome": chromosome,
+            "ids": ids,
+            "names": names,
+            "group": group,
+        }
+        options |= {"maf": maf or None, "max_missing": None if max_missing == 1.0 else max_missing}
+        if meant := [name for name, value in options.items() if value is not None]:
+            raise ValueError(f"{', '.join(meant)}: for markers; own= has a row a response and covariate")
+        if ddf not in (None, "satt"):
+            require_choice("ddf", ddf, DDF)
         found, beside = own_covariates(fits, own), covariates(fits.data, interaction)
         assert isinstance(fits, FittedMany)
         if sink is None:

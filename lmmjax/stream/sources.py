@@ -34,6 +34,7 @@ class Source:
     read : (start, stop) ↦ (n, stop − start) floats, missing values NaN; called by one thread at a time.
     index : labels of the rows, which are matched with those of the design; None where there are none.
     place : positions (n,) in what it was opened from of the rows that `read` gives; None for all in order.
+    filename : of the file that it was opened from, which results may not replace; None for what is in memory.
     """
 
     names: pd.Index
@@ -41,6 +42,7 @@ class Source:
     read: Callable[[int, int], np.ndarray]
     index: pd.Index | None = None
     place: np.ndarray | None = None
+    filename: str | None = None
 
     @property
     def n_responses(self) -> int:
@@ -110,7 +112,7 @@ def _from_path(text: str | Path, index: str | None, layer: str | None, rows: boo
         with reading(path):
             return source.read(start, stop)
 
-    return dataclasses.replace(source, read=read)
+    return dataclasses.replace(source, read=read, filename=str(path))
 
 
 def _open_path(path: Path, inside: str | None, index: str | None, layer: str | None, rows: bool) -> Source:

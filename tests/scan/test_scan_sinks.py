@@ -189,8 +189,11 @@ def test_covariates_of_their_own(tmp_path):
     assert (again.n_resumed, again.n_rows) == (4, 12)
     with pytest.raises(ValueError, match="differs in the values of the covariates"):
         fits.scan(own={"one": one + 1.0, "two": two}, sink=parts, resume=True, **asked)
-    with pytest.raises(ValueError, match="is the input"):
-        fits.scan(own=files["one"], sink=tmp_path / "one.parquet")
+    for given in (files["one"], open_source(files["one"])):
+        with pytest.raises(ValueError, match="is the input"):
+            fits.scan(own=given, sink=tmp_path / "one.parquet")
+    with pytest.raises(ValueError, match="ids, maf: for markers; own= has a row"):
+        fits.scan(own=one, ids=IDS, maf=0.1)
     with pytest.raises(ValueError, match="own: 'own' has an infinite value for response 'a'"):
         fits.scan(own=one.replace(one.loc[0, "a"], np.inf))
 

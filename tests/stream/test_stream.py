@@ -170,8 +170,8 @@ def test_bad_responses_have_a_status_and_one_warning(model, tmp_path):
 def test_rows_dropped_from_the_design_are_dropped_here(tmp_path):
     lost = DATA.assign(x=DATA["x"].where(DATA.index != 5))
     model = lj.lmm(FORMULA, lost)
-    stream_batch(model.data, VALUES, tmp_path / "all.parquet")
-    stream_batch(model.data, np.delete(VALUES, 5, axis=0), tmp_path / "kept.parquet")
+    stream_batch(model.data, VALUES, tmp_path / "all.parquet", chunk=CHUNK)
+    stream_batch(model.data, np.delete(VALUES, 5, axis=0), tmp_path / "kept.parquet", chunk=CHUNK)
     assert pq.read_table(tmp_path / "all.parquet").equals(pq.read_table(tmp_path / "kept.parquet"))
 
 
