@@ -17,8 +17,15 @@ from lmmjax.core import Estimate, ProblemMaker
 from lmmjax.inference.scan import wald
 from lmmjax.inference.scan.candidates import Candidates
 from lmmjax.inference.scan.grouped_inverse import GroupedInverse, GroupedRows, is_grouped
-from lmmjax.inference.scan.inverses import Features, Inverse, inverse_of
-from lmmjax.inference.scan.null_model import Moments, NullModel, UnitSums, beside_x, independent_units
+from lmmjax.inference.scan.inverses import Features, Inverse, RowInverse, inverse_of
+from lmmjax.inference.scan.null_model import (
+    Moments,
+    NullModel,
+    UnitSums,
+    alone,
+    beside_x,
+    independent_units,
+)
 
 TILE, KEPT = 1 << 22, 1 << 26
 """Numbers of the rows of a tile of responses, and of all tiles that are kept."""
@@ -262,8 +269,11 @@ class GeneralScan:
         for first in range(0, len(fine), self.size):
             part = fine[first : first + self.size]
             own = fits.some(part)
-            null = NullModel(self.design, self.inverse(own.psi), own.response, self.ddf == "satterthwaite")
-            m = null.own(g[:, :, part])
+            inverse = self.inverse(own.psi)
+            if isinstance(inverse, RowInverse):
+                m = alone(inverse, self.x, g[:, :, part[0]])
+            else:
+                m = NullModel(self.design, inverse, own.response, True).own(g[:, :, part])
             single, all_ = wald.degrees(wald.solve(m), m, own.tests(), self.ddf)
             df[part], joint[part] = single[:, 0], all_[:, 0]
         return df, joint

@@ -18,7 +18,7 @@ import dataclasses
 import numpy as np
 
 from lmmjax.design import Design
-from lmmjax.inference.scan.inverses import Features, Inverse
+from lmmjax.inference.scan.inverses import Features, Inverse, RowInverse
 
 DEPENDENT = 1e-9
 """Length that X must leave of a candidate, of 1, for it to be told from X."""
@@ -130,6 +130,24 @@ class NullModel:
         lost = ~(np.einsum("tmkk->tmk", c) > DEPENDENT * np.abs(np.einsum("tmkk->tmk", forms)))
         c[(lost | void.T[None]).any(axis=2)] = np.nan
         return Moments(self.a, b, c, out)
+
+
+def alone(inverse: RowInverse, x: np.ndarray, g: np.ndarray) -> Moments:
+    """c and ċ_j of one candidate g (n, k) beside orthonormal x (n, p), of one response; a and b are zero.
+
+    With S = [X g]ᵀV⁻¹[X g], S_j = [X g]ᵀV⁻¹V_jV⁻¹[X g] and B = [−S_xx⁻¹S_xg; I]:  c = S_gg − S_gxS_xx⁻¹S_xg,
+    ċ_j = BᵀS_jB.
+    """
+    left, void = beside_x(x, g[:, :, None])
+    w, p, k = np.concatenate([x, left[:, :, 0]], axis=1), x.shape[1], g.shape[1]
+    v = inverse.solve(w)
+    s = w.T @ v
+    b = np.concatenate([-np.linalg.solve(s[:p, :p], s[:p, p:]), np.eye(k)])
+    c = s[p:, p:] + s[p:, :p] @ b[:p]
+    slopes = np.stack([b.T @ (v.T @ moved[0]) @ b for moved in inverse.slopes(v[None])])
+    lost = ~(np.diagonal(c) > DEPENDENT * np.abs(np.diagonal(s)[p:])) | void[:, 0]
+    c = np.where(lost.any(), np.nan, c)
+    return Moments(np.zeros(1), np.zeros((1, 1, k)), c[None, None], slopes[None, None])
 
 
 def beside_x(x: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
