@@ -53,17 +53,16 @@ class Piece:
     limits: tuple[tuple[str, float], ...] = ()
 
 
-def of_fit(fit: lj.Fit) -> Results:
-    """What a single fit reports."""
+def of_fit(fit: lj.Fit, tests: bool = True) -> Results:
+    """What a single fit reports, with degrees of freedom if tests are asked for."""
     estimate = fit.estimate
     return {
         "criterion": np.atleast_1d(fit.deviance),
         "beta": fit.params.to_numpy(),
         "se": fit.bse.to_numpy(),
         "psi": np.asarray(estimate.psi),
-        "df": fit.coef_table()["df"].to_numpy(dtype=float),
         "converged": np.atleast_1d(fit.converged),
-    }
+    } | ({"df": fit.coef_table()["df"].to_numpy(dtype=float)} if tests else {})
 
 
 def of_batch(fits: lj.BatchFit) -> Results:
@@ -104,7 +103,7 @@ def batch(formula: str, seeds: tuple[int, int], sizes: list[int], *, dtype: str 
 
         def alone(k: int) -> Results:
             own = None if w is None else w[:, k]
-            return of_fit(lj.lmm("y " + formula, design.assign(y=y[:, k]), weights=own).fit())
+            return of_fit(lj.lmm("y " + formula, design.assign(y=y[:, k]), weights=own).fit(), tests=False)
 
         return Fitting(lambda: model.fit_batch(y, weights=w, dtype=dtype), of_batch, alone, model)
 
@@ -138,7 +137,7 @@ def nested(responses: int) -> Fitting:
     model = lj.lmm(NESTED, data)
 
     def alone(k: int) -> Results:
-        return of_fit(lj.lmm("y " + NESTED, data.assign(y=y[:, k])).fit())
+        return of_fit(lj.lmm("y " + NESTED, data.assign(y=y[:, k])).fit(), tests=False)
 
     return Fitting(lambda: model.fit_batch(y), of_batch, alone, model)
 

@@ -64,7 +64,11 @@ def mapped(function: Callable[[One], Two], items: Iterable[One]) -> list[Two]:
     if count < 2:
         return [function(item) for item in every]
     # imported here: a single fit has no use for it
-    from threadpoolctl import threadpool_limits
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        # a checkout that is not installed
+        return [function(item) for item in every]
 
     # a thread begins with NumPy's warnings as they are by default
     contexts = [contextvars.copy_context() for _ in every]

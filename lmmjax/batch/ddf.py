@@ -17,6 +17,7 @@ import numpy as np
 
 from lmmjax.arrays import Array, namespace, quick_jit, sweep
 from lmmjax.arrays.sparse_columns import Columns, complete_columns
+from lmmjax.batch.device import placed
 from lmmjax.batch.lanes import lane_count
 from lmmjax.batch.least_squares import is_linear, own_least_squares
 from lmmjax.batch.sources import OwnDesigns, SharedDesign, Source, is_apart, mapped_axes
@@ -152,7 +153,7 @@ def _over(
 
     Standard errors are in these units (t,): where σ² = 1 no power of it can over- or underflow.
     """
-    maker, psi, adjust = of.maker, of.psi, method != "satterthwaite"
+    maker, psi, adjust, place = of.maker, of.psi, method != "satterthwaite", placed()
     if is_linear(maker):
         yield from _linear(wanted, of, those, rows)
         return
@@ -169,7 +170,9 @@ def _over(
         which = np.flatnonzero(chosen)
         if not len(which):
             continue
-        few = len(which) <= source.few or is_apart(source)
+        # on devices every launch of a single fit is waited for
+        least = source.few if place is None else min(source.few, place.few)
+        few = len(which) <= least or is_apart(source)
         pieces = (_one_by_one if few else _mapped)(wanted, method, source, which, at, of.cov, rows)
         while True:
             # settings of the thread, which hold for this generator only

@@ -27,11 +27,12 @@ def determined(
     if not free.any():
         return estimate
     cov = np.array(estimate.cov_beta)
-    for at, source, which in _sources(maker, y, weights, reml, estimate, free):
-        for k, problem, there in _derivatives(source, which, estimate):
-            moves = inward_moves(problem, estimate.psi[k], estimate.moves[k])
-            lost = moving_covariances(there, moves, there.outward)
-            cov[k, at[:, None], at] = np.where(lost, np.nan, cov[k, at[:, None], at])
+    with jax.enable_x64(True):
+        for at, source, which in _sources(maker, y, weights, reml, estimate, free):
+            for k, problem, there in _derivatives(source, which, estimate):
+                moves = inward_moves(problem, estimate.psi[k], estimate.moves[k])
+                lost = moving_covariances(there, moves, there.outward)
+                cov[k, at[:, None], at] = np.where(lost, np.nan, cov[k, at[:, None], at])
     return dataclasses.replace(estimate, cov_beta=cov)
 
 

@@ -5,6 +5,7 @@
 
 import dataclasses
 import os
+import sys
 from functools import cache
 
 import jax
@@ -227,6 +228,13 @@ def test_products_of_many_cores_are_cut(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     assert processors.cores() == 1
+
+
+def test_threads_without_threadpoolctl(monkeypatch):
+    """A checkout on a machine that has JAX and little else."""
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    monkeypatch.setattr(processors, "cores", lambda: 4)
+    assert processors.mapped(lambda k: k + 1, range(3)) == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

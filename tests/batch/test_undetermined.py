@@ -1,10 +1,12 @@
 """Where Z lies in the span of X, REML leaves a variance open: a batch says what a single fit says."""
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 
 import lmmjax as lj
+from lmmjax.batch import determined
 
 GROUPS, SIZE = 4, 6
 RNG = np.random.default_rng(1)
@@ -103,3 +105,15 @@ def test_batches_miss_the_same_estimates(arms):
     assert fits.contrast({"h[T.1]": 1})["estimate"].isna().all()
     # y → 3y + x moves the slope so, and no weight of the levels
     np.testing.assert_allclose(fits.params["x"][2], 3.0 * fits.params["x"][0] + 1.0, rtol=1e-6)
+
+
+def test_what_is_open_is_decided_in_double_precision(monkeypatch):
+    kinds, derivatives = [], determined._derivatives
+
+    def watched(*args):
+        kinds.append(str(jax.numpy.zeros(()).dtype))
+        return derivatives(*args)
+
+    monkeypatch.setattr(determined, "_derivatives", watched)
+    lj.lmm(FORMULA, FRAME).fit_batch(Y[:, :3])
+    assert set(kinds) == {"float64"}
