@@ -36,8 +36,10 @@ def families(design: Design) -> np.ndarray:
 
 
 def pays(design: Design) -> bool:
-    """Whether rows fall into families that are small, and many."""
-    if design.n < ROWS or design.residual is not None:
+    """Whether rows fall into families that are small, and many; kernels that are arrays connect all rows."""
+    kernels = [term.kernel for term in design.terms if term.kernel is not None]
+    whole = any(isinstance(kernel.factor, np.ndarray) for kernel in kernels)
+    if design.n < ROWS or design.residual is not None or whole:
         return False
     sizes = np.bincount(families(design)).astype(float)
     return float(sizes @ sizes) <= SHARE * float(design.n) ** 2 and sizes.max() <= SIZES[-1]
