@@ -49,6 +49,7 @@ from lmmjax.cli.plan_scan import left_to_choose, plan_scan, planned_scan, said
 from lmmjax.scan.sink import SHOWN, files_of, reasons_of
 from lmmjax.stream.chunks import chunk_of
 from lmmjax.stream.jobs import make_part
+from lmmjax.stream.lock import locked
 from lmmjax.stream.moderated import moderate_results
 from lmmjax.stream.packages import pyarrow
 from lmmjax.stream.parts import count_ends, remarks_of
@@ -228,7 +229,8 @@ def join(out: PlannedOut) -> None:
 
 def _fitted(found: Planned) -> str:
     """What became of responses, whose tests are moderated if they were planned so."""
-    moderate_results(found.path)
+    with locked(found.path):
+        moderate_results(found.path)
     failed, singular = count_ends(found.path)
     return f"{singular:,} on the boundary, {failed:,} could not be fitted"
 

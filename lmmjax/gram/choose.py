@@ -33,6 +33,9 @@ ONE_KERNEL = ("spectral", "block")
 LEVELS = 2000
 """Levels of a kernel up to which one decomposition of it, for all responses, comes before families."""
 
+OF_TERMS = ("grouped", "nested", "crossed", "layered")
+"""Backends that eliminate random terms, of which there are some."""
+
 BACKENDS: dict[str, Callable[..., Prepared]] = {
     "grouped": GroupedPrepared,
     "nested": NestedPrepared,
@@ -84,6 +87,8 @@ def prepare(design: Design, rows: Rows, backend: str | None = None, **options) -
         return RotatedPrepared(design, rows, _independent, **options)
     if design.residual is not None and name not in ("whitened", "dense"):
         raise ValueError(f"the {name} backend has no residual structures: use whitened, dense or None")
+    if not design.terms and name in OF_TERMS:
+        raise ValueError(f"the {name} backend is for models with random terms: use fixed, dense or None")
     if design.residual is None and name == "whitened":
         raise ValueError("the whitened backend is for residual structures; the model has none")
     if name not in ("dense", "families", *ONE_KERNEL) and any(

@@ -191,6 +191,13 @@ def test_gradients():
     assert_allclose(by_weight, e**2 / sigma2 + hat - 1 / w, rtol=1e-8)
 
 
+def test_backends_that_do_not_fit(data):
+    with pytest.raises(ValueError, match="the grouped backend is for models with random terms"):
+        lj.lmm("~ x", data, backend="grouped")
+    with pytest.raises(ValueError, match="the fixed backend is for models without random terms"):
+        lj.lmm("~ x + (1 | g)", data, backend="fixed")
+
+
 def numbers(values):
     return np.array(pd.DataFrame(values).astype(float))
 
