@@ -128,7 +128,7 @@ class PartialEngine(Engine):
         return Sweepable(y, self.a, self.h, mu, self._squares, self.alone)
 
     def _squares(self, block: Block, which: np.ndarray) -> np.ndarray:
-        """c (J, k) of candidates under some responses, in float32."""
+        """c (J, k) of candidates of unit length under some responses, in float32."""
         w = self.weights(which)
         halves, first = self._halves(which, w)
         out = w.astype(np.float32) @ block.single_squares
@@ -137,7 +137,8 @@ class PartialEngine(Engine):
             own = out - np.add.reduceat(lost, first, axis=0)
             response, marker = np.nonzero(own <= UNTOLD * out)
             if len(marker):
-                own[response, marker] = np.nan_to_num(self.pairs(block, marker, which[response])[1])
+                c = self.pairs(block, marker, which[response])[1] / block.length[marker] ** 2
+                own[response, marker] = np.nan_to_num(c)
             out = own
         return out
 

@@ -46,10 +46,18 @@ class Block:
     lost: np.ndarray
 
     @cached_property
+    def length(self) -> np.ndarray:
+        """Of all coordinates (k,), 1 of those that have none."""
+        squares = np.einsum("km,km->k", self.g, self.g)
+        if self.rest is not None:
+            squares = squares + np.einsum("kn,kn->k", self.rest, self.rest)
+        return np.where(squares > 0, np.sqrt(squares), 1.0)
+
+    @cached_property
     def single(self) -> np.ndarray:
-        """All coordinates (m, k), or (m + n, k), in float32: what lies in one piece is read fast."""
+        """All coordinates (m, k), or (m + n, k), over their length, in float32: in one piece, read fast."""
         parts = (self.g,) if self.rest is None else (self.g, self.rest)
-        return np.concatenate([np.ascontiguousarray(part.T, dtype=np.float32) for part in parts])
+        return np.concatenate([(part.T / self.length).astype(np.float32) for part in parts])
 
     @cached_property
     def single_squares(self) -> np.ndarray:
@@ -136,7 +144,7 @@ class SpectralEngine(Engine):
         a, h = self.a[which], self.h[which]
         out = (1.0 / (a[:, None] + h[:, None] * self.mu)).astype(np.float32) @ block.single_squares
         if block.rest is not None:
-            out = out + np.sum(block.rest**2, axis=1) / a[:, None]
+            out = out + np.sum(block.rest**2, axis=1) / block.length**2 / a[:, None]
         return out
 
     def single(self, block: Block) -> np.ndarray:

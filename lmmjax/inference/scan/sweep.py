@@ -64,7 +64,8 @@ class Sweepable:
     Attributes
     ----------
     y : (T, m); a, h : (T,) V ∝ aI + hK; mu : the least and the largest eigenvalue of K.
-    squares : (candidates, (J,) some responses) → (J, k) c of the candidates under these.
+    squares : (candidates, (J,) some responses) → (J, k) c of the candidates under these, in the units of
+        their coordinates in float32.
     alone : whether c depends on more than the ratio, so that no response shares it.
     """
 
