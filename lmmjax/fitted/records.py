@@ -84,6 +84,10 @@ class Fitted:
         """Gradient and Newton decrement are below tolerance at the reported point."""
         return int(self.estimate.status) == Status.CONVERGED
 
+    def __repr__(self) -> str:
+        kind = "REML" if self.reml else "ML"
+        return f"Fitted({self.data.formula!r}, {kind}, deviance={self.deviance:.6g})"
+
     def __call__(self, *args: Any, **options: Any) -> None:
         """Refused: R's `fitted(m)` are the attribute `fittedvalues` of a fit."""
         raise TypeError("fitted is the record of the fit, no function: fitted values are fit.fittedvalues")
@@ -136,6 +140,9 @@ class FittedMany:
     weights: np.ndarray | None = None
     n_starts: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
     cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        return f"FittedMany({self.data.formula!r}, {len(self.names)} responses)"
 
     def __call__(self, *args: Any, **options: Any) -> None:
         """Refused: fitted values of many responses are `BatchFit.predict()`."""

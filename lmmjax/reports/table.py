@@ -103,9 +103,17 @@ class Table(pd.DataFrame, metaclass=_AnyFrame):
         most = pd.get_option("display.max_rows") or len(self)
         if not pd.get_option("display.notebook_repr_html"):
             return None
-        if self.shape[1] > MOST_COLUMNS or len(self) > most:
+        if self.shape[1] > MOST_COLUMNS:
             return super()._repr_html_()  # pyright: ignore[reportCallIssue]
-        return grid_of(self, index=True).html()
+        return grid_of(self, index=True).html() if len(self) <= most else self._ends(most)
+
+    def _ends(self, most: int) -> str:
+        """The first and last rows as HTML, and how many there are."""
+        half = max(1, min(pd.get_option("display.min_rows") or most, most) // 2)
+        made = grid_of(self.iloc[[*range(half), *range(-half, 0)]], index=True)
+        gap = tuple("⋮" for _ in made.header)
+        made = dataclasses.replace(made, rows=(*made.rows[:half], gap, *made.rows[half:]))
+        return f"{made.html()}<div>{len(self):,} rows × {self.shape[1]} columns</div>"
 
     def _text(self, precision: int, **options: Any) -> str:
         rows, least = pd.get_option("display.max_rows"), pd.get_option("display.min_rows")

@@ -44,6 +44,11 @@ class Scanned:
     n_resumed: int = 0
     without: pd.Series = dataclasses.field(default_factory=lambda: reasons_of([]), compare=False)
 
+    def __repr__(self) -> str:
+        counts = f"{self.n_rows:,} rows, {self.n_resumed:,} resumed, {len(self.without):,} without a result"
+        pairs = f"{self.n_markers:,} markers × {self.n_responses:,} responses"
+        return f"Scanned({str(self.path)!r},\n  {pairs}, {counts})"
+
     def read(self, **options: Any) -> pd.DataFrame:
         """The table, or what `options` of `pandas.read_parquet` (columns=, filters=) say of it."""
         return pd.read_parquet(self.path, **options)

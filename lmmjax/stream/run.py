@@ -37,6 +37,10 @@ class Streamed:
     n_singular: int
     n_resumed: int = 0
 
+    def __repr__(self) -> str:
+        counts = f"{self.n_failed:,} failed, {self.n_singular:,} singular, {self.n_resumed:,} resumed"
+        return f"Streamed({str(self.path)!r},\n  {self.n_responses:,} responses, {counts})"
+
 
 def stream_batch(
     data: ModelData,

@@ -145,7 +145,11 @@ def test_tables_write_themselves(fit, tmp_path):
     )
     assert [row[:2] for row in Cells(levels._repr_html_()).rows[1:]] == [["p", "1"], ["", "2"], ["q", "1"]]
     long = as_table(pd.DataFrame({"a": np.arange(1000.0)}))
-    assert "1000 rows" in long._repr_html_()
+    shown = long._repr_html_()
+    assert "1,000 rows" in shown
+    assert 'border="1"' not in shown
+    labels = [row[0] for row in Cells(shown).rows[1:]]
+    assert labels == [*map(str, range(5)), "⋮", *map(str, range(995, 1000))]
 
 
 def test_correlation_of_fixed_effects(fit):
