@@ -148,6 +148,10 @@ class PertpyLMM(Base):
         """The row of the design of a condition: what is not named is a reference level, or 0.
 
         ValueError for a column that is not in the model, or a level that is none.
+
+        Parameters
+        ----------
+        kwargs : values of columns of the design by name.
         """
         frame = self.model.frame
         if unknown := sorted(set(kwargs) - self.variables):

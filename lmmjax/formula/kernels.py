@@ -189,7 +189,12 @@ class Kernel:
 
     @classmethod
     def load(cls, path: str | Path) -> Kernel:
-        """A kernel that was saved; ValueError for other files."""
+        """A kernel that was saved; ValueError for other files.
+
+        Parameters
+        ----------
+        path : of a file that `save` wrote.
+        """
         return cls.of_levels(*read_kernel(path))
 
     @property

@@ -179,6 +179,10 @@ class Pedigree:
 
         They are sparse where the individuals are many, and fall into small families. Parameters, warnings and
         errors are those of `additive` and `dominance`.
+
+        Parameters
+        ----------
+        kind : see above. ids : as in `additive`.
         """
         at = self._places(ids)
         if not kinship.in_families(self._ancestry, at):

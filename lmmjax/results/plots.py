@@ -209,6 +209,10 @@ class FitPlots(Pictures):
         Returns
         -------
         Axes; with `each` an array (k,).
+
+        Raises
+        ------
+        ValueError : an unknown column, factor or level; x of another length than the rows.
         """
         table = spaghetti.trajectories(self._fitted, x, group, by)
         return plot.plot_spaghetti(table, ax, levels=levels, each=require_switch("each", each))

@@ -52,6 +52,14 @@ class RandomEffects:
         """Conditional modes in long form: group, level, term, value, and with cond_var also
 
         cond_sd (given y, parameters known) and pred_se (√MSPE: with the uncertainty of β̂).
+
+        Parameters
+        ----------
+        cond_var : with the two standard deviations.
+
+        Raises
+        ------
+        ValueError : cond_var is no bool.
         """
         return modes.ranef(self.fitted, cond_var)
 

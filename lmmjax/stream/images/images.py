@@ -117,6 +117,10 @@ class Images:
         values : (V,), or a Series or frame (a map a column) with the labels of some of the voxels, such as
             columns of a table that `stream_batch` wrote: those of its column `response` count.
         names : of the maps.
+
+        Raises
+        ------
+        ValueError : values of another length, or labels that are no voxels.
         """
         return map_image(self.space, values, names)
 
