@@ -17,12 +17,16 @@ import jax
 import numpy as np
 
 import lmmjax as lj
+from lmmjax.gram.spectral.products import SpectralProducts
 
 PASSES = 6
 """Passes over Y: the level, the projection on X, residuals written and read, sums over groups, squares."""
 
 STATE = 40
 """Numbers that a response takes along from one evaluation to the next."""
+
+RATIOS = 40
+"""Ratios of variances in the grid of a kernel whose eigenvalues are of one size."""
 
 LINK = 55e9
 """Bytes a second from the host's memory by PCIe 5, of pinned memory."""
@@ -45,6 +49,8 @@ def work(model: lj.Model, responses: int, evaluations: float) -> Work:
     maker = model.data.maker
     problem = maker.lanes(np.zeros((maker.design.n, 1)))
     n, p, m = maker.design.n, maker.design.p, maker.design.structure.n_params
+    if isinstance(problem.shared, SpectralProducts):
+        return one_kernel(maker.design.n, len(problem.shared.mu), responses, evaluations)
     q = sum(term.q for term in maker.design.terms)
     kept = sum(int(a.size) for a in jax.tree.leaves(problem.response))
     groups = max(1.0, kept / (q * (p + 1)))
@@ -54,6 +60,18 @@ def work(model: lj.Model, responses: int, evaluations: float) -> Work:
         y_bytes,
         PASSES * y_bytes + 8.0 * responses * evaluations * (2 * kept + STATE),
         responses * (2.0 * n * (2 * p + 3 * q + 2) + evaluations * once),
+    )
+
+
+def one_kernel(n: int, k: int, responses: int, evaluations: float) -> Work:
+    """That of a batch with k eigenvalues of a kernel: a rotation, a grid of ratios, evaluations of k numbers.
+
+    The grid is written and looked at four times; an evaluation reads its numbers for three sums.
+    """
+    rotation, grid, once = 2.0 * n * k, 2.0 * RATIOS * k, 16.0 * k
+    moved = 3.0 * n + 2.0 * k + 4.0 * RATIOS + evaluations * 3.0 * k
+    return Work(
+        8.0 * n * responses, 8.0 * moved * responses, responses * (rotation + grid + evaluations * once)
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import pandas as pd
+from jax.core import Tracer
 
 from lmmjax.arrays.device_columns import GIVEN_AWAY, DeviceColumns, on_device
 from lmmjax.arrays.sparse_columns import Columns, pieces
@@ -56,6 +57,10 @@ def fit_many(
 
 def _left_there(responses: Any) -> Any:
     """Arrays that lie on a device as columns that stay there, where batches are fitted on devices."""
+    if isinstance(responses, Tracer):
+        raise ValueError(
+            "responses are traced, by jit, grad or vmap: there take estimate(model.problem(y)) of each"
+        )
     if not on_device(responses):
         return responses
     if responses.is_deleted():

@@ -1,5 +1,7 @@
 """Many responses: the same numbers as one by one; a bad response harms nobody."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -225,3 +227,11 @@ def test_a_batch_is_read_like_a_dict_of_fits(fits, responses):
     assert "gene9" not in fits
     assert ["gene1"] not in fits
     assert_allclose([fits[name].deviance for name in fits], fits.deviance)
+
+
+def test_models_of_large_batches_are_pickled():
+    d = pd.DataFrame({"x": np.arange(12.0) % 5, "g": np.arange(12) % 4})
+    model, y = lj.lmm("~ x + (1 | g)", d), np.sin(np.arange(36.0)).reshape(12, 3)
+    expected = model.data.maker.lanes(y)
+    again = pickle.loads(pickle.dumps(model)).data.maker.lanes(y)
+    np.testing.assert_array_equal(again.response.within_xy, expected.response.within_xy)

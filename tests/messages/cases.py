@@ -460,6 +460,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("model.fit_batch(Y.T)", "responses have 3 rows"),
         ("model.fit_batch(Y['u'])", "responses have shape (40,)"),
         ("model.fit_batch(np.zeros((40, 0)))", "responses have shape (40, 0)"),
+        ("jax.jit(model.fit_batch)(Y.to_numpy())", "traced", "estimate(model.problem(y))"),
         ("model.fit_batch(gone)", "given away (donated) to a program of JAX: fit a copy"),
         ("model.fit_batch(Y.assign(u='a'))", "response 'u' is not numeric but text"),
         ("model.fit_batch(Y + 1j)", "complex"),

@@ -11,6 +11,7 @@ when it lies almost wholly in the columns of X or of Z; such responses are left 
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -62,6 +63,13 @@ class OnePass:
         self.ones = self._constant()
         self._room = threading.local()
         self.pairs = self._pattern_maps() if prepared.compressed else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # room of threads does not travel with a model that is pickled
+        return {name: value for name, value in self.__dict__.items() if name != "_room"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _room=threading.local())
 
     def _constant(self) -> np.ndarray | None:
         """The coefficients (p,) that make a constant of X, if it has one in its span."""
