@@ -117,6 +117,8 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("lmm('y ~ C(big) + (1 | g)', d.assign(big=d.t * 2.0**60))", "beyond 2^53"),
         ("lmm('y ~ x + (1 | g)', d.assign(y=[10**400] * 40))", "308 digits"),
         ("lmm('y ~ x + (1 | g)', d, backend='fast')", "unknown backend 'fast'"),
+        ("lmm('y ~ x', d, backend='grouped')", "for models with random terms", "use fixed, dense or None"),
+        ("lmm('y ~ x + (1 | g)', d, backend='fixed')", "for models without random terms", "use None"),
         ("lmm('y ~ log(dot.ted) + (1 | g)', d.rename(columns={'x': 'dot.ted'}))", "in backticks"),
     ],
     "Weights and offsets": [
