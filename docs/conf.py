@@ -175,7 +175,14 @@ class SideBySide(SphinxPostTransform):
                 pair += [block, following]
 
 
+def without_source(app, pagename, templatename, context, doctree):
+    """Copies have no file of this name in the repository to be viewed or edited."""
+    if pagename.startswith(("notebooks/", "project/")):
+        context["theme_source_repository"] = ""
+
+
 def setup(app):
+    app.connect("html-page-context", without_source)
     app.connect("builder-inited", gather)
     app.connect("source-read", rewrite_links)
     app.connect("autodoc-process-docstring", as_text, priority=400)
