@@ -39,8 +39,8 @@ FLAT = 1e-9
 PAIRS = 1 << 22
 """Numbers of responses by eigenvalues that are held at a time."""
 
-TOGETHER = 1 << 16
-"""Numbers of responses by eigenvalues that a thread works on: what stays in its cache."""
+TOGETHER = 1 << 18
+"""Numbers of responses by eigenvalues that a thread works on: near its cache, and not too many parts."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
