@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.formula.bars import Bar, quoted, split_bars
-from lmmjax.formula.columns import nearest
+from lmmjax.formula.columns import Table, nearest
 from lmmjax.formula.expressions import terms
+from lmmjax.formula.numbers import doubles
 
 BIND = re.compile(r"cbind\s*\((?P<inside>.*)\)", re.DOTALL)
 
@@ -53,21 +54,22 @@ def stack_traits(formula: str, data: Any, kernels: Any, trait: str, value: str, 
         raise ValueError(
             f"the traits are columns, two or more, left of ~: cbind(a, b) ~ x + (1 | id), not {formula!r:.80}"
         )
-    wide = data if isinstance(data, pd.DataFrame) else pd.DataFrame(_columns(data))
+    table = Table(data)
     for name in names:
-        if name not in wide.columns:
-            raise ValueError(f"no column {name!r} of a trait: {nearest(name, map(str, wide.columns))}")
+        if name not in table:
+            raise ValueError(f"no column {name!r} of a trait: {nearest(name, table.keys)}")
     for made in (trait, value, unit):
-        if made in wide.columns:
+        if made in table:
             raise ValueError(
                 f"the data have a column {made!r}, which is to be made: rename it, or pass another name "
                 "as trait=, value= or unit="
             )
     if parts.offsets:
         raise ValueError("an offset would be that of all traits: subtract it from each")
-    y = wide[names].to_numpy(float, na_value=np.nan)
+    y = np.column_stack([doubles(table.raw(name), f"trait {name!r}") for name in names])
     row, which = np.nonzero(~np.isnan(y))
-    beside = wide.drop(columns=names).iloc[row].reset_index(drop=True)
+    others = {key: table.raw(key) for key in table.keys if key not in names}
+    beside = pd.DataFrame(others, index=pd.RangeIndex(table.n)).iloc[row].reset_index(drop=True)
     made = {unit: row, trait: pd.Categorical.from_codes(which, categories=names), value: y[row, which]}
     long = pd.concat([beside, pd.DataFrame(made)], axis=1)
     fixed = _by_trait(parts.fixed, trait)
@@ -77,13 +79,6 @@ def stack_traits(formula: str, data: Any, kernels: Any, trait: str, value: str, 
     if isinstance(kernels, Mapping):
         kernels = {_new_key(str(key), texts): given for key, given in kernels.items()}
     return Stacked(text, long, kernels, bool(np.any(np.bincount(row) > 1)))
-
-
-def _columns(data: Any) -> dict[str, Any]:
-    """The columns of a frame of another library, or of a mapping."""
-    if hasattr(data, "to_dict") and hasattr(data, "columns"):
-        return data.to_dict(as_series=False)
-    return dict(data)
 
 
 def _by_trait(text: str, trait: str) -> str:

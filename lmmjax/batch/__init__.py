@@ -1,6 +1,6 @@
 """Many responses at once: which share a design, lanes of responses, Newton over lanes, their programs."""
 
-from lmmjax.batch.determined import open_coefficients
+from lmmjax.batch.determined import open_along
 from lmmjax.batch.estimate_many import estimate_many
 from lmmjax.batch.lanes import LANES, lane_count
 from lmmjax.batch.outcome import Outcome, blank
@@ -15,5 +15,5 @@ __all__ = [
     "blank",
     "estimate_many",
     "lane_count",
-    "open_coefficients",
+    "open_along",
 ]

@@ -16,7 +16,7 @@ from lmmjax.batch.sources import OwnDesigns, SharedDesign, Source, is_apart, map
 from lmmjax.core import Estimate, Problem, ProblemMaker
 from lmmjax.inference.natural import Natural, at_estimate_jit, natural
 from lmmjax.inference.open_directions import inward_moves, moving_covariances
-from lmmjax.inference.open_effects import effects_along, effects_along_jit, moving_effects
+from lmmjax.inference.open_effects import Along, effects_along, effects_along_jit
 
 
 def determined(
@@ -36,19 +36,18 @@ def determined(
     return dataclasses.replace(estimate, cov_beta=cov)
 
 
-def open_coefficients(
+def open_along(
     maker: ProblemMaker, y: Columns, weights: np.ndarray | None, reml: bool, estimate: Estimate
-) -> np.ndarray:
-    """Which fixed effects (T, p) move along `moves`: those whose estimate is chance. By REML, as in `Fit`."""
+) -> dict[int, tuple[np.ndarray, Along]]:
+    """Of responses whose data leave directions open, the columns of X that they have and β̂ along these.
+
+    By REML, as in `Fit`.
+    """
     free = np.asarray(np.any(estimate.moves, axis=(1, 2)) & reml)
-    out = np.zeros(estimate.beta.shape, bool)
     if not free.any():
-        return out
-    for at, source, which in _sources(maker, y, weights, reml, estimate, free, responses=True):
-        every = np.eye(len(at))
-        for k, change, phi in _along(source, which, estimate):
-            out[k, at] = moving_effects(change, phi, every)
-    return out
+        return {}
+    sources = _sources(maker, y, weights, reml, estimate, free, responses=True)
+    return {k: (at, own) for at, source, which in sources for k, own in _along(source, which, estimate)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +83,7 @@ def _sources(
         yield at, OwnDesigns(part, y, weights, reml, False), np.flatnonzero(those & ~whole)
 
 
-def _along(
-    source: Source, which: np.ndarray, estimate: Estimate
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+def _along(source: Source, which: np.ndarray, estimate: Estimate) -> Iterator[tuple[int, Along]]:
     """Yields every response of `which` with its `effects_along`."""
 
     def steps(problem: Problem, k: int) -> np.ndarray:
@@ -97,7 +94,7 @@ def _along(
             for k in which:
                 problem = source.one(int(k))
                 found = effects_along_jit(problem, estimate.psi[k], steps(problem, k))
-                yield int(k), np.asarray(found[0]), np.asarray(found[1])
+                yield int(k), jax.tree.map(np.asarray, found)
             return
         size = lane_count(source.maker.prepared.shared.vector, len(which))
         for first in range(0, len(which), size):
@@ -106,8 +103,8 @@ def _along(
             problem = source.lanes(some)
             each = np.stack([steps(take_lanes(problem, j), k) for j, k in enumerate(some)], axis=-1)
             found = _mapped_along(problem, np.moveaxis(estimate.psi[some], 0, -1), each)
-            change, phi = (np.asarray(a) for a in found)
-            yield from ((int(k), change[j], phi[j]) for j, k in enumerate(part))
+            found = jax.tree.map(np.asarray, found)
+            yield from ((int(k), jax.tree.map(lambda a, j=j: a[j], found)) for j, k in enumerate(part))
 
 
 def _derivatives(
@@ -140,6 +137,6 @@ def _mapped(problem: Problem, psi: Array) -> Natural:
 
 
 @partial(quick_jit, short=0, plays=False)
-def _mapped_along(problem: Problem, psi: Array, steps: Array) -> tuple[Array, Array]:
+def _mapped_along(problem: Problem, psi: Array, steps: Array) -> Along:
     """`effects_along` at ψ (m + 1, T) for steps (m + 1, k, T), arrays that lead with T."""
     return jax.vmap(effects_along, (mapped_axes(problem), -1, -1))(problem, psi, steps)

@@ -27,7 +27,7 @@ from lmmjax.batch.outcome import Outcome, failed, outcome
 from lmmjax.batch.sources import FEW, few, few_apart, own_problem, own_products
 from lmmjax.batch.starts import MOST, Starts
 from lmmjax.core import Problem, ProblemMaker, descents
-from lmmjax.core.exactness import exact_lanes
+from lmmjax.core.exactness import exact_lanes, without_digits
 from lmmjax.core.spectral_gaps import gap_estimates
 from lmmjax.design import columns_on_rows, take_columns, take_rows
 from lmmjax.gram.block.products import BlockProducts
@@ -89,7 +89,10 @@ def estimate_many(
         if len(left):
             own = None if weights is None else weights[:, left]
             found.put(left, estimate_many(maker, y[:, left], reml, max_iter, own, starts=starts))
-    found = dataclasses.replace(found, estimate=determined(maker, y, weights, reml, found.estimate))
+    hidden = without_digits(maker.design, found.estimate)
+    status = np.where(hidden, np.int32(Status.TOO_FEW_DIGITS), found.estimate.status)
+    estimate = dataclasses.replace(found.estimate, status=status)
+    found = dataclasses.replace(found, estimate=determined(maker, y, weights, reml, estimate))
     _give_reasons(found, y, weights)
     return found
 

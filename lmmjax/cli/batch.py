@@ -120,7 +120,7 @@ def batch(
         check_words(formula, ddf)
         parquet = out_parquet(out, [design, responses, response_weights, response_offset], resume, force)
         with waiting("reading the design"):
-            table = read_design(design, responses, index, rows)
+            table, index = read_design(design, responses, index, rows)
             model = model_of(formula, table, weights, ref, kernel, allow_python)
             source = image_responses(model.data, responses, None if mask is None else str(mask))
             if maps is not None:

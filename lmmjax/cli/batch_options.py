@@ -11,6 +11,7 @@ import typer
 from lmmjax.cli.common import PARQUET, read_table, require_free, table_target
 from lmmjax.formula.matching import is_default
 from lmmjax.stream.files import target
+from lmmjax.stream.packages import pyarrow
 from lmmjax.stream.sources import open_source
 from lmmjax.stream.tables import TEXT, kind_of
 
@@ -73,9 +74,39 @@ def out_parquet(out: Path, inputs: list[Any], resume: bool, force: bool) -> Path
     return out.with_name(out.name + ".parquet") if text else out
 
 
-def read_design(path: Path, responses: str, index: str | None, rows: bool) -> pd.DataFrame:
-    """The design with that column as labels of its rows that has those of the responses, if any has."""
+def read_design(path: Path, responses: str, index: str | None, rows: bool) -> tuple[pd.DataFrame, str | None]:
+    """The design with that column as labels of its rows that has those of the responses, if any has.
+
+    Also the column of the responses that labels rows: `index`, or a first one that the design has too.
+    """
     design = read_table(path)
+    if index is None and not rows:
+        index = _shared(design, Path(responses))
+    return _labelled(path, design, responses, index, rows), index
+
+
+def _shared(design: pd.DataFrame, responses: Path) -> str | None:
+    """The first column of a table of responses, if it is one of the design: the same different numbers."""
+    kind = kind_of(responses)
+    if kind not in (*TEXT, *PARQUET) or not responses.is_file():
+        return None
+    try:
+        if kind in PARQUET:
+            first = pyarrow("parquet").read_schema(responses).names[0]
+            column = pd.read_parquet(responses, columns=[first])[first]
+        else:
+            column = pd.read_csv(responses, sep=TEXT[kind], usecols=[0]).iloc[:, 0]
+    except (ValueError, OSError, ImportError, KeyError, IndexError):
+        return None
+    name = str(column.name)
+    if name not in design or not pd.api.types.is_integer_dtype(column.dtype) or not column.is_unique:
+        return None
+    return name if set(design[name]) == set(column) else None
+
+
+def _labelled(
+    path: Path, design: pd.DataFrame, responses: str, index: str | None, rows: bool
+) -> pd.DataFrame:
     try:
         labels = open_source(responses, index=index, rows=rows).index
     except (ValueError, OSError, ImportError):

@@ -24,6 +24,9 @@ MaxMissing = Annotated[
 LABELS = ("id", "iid", "sample")
 """Names of a first column of numbers that are labels."""
 
+GENOTYPES = (0, 1, 2, -9)
+"""What a column of genotypes may have."""
+
 
 def read_markers(path: Path) -> Any:
     """Genotypes of a file: its path, or a frame with the labels of the individuals."""
@@ -33,9 +36,16 @@ def read_markers(path: Path) -> Any:
         return path
     table = read_table(path)
     first = table.columns[0]
-    # labels are text, or numbers that are no genotypes
-    text = not pd.api.types.is_numeric_dtype(table[first].dtype)
-    return table.set_index(first) if text or str(first).lower() in LABELS else table
+    labels = str(first).lower() in LABELS or _are_labels(pd.Series(table.iloc[:, 0]))
+    return table.set_index(first) if labels else table
+
+
+def _are_labels(column: pd.Series) -> bool:
+    """Whether a first column is labels: text, or whole numbers that all differ, as no genotypes do."""
+    if not pd.api.types.is_numeric_dtype(column.dtype):
+        return True
+    whole = pd.api.types.is_integer_dtype(column.dtype)
+    return whole and len(column) > len(GENOTYPES) and column.is_unique
 
 
 def markers_source(path: Path) -> Any:
@@ -43,5 +53,9 @@ def markers_source(path: Path) -> Any:
     if kind_of(path) not in PARQUET or not path.exists():
         return read_markers(path)
     first = pyarrow("parquet").read_schema(path).names[:1]
-    index = first[0] if first and first[0].lower() in LABELS else None
-    return open_source(path, index=index)
+    labels = first and (first[0].lower() in LABELS or _are_labels(_column(path, first[0])))
+    return open_source(path, index=first[0] if labels else None)
+
+
+def _column(path: Path, name: str) -> pd.Series:
+    return pd.Series(pyarrow("parquet").read_table(path, columns=[name]).column(0).to_pandas())

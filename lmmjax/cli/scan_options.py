@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 import typer
 
+from lmmjax.cli.batch_options import read_design
 from lmmjax.cli.common import read_table
 from lmmjax.cli.levels import model_of
+from lmmjax.formula.labelled import Labelled
 from lmmjax.scan import Above, Top
+from lmmjax.stream.sources import open_source
 
 ScanFormula = Annotated[str, typer.Argument(help="As of `fit`; without a response with --responses.")]
 
@@ -105,10 +109,13 @@ def fitted(
     allow_python: bool,
 ) -> Any:
     """The fit without markers, or those of the responses of a file."""
-    model = model_of(formula, read_table(data), weights, ref, kernel, allow_python)
-    return (
-        model.fit(reml=not ml) if responses is None else model.fit_batch(read_table(responses), reml=not ml)
-    )
+    if responses is None:
+        return model_of(formula, read_table(data), weights, ref, kernel, allow_python).fit(reml=not ml)
+    table, index = read_design(data, str(responses), None, False)
+    model = model_of(formula, table, weights, ref, kernel, allow_python)
+    source = open_source(str(responses), index=index)
+    values = np.asarray(source.read(0, source.n_responses))
+    return model.fit_batch(Labelled(values, source.index, source.names), reml=not ml)
 
 
 def scan_options(

@@ -272,8 +272,8 @@ def _number(shard: int | None) -> int:
 
 def _batch(asked: dict[str, Any], allow_python: bool) -> Work:
     """The work that the arguments of `plan` describe."""
-    index, rows = asked["index"], asked["rows"]
-    table = read_design(Path(asked["design"]), asked["responses"], index, rows)
+    rows = asked["rows"]
+    table, index = read_design(Path(asked["design"]), asked["responses"], asked["index"], rows)
     model = model_of(asked["formula"], table, asked["weights"], asked["ref"], asked["kernel"], allow_python)
     return work_of(
         model.data,

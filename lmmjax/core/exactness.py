@@ -19,7 +19,7 @@ from lmmjax.arrays.sparse_columns import Columns, finite_columns, pieces
 from lmmjax.core.estimate import Estimate
 from lmmjax.core.marginal import by_level
 from lmmjax.core.problem import ProblemMaker
-from lmmjax.core.residuals import covariance
+from lmmjax.core.residuals import covariance, relative_variances
 from lmmjax.design import Design
 from lmmjax.gram.block.prepare import BlockPrepared
 from lmmjax.gram.grouped.prepare import GroupedPrepared
@@ -29,11 +29,19 @@ from lmmjax.optimize import Status
 TINY = 1e-9
 """A residual variance below this share of that of the response asks for a look."""
 
-NOTHING = 1e-9
-"""A mean variance below this share of that of the response, where no descent converges, is none."""
+NOTHING, SINGULAR = 1e-11, 1e-9
+"""A mean variance below this share of that of the response, where no descent converges, is none, in
+directions of which residuals have less than `SINGULAR` of theirs."""
 
 LARGEST = 300
 """Rows of a group whose correlations are looked at."""
+
+FAR, DEPENDENT = 1e8, 1e-6
+"""Ratio of variances, and variance of a residual given others as a share of its own, beyond which rounding
+hides optima."""
+
+SOON = 8
+"""Evaluations up to which a limit has been set so low."""
 
 ROUNDING = (64 * np.finfo(float).eps) ** 2
 """Share of the squares of a response that rounding leaves where X and Z explain all of it."""
@@ -61,7 +69,7 @@ def exact_lanes(
     # those of which nothing is asked are not read
     stopped = _finite(y, np.isin(status, (Status.STALLED, Status.ITERATION_LIMIT)))
     out = np.zeros(y.shape[1], bool)
-    if stopped.any():
+    if stopped.any() and design.residual is not None:
         where = np.flatnonzero(stopped)
         psi, deviance = (np.asarray(a)[stopped] for a in (estimate.psi, estimate.deviance))
         shares = singular_shares(design, psi)
@@ -93,19 +101,52 @@ def singular_shares(design: Design, psi: np.ndarray) -> np.ndarray:
 
     1 where these are none, as where residuals are independent.
     """
-    own, out = design.residual, np.ones(len(psi))
-    if own is None:
+    out = np.ones(len(psi))
+    if design.residual is None:
         return out
-    rows = np.flatnonzero(own.codes == np.argmax(np.bincount(own.codes)))[:LARGEST]
     for j in range(len(psi)):
         if not np.all(np.isfinite(psi[j])):
             continue
-        r = covariance(design, psi[j], rows)
-        sd = np.sqrt(np.diagonal(r))
-        if np.all(sd > 0.0):
-            none = np.linalg.eigvalsh(r / sd[:, None] / sd) < NOTHING
-            out[j] = np.mean(none) if none.any() else 1.0
+        r = _correlations(design, psi[j])
+        none = np.linalg.eigvalsh(r) < SINGULAR
+        out[j] = np.mean(none) if none.any() and len(r) > 1 else 1.0
     return out
+
+
+def without_digits(design: Design, estimate: Estimate) -> np.ndarray:
+    """Which descents (T,) stopped where doubles have too few digits for the criterion.
+
+    Residuals of the largest group all but dependent, or variances far apart, those of random effects too.
+    """
+    status = np.asarray(estimate.status)
+    long = np.asarray(estimate.n_iter) > SOON
+    out = (status == Status.STALLED) | ((status == Status.ITERATION_LIMIT) & long)
+    structure, n = design.structure, design.n
+    squares = [np.asarray(t.z, float).T @ np.asarray(t.z, float) / n for t in design.terms]
+    for j in np.flatnonzero(out):
+        psi = np.asarray(estimate.psi)[j]
+        out[j] = np.all(np.isfinite(psi))
+        if not out[j]:
+            continue
+        with np.errstate(all="ignore"):
+            matrices = structure.matrices(structure.relative(psi))
+            far = sum(np.sum(np.asarray(m) * s) for m, s in zip(matrices, squares, strict=True)) > FAR
+            if not far and design.residual is not None:
+                sizes = relative_variances(design, psi, design.residual)
+                r = _correlations(design, psi)
+                far = sizes.max() > FAR * sizes.min() or not np.linalg.eigvalsh(r)[0] > DEPENDENT
+        out[j] = far
+    return out
+
+
+def _correlations(design: Design, psi: np.ndarray) -> np.ndarray:
+    """Correlations (k, k) of the residuals of the largest group at ψ (m + 1,)."""
+    assert design.residual is not None
+    codes = design.residual.codes
+    rows = np.flatnonzero(codes == np.argmax(np.bincount(codes)))[:LARGEST]
+    r = covariance(design, psi, rows)
+    sd = np.sqrt(np.diagonal(r))
+    return r / sd[:, None] / sd if np.all(sd > 0.0) else np.zeros((1, 1))
 
 
 def unbounded(

@@ -263,7 +263,9 @@ def _check_term(term: RandomTerm, n: int, weighted: bool, observations: int) -> 
             "least two (make it part of the fixed effects, or drop the term)"
         )
     if n > 0 and (term.codes.min() < 0 or term.codes.max() >= term.n_groups):
-        raise ValueError(f"{term.name}: group codes must lie in 0 … {term.n_groups - 1}")
+        odd = int(term.codes.min() if term.codes.min() < 0 else term.codes.max())
+        last = term.n_groups - 1
+        raise ValueError(f"{term.name}: the group code {odd} does not lie in 0 … {last}: number them so")
     term.family.check(term.q, term.name)
     occupied = int(np.count_nonzero(np.bincount(term.codes)))
     # a pattern of covariances may tell as many coefficients as observations from the residual

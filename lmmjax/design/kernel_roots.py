@@ -111,7 +111,9 @@ def _require_variances(diagonal: np.ndarray, ids: Any) -> None:
 
 
 def _refuse_asymmetry(one: float, other: float, a: Any, b: Any) -> None:
-    raise ValueError(f"the kernel is not symmetric: {one:g} at {a!r}, {b!r}, the other way {other:g}")
+    raise ValueError(
+        f"the kernel is not symmetric: {one:g} at {a!r}, {b!r}, the other way {other:g}: correct one of them"
+    )
 
 
 def symmetric(k: np.ndarray, ids: Any) -> np.ndarray:

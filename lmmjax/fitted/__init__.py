@@ -43,6 +43,7 @@ from lmmjax.fitted.kernel_bounds import batch_bounds, fit_bound
 from lmmjax.fitted.mean_variance import by_mean, with_mean
 from lmmjax.fitted.open_effects import (
     combined,
+    covariances_many,
     identified_effects,
     identified_effects_many,
     identified_population,
@@ -54,8 +55,8 @@ from lmmjax.fitted.responses import kept_rows, response_vector
 from lmmjax.fitted.values import (
     fitted_modes,
     fitted_values,
+    linear_part,
     normalized_residuals,
-    random_part,
     residuals,
     scaled_residuals,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "combined",
     "component_names",
     "components",
+    "covariances_many",
     "fit_bound",
     "fit_draws",
     "fit_many",
@@ -89,6 +91,7 @@ __all__ = [
     "identified_sds",
     "kept",
     "kept_rows",
+    "linear_part",
     "model_data",
     "normalized_residuals",
     "not_identified",
@@ -96,7 +99,6 @@ __all__ = [
     "open_effects",
     "open_effects_many",
     "psi_errors",
-    "random_part",
     "refitted",
     "relative_covariance",
     "remarks",

@@ -47,7 +47,11 @@ def fit_many(
     names, values = response_matrix(data, responses, sparse=there or not beside_y)
     own = None if weights is None else beside(data, weights, names, "weights")
     if own is not None and not np.all(own >= 0):
-        raise ValueError("weights must be at least zero, and not missing")
+        row, k = np.argwhere(~(own >= 0))[0]
+        raise ValueError(
+            f"weights must be at least 0 and not missing: {own[row, k]:g} for response {names[k]!r} in row "
+            f"{data.frame.index[row]}; 0 leaves a value out"
+        )
     if offset is not None:
         values = np.asarray(values) - beside(data, offset, names, "offset")
     begin = descent_starts(data, starts)

@@ -90,8 +90,9 @@ def on_rows(frame: ModelFrame, given: Labelled, what: str) -> Any:
     if given.index is not None and given.index.is_unique and frame.data_index.isin(given.index).all():
         raise ValueError(f"{what} have {size} rows, those of the data and more: pass {what}.loc[data.index]")
     if given.index is not None and size < n_data and given.index.isin(frame.data_index).all():
+        have = "have" if what.endswith("s") else "has"
         raise ValueError(
-            f"{what} have {size} of the {n_data} rows of the data: make the model of these rows, or give "
+            f"{what} {have} {size} of the {n_data} rows of the data: make the model of these rows, or give "
             "values for all of them, missing ones too"
         )
     if given.values.ndim == 1:

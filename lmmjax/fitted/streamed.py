@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from lmmjax.fitted.open_effects import combined
 from lmmjax.fitted.records import Fitted
-from lmmjax.fitted.values import random_part
+from lmmjax.fitted.values import linear_part
 from lmmjax.formula import nearest, new_frame
 
 ROWS = (
@@ -39,9 +40,9 @@ def row_values(fitted: Fitted, piece: pd.DataFrame, columns: list[str]) -> dict[
         raise ValueError(
             f"{unseen[0][0]}: the fit has no level {unseen[0][1]}: give the data that it was made from"
         )
-    population = new.x @ fitted.estimate.beta + (0.0 if new.offset is None else new.offset)
+    offset = 0.0 if new.offset is None else new.offset
     terms = [(term.term, term.z, term.codes) for term in new.random]
-    own = population + random_part(fitted, terms, len(population))
+    population, own = combined(fitted, new.x) + offset, linear_part(fitted, new.x, terms) + offset
     out["fitted"][there], out["population"][there] = own, population
     if new.y is not None:
         out["resid"][there] = new.y - own

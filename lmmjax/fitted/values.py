@@ -7,17 +7,21 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from lmmjax.arrays import Array, quick_jit, sweep
+from lmmjax.arrays import Array, quick_jit, record, sweep
 from lmmjax.core import Modes, Problem
 from lmmjax.core.conditional import inner_modes, modes_at
 from lmmjax.core.problem import internal_parameters
 from lmmjax.core.residuals import variances, whitened
+from lmmjax.design import solve_upper
 from lmmjax.fitted.kept import kept
-from lmmjax.fitted.open_effects import identified_population
+from lmmjax.fitted.open_effects import combined
 from lmmjax.fitted.records import Fitted
 from lmmjax.gram import Projection
 from lmmjax.gram.grouped.products import GroupedProducts
 from lmmjax.inference.open_directions import nearby, settled
+
+Rows = Sequence[tuple[int, np.ndarray, np.ndarray]]
+"""Of random terms: the number of each in the model, z (rows, q), and codes (rows,), −1 for b = 0."""
 
 
 def projected(problem: Problem, psi: Array) -> tuple[tuple[Array, ...], tuple[Projection, ...]]:
@@ -29,14 +33,38 @@ def projected(problem: Problem, psi: Array) -> tuple[tuple[Array, ...], tuple[Pr
 _projected_jit = quick_jit(projected)
 
 
+@record
+class Point:
+    """Modes at any ψ, and β̂ (p,) there less its origin, in the user's coordinates."""
+
+    modes: tuple[Modes, ...]
+    beta: Array
+
+    def total(self, x: np.ndarray, terms: Rows) -> np.ndarray:
+        """Xβ̂ + Zb̂ (n,) of any rows, X (n, p), less the same number at every ψ."""
+        out = x @ self.beta
+        for k, z, codes in terms:
+            out = out + np.where(codes < 0, 0.0, np.sum(z * self.modes[k].b[codes], axis=1))
+        return out
+
+
 @quick_jit
-def _nearby(problem: Problem, psi: Array) -> tuple[Modes, ...]:
+def _nearby(problem: Problem, psi: Array) -> Point:
     """Modes with the variances that go with them at any ψ (m + 1,), β̂ and Φ being those of this ψ."""
     relative, projections = projected(problem, psi)
     products = problem.shared.gram(internal_parameters(problem, psi), problem.response)
     inverse = sweep(products.xx)[1]
     sigma2 = psi[-1] / problem.origin.scale**2
-    return inner_modes(problem, projections, relative, inverse @ products.xy, sigma2, sigma2 * inverse)
+    beta = inverse @ products.xy
+    modes = inner_modes(problem, projections, relative, beta, sigma2, sigma2 * inverse)
+    return Point(modes, problem.origin.scale * solve_upper(problem.basis.x_factor, beta))
+
+
+def _point(fitted: Fitted, problem: Problem, psi: np.ndarray) -> Point:
+    """Modes of the groups that there are and β̂ at any ψ, as NumPy."""
+    with jax.enable_x64(True):
+        found = _nearby(problem, psi)
+    return Point(_numbers(fitted, found.modes), np.asarray(found.beta))
 
 
 def _numbers(fitted: Fitted, modes: tuple[Modes, ...]) -> tuple[Modes, ...]:
@@ -50,8 +78,7 @@ def _modes(fitted: Fitted) -> tuple[Modes, ...]:
     """Modes at ψ̂, whether or not the data determine them."""
     problem, estimate = fitted.data.expanded(fitted.y, fitted.reml), fitted.estimate
     if estimate.moves.any():
-        with jax.enable_x64(True):
-            return _numbers(fitted, _nearby(problem, np.asarray(estimate.psi)))
+        return _point(fitted, problem, np.asarray(estimate.psi)).modes
     # a plain grouped model takes a few operations of NumPy, others would be a program an operation
     grouped = isinstance(problem.shared, GroupedProducts)
     with jax.enable_x64(True):
@@ -61,8 +88,8 @@ def _modes(fitted: Fitted) -> tuple[Modes, ...]:
 
 
 @kept
-def _comparisons(fitted: Fitted) -> list[tuple[tuple[Modes, ...], list[tuple[Modes, ...]]]]:
-    """Modes at ψ̂ and at points beside it that fit equally well, of y and of noise; [] if ψ is identified.
+def _comparisons(fitted: Fitted) -> list[tuple[Point, list[Point]]]:
+    """Modes and β̂ at ψ̂ and at points that fit equally well, of y and of noise; [] if ψ is identified.
 
     Modes of noise tell those that are determined from those that are near zero.
     """
@@ -73,8 +100,7 @@ def _comparisons(fitted: Fitted) -> list[tuple[tuple[Modes, ...], list[tuple[Mod
     noise = np.sqrt(psi[-1]) * np.random.default_rng(0).normal(size=len(fitted.y))
     for y in (fitted.y, noise):
         problem = fitted.data.expanded(y, fitted.reml)
-        with jax.enable_x64(True):
-            at, *near = (_numbers(fitted, _nearby(problem, point)) for point in (psi, *points))
+        at, *near = (_point(fitted, problem, point) for point in (psi, *points))
         out.append((at, near))
     return out
 
@@ -88,7 +114,7 @@ def fitted_modes(fitted: Fitted) -> tuple[Modes, ...]:
     modes = list(_modes(fitted))
     for at, near in _comparisons(fitted):
         for k, own in enumerate(modes):
-            modes[k] = _where_settled(own, at[k], [other[k] for other in near])
+            modes[k] = _where_settled(own, at.modes[k], [other.modes[k] for other in near])
     return tuple(modes)
 
 
@@ -100,31 +126,23 @@ def _where_settled(values: Modes, at: Modes, near: list[Modes]) -> Modes:
     return Modes(**{k: np.where(steady[k], getattr(values, k), np.nan) for k in units})
 
 
-Rows = Sequence[tuple[int, np.ndarray, np.ndarray]]
-"""Of random terms: the number of each in the model, z (rows, q), and codes (rows,), −1 for b = 0."""
-
-
-def random_part(fitted: Fitted, terms: Rows, n: int) -> np.ndarray:
-    """Zb̂ (n,) of any rows, NaN where it moves along a direction that the data leave open."""
-
-    def total(modes: tuple[Modes, ...]) -> np.ndarray:
-        out = np.zeros(n)
-        for k, z, codes in terms:
-            out += np.where(codes < 0, 0.0, np.sum(z * modes[k].b[codes], axis=1))
-        return out
-
-    values = total(_modes(fitted)) if terms else np.zeros(n)
-    for at, near in _comparisons(fitted) if terms else []:
+def linear_part(fitted: Fitted, x: np.ndarray, terms: Rows) -> np.ndarray:
+    """Xβ̂ + Zb̂ (n,) of any rows, X (n, p), NaN where their sum moves along what the data leave open."""
+    if not terms:
+        return combined(fitted, x)
+    values = Point(_modes(fitted), np.asarray(fitted.estimate.beta)).total(x, terms)
+    for at, near in _comparisons(fitted):
         size = np.std(fitted.y - fitted.population)
-        steady = settled(total(at), [total(modes) for modes in near], size)
+        steady = settled(at.total(x, terms), [point.total(x, terms) for point in near], size)
         values = np.where(steady, values, np.nan)
     return values
 
 
 def fitted_values(fitted: Fitted) -> np.ndarray:
-    """Xβ̂ + Zb̂ + offset (n,), NaN where Xβ̂ or Zb̂ move along a direction that the data leave open."""
+    """Xβ̂ + Zb̂ + offset (n,), NaN where Xβ̂ + Zb̂ moves along a direction that the data leave open."""
     rows = [(k, term.z, term.codes) for k, term in enumerate(fitted.data.frame.random)]
-    return identified_population(fitted) + random_part(fitted, rows, len(fitted.y))
+    frame = fitted.data.frame
+    return linear_part(fitted, frame.x, rows) + (0.0 if frame.offset is None else frame.offset)
 
 
 def residuals(fitted: Fitted) -> np.ndarray:

@@ -26,7 +26,9 @@ def cluster_labels(values: Any) -> Labelled:
     try:
         return Labelled(_codes(Table({"cluster": values}, index), ["cluster"]), index)
     except ValueError as error:
-        raise ValueError(f"cluster must be the name of a factor, or one label a row: {error}") from None
+        raise ValueError(
+            f"cluster is no factor of the model: name one, or give a label for every row ({error})"
+        ) from None
 
 
 def named_clusters(frame: ModelFrame, name: str) -> np.ndarray:

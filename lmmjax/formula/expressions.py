@@ -254,7 +254,8 @@ def _shortened(error: Exception, frame: pd.DataFrame) -> str:
     kinds = {str(name): kind_of(column) for name, column in frame.items()}
     used = read_expression(found.group(1)).values
     odd = [f"{n!r} holds {words[k]}" for n, k in kinds.items() if k in words and n in used]
-    return f"cannot evaluate {found.group(1)!r}: " + (", ".join(odd) or found.group(2).rstrip("."))
+    said = f"{', '.join(odd)}: convert it to numbers" if odd else found.group(2).rstrip(".")
+    return f"cannot evaluate {found.group(1)!r}: {said}"
 
 
 def _no_numbers(factors: dict[str, Any], n: int) -> str:
@@ -290,6 +291,16 @@ def _check_levels(part: Part, evaluated: dict[str, Any], *, known: bool) -> None
 def _reason(error: Exception) -> str:
     """formulaic's message, its coloured excerpt as a line with a caret."""
     message, _, excerpt = re.sub(r"\x1b\[[\d;]*m", "", str(error)).partition("\n\n")
+    message = re.sub(
+        r"Operator `(.*?)` has insuf\w+ arguments.*",
+        r"\1 lacks a term on one of its sides: write both, or I(...) for arithmetic",
+        message,
+    )
+    message = re.sub(
+        r"Missing operator between (`.*`) and (`.*`)\.",
+        r"nothing stands between \1 and \2: write +, or a name with spaces in backticks",
+        message,
+    )
     if "⧛" not in excerpt:
         return message
     return f"{message}\n    {re.sub('[⧛⧚]', '', excerpt)}\n    {' ' * excerpt.index('⧛')}^"

@@ -23,7 +23,9 @@ def factorize(values: pd.Series, name: str) -> tuple[np.ndarray, pd.Index]:
     try:
         codes, uniques = pd.factorize(values)
     except TypeError:
-        raise ValueError(f"column {name!r} has values that are no labels, such as lists") from None
+        raise ValueError(
+            f"column {name!r} has values that are no labels, such as lists: make them text or numbers"
+        ) from None
     labels = _whole(np.asarray(uniques))
     require_told_apart(labels, f"column {name!r}")
     require_different_texts(labels, name)

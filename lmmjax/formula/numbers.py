@@ -135,7 +135,7 @@ def _of_objects(values: np.ndarray, what: str, remedy: str) -> np.ndarray:
                 out[at] = float(value)
             except OverflowError:
                 raise ValueError(
-                    f"{what}: there is a number of more than 308 digits in row {at[0]}"
+                    f"{what}: there is a number of more than 308 digits in row {at[0]}: correct or drop it"
                 ) from None
         elif isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "biuf":
             out[at] = float(value)

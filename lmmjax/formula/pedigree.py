@@ -101,7 +101,7 @@ class Pedigree:
             loop = [repr(self.ids.tolist()[k]) for k in (*error.loop, error.loop[0])]
             raise ValueError(
                 "the pedigree has a loop, offspring ← parent: "
-                f"{' ← '.join(loop[:8])}{' ← …' * (len(loop) > 8)}"
+                f"{' ← '.join(loop[:8])}{' ← …' * (len(loop) > 8)}: correct one of these parents"
             ) from None
 
     @property

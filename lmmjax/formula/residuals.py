@@ -344,7 +344,7 @@ def _wider(correlation: Correlation, own: ResidualDesign, place: np.ndarray, cod
 
 def _numbers(column: pd.Series, name: str, index: pd.Index) -> np.ndarray:
     if hasattr(column, "cat") or not pd.api.types.is_numeric_dtype(column.dtype):
-        raise ValueError(f"column {name!r} of the residual structure is not numeric: convert it")
+        raise ValueError(f"column {name!r} of the residual structure is not numeric: convert it to numbers")
     values = column.to_numpy().astype(float)
     require_finite(values, f"column {name!r}", index)
     return values

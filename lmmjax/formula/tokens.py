@@ -25,6 +25,8 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _PAIRS = {"(": ")", "[": "]", "{": "}"}
+_POWERS = ("**", "^")
+_NO_POWER = "right of {} stands a whole number, as in (a + b)^2: write one, or I(...) for arithmetic"
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,13 @@ def tokenize(formula: str) -> tuple[list[Token], dict[int, int], set[int]]:
         if kind == "space":
             continue
         if len(text) > LONGEST:
-            fail(formula[: start + 60], start, f"a name or text of more than {LONGEST:,} characters")
+            more = f"a name or text of more than {LONGEST:,} characters: make it a column of the data"
+            fail(formula[: start + 60], start, more)
         here, last = len(tokens), tokens[-1] if tokens else None
         if text in ('"', "'", "`"):
-            fail(formula, start, f"this {text} is never closed")
+            fail(formula, start, f"this {text} is never closed: add {text}")
+        if not in_call and last is not None and last.text in _POWERS and kind == "op" and text != "(":
+            fail(formula, last.start, _NO_POWER.format(last.text))
         if text == "^" and in_call:
             fail(formula, start, "inside a function ^ is Python's exclusive or: write ** for a power")
         if text == "*" and not in_call:
@@ -87,10 +92,12 @@ def tokenize(formula: str) -> tuple[list[Token], dict[int, int], set[int]]:
             in_call -= opened.pop() in calls
             stars.pop()
         tokens.append(Token(text, start, kind))
-        if not in_call and last is not None and last.text in ("**", "^") and text.isdigit():
+        if not in_call and last is not None and last.text in _POWERS and text.isdigit():
             base = begin.get(here - 2, here - 2)
             if _products(tokens[base : here - 1]) * int(text[:4]) > math.log(TERMS):
                 fail(formula, start, "a power of so many terms: write the terms you want")
+    if tokens and tokens[-1].text in _POWERS:
+        fail(formula, tokens[-1].start, _NO_POWER.format(tokens[-1].text))
     if opened:
         bracket = tokens[opened[-1]]
         fail(formula, bracket.start, f"this {bracket.text} is never closed: add {_PAIRS[bracket.text]}")

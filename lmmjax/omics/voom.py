@@ -137,7 +137,8 @@ def _require_counts(values: np.ndarray) -> None:
     if not np.isfinite(values).all() or np.any(values < 0):
         row, column = np.argwhere(~(np.isfinite(values) & (values >= 0)))[0]
         raise ValueError(
-            f"counts are not negative and not missing: {values[row, column]:g} in row {row}, column {column}"
+            f"counts must be at least 0 and not missing: {values[row, column]:g} in row {row}, column "
+            f"{column}; correct it, or leave out the sample or the gene"
         )
 
 

@@ -21,6 +21,7 @@ class Status(enum.IntEnum):
     NOT_ESTIMABLE = 6
     LOCAL = 7
     FLAT = 8
+    TOO_FEW_DIGITS = 9
 
     @property
     def advice(self) -> str:
@@ -45,6 +46,9 @@ _ADVICE = {
     "towards the edge of the parameter space or without a bound: simplify the covariance structure",
     Status.FLAT: "the criterion has no slope and, along some direction, no curvature at the reported point: "
     "start elsewhere, or drop what the criterion does not depend on",
+    Status.TOO_FEW_DIGITS: "variances differ by so many powers of ten, or residuals of a group depend on "
+    "each other so nearly, that rounding hides where the criterion is lowest: let a fixed or random effect "
+    "stand for what hardly varies within groups, or simplify the residual structure",
 }
 
 

@@ -13,8 +13,9 @@ import numpy as np
 from lmmjax.residual.structure import ResidualStructure
 from lmmjax.residual.variances import VarIdent
 
-FAR = 16.0
-"""Largest ratio of sizes for which rows stay as they are."""
+FAR, ALIKE = 16.0, 2.0
+"""Largest ratio of sizes for which rows stay as they are; that of least squares, whose coefficients carry
+large residuals of one class over to the others, beyond which it is looked for."""
 
 PASSES = 4
 
@@ -87,6 +88,8 @@ def units_of(codes: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray | No
         if not np.all(np.isfinite(own)) or own.max() == 0:
             return None
         size = size * np.where(own > 0, own, 1.0)
-        if k == 0 and size.max() <= FAR * size.min():
+        if k == 0 and size.max() <= ALIKE * size.min():
             return None
+    if size.max() <= FAR * size.min():
+        return None
     return np.exp2(np.round(np.log2(size / size[0])))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lmmjax.arrays.sparse_columns import complete_columns
 from lmmjax.batch.ddf import joint_tests
-from lmmjax.fitted import FittedMany, by_reml_many, open_effects_many, require_level
+from lmmjax.fitted import FittedMany, by_reml_many, covariances_many, open_effects_many, require_level
 from lmmjax.formula import take_columns, take_rows
 from lmmjax.inference.ddf import independent_rows
 from lmmjax.inference.delta import t_quantile
@@ -47,7 +47,10 @@ def f_tests(
     source = by_reml_many(fits) if ddf in ADJUSTED else fits
     estimate, kept, of = source.estimate, source.kept, responses_of(source)
     fitted = np.isfinite(estimate.psi).all(axis=1) & reported.any(axis=1)
-    open_ = open_effects_many(source)
+    moves, cov = covariances_many(source, rows), np.array(estimate.cov_beta)
+    open_ = open_effects_many(source, rows)
+    for k, (phi, _) in moves.items():
+        cov[k] = phi
     f, num_df, den_df = np.full((3, len(fits.names), len(sets)), np.nan)
     beta = np.where(kept, estimate.beta, 0.0)
     for columns in np.unique(kept[fitted], axis=0):
@@ -60,16 +63,15 @@ def f_tests(
         if robust is not None:
             found = robust_joint_of_many(source, robust, those, rows, difference, used, ddf)
         elif ddf == "normal":
-            found = _wald(estimate.cov_beta[:, at[:, None], at], those, l, difference, used)
+            found = _wald(cov[:, at[:, None], at], those, l, difference, used)
         else:
             found = joint_tests(of.with_columns(at), those, l, difference, used, ddf)
         for j, own in enumerate(used):
             needed = at[np.any(l[own] != 0, axis=0)]
-            # what the data leave open has no covariance
-            known = (
-                those & reported[:, j] & ~np.isnan(estimate.cov_beta[:, needed[:, None], needed]).any((1, 2))
-            )
-            known &= ~open_[:, needed].any(axis=1)
+            known = those & reported[:, j] & ~np.isnan(cov[:, needed[:, None], needed]).any((1, 2))
+            known &= ~open_[:, own].any(axis=1)
+            for k, (_, between) in moves.items():
+                known[k] &= not between[np.ix_(own, own)].any()
             f[known, j], den_df[known, j], num_df[known, j] = found[0][known, j], found[1][known, j], len(own)
     with np.errstate(invalid="ignore"):
         return dict(zip(TABLE, (f, num_df, den_df, f_tail(f, num_df, den_df)), strict=True))

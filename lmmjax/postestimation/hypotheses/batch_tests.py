@@ -9,7 +9,7 @@ from scipy.special import stdtr
 
 from lmmjax.batch.ddf import Responses, single_tests
 from lmmjax.design import aliases
-from lmmjax.fitted import FittedMany, by_reml_many, kept, open_effects_many
+from lmmjax.fitted import FittedMany, by_reml_many, covariances_many, kept, open_effects_many
 from lmmjax.postestimation.hypotheses.batch_robust import robust_of_many
 from lmmjax.postestimation.hypotheses.fixed_tests import ADJUSTED, ddf_method
 from lmmjax.postestimation.hypotheses.robust import Robust, robust_choice
@@ -84,15 +84,14 @@ def responses_of(fits: FittedMany) -> Responses:
 def combinations(fits: FittedMany, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lβ̂ (T, k) for the rows (k, p) of L and its variance, where coefficients that are not `kept` are zero.
 
-    What uses coefficients that the data leave open is missing.
+    What moves along what the data leave open is missing.
     """
     beta, cov, kept = fits.estimate.beta, fits.estimate.cov_beta, fits.kept
     value, variance = _combined(beta, cov, kept, rows)
-    moving = open_effects_many(fits)
-    if moving.any():
-        gone = np.any(moving[:, None, :] & (rows != 0), axis=2)
-        value, variance = np.where(gone, np.nan, value), np.where(gone, np.nan, variance)
-    return value, variance
+    for j, (phi, moves) in covariances_many(fits, rows).items():
+        variance[j] = np.where(np.diagonal(moves), np.nan, np.einsum("kp,pr,kr->k", rows, phi, rows))
+    gone = open_effects_many(fits, rows)
+    return np.where(gone, np.nan, value), np.where(gone, np.nan, variance)
 
 
 def _combined(

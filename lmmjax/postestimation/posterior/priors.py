@@ -163,7 +163,7 @@ def _checked(data: ModelData, priors: dict[str, Any]) -> dict[str, Any]:
             what = "a prior of a standard deviation (HalfT, Exponential, ...)"
             some = kind if isinstance(kind, tuple) else (kind,)
             wanted = what if kind is ScalarPrior else " or ".join(one.__name__ for one in some)
-            raise ValueError(f"the prior of {key!r} must be {wanted}, not {type(prior).__name__}")
+            raise ValueError(f"the prior of {key!r} must be {wanted}, not {prior!r:.40}")
         _check_parameters(key, prior, key in fixed)
     return {key: prior for key, prior in priors.items() if prior is not None}
 

@@ -16,8 +16,7 @@ from lmmjax.fitted import (
     Fitted,
     FitWarning,
     ModelData,
-    combined,
-    random_part,
+    linear_part,
     require_choice,
     require_level,
     require_rows,
@@ -88,9 +87,9 @@ def predicted(
 
     The latter are NaN where none are asked for. `ddf` is a key of `fixed_tests.METHODS`.
     """
-    values = combined(fitted, new.x) + (0.0 if new.offset is None else new.offset)
     terms = [(term.term, term.z * term.columns, term.codes) for term in new.random]
-    values = values + random_part(fitted, [t for t in terms if np.any(t[2] >= 0)], len(values))
+    values = linear_part(fitted, new.x, [t for t in terms if np.any(t[2] >= 0)])
+    values = values + (0.0 if new.offset is None else new.offset)
     if request.residual:
         new = _with_variances(fitted, new, values)
     se, half = np.full(len(values), np.nan), np.full(len(values), np.nan)

@@ -66,7 +66,7 @@ def planned_psi(data: ModelData, start: np.ndarray | None, given: Mapping[str, A
 def number(name: str, value: Any) -> float:
     """A finite number, or ValueError."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
-        raise ValueError(f"{name!r} must be a finite number, not {value!r:.40}")
+        raise ValueError(f"the value of {name!r} must be a finite number, not {value!r:.40}")
     return float(value)
 
 

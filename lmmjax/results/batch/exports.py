@@ -70,7 +70,9 @@ class BatchExports:
         if adata is None:
             adata = self._as_anndata()
         if not is_annotated(adata):
-            raise ValueError(f"adata must be AnnData or MuData, not {type(adata).__name__}: {adata!r:.40}")
+            raise ValueError(
+                f"adata must be AnnData or MuData, not {type(adata).__name__}: read it with anndata or mudata"
+            )
         adata = adata.copy() if require_switch("copy", copy) else adata
         own = modality(adata, mod)
         names = pd.Index(own.var_names).astype(str)

@@ -315,10 +315,19 @@ class BatchFit(
             else:
                 at = at.loc[response if isinstance(response, pd.Series) else pd.Index(response)]
         except (KeyError, IndexError, TypeError, pd.errors.IndexingError) as error:
-            known = nearest(str(response), self.names) if np.isscalar(response) else error
-            raise KeyError(f"no response {response!r:.80} in this batch: {known}") from None
+            lost = _lost(response, self.names)
+            known = nearest(str(lost), self.names) if np.isscalar(lost) else error
+            raise KeyError(f"no response {lost!r:.80} in this batch: {known}") from None
         return BatchFit(self.model, some_of_many(self.fitted, at.to_numpy()), warn=False)
 
     def __repr__(self) -> str:
         good = int(self.converged.sum())
         return f"BatchFit({self.fitted.data.formula!r}, {len(self)} responses, {good} converged)"
+
+
+def _lost(response: Any, names: pd.Index) -> Any:
+    """What of a label, or of a list of them, is no response."""
+    if not isinstance(response, list | tuple | np.ndarray | pd.Index):
+        return response
+    labels = (one for one in response if not isinstance(one, bool | np.bool_))
+    return next((one for one in labels if one not in names), response)
