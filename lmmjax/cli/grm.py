@@ -42,8 +42,8 @@ def grm(
     source: Annotated[
         Path,
         typer.Argument(
-            help="Genotypes, individuals × markers: PLINK .bed, .npy, or a CSV, TSV or Parquet file with "
-            "labels in the first column. With --pedigree a table of it.",
+            help="Genotypes, individuals × markers: PLINK .bed or .pgen, .npy, or a CSV, TSV or Parquet file "
+            "with labels in the first column. With --pedigree a table of it.",
             metavar="FILE",
         ),
     ],

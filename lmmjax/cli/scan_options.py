@@ -23,8 +23,8 @@ Data = Annotated[Path, typer.Argument(help="CSV, TSV or Parquet file of the vari
 Markers = Annotated[
     Path,
     typer.Argument(
-        help="Individuals × markers: PLINK .bed, .npy, or a CSV, TSV or Parquet file with labels in the "
-        "first column."
+        help="Individuals × markers: PLINK .bed or .pgen, .npy, or a CSV, TSV or Parquet file with labels in "
+        "the first column."
     ),
 ]
 
@@ -91,7 +91,7 @@ Loco = Annotated[
 Chromosomes = Annotated[
     Path | None,
     typer.Option(
-        help="File with columns marker and chromosome; by default the .bim beside a .bed.", metavar="FILE"
+        help="File with columns marker and chromosome; by default the .bim of a .bed.", metavar="FILE"
     ),
 ]
 

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from lmmjax.kinship import METHODS, genomic_relationship
 
 BLOCK = 1 << 23
 """Numbers in a block of genotypes, 64 MiB."""
+
+NO_DOSAGE = -9.0
+"""What pgenlib has in the place of a missing dosage."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,12 +74,12 @@ def genotypes(markers: Any, ids: Any = None) -> Genotypes:
     Parameters
     ----------
     markers : (n, M) array of NumPy, JAX, SciPy (sparse), h5py, zarr or dask, a frame of any library, AnnData,
-        the path of a PLINK .bed or a .npy file, or an open `bed_reader.open_bed`.
+        the path of a PLINK .bed, .pgen or a .npy file, or an open `bed_reader.open_bed`.
 
     Raises
     ------
     ValueError : another shape, ids of another length, that are missing or occur twice.
-    ImportError : bed-reader is not installed (extra `genetics`).
+    ImportError : bed-reader, or for .pgen pgenlib, is not installed (extra `genetics`).
     """
     found = markers if isinstance(markers, Genotypes) else _open(markers)
     if ids is not None:
@@ -117,7 +121,7 @@ def grm(
     Parameters
     ----------
     markers : counts of an allele, 0 to 2, individuals × markers: an array of NumPy, SciPy, h5py or zarr, a
-        frame, AnnData, or the path of a PLINK .bed file (extra `genetics`) or of a .npy file.
+        frame, AnnData, or the path of a PLINK .bed or .pgen file (extra `genetics`) or of a .npy file.
     ids : labels (n,) of the individuals; by default those of the frame or file, else 0, 1, ….
     method : "vanraden", ZZᵀ/Σ2p(1 − p) with Z = x − 2p; "vanraden2" or "gcta", every marker divided by its
         2p(1 − p); "gemma-centered" and "gemma-standardized", GEMMA's -gk 1 and 2.
@@ -181,8 +185,10 @@ def grm(
 def _open(markers: Any) -> Genotypes:
     if isinstance(markers, str | Path):
         return _file(Path(markers))
+    if isinstance(markers, Pgen):
+        return _plink(markers, markers.read)
     if hasattr(markers, "iid") and hasattr(markers, "read"):
-        return _plink(markers)
+        return _plink(markers, lambda a, b: np.asarray(markers.read(np.s_[:, a:b], dtype="float64")))
     if hasattr(markers, "obs_names") and hasattr(markers, "X"):
         inner = _open(markers.X)
         return dataclasses.replace(
@@ -228,9 +234,12 @@ def _file(path: Path) -> Genotypes:
         raise ValueError(f"markers: there is no file {str(path)!r}")
     if path.suffix == ".npy":
         return _open(np.load(path, mmap_mode="r", allow_pickle=False))
+    if path.suffix == ".pgen":
+        return _open(Pgen(path))
     if path.suffix != ".bed":
         raise ValueError(
-            f"markers: {path.name!r} is of no known kind: pass a PLINK .bed file, a .npy file or an array"
+            f"markers: {path.name!r} is of no known kind: pass a PLINK .bed or .pgen file, a .npy file or an "
+            "array"
         )
     try:
         reader = importlib.import_module("bed_reader")
@@ -238,18 +247,76 @@ def _file(path: Path) -> Genotypes:
         raise ImportError(
             "PLINK files need bed-reader: pip install 'lmmjax[genetics]' (or pip install bed-reader)"
         ) from None
-    return _plink(reader.open_bed(path))
+    return _open(reader.open_bed(path))
 
 
-def _plink(bed: Any) -> Genotypes:
+def _plink(bed: Any, read: Callable[[int, int], np.ndarray]) -> Genotypes:
     """Individuals by their IID, or by FID:IID where families share one."""
     ids = pd.Index(np.asarray(bed.iid, dtype=object))
     if not ids.is_unique:
         ids = pd.Index([f"{family}:{own}" for family, own in zip(bed.fid, bed.iid, strict=True)])
     n, count = bed.shape
-    return Genotypes(
-        (int(n), int(count)),
-        ids,
-        pd.Index(np.asarray(bed.sid, dtype=object)),
-        lambda a, b: np.asarray(bed.read(np.s_[:, a:b], dtype="float64")),
-    )
+    return Genotypes((int(n), int(count)), ids, pd.Index(np.asarray(bed.sid, dtype=object)), read)
+
+
+class Pgen:
+    """A .pgen file: dosages of the alternate allele, or its counts where there are none.
+
+    Parameters
+    ----------
+    path : of the .pgen file.
+
+    Attributes
+    ----------
+    shape : (n, M).
+    fid, iid : labels of families (0 where the file has none) and individuals; sid, chromosome : of variants.
+
+    Raises
+    ------
+    ImportError : pgenlib is not installed (extra `genetics`).
+    ValueError : the .psam or .pvar beside it is missing, or of a variant with several alternate alleles.
+    """
+
+    def __init__(self, path: str | Path):
+        path = Path(path)
+        try:
+            pgenlib: Any = importlib.import_module("pgenlib")
+        except ImportError:
+            raise ImportError(
+                "files of PLINK 2 need pgenlib: pip install 'lmmjax[genetics]' (or pip install pgenlib)"
+            ) from None
+        people, variants = (_beside(path, end) for end in (".psam", ".pvar"))
+        table = pd.read_csv(people, sep="\t", dtype=str, skiprows=_comments(people))
+        table.columns = [str(name).lstrip("#") for name in table.columns]
+        if "IID" not in table:
+            raise ValueError(f"{people.name} has no column IID: write it with plink2 --make-pgen")
+        self.iid = table["IID"].to_numpy(dtype=object)
+        self.fid = table["FID"].to_numpy(dtype=object) if "FID" in table else np.full(len(table), "0", object)
+        own = pgenlib.PvarReader(str(variants).encode())
+        count = int(own.get_variant_ct())
+        if own.get_max_allele_ct() > 2:
+            raise ValueError(f"{path.name} has variants of several alternate alleles: split them first")
+        self.sid = np.array([own.get_variant_id(k).decode() for k in range(count)], object)
+        self.chromosome = np.array([own.get_variant_chrom(k).decode() for k in range(count)], object)
+        self.reader = pgenlib.PgenReader(str(path).encode(), raw_sample_ct=len(table), variant_ct=count)
+        self.shape = (len(table), count)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """(n, stop − start), NaN where missing."""
+        out = np.empty((stop - start, self.shape[0]), np.float32)
+        if len(out):
+            self.reader.read_dosages_range(start, stop, out)
+        return np.where(out == NO_DOSAGE, np.nan, out).T.astype(float)
+
+
+def _beside(path: Path, end: str) -> Path:
+    found = path.with_suffix(end)
+    if not found.exists():
+        raise ValueError(f"markers: {found.name!r} is not beside {path.name!r}: plink2 writes both")
+    return found
+
+
+def _comments(path: Path) -> int:
+    """Lines before the header, which begin with ##."""
+    with path.open() as file:
+        return sum(1 for _ in takewhile(lambda line: line.startswith("##"), file))

@@ -56,9 +56,9 @@ class Scans:
         Parameters
         ----------
         markers : individuals × markers: an array (NumPy, memmap, SciPy sparse, h5py, zarr, dask), a frame of
-            any library, AnnData; the path of a PLINK .bed, .npy, Parquet, HDF5, zarr or text file; what
-            `lmmjax.stream.open_source` returns; or a function of (start, stop) that returns the markers in
-            that range, with `names`. Candidates of any kind, not only genotypes.
+            any library, AnnData; the path of a PLINK .bed or .pgen, .npy, Parquet, HDF5, zarr or text file;
+            what `lmmjax.stream.open_source` returns; or a function of (start, stop) that returns the markers
+            in that range, with `names`. Candidates of any kind, not only genotypes.
         ratio : "null", the variance parameters of the fit without the marker up to σ², or "refit", an exact
             fit of every pair of a marker and a response.
         test : "wald", "lrt", "score" or "f" for the columns of one test; None: of all.
@@ -81,7 +81,7 @@ class Scans:
             its chromosome. True or a method of `lmmjax.grm`: the kernel in place of the model's is that of
             all other markers ("vanraden"). Or {chromosome: kernel without it}, kernels or labelled matrices.
         chromosome : of every marker, for `loco`: (M,) labels, a Series or dict by the names of the markers;
-            by default those of a PLINK .bim.
+            by default those of a PLINK .bim or .pvar.
         keep : which pairs stay, `lmmjax.scan.Top(n)` of each response, `Above(lod=…)` or `Above(p=…)`,
             `Best()` of each marker, or a list of them. With `interaction` all columns of a marker count
             together. With one kernel all pairs are swept in float32, and

@@ -22,6 +22,7 @@ from lmmjax.batch import estimate_many
 from lmmjax.fitted import Fitted, FittedMany, ModelData, fit_one, require_choice
 from lmmjax.fitted.fit_many import record_of
 from lmmjax.formula import Genotypes, Kernel, genotypes, nearest
+from lmmjax.formula.genotypes import Pgen
 from lmmjax.formula.kernel_terms import as_kernel
 from lmmjax.kinship import METHODS, genomic_sums
 from lmmjax.scan.engines import Part, parts_of
@@ -303,6 +304,8 @@ def _chromosomes(markers: Markers, given: Any, chromosome: Any) -> tuple[np.ndar
 def _of_file(given: Any) -> Any:
     """The chromosomes that a PLINK file says."""
     file: Any = given
+    if isinstance(given, str | Path) and str(given).endswith(".pgen"):
+        return Pgen(given).chromosome
     if isinstance(given, str | Path) and str(given).endswith(".bed"):
         genotypes(given)  # says how to install what is missing
         file = importlib.import_module("bed_reader").open_bed(given)

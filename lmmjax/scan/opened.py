@@ -17,7 +17,7 @@ from lmmjax.stream.portable import absolute, spooled
 from lmmjax.stream.sources import Source, open_source
 from lmmjax.stream.tables import kind_of
 
-OWN_KINDS = (".bed", ".npy")
+OWN_KINDS = (".bed", ".pgen", ".npy")
 """Files that `lmmjax.formula.genotypes` reads."""
 
 

@@ -79,6 +79,32 @@ def test_plink(panel):
     np.testing.assert_allclose(k, plain, rtol=0, atol=1e-12)
 
 
+def test_plink_2(tmp_path):
+    """Counts and dosages, a missing one, chromosomes for `loco`."""
+    pgenlib = pytest.importorskip("pgenlib")
+    x = np.random.default_rng(5).integers(0, 3, (12, 7)).astype(np.int8)
+    x[3, 2] = -9
+    path = tmp_path / "x.pgen"
+    writer = pgenlib.PgenWriter(str(path).encode(), sample_ct=12, variant_ct=7, nonref_flags=False)
+    for marker in x.T:
+        writer.append_biallelic(np.ascontiguousarray(marker))
+    writer.close()
+    (tmp_path / "x.psam").write_text("#IID\tSEX\n" + "".join(f"i{k}\tNA\n" for k in range(12)))
+    lines = "".join(f"{1 + k // 4}\t{k + 1}\tm{k}\tA\tC\n" for k in range(7))
+    (tmp_path / "x.pvar").write_text("##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\n" + lines)
+    plain = np.where(x < 0, np.nan, x)
+    ids = [f"i{k}" for k in range(12)]
+    pd.testing.assert_frame_equal(lj.grm(path, block=3), lj.grm(plain, ids), atol=1e-12)
+    data = pd.DataFrame({"id": ids, "y": np.random.default_rng(6).normal(size=12)})
+    fit = lj.lmm("y ~ 1 + (1 | id)", data, kernels={"id": lj.grm(path) + 0.1 * np.eye(12)}).fit()
+    names = [f"m{k}" for k in range(7)]
+    plain = fit.scan(plain, names=names, loco=True, chromosome=[1] * 4 + [2] * 3)
+    pd.testing.assert_frame_equal(fit.scan(path, loco=True), plain)
+    (tmp_path / "x.psam").unlink()
+    with pytest.raises(ValueError, match=r"'x.psam' is not beside 'x.pgen'"):
+        lj.grm(path)
+
+
 X = np.random.default_rng(3).integers(0, 3, (12, 25)).astype(float)
 IDS = [f"i{k}" for k in range(12)]
 
