@@ -29,6 +29,9 @@ from lmmjax.formula.numbers import doubles, plain
 MANY_LEVELS = 20
 """Levels of a column of text beyond which it is asked whether it was meant as numbers."""
 
+MEASURED = r"\s*[-+]?\d*[.,]\d+(?:[eE][-+]?\d+)?\s*[^\d\s]{0,12}\s*"
+"""Text that is a number with a fraction, and perhaps a unit."""
+
 TIMES = {"date", "datetime", "datetime64", "time", "timedelta", "timedelta64", "period"}
 """What pandas calls values that are times."""
 
@@ -93,6 +96,13 @@ def require_factor(values: pd.Series, column: pd.Series, name: str, index: pd.In
     fractions = np.count_nonzero(np.isfinite(read) & (read != np.round(read)))
     if 2 * fractions > len(levels):
         raise ValueError(f"{what}, all of them numbers: convert it")
+    spelled = pd.Series(levels).astype(str).str.fullmatch(MEASURED).to_numpy(bool)
+    if 2 * np.count_nonzero(spelled) > len(levels):
+        first = levels[int(np.argmax(spelled))]
+        raise ValueError(
+            f"{what}, such as {first!r}, numbers with a unit or a decimal comma: convert it to numbers, or "
+            "make the column categorical if its values are labels"
+        )
     if len(levels) == n:
         remedy = "all of them numbers: convert it" if numbers == n else "one a row: leave it out"
         raise ValueError(f"{what} in {n:,} rows, {remedy}")

@@ -7,6 +7,7 @@ codes them as zeros, with a warning).
 """
 
 import copy
+import math
 import re
 import warnings
 from collections.abc import Iterable
@@ -23,6 +24,9 @@ from lmmjax.formula.functions import formulaic
 from lmmjax.formula.parts import Part, factor_texts, kind_of
 from lmmjax.formula.rowwise import Evaluation, is_by_row
 from lmmjax.formula.safety import QUOTES, read_expression, require_safe, require_sound
+
+CROWDED, FEW_ROWS = 4, 500
+"""Times as many columns as there are rows, of these so many at least, that no model has use for."""
 
 
 def parse(label: str, text: str, table: Table, *, safe: bool = False, is_vector: bool = False) -> Part:
@@ -194,6 +198,8 @@ def _evaluate(part: Part, frame: pd.DataFrame, drop: set[int]) -> _Evaluated:
     for name in part.bare:
         if part.is_vector and frame[name].dtype.kind == "b":
             frame = frame.assign(**{name: frame[name].astype(np.float64)})
+    if not part.names:
+        _require_room(part, frame)
     materializer = lib.Materializer(frame, context=lib.context)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
@@ -221,6 +227,29 @@ def _evaluate(part: Part, frame: pd.DataFrame, drop: set[int]) -> _Evaluated:
         {e: k for e, k in nulls.items() if k},
         _interacting(fitted, evaluated, sorted(lost)),
     )
+
+
+def _require_room(part: Part, frame: pd.DataFrame) -> None:
+    """ValueError where terms have many times as many columns as there are rows, before these are made."""
+    sizes = {
+        str(term): math.prod(max(_n_levels(str(factor.expr), frame) - 1, 1) for factor in term.factors)
+        for term in part.spec
+    }
+    total, n = sum(sizes.values()), len(frame)
+    if total > CROWDED * max(n, FEW_ROWS):
+        worst = max(sizes, key=lambda term: sizes[term])
+        raise ValueError(
+            f"{part.label}: some {total:,} columns for {n:,} rows, {sizes[worst]:,} of them of {worst!r}: "
+            "take out interactions of factors with many levels"
+        )
+
+
+def _n_levels(expr: str, frame: pd.DataFrame) -> int:
+    """Levels of a factor, of a column or C(column); 1 for numbers."""
+    if expr in frame:
+        return len(frame[expr].cat.categories) if hasattr(frame[expr], "cat") else 1
+    named = re.match(r"(?:C|factor)\(\s*`?([^`,()]+?)`?\s*[,)]", expr)
+    return len(frame[named.group(1)].unique()) if named and named.group(1) in frame else 1
 
 
 def _interacting(part: Part, evaluated: dict[str, Any], lost: list[int]) -> dict[str, np.ndarray]:

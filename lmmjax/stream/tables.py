@@ -90,6 +90,11 @@ def read_text(path: Path) -> pd.DataFrame:
             twice = header[header.duplicated()].iloc[0]
             raise ValueError(f"{path} has several columns {twice!r}: rename or drop one")
         frame = pd.read_csv(path, sep=separator, **EXACT)
+        if frame.shape[1] == 1 and str(frame.columns[0]).count(";") > 0:
+            raise ValueError(
+                f"{path} has the one column {frame.columns[0]!r}: write commas between columns, or tabs "
+                "(.tsv), and points in numbers"
+            )
         _require_distinct_codes(frame, path, separator)
         return frame
 

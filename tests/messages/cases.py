@@ -46,6 +46,12 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("lmm('y ~ poly(x, 10**9) + (1 | g)', d)", "more columns than the data have rows"),
         ("lmm('y ~ poly(x) + poly(x, 0) + (1 | g)', d)", "poly"),
         ("lmm('y ~ ns(x, df=0) + (1 | g)', d)", "ns: give df"),
+        (
+            "lmm('y ~ C(x)*C(y)*C(w) + (1 | g)', d)",
+            "columns for 40 rows",
+            "C(x):C(y):C(w)",
+            "take out interactions",
+        ),
         ("lmm('y ~ bs(x, df=1) + (1 | g)', d)", "bs(x, df=1)"),
         ("lmm('y ~ log(f) + (1 | g)', d)", "cannot evaluate 'log(f)'", "'f' holds text"),
         ("lmm('y ~ x / 0 + (1 | g)', d)", "0"),
@@ -96,6 +102,10 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("lmm('y ~ x + (1 | g)', put('x', 17, 'missing'))", "of which 39 are numbers", "'missing' in row 17"),
         ("lmm('y ~ x + (1 | g)', d.assign(x=[str(v) for v in d.x]))", "all of them numbers: convert it"),
         ("lmm('y ~ x + (1 | g)', d.assign(x=[f'id{k}' for k in range(40)]))", "one a row: leave it out"),
+        (
+            "lmm('y ~ x + (1 | g)', d.assign(x=[f'{v:.3f} kg' for v in d.x]))",
+            "numbers with a unit or a decimal comma: convert it",
+        ),
         ("lmm('y ~ x + (1 | g)', d.assign(x=d.x + 1j))", "complex"),
         ("lmm('y ~ x + (1 | g)', d.assign(x=[[1]] * 40))", "no labels, such as lists"),
         ("lmm('y ~ x + (1 | g)', {'y': d.y, 'x': d.x[:30], 'g': d.g})", "differ in length"),
