@@ -29,7 +29,7 @@ from lmmjax.optimize import Status
 TINY = 1e-9
 """A residual variance below this share of that of the response asks for a look."""
 
-NOTHING, SINGULAR = 1e-11, 1e-9
+NOTHING, SINGULAR = 1e-10, 1e-9
 """A mean variance below this share of that of the response, where no descent converges, is none, in
 directions of which residuals have less than `SINGULAR` of theirs."""
 

@@ -2,9 +2,9 @@
 
 Estimates must not depend on the units of a column. Everything below works on
 
-    X = X̃ R,   Z = Z̃ b (b upper triangular),   y = X β₀ + s ỹ,
+    X = X̃ R,   Z = Z̃ b (b lower triangular),   y = X β₀ + s ỹ,
 
-all rows multiplied by √w, and maps back: β = β₀ + s R⁻¹β̃, σ = s σ̃, D = b⁻¹D̃b⁻ᵀ.
+all rows multiplied by √w, and maps back: β = β₀ + s R⁻¹β̃, σ = s σ̃, Λ = b⁻¹Λ̃.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lmmjax.design.design import Design
 from lmmjax.residual import factors
 
 DEPENDENT, DEPENDENT_LENGTH = 1e-10, 1e-4
-"""Share of the length of a column of Z that those before it must leave, and its length where they do not."""
+"""Share of the length of a column of Z that those after it must leave, and its length where they do not."""
 
 
 @record
@@ -31,7 +31,7 @@ class Basis:
     Attributes
     ----------
     x_factor : (p, p) upper triangular R with X = X̃ R.
-    inward : per term (q, q) upper triangular b with D̃ = bDbᵀ; then, if rows have units, the factors (k,) of
+    inward : per term (q, q) lower triangular b with Λ̃ = bΛ; then, if rows have units, the factors (k,) of
         residual parameters.
     outward : per term b⁻¹; the reciprocals.
     """
@@ -180,12 +180,10 @@ def _solve_upper_loop(r: Array, v: Array) -> Array:
 
 
 def _unit_basis(xp, z: Array, kind: str) -> tuple[Array, Array]:
-    """b upper triangular and b⁻¹ with z b⁻¹ of unit mean square, orthogonal columns where `kind` allows.
+    """b lower triangular and b⁻¹ with z b⁻¹ of unit mean square, orthogonal columns where `kind` allows.
 
-    By Gram–Schmidt from the first column on, done twice: products zᵀz would lose a covariate that is far from
-    zero beside its spread. An intercept stays what it is and slopes lose their means, so that the variance of
-    a slope is an entry of D̃ of its own, however large that of the intercept. A column that depends on those
-    before it keeps `DEPENDENT_LENGTH` of its length.
+    By Gram–Schmidt from the last column on, done twice: products zᵀz would lose a covariate that is far from
+    zero beside its spread. A column that depends on those after it keeps `DEPENDENT_LENGTH` of its length.
     """
     n, q = z.shape
     square = xp.einsum("na,na->a", z, z) / n
@@ -198,7 +196,7 @@ def _unit_basis(xp, z: Array, kind: str) -> tuple[Array, Array]:
         return xp.diag(root), xp.diag(1 / root)
     scaled, rows, columns = z / root[None, :], [], []
     eye = np.eye(q, dtype=z.dtype)
-    for i in range(q):
+    for i in reversed(range(q)):
         v, row = scaled[:, i], eye[i] * 0
         for _ in range(2):
             for j, u in columns:
@@ -209,5 +207,5 @@ def _unit_basis(xp, z: Array, kind: str) -> tuple[Array, Array]:
         length = xp.sqrt(xp.where(good, rest, DEPENDENT_LENGTH**2))
         columns.append((i, v / length))
         rows.append((row + length * eye[i]) * root[i])
-    b = xp.stack(rows, axis=1)
+    b = xp.stack(rows[::-1], axis=1)
     return b, xp.linalg.inv(b)

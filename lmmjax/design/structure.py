@@ -257,14 +257,11 @@ class Structure:
 
     @traced_once("self")
     def change_basis(self, theta: Array, bases: tuple[Array, ...]) -> Array:
-        """θ′ of b D(θ) bᵀ for a triangular b a term that its family allows, and rows in other units."""
+        """θ′ of b D(θ) bᵀ for a lower triangular b a term that its family allows, and rows in other units."""
         parts = []
         for term, b, s in zip(self.terms, bases, self.slices(), strict=False):
             if isinstance(term.family, FactorFamily):
-                moved = b.astype(theta.dtype) @ term.family.factor(theta[s], term.q)
-                if term.family.basis == "triangular" and term.q > 1:
-                    moved = psd_cholesky(moved @ moved.T, 1e-13)
-                parts.append(term.family.params(moved))
+                parts.append(term.family.params(b.astype(theta.dtype) @ term.family.factor(theta[s], term.q)))
             else:
                 moved = _scaled(term, term.family.decode(theta[s], term.q), b[0, 0])
                 moves = np.array([p.power != 0.0 for p in term.parameters])
@@ -280,8 +277,8 @@ class Structure:
         parts = []
         for term, b, s in zip(self.terms, bases, self.slices(), strict=False):
             if isinstance(term.family, FactorFamily):
-                moved = b.astype(theta.dtype) @ term.family.factor(theta[s], term.q)
-                parts.append(term.family.natural(moved @ moved.T))
+                moved = term.family.params(b.astype(theta.dtype) @ term.family.factor(theta[s], term.q))
+                parts.append(term.family.decode(moved, term.q))
             else:
                 parts.append(_scaled(term, term.family.decode(theta[s], term.q), b[0, 0]))
         if self.residual is not None:

@@ -125,7 +125,7 @@ def test_too_little_left_is_a_status_and_spoils_nothing():
     [
         ({"weights": np.ones((N, 3))}, "weights are 3 columns for 150 responses"),
         ({"weights": np.ones((5, LANES))}, "weights have 5 rows"),
-        ({"weights": -np.ones((N, LANES))}, "weights must be at least zero"),
+        ({"weights": -np.ones((N, LANES))}, "weights must be at least 0 and not missing"),
         ({"offset": np.ones((N, 2))}, "offset are 2 columns"),
     ],
 )
