@@ -247,7 +247,7 @@ NAMELESS = {
 @pytest.mark.parametrize("what", NAMELESS)
 def test_what_can_change_without_its_name_has_none(what):
     with pytest.raises(store.Unnamed):
-        store.canonical(NAMELESS[what])
+        names.canonical(NAMELESS[what])
 
 
 def test_equal_values_have_equal_names_and_others_have_others():
@@ -258,9 +258,9 @@ def test_equal_values_have_equal_names_and_others_have_others():
         lj.AR1("t"), lj.AR1("t", group="g"), lj.Toeplitz("t"), lj.Unstructured("t"), estimate,
         functools.partial(estimate, method="newton"), int,
     ]  # fmt: skip
-    texts = [store.canonical(value) for value in values]
+    texts = [names.canonical(value) for value in values]
     assert len(set(texts)) == len(values)
-    assert store.canonical(lj.AR1("t")) == store.canonical(lj.AR1("t"))
+    assert names.canonical(lj.AR1("t")) == names.canonical(lj.AR1("t"))
 
 
 def test_the_structure_of_a_problem_is_in_the_name():
