@@ -26,7 +26,7 @@ from lmmjax.core.criterion import (
     no_parts,
     smooth,
 )
-from lmmjax.core.information import freely, information, outside, rounding, settled, slopes, spread_of_scale
+from lmmjax.core.information import freely, information, outside, settled, slopes, spread_of_scale
 from lmmjax.core.likelihood import profiled_deviance
 from lmmjax.core.problem import Problem, deviance_shift
 from lmmjax.core.start import moment_point, moment_start, prior
@@ -273,7 +273,7 @@ def finish(
     """The record of a fit at θ in internal coordinates; evaluates the criterion's parts unless given.
 
     A report of convergence stands where no direction has negative curvature and, with `bound`, the decrement
-    is below it. Where no step was found to descend, a decrement below the criterion's rounding is as good.
+    is below it.
     """
     structure, basis, known = problem.structure, problem.basis, problem.known_inside
     m, dtype = structure.n_params, inner.dtype
@@ -290,15 +290,14 @@ def finish(
         found = information(problem, there, split, d)
         cov, moves = outward @ found.cov @ outward.T, outside(found.moves, structure.sizes(d), outward)
         grad, decrement = jnp.max(jnp.abs(there.gradient)), there.decrement
-        sound = ~(there.at.curved | slopes(there))
-        certified = sound if bound is None else sound & (decrement <= bound)
+        certified = ~(there.at.curved | slopes(there))
+        if bound is not None:
+            certified = certified & (decrement <= bound)
         status = jnp.where((status == Status.CONVERGED) & ~certified, Status.ITERATION_LIMIT, status)
         # along flat directions Newton's steps are rounding: beside them there is nothing left to gain
         at_rest = jnp.any(there.at.flat) & certified & (decrement <= 4 * float(jnp.finfo(dtype).eps) ** 0.875)
         stopped = (status == Status.STALLED) | (status == Status.ITERATION_LIMIT)
-        # no step gains more than rounding of the criterion
-        level = (status == Status.STALLED) & sound & (decrement >= 0) & (decrement <= rounding(jet.value))
-        status = jnp.where(stopped & at_rest | level, Status.CONVERGED, status)
+        status = jnp.where(stopped & at_rest, Status.CONVERGED, status)
     else:
         cov = spread_of_scale(problem)[None, None]
         moves, grad, decrement = jnp.zeros((1, 0), dtype), 0.0, 0.0

@@ -129,10 +129,6 @@ def _rounding(a: Array) -> float:
     return float(jnp.finfo(a.dtype).eps) ** 0.4
 
 
-def rounding(value: Array) -> Array:
-    """What rounding of a criterion hides at its value: 7e-15 of it in float64."""
-    return 32.0 * float(jnp.finfo(value.dtype).eps) * (1.0 + jnp.abs(value))
-
 
 def slopes(there: Settled) -> Array:
     """Whether the criterion falls along a direction without curvature: it goes on to infinity."""

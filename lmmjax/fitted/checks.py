@@ -59,13 +59,15 @@ def require_level(level: float, what: str = "level") -> float:
     return level
 
 
-def require_count(what: str, value: Any, least: int = 1) -> int:
-    """A whole number of at least `least`, or ValueError."""
+def require_count(what: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """A whole number from `least` to `most`, or ValueError."""
     whole = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     if not whole or value != value or value in (np.inf, -np.inf) or value != int(value):
         raise ValueError(f"{what} must be a whole number, not {value!r}")
     if value < least:
         raise ValueError(f"{what} must be at least {least}, not {value}")
+    if most is not None and value > most:
+        raise ValueError(f"{what} must be at most {most:,}, not {value:,}")
     return int(value)
 
 

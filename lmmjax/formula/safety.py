@@ -43,6 +43,9 @@ _ARGUMENTS = {"np.clip": 3, "np.quantile": 2, "np.round": 2, "np.where": 3}
 INTEGERS = 2.0**63
 """Whole numbers below this one are Python's and NumPy's alike."""
 
+REPEATS = 10**7
+"""Most repetitions of a text or list, and numbers of a range."""
+
 REMEDY = "if you trust the formula, allow any Python: safe=False, or --allow-python on the command line"
 
 _KINDS = (
@@ -132,6 +135,12 @@ def require_sound(label: str, expression: Expression, context: Mapping[str, Any]
             raise ValueError(
                 f"{label}: a whole number in {expression.text!r} is beyond 2**63: write it as 1e30"
             )
+        size = _repeats(node)
+        if size is not None and size > REPEATS:
+            raise ValueError(
+                f"{label}: {expression.text!r} repeats or counts to {size:.3g}, which would not end: "
+                "take the expression away, or make the column beforehand"
+            )
     for call in expression.calls:
         name, function = _callee(call, context)
         sizes = [*call.args[1:], *(pair.value for pair in call.keywords)] if name in BASES else []
@@ -218,6 +227,18 @@ def _unsafe(expression: Expression, context: Mapping[str, Any], columns: Contain
                 text = isinstance(side, ast.Constant) and isinstance(side.value, str)
                 if text or isinstance(side, ast.List | ast.Tuple | ast.Dict):
                     yield "arithmetic with a text or list"
+
+
+def _repeats(node: ast.AST) -> int | float | None:
+    """How often a text or list is repeated, or how far a range counts; None of anything else."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        for one, other in ((node.left, node.right), (node.right, node.left)):
+            text = isinstance(one, ast.Constant) and isinstance(one.value, str | bytes)
+            if text or isinstance(one, ast.List | ast.Tuple):
+                return _number(other)
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "range":
+        return max((abs(n) for n in map(_number, node.args) if n is not None), default=None)
+    return None
 
 
 def _number(node: ast.AST) -> int | float | None:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmmjax.arrays import quick_jit
-from lmmjax.arrays.sparse_columns import Columns, SparseColumns
+from lmmjax.arrays.sparse_columns import HostColumns, SparseColumns
 from lmmjax.core import Estimate, loglik, restricted_loglik
 from lmmjax.fitted import Fitted, FittedMany, ModelData, by_mean, model_data, one_of_many, with_mean
 from lmmjax.saving.archive import Arrays, read, write
@@ -131,7 +131,7 @@ def _fits(data: ModelData, plain: Plain, arrays: Arrays) -> FittedMany:
     )
 
 
-def _packed_columns(y: Columns, arrays: Arrays) -> Any:
+def _packed_columns(y: HostColumns, arrays: Arrays) -> Any:
     if not isinstance(y, SparseColumns):
         return arrays.put(y)
     matrix = y.csc()
@@ -139,7 +139,7 @@ def _packed_columns(y: Columns, arrays: Arrays) -> Any:
     return parts | {"shape": list(y.shape)}
 
 
-def _columns(plain: Any, arrays: Arrays) -> Columns:
+def _columns(plain: Any, arrays: Arrays) -> HostColumns:
     if isinstance(plain, str):
         return arrays[plain]
     from scipy.sparse import csc_array

@@ -27,6 +27,9 @@ from lmmjax.inference.profile.axes import Target
 from lmmjax.inference.profile.constrained import anchored
 from lmmjax.inference.profile.surface import LOWER, Surface, endpoint
 
+MOST_POINTS = 1000
+"""Of a profile, and on each axis of a contour: each is a fit."""
+
 
 def targets(fitted: Fitted) -> dict[str, Target]:
     """Every parameter by name, in the order of `conf_int(which="all")`."""
@@ -173,7 +176,7 @@ def profile(
 ) -> pd.DataFrame:
     """See `Fit.profile`."""
     require_level(level)
-    points = require_count("points", points, 2)
+    points = require_count("points", points, 2, MOST_POINTS)
     wanted = [parameters] if isinstance(parameters, str) else parameters
     wanted = [name for name in targets(fitted) if not without(fitted, name)] if wanted is None else wanted
     pieces = [
@@ -193,7 +196,7 @@ def contour(
 ) -> pd.DataFrame:
     """See `Fit.contour`."""
     require_level(level)
-    points = require_count("points", points, 2)
+    points = require_count("points", points, 2, MOST_POINTS)
     if first == second:
         raise ValueError(f"a contour needs two parameters, not {first!r} twice")
     # of one parameter: the level whose interval is the shadow of the joint region
