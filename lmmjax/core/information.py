@@ -129,7 +129,6 @@ def _rounding(a: Array) -> float:
     return float(jnp.finfo(a.dtype).eps) ** 0.4
 
 
-
 def slopes(there: Settled) -> Array:
     """Whether the criterion falls along a direction without curvature: it goes on to infinity."""
     steep = jnp.abs(there.gradient @ there.at.null)

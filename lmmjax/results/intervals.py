@@ -108,8 +108,8 @@ class Intervals:
 
         Raises
         ------
-        ValueError : an unknown parameter or criterion, fewer than two or more than 1,000 points; models of which
-            `conf_int` has no profiles.
+        ValueError : an unknown parameter or criterion, fewer than two or more than 1,000 points; models of
+            which `conf_int` has no profiles.
         """
         return profiles.profile(self.fitted, parameters, level, points, criterion)
 
