@@ -20,8 +20,8 @@ from lmmjax.arrays import UNROLL, Array, namespace, record
 from lmmjax.design.design import Design
 from lmmjax.residual import factors
 
-DEPENDENT, DEPENDENT_LENGTH = 1e-10, 1e-4
-"""Share of the length of a column of Z that those after it must leave, and its length where they do not."""
+DEPENDENT, NOTHING = 1e-10, 1e-12
+"""Share of the length of a column of Z that those after it must leave; of what a column of Z̃ is made of."""
 
 
 @record
@@ -104,7 +104,7 @@ def standardise(design: Design) -> tuple[Rows, Basis]:
         z = xp.asarray(term.z) if root is None else xp.asarray(term.z) * root[:, None]
         lengths = z if term.kernel is None else z * term.lengths[:, None]
         b, b_inverse = _unit_basis(xp, lengths, term.family.basis)
-        z_rows.append((z @ b_inverse).T)
+        z_rows.append(inner_columns(z, b_inverse).T)
         inward.append(b)
         outward.append(b_inverse)
     if own is not None and own.units is not None:
@@ -113,6 +113,20 @@ def standardise(design: Design) -> tuple[Rows, Basis]:
         outward.append(factor)
     rows = Rows(x_rows.T, tuple(z_rows), root, design.offset, logdet_r)
     return rows, Basis(x_factor, tuple(inward), tuple(outward))
+
+
+def inner_columns(z: Array, outward: Array) -> Array:
+    """Z̃ = Z b⁻¹ (n, q), zero in columns that depend on others, of which rounding is left.
+
+    As rounding they would have a say in entries of D that the data leave open.
+    """
+    inner = z @ outward
+    if z.shape[1] == 1:
+        return inner
+    xp = namespace(z, outward)
+    made = xp.abs(z) @ xp.abs(outward)
+    left, whole = (xp.einsum("na,na->a", a, a) for a in (inner, made))
+    return xp.where(left > NOTHING**2 * whole, inner, 0.0)
 
 
 def standardise_response(rows: Rows, basis: Basis, y: Array) -> tuple[Array, Origin, Array]:
@@ -183,7 +197,8 @@ def _unit_basis(xp, z: Array, kind: str) -> tuple[Array, Array]:
     """b lower triangular and b⁻¹ with z b⁻¹ of unit mean square, orthogonal columns where `kind` allows.
 
     By Gram–Schmidt from the last column on, done twice: products zᵀz would lose a covariate that is far from
-    zero beside its spread. A column that depends on those after it keeps `DEPENDENT_LENGTH` of its length.
+    zero beside its spread. A column that depends on those after it keeps its length, and `inner_columns`
+    drops it.
     """
     n, q = z.shape
     square = xp.einsum("na,na->a", z, z) / n
@@ -204,7 +219,7 @@ def _unit_basis(xp, z: Array, kind: str) -> tuple[Array, Array]:
                 v, row = v - c * u, row + c * eye[j]
         rest = v @ v / n
         good = rest > DEPENDENT**2
-        length = xp.sqrt(xp.where(good, rest, DEPENDENT_LENGTH**2))
+        length = xp.sqrt(xp.where(good, rest, xp.ones_like(rest)))
         columns.append((i, v / length))
         rows.append((row + length * eye[i]) * root[i])
     b = xp.stack(rows[::-1], axis=1)

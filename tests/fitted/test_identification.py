@@ -245,3 +245,27 @@ def test_fixed_effects_of_the_levels_that_are_random_are_said_to_depend_on_it(vi
     with pytest.warns(lj.FitWarning, match="standard errors of fixed effects that depend on them"):
         fit = lmm("y ~ C(v) + (1 | v)", visits).fit()
     assert fit.bse.isna().all()
+
+
+@pytest.mark.parametrize("formula", ["(x + I(2 * x) | g)", "(I(2 * x) + x | g)", "(x + I(1 - x) | g)"])
+def test_a_slope_twice_leaves_all_else_as_it_is(formula):
+    """Covariances of a column that others make are open; what the rows see is that of the model without it."""
+    rng = np.random.default_rng(17)
+    d = pd.DataFrame({"g": np.arange(200) % 50, "x": rng.normal(size=200)})
+    d["y"] = rng.normal(size=200) + rng.normal(size=50)[d.g] + rng.normal(size=50)[d.g] * d.x
+    once = lj.lmm("y ~ x + (x | g)", d).fit()
+    model = lj.lmm(f"y ~ x + {formula}", d)
+    with pytest.warns(lj.FitWarning, match="not identified"):
+        twice = model.fit()
+    many = model.fit_batch(np.column_stack([d.y, d.y + d.x]))
+    # optima are known to the decrement's tolerance
+    assert_allclose(twice.deviance, once.deviance, rtol=1e-10)
+    assert_allclose(many.deviance, once.deviance, rtol=1e-10)
+    table, plain = twice.coef_table(), once.coef_table()
+    for what in ("estimate", "se", "df"):
+        assert_allclose(table[what], plain[what], rtol=1e-5, err_msg=what)
+    assert_allclose(many.params.iloc[0], once.params, rtol=1e-5, atol=1e-8)
+    assert_allclose(twice.fittedvalues, once.fittedvalues, atol=1e-6)
+    assert_allclose(twice.sigma, once.sigma, rtol=1e-6)
+    assert {name for name in twice.unidentified if name.startswith("sd")} >= {"sd_x|g"}
+    assert twice.varcorr()["vcov"][:3].isna().sum() >= 2

@@ -20,7 +20,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from lmmjax.arrays import Array, namespace
-from lmmjax.design import Basis, Design, Origin, solve_upper
+from lmmjax.design import Basis, Design, Origin, inner_columns, solve_upper
 from lmmjax.gram.grouped.expansion import expand_nested
 from lmmjax.gram.grouped.own_weights_exact import Raw, dots, exact
 from lmmjax.gram.grouped.prepare import CANCELLATION, RANK_TOL, Segments
@@ -68,7 +68,7 @@ class OwnWeights:
 
     def __init__(self, design: Design, basis: Basis):
         pairs = zip(design.terms, basis.outward, strict=True)
-        z = tuple((term.z @ back).T for term, back in pairs)
+        z = tuple(inner_columns(np.asarray(term.z), back).T for term, back in pairs)
         plan = expand_nested(design, z)
         self.order = np.argsort(plan.codes, kind="stable")
         self.codes, self.groups, self.first_columns = (
