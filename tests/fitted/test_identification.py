@@ -249,7 +249,7 @@ def test_fixed_effects_of_the_levels_that_are_random_are_said_to_depend_on_it(vi
 
 @pytest.mark.parametrize("formula", ["(x + I(2 * x) | g)", "(I(2 * x) + x | g)", "(x + I(1 - x) | g)"])
 def test_a_slope_twice_leaves_all_else_as_it_is(formula):
-    """Covariances of a column that others make are open; what the rows see is that of the model without it."""
+    """Covariances of a column that others make are open; the rest is that of the model without it."""
     rng = np.random.default_rng(17)
     d = pd.DataFrame({"g": np.arange(200) % 50, "x": rng.normal(size=200)})
     d["y"] = rng.normal(size=200) + rng.normal(size=50)[d.g] + rng.normal(size=50)[d.g] * d.x
