@@ -96,7 +96,7 @@ def test_published_breeding_values_of_two_traits():
     # genetic 20, 40, 18; residual 40, 30, 11
     psi = np.array([20.0, 40.0, 18.0, 30.0, 11.0, 40.0])
     with jax.enable_x64(True):
-        modes = np.asarray(_nearby(model.expanded(np.asarray(model.frame.y), True), psi)[0].b)
+        modes = np.asarray(_nearby(model.expanded(np.asarray(model.frame.y), True), psi).modes[0].b)
     weaning = [0.151, -0.015, -0.078, -0.010, -0.270, 0.276, -0.316, 0.244]
     after = [0.280, -0.008, -0.170, -0.013, -0.478, 0.517, -0.479, 0.392]
     # half of the last digit that is printed

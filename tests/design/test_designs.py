@@ -31,7 +31,7 @@ def design(x=X, z=X[:, :1], codes=CODES, groups=GROUPS, **options):
             {"z": RNG.normal(size=(N, 3))},
             "(1 | g): 4 groups × 3 coefficients = 12 random coefficients for 12",
         ),
-        ({"codes": CODES + 1}, "(1 | g): group codes must lie in 0 … 3"),
+        ({"codes": CODES + 1}, "(1 | g): the group code 4 does not lie in 0 … 3"),
         ({"codes": CODES[:-1]}, "(1 | g): z has 12 rows and groups has shape (11,); the design has 12 rows"),
         ({"z": X[:5, :1]}, "(1 | g): z has 5 rows"),
         ({"z": np.where(ROW == 7, np.inf, X[:, 1])[:, None]}, "(1 | g): infinite or missing value in row 7"),

@@ -31,7 +31,11 @@ BAD = DATA.assign(
         ("y ~ dia(x | g)", {}, "unknown function 'dia': did you mean 'diag'?"),
         ("y ~ np.lgo(x)", {}, "module 'numpy' has no attribute 'lgo'"),
         ("y ~ scale + scale(x)", {}, "column 'scale' hides the function scale()"),
-        ("y ~ x z", {}, "Missing operator between `x` and `z`.\n    x z\n    ^"),
+        (
+            "y ~ x z",
+            {},
+            "nothing stands between `x` and `z`: write +, or a name with spaces in backticks\n    x z\n    ^",
+        ),
         ("y ~ x + (k k | g)", {}, "(k k | g): cannot read 'k k'"),
         ("y ~ x + (1 | one)", {}, "grouping factor 'one' has one level (u)"),
         ("y ~ one", {}, "factor 'one' has one level"),

@@ -222,7 +222,7 @@ def at(model, y, psi):
     with jax.enable_x64(True):
         return [
             {name: np.asarray(getattr(modes, name)) for name in ("b", "mspe")}
-            for modes in _nearby(model.expanded(np.asarray(y), True), np.asarray(psi))
+            for modes in _nearby(model.expanded(np.asarray(y), True), np.asarray(psi)).modes
         ]
 
 

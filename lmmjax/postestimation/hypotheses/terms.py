@@ -14,7 +14,7 @@ TYPES = {"1": 1, "2": 2, "3": 3, "I": 1, "II": 2, "III": 3}
 def term_hypotheses(frame: ModelFrame, type: int | str) -> tuple[int, dict[str, np.ndarray]]:
     """The type, 1 to 3, and L (k, p) of each fixed term but the intercept; k = 0 where none of it is left."""
     kind = TYPES.get(str(type).upper())
-    if kind is None and not isinstance(type, int | str):
+    if kind is None and not isinstance(type, int | str | None):
         raise ValueError(
             "anova tests the terms of one fit; two fits are compared by lmmjax.compare(fit0, fit1)"
         )
