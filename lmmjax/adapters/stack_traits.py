@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.formula.bars import Bar, quoted, split_bars
 from lmmjax.formula.columns import Table, nearest
 from lmmjax.formula.expressions import terms
 from lmmjax.formula.numbers import doubles
+from lmmjax.formula.text.bars import Bar, quoted, split_bars
 
 BIND = re.compile(r"cbind\s*\((?P<inside>.*)\)", re.DOTALL)
 

@@ -28,7 +28,7 @@ from lmmjax.batch.sources import FEW, few, few_apart, own_problem, own_products
 from lmmjax.batch.starts import MOST, Starts
 from lmmjax.core import Problem, ProblemMaker, descents
 from lmmjax.core.exactness import exact_lanes, without_digits
-from lmmjax.core.spectral_gaps import gap_estimates
+from lmmjax.core.spectral.gaps import gap_estimates
 from lmmjax.design import columns_on_rows, take_columns, take_rows
 from lmmjax.gram.block.products import BlockProducts
 from lmmjax.gram.spectral.products import SpectralProducts

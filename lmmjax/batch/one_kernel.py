@@ -9,7 +9,7 @@ from lmmjax.arrays.sparse_columns import Columns, pieces
 from lmmjax.batch.device import one_kernel_on_devices, placed
 from lmmjax.batch.outcome import Outcome, failed, outcome
 from lmmjax.core import ProblemMaker
-from lmmjax.core.spectral_fit import at_once, spectral_estimates
+from lmmjax.core.spectral.fit import at_once, spectral_estimates
 from lmmjax.gram.block.products import BlockProducts
 from lmmjax.gram.spectral.products import SpectralProducts
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from lmmjax.core.estimate import Estimate, estimate_jit
 from lmmjax.core.problem import Problem, ProblemMaker
-from lmmjax.core.spectral_fit import is_spectral, spectral_estimates
+from lmmjax.core.spectral.fit import is_spectral, spectral_estimates
 from lmmjax.optimize import Status
 
 MANY = 50

@@ -13,11 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from lmmjax.formula.bars import SplitFormula, split_bars
 from lmmjax.formula.build import formula_parts
 from lmmjax.formula.columns import Table, nearest
 from lmmjax.formula.parts import require_known
-from lmmjax.formula.update import has_dot
+from lmmjax.formula.text.bars import SplitFormula, split_bars
+from lmmjax.formula.text.update import has_dot
 
 SUFFIXES = (".parquet", ".pq", ".parq")
 """Files that are read by the chunk."""

@@ -15,12 +15,12 @@ from lmmjax.fitted.checks import require_known
 from lmmjax.fitted.chunks import Chunks, chunks_of, columns_read, rows_of_all_levels
 from lmmjax.fitted.data import ModelData, model_data
 from lmmjax.formula import ModelFrame, model_frame, new_frame
-from lmmjax.formula.bars import split_bars
 from lmmjax.formula.columns import Table
 from lmmjax.formula.expressions import apply_part, terms
 from lmmjax.formula.frame import assemble, require_weights
 from lmmjax.formula.many_rows import ManyRows, factor_columns, row_space
-from lmmjax.formula.update import updated
+from lmmjax.formula.text.bars import split_bars
+from lmmjax.formula.text.update import updated
 from lmmjax.gram.grouped.condense import Condenser
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmmjax.core.spectral_records import LARGEST
-from lmmjax.core.spectral_search import RATIOS
+from lmmjax.core.spectral.records import LARGEST
+from lmmjax.core.spectral.search import RATIOS
 from lmmjax.fitted.data import ModelData
 from lmmjax.fitted.records import Fitted, FittedMany
 from lmmjax.gram.block.prepare import BlockPrepared

@@ -2,7 +2,6 @@
 
 from lmmjax.formula.annotated import observed
 from lmmjax.formula.arrays import array_frame, new_array_frame
-from lmmjax.formula.bars import Bar, SplitFormula, quoted, split_bars
 from lmmjax.formula.build import fitted_rows, model_frame, new_frame
 from lmmjax.formula.columns import Table, nearest
 from lmmjax.formula.frame import (
@@ -14,12 +13,13 @@ from lmmjax.formula.frame import (
     take_columns,
     take_rows,
 )
-from lmmjax.formula.genotypes import Genotypes, genotypes, grm
-from lmmjax.formula.kernel_terms import kernels_of, same_kernel
-from lmmjax.formula.kernels import Kernel
-from lmmjax.formula.pedigree import Pedigree
 from lmmjax.formula.reduce import reduced_text, updated_frame, with_random, without_term
+from lmmjax.formula.relationships.genotypes import Genotypes, genotypes, grm
+from lmmjax.formula.relationships.kernels import Kernel
+from lmmjax.formula.relationships.pedigree import Pedigree
+from lmmjax.formula.relationships.terms import kernels_of, same_kernel
 from lmmjax.formula.residuals import ResidualColumns
+from lmmjax.formula.text.bars import Bar, SplitFormula, quoted, split_bars
 
 __all__ = [
     "Bar",

@@ -20,11 +20,11 @@ from lmmjax.formula.frame import (
     complete_rows,
     row_vector,
 )
-from lmmjax.formula.kernel_terms import as_kernel, kernel_levels
 from lmmjax.formula.labelled import eager, labelled
 from lmmjax.formula.levels import group_levels, require_other_texts, row_labels
 from lmmjax.formula.matching import first_index, positions, without_labels
 from lmmjax.formula.occasions import require_columns
+from lmmjax.formula.relationships.terms import as_kernel, kernel_levels
 from lmmjax.formula.residuals import own_places, residual_columns, used_columns
 from lmmjax.residual import as_residual
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from lmmjax.formula.bars import SplitFormula, quoted, split_bars
 from lmmjax.formula.chosen_terms import wanted_terms
 from lmmjax.formula.columns import (
     Table,
@@ -34,12 +33,13 @@ from lmmjax.formula.frame import (
     require_weights,
     row_vector,
 )
-from lmmjax.formula.kernel_terms import kernel_terms
 from lmmjax.formula.levels import require_other_texts, row_labels
 from lmmjax.formula.parts import Part, kind_of, require_known
 from lmmjax.formula.random_columns import random_columns
+from lmmjax.formula.relationships.terms import kernel_terms
 from lmmjax.formula.residuals import group_columns, new_places, own_places, residual_columns, used_columns
-from lmmjax.formula.update import has_dot, with_columns
+from lmmjax.formula.text.bars import SplitFormula, quoted, split_bars
+from lmmjax.formula.text.update import has_dot, with_columns
 from lmmjax.residual import as_residual
 
 

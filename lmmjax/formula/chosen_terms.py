@@ -6,10 +6,10 @@ from collections.abc import Collection
 
 import numpy as np
 
-from lmmjax.formula.bars import Bar, split_bars
 from lmmjax.formula.columns import nearest
 from lmmjax.formula.expressions import terms
 from lmmjax.formula.frame import ModelFrame, RandomColumns
+from lmmjax.formula.text.bars import Bar, split_bars
 
 
 def wanted_terms(frame: ModelFrame, groups: Collection[str] | None) -> list[tuple[RandomColumns, np.ndarray]]:

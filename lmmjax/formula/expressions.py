@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.formula.bars import STRUCTURES, quoted
 from lmmjax.formula.columns import Table, nearest
 from lmmjax.formula.frame import require_rows
 from lmmjax.formula.functions import formulaic
 from lmmjax.formula.parts import Part, factor_texts, kind_of
-from lmmjax.formula.rowwise import Evaluation, is_by_row
-from lmmjax.formula.safety import QUOTES, read_expression, require_safe, require_sound
+from lmmjax.formula.text.bars import STRUCTURES, quoted
+from lmmjax.formula.text.rowwise import Evaluation, is_by_row
+from lmmjax.formula.text.safety import QUOTES, read_expression, require_safe, require_sound
 
 CROWDED, FEW_ROWS = 4, 500
 """Times as many columns as there are rows, of these so many at least, that no model has use for."""
@@ -34,7 +34,7 @@ def parse(label: str, text: str, table: Table, *, safe: bool = False, is_vector:
 
     Unknown columns are left to `require_known`, which names those of all parts.
     `safe` refuses what is more than columns, literals, arithmetic and known functions
-    (`lmmjax.formula.safety`).
+    (`lmmjax.formula.text.safety`).
     """
     lib = formulaic()
     try:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from lmmjax.design.splines import natural_basis, natural_knots
-from lmmjax.formula.arithmetic import DOUBLE, double, evaluable
 from lmmjax.formula.levels import whole_labels
+from lmmjax.formula.text.arithmetic import DOUBLE, double, evaluable
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.formula.safety import read_expression
+from lmmjax.formula.text.safety import read_expression
 
 
 @dataclass(frozen=True, eq=False)

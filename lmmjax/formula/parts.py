@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.formula.bars import quoted
 from lmmjax.formula.columns import Table, nearest, there_are
-from lmmjax.formula.rowwise import Evaluation
+from lmmjax.formula.text.bars import quoted
+from lmmjax.formula.text.rowwise import Evaluation
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from lmmjax.covariance import family
-from lmmjax.formula.bars import Bar
 from lmmjax.formula.columns import Table
 from lmmjax.formula.frame import RandomColumns
-from lmmjax.formula.kernel_terms import kernel_levels
-from lmmjax.formula.kernels import Kernel
 from lmmjax.formula.levels import group_levels
 from lmmjax.formula.occasions import column_places, require_columns
 from lmmjax.formula.parts import Part
+from lmmjax.formula.relationships.kernels import Kernel
+from lmmjax.formula.relationships.terms import kernel_levels
+from lmmjax.formula.text.bars import Bar
 
 
 def random_columns(

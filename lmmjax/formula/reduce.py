@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from lmmjax.formula.bars import quoted, split_bars
 from lmmjax.formula.build import model_frame
 from lmmjax.formula.expressions import terms
 from lmmjax.formula.frame import ModelFrame, RandomColumns
-from lmmjax.formula.kernel_terms import kernels_left
 from lmmjax.formula.parts import Part, factor_texts, term_name
-from lmmjax.formula.update import updated, written
+from lmmjax.formula.relationships.terms import kernels_left
+from lmmjax.formula.text.bars import quoted, split_bars
+from lmmjax.formula.text.update import updated, written
 
 
 def updated_frame(frame: ModelFrame, change: str | None, **changes: Any) -> ModelFrame:

@@ -9,7 +9,7 @@ from operator import add, mul, sub, truediv
 
 import numpy as np
 
-from lmmjax.formula.safety import read_expression
+from lmmjax.formula.text.safety import read_expression
 
 Jet = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """A function at points (k,) with its first three derivatives."""

@@ -1,6 +1,6 @@
 """Relationship matrices of individuals, from pedigrees and from genotypes, on codes and arrays.
 
-`lmmjax.formula.pedigree` and `lmmjax.formula.genotypes` give them the labels of individuals.
+`pedigree` and `genotypes` in `lmmjax.formula.relationships` give them the labels of individuals.
 """
 
 from lmmjax.kinship.families import additive_sparse, dominance_sparse, in_families

@@ -18,7 +18,7 @@ from lmmjax.fitted import (
     residuals,
 )
 from lmmjax.formula.many_rows import ManyRows
-from lmmjax.formula.safety import read_expression
+from lmmjax.formula.text.safety import read_expression
 from lmmjax.plot.axes import (
     DASHES,
     GREY,

@@ -10,7 +10,7 @@ from lmmjax.arrays.sparse_columns import missing
 from lmmjax.batch import estimate_many
 from lmmjax.batch.estimate_many import ALIKE
 from lmmjax.core import ProblemMaker
-from lmmjax.core.spectral_gaps import MOST
+from lmmjax.core.spectral.gaps import MOST
 from lmmjax.fitted import Fitted, FittedMany, by_criterion, require_choice
 from lmmjax.fitted.mean_variance import by_mean
 from lmmjax.gram.block.prepare import BlockPrepared

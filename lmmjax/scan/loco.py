@@ -22,8 +22,8 @@ from lmmjax.batch import estimate_many
 from lmmjax.fitted import Fitted, FittedMany, ModelData, fit_one, require_choice
 from lmmjax.fitted.fit_many import record_of
 from lmmjax.formula import Genotypes, Kernel, genotypes, nearest
-from lmmjax.formula.genotypes import Pgen
-from lmmjax.formula.kernel_terms import as_kernel
+from lmmjax.formula.relationships.genotypes import Pgen
+from lmmjax.formula.relationships.terms import as_kernel
 from lmmjax.kinship import METHODS, genomic_sums
 from lmmjax.scan.engines import Part, parts_of
 from lmmjax.scan.markers import Markers

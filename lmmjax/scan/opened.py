@@ -18,7 +18,7 @@ from lmmjax.stream.sources import Source, open_source
 from lmmjax.stream.tables import kind_of
 
 OWN_KINDS = (".bed", ".pgen", ".npy")
-"""Files that `lmmjax.formula.genotypes` reads."""
+"""Files that `lmmjax.formula.relationships.genotypes` reads."""
 
 
 def opened(markers: Any, ids: Any = None, names: Any = None) -> Genotypes:
@@ -26,8 +26,9 @@ def opened(markers: Any, ids: Any = None, names: Any = None) -> Genotypes:
 
     Parameters
     ----------
-    markers : what `lmmjax.formula.genotypes` takes; a path or a `Source` as `lmmjax.stream.open_source` has
-        them; a function of (start, stop) that returns the markers in that range, individuals × markers.
+    markers : what `lmmjax.formula.relationships.genotypes` takes; a path or a `Source` as
+        `lmmjax.stream.open_source` has them; a function of (start, stop) that returns the markers
+        in that range, individuals × markers.
     ids, names : labels of individuals and of markers; a function needs names, which say how many there are.
 
     Raises

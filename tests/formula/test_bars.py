@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmmjax.formula import Bar, split_bars
-from lmmjax.formula.bars import STRUCTURES
+from lmmjax.formula.text.bars import STRUCTURES
 
 
 def terms(formula: str) -> list[tuple[str, str]]:

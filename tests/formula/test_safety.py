@@ -11,7 +11,7 @@ import lmmjax as lj
 from lmmjax.cli import app
 from lmmjax.formula import model_frame, new_frame
 from lmmjax.formula.functions import formulaic
-from lmmjax.formula.safety import MEMBERS
+from lmmjax.formula.text.safety import MEMBERS
 
 N = 24
 RNG = np.random.default_rng(5)

@@ -3,7 +3,7 @@
 import pytest
 
 from lmmjax.formula.expressions import terms
-from lmmjax.formula.update import has_dot, updated, with_columns
+from lmmjax.formula.text.update import has_dot, updated, with_columns
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ from lmmjax.batch.lanes import in_x64
 from lmmjax.batch.outcome import Outcome, outcome
 from lmmjax.core import ProblemMaker
 from lmmjax.core.problem import make_lanes
-from lmmjax.core.spectral_fit import all_records, spectral_data
-from lmmjax.core.spectral_lanes import points_of, search_lanes
+from lmmjax.core.spectral.fit import all_records, spectral_data
+from lmmjax.core.spectral.lanes import points_of, search_lanes
 from lmmjax.design import Origin
 from lmmjax.gram.spectral.products import SpectralProducts, SpectralResponse
 

@@ -23,7 +23,7 @@ from lmmjax.arrays import Array, quick_jit
 from lmmjax.core import Problem
 from lmmjax.core.criterion import criterion, evaluate
 from lmmjax.core.problem import deviance_shift
-from lmmjax.core.spectral_search import PAIRS, Spectral, grid, sides
+from lmmjax.core.spectral.search import PAIRS, Spectral, grid, sides
 
 BEYOND = 40.0
 """How far below the grid of log ratios the criterion is that of no variance."""

@@ -5,7 +5,7 @@ In coordinates in which V is diagonal, w = 1/(a + hμ), with columns E, M = E'PE
     b = g̃'w(ỹ − E'γ),      c = Σ wg̃² − |L⁻¹E(w∘g̃)|²,      M = LL',
 
 2 + m products for m columns. Responses that lack a few rows keep the decomposition of all rows, E being rows
-of B (`core/spectral_gaps.py`); kernels of blocks keep X, E = X̃' (`core/spectral_rows.py`).
+of B (`core/spectral/gaps.py`); kernels of blocks keep X, E = X̃' (`core/spectral/rows.py`).
 
 Source: Lippert et al. (2011), doi:10.1038/nmeth.1681; Bartlett (1937), Suppl. J. R. Stat. Soc. 4, 137–183.
 """
@@ -19,8 +19,8 @@ from functools import cached_property
 import numpy as np
 
 from lmmjax.arrays.processors import mapped
-from lmmjax.core.spectral_rows import Rotated, rotated_points
-from lmmjax.core.spectral_search import PAIRS, search
+from lmmjax.core.spectral.rows import Rotated, rotated_points
+from lmmjax.core.spectral.search import PAIRS, search
 from lmmjax.gram.block.prepare import BlockPrepared
 from lmmjax.gram.spectral.prepare import SpectralPrepared
 from lmmjax.inference.scan.engine import ALL, Engine, KernelFits, Null, Refitted

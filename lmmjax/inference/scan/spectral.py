@@ -20,8 +20,8 @@ import numpy as np
 
 from lmmjax.arrays.processors import mapped
 from lmmjax.core.problem import ProblemMaker
-from lmmjax.core.spectral_records import LARGEST
-from lmmjax.core.spectral_search import TOGETHER
+from lmmjax.core.spectral.records import LARGEST
+from lmmjax.core.spectral.search import TOGETHER
 from lmmjax.gram.spectral.prepare import SpectralPrepared
 from lmmjax.inference.scan.engine import ALL, Engine, KernelFits, Null, Refitted
 from lmmjax.inference.scan.spectral_refit import Rotated, refit_pairs

@@ -6,7 +6,7 @@ With s columns g of a candidate beside X, v = g'Py and M = g'Pg in the coordinat
     f = Σ log(a + hμ) + m log a + log|S| + n log r²                  by maximum likelihood,
     r² = y'Py − v'M⁻¹v.
 
-Their derivatives in t = log(h/a) follow from those of the weights, as in `core/spectral_search.py`, whose
+Their derivatives in t = log(h/a) follow from those of the weights, as in `core/spectral/search.py`, whose
 search they are handed to: a grid, and a descent from every local minimum of it.
 """
 
@@ -18,8 +18,8 @@ import numpy as np
 
 from lmmjax.arrays.processors import mapped
 from lmmjax.core.problem import ProblemMaker
-from lmmjax.core.spectral_records import at_ends
-from lmmjax.core.spectral_search import Spectral, search, sides
+from lmmjax.core.spectral.records import at_ends
+from lmmjax.core.spectral.search import Spectral, search, sides
 from lmmjax.gram.spectral.prepare import SpectralPrepared
 from lmmjax.inference.scan.engine import Refitted
 

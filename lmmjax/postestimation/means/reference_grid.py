@@ -22,7 +22,7 @@ import pandas as pd
 from lmmjax.fitted import ModelData, kept, require_known
 from lmmjax.formula import new_frame
 from lmmjax.formula.many_rows import counts_of, factor_columns
-from lmmjax.formula.safety import read_expression
+from lmmjax.formula.text.safety import read_expression
 
 LARGEST, BLOCK = 1_000_000, 20_000
 """Most combinations of values; rows of X that are made at a time."""

@@ -13,9 +13,9 @@ from scipy.special import chdtri
 
 from lmmjax.arrays import Array, namespace
 from lmmjax.arrays import sparse_columns as columns
-from lmmjax.core.spectral_fit import is_spectral, spectral_data
-from lmmjax.core.spectral_gaps import gap_data
-from lmmjax.core.spectral_search import Spectral
+from lmmjax.core.spectral.fit import is_spectral, spectral_data
+from lmmjax.core.spectral.gaps import gap_data
+from lmmjax.core.spectral.search import Spectral
 from lmmjax.fitted import (
     Fitted,
     FittedMany,

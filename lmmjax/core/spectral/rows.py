@@ -4,7 +4,7 @@ With V ∝ aI + hK, w = 1/(a + hμ), and X̃, ỹ rotated by the blocks' eigenve
 
     f = Σ log(a + hμ) + κ log|X̃'wX̃| + ν log r²,      r² = ỹ'wỹ − ỹ'wX̃(X̃'wX̃)⁻¹X̃'wỹ,
 
-so that X is eliminated at every ratio and nothing of n × n is formed. The search is `spectral_search`'s.
+so that X is eliminated at every ratio and nothing of n × n is formed. The search is `search.py`'s.
 
 Source: Zhou & Stephens (2012), doi:10.1038/ng.2310; Jiang et al. (2019), doi:10.1038/s41588-019-0530-8, of
 relationships that are sparse.
@@ -17,9 +17,9 @@ from functools import cached_property
 
 import numpy as np
 
-from lmmjax.core.spectral_records import Points, at_ends
-from lmmjax.core.spectral_schur import Sums, eliminated, rises
-from lmmjax.core.spectral_search import Found, Spectral, sides
+from lmmjax.core.spectral.records import Points, at_ends
+from lmmjax.core.spectral.schur import Sums, eliminated, rises
+from lmmjax.core.spectral.search import Found, Spectral, sides
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -7,9 +7,9 @@ import numpy as np
 
 from lmmjax.core.estimate import Estimate
 from lmmjax.core.problem import Problem
-from lmmjax.core.spectral_records import Points, at_ends, records
-from lmmjax.core.spectral_rows import Rotated, rotated_points
-from lmmjax.core.spectral_search import PAIRS, TOGETHER, Found, Spectral, search
+from lmmjax.core.spectral.records import Points, at_ends, records
+from lmmjax.core.spectral.rows import Rotated, rotated_points
+from lmmjax.core.spectral.search import PAIRS, TOGETHER, Found, Spectral, search
 from lmmjax.gram.block.products import BlockProducts
 from lmmjax.gram.spectral.products import SpectralProducts, SpectralResponse
 from lmmjax.optimize import Status

@@ -1,4 +1,4 @@
-"""`spectral_search` by REML for many responses in one program, traced: all that each needs, on the last axis.
+"""The search by REML for many responses in one program, traced: all that each needs, on the last axis.
 
 The grid is one product. The brackets that it shows are descended from in rounds, the first of every response,
 then the second: most have one. A round is Newton's method for all of them, as long as one needs it.
@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmmjax.arrays import Array
-from lmmjax.core.spectral_fit import NOTHING
-from lmmjax.core.spectral_records import Points
-from lmmjax.core.spectral_search import FAR, FLAT, LEFT, STEPS, Spectral, grid
+from lmmjax.core.spectral.fit import NOTHING
+from lmmjax.core.spectral.records import Points
+from lmmjax.core.spectral.search import FAR, FLAT, LEFT, STEPS, Spectral, grid
 
 
 def search_lanes(data: Spectral, n: float, y: Array, left: Array) -> tuple[Array, ...]:
@@ -87,7 +87,7 @@ def _search(data: Spectral, mu: Array, squares: Array, left: Array) -> tuple[Arr
 
 
 def _vertex(t: Array, f: Array, at: Array, middle: Array) -> Array:
-    """`spectral_search._vertex` at one point of the grid for every response, (T,)."""
+    """`search._vertex` at one point of the grid for every response, (T,)."""
     before, after = jnp.maximum(at - 1, 0), jnp.minimum(at + 1, len(t) - 1)
     low, here, high = (jnp.take_along_axis(f, k[None, :], axis=0)[0] for k in (before, at, after))
     one = (here - low) / (t[at] - t[before])

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.formula.safety import Expression
+from lmmjax.formula.text.safety import Expression
 
 STATEFUL = frozenset(("bs", "cc", "center", "cr", "cs", "ns", "poly", "scale", "standardize"))
 """Transforms whose state is that of the fit."""

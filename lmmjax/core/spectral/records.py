@@ -8,7 +8,7 @@ import numpy as np
 
 from lmmjax.core.estimate import Estimate
 from lmmjax.core.problem import Problem
-from lmmjax.core.spectral_search import RATIOS, sides
+from lmmjax.core.spectral.search import RATIOS, sides
 from lmmjax.design import solve_upper
 from lmmjax.optimize import Status
 

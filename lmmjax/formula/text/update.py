@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
-from lmmjax.formula.bars import Bar, Splitter, quoted, signed, split_bars
 from lmmjax.formula.columns import nearest
-from lmmjax.formula.tokens import Token, fail
+from lmmjax.formula.text.bars import Bar, Splitter, quoted, signed, split_bars
+from lmmjax.formula.text.tokens import Token, fail
 
 
 def has_dot(formula: str) -> bool:

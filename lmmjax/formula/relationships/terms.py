@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmmjax.formula.bars import Bar
 from lmmjax.formula.columns import nearest
-from lmmjax.formula.kernels import Kernel
 from lmmjax.formula.levels import Levels
+from lmmjax.formula.relationships.kernels import Kernel
+from lmmjax.formula.text.bars import Bar
 
 
 def as_kernel(value: Any, factor: str) -> Kernel | None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import NoReturn
 
-from lmmjax.formula.tokens import fail, tokenize
+from lmmjax.formula.text.tokens import fail, tokenize
 
 _NAMES = "us diag homdiag cs homcs ar1 hetar1 car1 ou exp gau mat toep homtoep rr fa propto equalto"
 STRUCTURES = frozenset(re.findall(r"\w+", _NAMES))

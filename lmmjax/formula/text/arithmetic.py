@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lmmjax.formula.safety import read_expression
+from lmmjax.formula.text.safety import read_expression
 
 DOUBLE = "_double_"
 """Name of `double` in what is evaluated."""

@@ -11,12 +11,12 @@ import pandas as pd
 
 from lmmjax.design import LevelKernel
 from lmmjax.design.kernel_roots import level_kernel
-from lmmjax.formula.genotypes import grm
-from lmmjax.formula.kernel_files import read_kernel, write_kernel
 from lmmjax.formula.labelled import labelled
 from lmmjax.formula.levels import require_different_texts, whole_labels
 from lmmjax.formula.matching import given_labels, positions
-from lmmjax.formula.pedigree import Pedigree
+from lmmjax.formula.relationships.files import read_kernel, write_kernel
+from lmmjax.formula.relationships.genotypes import grm
+from lmmjax.formula.relationships.pedigree import Pedigree
 
 SPARSE = 0.25
 """Share of relationships that are not zero below which they are taken block by block."""

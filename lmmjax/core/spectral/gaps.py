@@ -23,10 +23,10 @@ import numpy as np
 from lmmjax.arrays.processors import mapped
 from lmmjax.core.estimate import Estimate
 from lmmjax.core.problem import Problem, ProblemMaker
-from lmmjax.core.spectral_fit import spectral_data, widened
-from lmmjax.core.spectral_records import Points, at_ends, records
-from lmmjax.core.spectral_schur import eliminated, rises
-from lmmjax.core.spectral_search import PAIRS, Found, Spectral, log_determinant, search, sides
+from lmmjax.core.spectral.fit import spectral_data, widened
+from lmmjax.core.spectral.records import Points, at_ends, records
+from lmmjax.core.spectral.schur import eliminated, rises
+from lmmjax.core.spectral.search import PAIRS, Found, Spectral, log_determinant, search, sides
 from lmmjax.gram.spectral.prepare import SpectralPrepared
 from lmmjax.gram.spectral.products import SpectralResponse
 

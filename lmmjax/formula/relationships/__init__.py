@@ -1,0 +1,1 @@
+"""Relationships between levels, with their labels: kernels, pedigrees and genotypes."""
