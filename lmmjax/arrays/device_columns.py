@@ -48,6 +48,10 @@ class DeviceColumns:
             return DeviceColumns(self._taken(at, int(whole)))
         return np.asarray(self)[key]
 
+    def misses(self) -> bool:
+        """Whether a value is NaN: one truth value comes to the host."""
+        return self.there.dtype.kind not in "biu" and bool(jax.numpy.isnan(self.there).any())
+
     def _some(self, column: Any) -> np.ndarray:
         at = np.arange(self.shape[1])[column : column + 1 or None]
         return np.asarray(DeviceColumns(self._taken(at, 1)))[:, 0]

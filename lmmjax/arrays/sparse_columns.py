@@ -197,9 +197,11 @@ def finite_columns(y: Columns) -> np.ndarray:
 
 
 def missing(y: Columns) -> np.ndarray:
-    """(n, T) which values are NaN; it takes no memory where sparse columns miss nothing."""
+    """(n, T) which values are NaN; it takes no memory where sparse columns, or those there, miss nothing."""
     if isinstance(y, SparseColumns):
         return np.isnan(np.asarray(y)) if y.marked(np.isnan).any() else np.broadcast_to(np.False_, y.shape)
+    if isinstance(y, DeviceColumns) and not y.misses():
+        return np.broadcast_to(np.False_, y.shape)
     return np.isnan(np.asarray(y))
 
 

@@ -144,6 +144,11 @@ class FittedMany:
     def __repr__(self) -> str:
         return f"FittedMany({self.data.formula!r}, {len(self.names)} responses)"
 
+    @property
+    def columns(self) -> Any:
+        """The responses (n, T) where they are, on a device if nobody has asked for `y`."""
+        return self.__dict__["y"]
+
     def __call__(self, *args: Any, **options: Any) -> None:
         """Refused: fitted values of many responses are `BatchFit.predict()`."""
         raise TypeError("fitted is the record of the fits, no function: fitted values are fits.predict()")

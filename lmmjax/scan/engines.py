@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
+from lmmjax.arrays.device_columns import DeviceColumns
 from lmmjax.arrays.sparse_columns import missing
 from lmmjax.batch import estimate_many
+from lmmjax.batch.device import placed
+from lmmjax.batch.device.scan import on_devices
 from lmmjax.batch.estimate_many import ALIKE
 from lmmjax.core import ProblemMaker
 from lmmjax.core.spectral.gaps import MOST
@@ -53,7 +57,7 @@ def parts_of(fits: Fitted | FittedMany, ddf: str | None = None, gaps: bool = Tru
     if isinstance(fits, Fitted):
         return [Part(np.zeros(1, int), _single(fits))]
     usable = np.isfinite(fits.estimate.psi).all(axis=1)
-    gone = missing(fits.y)
+    gone = missing(fits.columns)
     out, left = [], usable.copy()
     if gaps and gone.any() and fits.weights is None and _is_spectral(fits):
         few = _few_missing(fits, gone, usable)
@@ -113,7 +117,8 @@ def _few_missing(fits: FittedMany, gone: np.ndarray, usable: np.ndarray) -> np.n
 
 
 def _engine(fits: KernelFits) -> Engine:
-    return BlockEngine(fits) if isinstance(fits.maker.prepared, BlockPrepared) else SpectralEngine(fits)
+    block = isinstance(fits.maker.prepared, BlockPrepared)
+    return on_devices(BlockEngine(fits) if block else SpectralEngine(fits), placed())
 
 
 def _single(fit: Fitted) -> Engine:
@@ -135,10 +140,12 @@ def _many(fits: FittedMany, where: np.ndarray, keep: np.ndarray) -> Engine:
         weights = np.asarray(fits.weights)[:, where[0]]
     if weights is not None or not keep.all():
         data = data.subset(keep, weights)
-    return _engine(_some(fits, data.maker, np.asarray(fits.y)[np.ix_(keep, where)], where))
+    whole = keep.all() and len(where) == len(fits.names) and isinstance(fits.columns, DeviceColumns)
+    y = fits.columns if whole else np.asarray(fits.y)[np.ix_(keep, where)]
+    return _engine(_some(fits, data.maker, y, where))
 
 
-def _some(fits: FittedMany, maker: ProblemMaker, y: np.ndarray, where: np.ndarray) -> KernelFits:
+def _some(fits: FittedMany, maker: ProblemMaker, y: Any, where: np.ndarray) -> KernelFits:
     """The fits of some responses, values y (n, t)."""
 
     def ml() -> tuple[np.ndarray, np.ndarray]:
@@ -161,4 +168,4 @@ def _with_gaps(fits: FittedMany, where: np.ndarray) -> Engine:
             made[k] = _many(fits, where[k : k + 1], keep)
         return made[k], np.flatnonzero(keep)
 
-    return GapEngine(_some(fits, fits.data.maker, y, where), apart)
+    return on_devices(GapEngine(_some(fits, fits.data.maker, y, where), apart), placed())

@@ -1,22 +1,23 @@
 """Pairs of a block of markers that may be kept.
 
-With one kernel a sweep in float32 finds them, and what it finds is computed in float64; else they are found
-among all pairs. Only what may be kept is refitted.
+With one kernel an engine finds them, by a sweep in float32 or on devices; else they are found among all
+pairs. Only what may be kept is refitted.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
-from lmmjax.arrays.processors import mapped
+from lmmjax.batch.device.scan import DeviceEngine
 from lmmjax.inference.scan import statistics
 from lmmjax.inference.scan.candidates import Candidates
 from lmmjax.inference.scan.engine import Engine
 from lmmjax.inference.scan.general import GeneralScan
 from lmmjax.inference.scan.statistics import LOD, f_test
-from lmmjax.inference.scan.sweep import Wanted, sweep
+from lmmjax.inference.scan.sweep import Wanted
 from lmmjax.scan.beside import Beside
 from lmmjax.scan.engines import Part
 from lmmjax.scan.evaluate import How, Values, evaluate, refit_pairs
@@ -30,7 +31,7 @@ def hits(
     part: Part,
     markers: Markers,
     places: np.ndarray,
-    g: np.ndarray,
+    g: Any,
     beside: Beside,
     keep: tuple[Keep, ...],
     how: How,
@@ -53,10 +54,10 @@ def hits(
 
 def is_swept(part: Part, beside: Beside, keep: tuple[Keep, ...]) -> bool:
     """Whether hits among the pairs of a part are found by a sweep in float32."""
-    if not isinstance(part.engine, Engine) or beside.width > 1 or part.engine.sweepable is None:
+    if not isinstance(part.engine, Engine) or beside.width > 1 or not part.engine.sweeps:
         return False
     # responses of different sizes are compared by more than ρ²
-    return not (part.engine.sweepable.alone and any(isinstance(one, Best) for one in keep))
+    return not (part.engine.alone and any(isinstance(one, Best) for one in keep))
 
 
 def strength_of(values: Values, n: np.ndarray, df: np.ndarray) -> np.ndarray:
@@ -76,23 +77,25 @@ def rows_and_effects(part: Part) -> tuple[np.ndarray, np.ndarray]:
     return part.engine.null.n, part.engine.null.p
 
 
-def part_values(part: Part, markers: Markers, g: np.ndarray, beside: Beside, how: How) -> list[Values]:
+def part_values(part: Part, markers: Markers, g: Any, beside: Beside, how: How) -> list[Values]:
     """Statistics (k, t) of every column of the markers g (N, k) and the responses of a part."""
     if isinstance(part.engine, GeneralScan):
-        return marker_values(part.engine, g, markers.codes, beside.carriers, part.rows, how)
+        return marker_values(part.engine, np.asarray(g), markers.codes, beside.carriers, part.rows, how)
     return evaluate(part.engine, _columns(part, markers, g, beside), how)
 
 
 def refitted(
     part: Part,
     markers: Markers,
-    g: np.ndarray,
+    g: Any,
     beside: Beside,
     marker: np.ndarray,
     response: np.ndarray,
     how: How,
 ) -> list[Values]:
     """What exact fits of pairs (Q,) of markers g (N, k) and responses of a part say of every column."""
+    used, marker = np.unique(marker, return_inverse=True)
+    g, marker = np.asarray(g[:, used]), marker.ravel()
     if isinstance(part.engine, GeneralScan):
         found = Candidates(g, markers.codes, beside.carriers)
         found = found if part.rows is None else found.on(part.rows)
@@ -100,24 +103,25 @@ def refitted(
     return refit_pairs(part.engine, _columns(part, markers, g, beside), marker, response, how)
 
 
-def _rows(part: Part, markers: Markers, g: np.ndarray) -> np.ndarray:
-    rows = markers.on_rows(g)
+def _rows(part: Part, markers: Markers, g: Any) -> Any:
+    """Markers (n', k) in the rows that a part has; those on a device come to an engine of the host."""
+    rows = markers.on_rows(g if isinstance(part.engine, DeviceEngine) else np.asarray(g))
     return rows if part.rows is None else rows[part.rows]
 
 
-def _columns(part: Part, markers: Markers, g: np.ndarray, beside: Beside) -> tuple[np.ndarray, ...]:
-    columns = beside.columns(markers.on_rows(g))
-    return columns if part.rows is None else tuple(column[part.rows] for column in columns)
+def _columns(part: Part, markers: Markers, g: Any, beside: Beside) -> tuple[Any, ...]:
+    rows = _rows(part, markers, g)
+    if beside.width == 1:
+        return (rows,)
+    values = beside.values if part.rows is None else beside.values[part.rows]
+    return dataclasses.replace(beside, values=values).columns(np.asarray(rows))
 
-
-PAIRS = 1 << 10
-"""Pairs that are worked out together."""
 
 Found = tuple[np.ndarray, np.ndarray, list[Values]]
 """Places of markers and of responses (Q,), and the statistics of every column at the null."""
 
 
-def _swept(engine: Engine, g: np.ndarray, keep: tuple[Keep, ...], how: How) -> Found:
+def _swept(engine: Engine, g: Any, keep: tuple[Keep, ...], how: How) -> Found:
     null, df, refit = engine.null, engine.df(1), how.ratio == "refit"
     shares = [one.share(null.n, df, how.test, refit) for one in keep if isinstance(one, Above)]
     slack = 10.0 ** (2.0 * BEHIND / null.n) if refit else np.ones(len(null.n))
@@ -127,38 +131,20 @@ def _swept(engine: Engine, g: np.ndarray, keep: tuple[Keep, ...], how: How) -> F
         any(isinstance(one, Best) for one in keep),
         slack,
     )
-    block = engine.prepare(g)
-    assert engine.sweepable is not None
-    found = sweep(engine.sweepable, block, engine.single(block), block.lost, wanted)
-    pair = np.unique(found[0].astype(np.int64) * len(null.n) + found[1])
-    marker, response = pair // len(null.n), pair % len(null.n)
-    b, c = _pairs(engine, block, marker, response)
-    fine = np.isfinite(c)
-    marker, response, b, c = (values[fine] for values in (marker, response, b, c))
+    found = engine.hits(engine.prepare(g), wanted, how.wants("score"))
+    response = found.response
     own = null.some(response)
-    exact = statistics(own, b, c, df[response])
+    exact = statistics(own, found.b, found.c, df[response])
     values = how.reported(exact) | {"ratio": own.ratio, "f": exact.t**2, "df": df[response]}
-    if how.wants("score"):
-        ml = engine.by_ml()
-        b, c = _pairs(ml, block, marker, response)
-        values["p_score"] = f_test(own.n * b * b / (c * ml.null.a[response]), 1.0, df[response])
-    return marker, response, [values]
-
-
-def _pairs(
-    engine: Engine, block: Any, marker: np.ndarray, response: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """b and c (Q,) of pairs, by parts that stay in cache and of neighbouring responses."""
-    order = np.argsort(response, kind="stable")
-    parts = [order[k : k + PAIRS] for k in range(0, max(len(order), 1), PAIRS)]
-    found = mapped(lambda at: engine.pairs(block, marker[at], response[at]), parts)
-    out = np.empty((2, len(order)))
-    out[:, order] = np.concatenate(found, axis=1)
-    return out[0], out[1]
+    if found.by_ml is not None:
+        (b, c), n = found.by_ml, own.n
+        f = n * b * b / (c * engine.by_ml().null.a[response])
+        values["p_score"] = f_test(f, 1.0, df[response])
+    return found.marker, response, [values]
 
 
 def _among_all(
-    part: Part, markers: Markers, g: np.ndarray, beside: Beside, keep: tuple[Keep, ...], how: How
+    part: Part, markers: Markers, g: Any, beside: Beside, keep: tuple[Keep, ...], how: How
 ) -> Found:
     values = part_values(part, markers, g, beside, How("null", how.test))
     n, p = rows_and_effects(part)

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.arrays.device_columns import DeviceColumns
 from lmmjax.fitted import ModelData
 from lmmjax.formula import Genotypes, nearest
 from lmmjax.formula.matching import is_default, positions
+from lmmjax.scan.device_markers import filled, looked_at
 from lmmjax.scan.opened import opened
 
 NUMBERS = 1 << 22
@@ -43,11 +45,14 @@ class Filters:
     def kept(self, g: np.ndarray) -> np.ndarray:
         """(k,) which of the markers g (n, k), NaN where missing, stay."""
         missing = np.isnan(g)
-        count = len(g) - missing.sum(axis=0)
+        return self.stay(missing.sum(axis=0), np.where(missing, 0.0, g).sum(axis=0), len(g))
+
+    def stay(self, missing: np.ndarray, total: np.ndarray, size: int) -> np.ndarray:
+        """(k,) which markers stay, of `size` values, so many `missing`, the others of such a `total`."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            frequency = np.where(missing, 0.0, g).sum(axis=0) / (2.0 * count)
+            frequency = total / (2.0 * (size - missing))
+            good = missing / np.float64(size) <= self.max_missing
         rarer = np.minimum(frequency, 1.0 - frequency)
-        good = missing.mean(axis=0) <= self.max_missing
         return good & (rarer >= self.maf) if self.maf else good
 
 
@@ -72,6 +77,25 @@ class Markers:
     def __len__(self) -> int:
         return len(self.names)
 
+    def read_there(self, start: int, stop: int) -> tuple[np.ndarray, DeviceColumns]:
+        """`read` of markers on a device, whose values stay there."""
+        assert self.source.there is not None
+        part = DeviceColumns(self.source.there)[:, start:stop]
+        g, facts = looked_at(part.there, self.rows)
+        names, size = self.names[start:stop], len(g)
+        if (infinite := facts["infinite"] > 0).any():
+            raise ValueError(has_infinite(names[int(np.argmax(infinite))]))
+        beyond = (facts["least"] < 0) | (facts["most"] > 2)
+        if self.filters.maf and beyond.any():
+            raise ValueError(has_no_counts(names[int(np.argmax(beyond))]))
+        few = (facts["others"] > 0) & (facts["others"] < 0.5 * size) & bool(beyond.any())
+        alike = facts["least_other"] == facts["most_other"]
+        for k in np.flatnonzero(few & alike):
+            if is_code(code := float(facts["least_other"][k]), facts["twos"][k] > 0):
+                raise ValueError(has_code(names[k], code))
+        kept = self.filters.stay(facts["missing"], facts["sum"], size)
+        return start + np.flatnonzero(kept), filled(g, kept, facts)
+
     def read(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """The places (k,) of the markers that stay, and their values (N, k), the mean where missing.
 
@@ -81,12 +105,10 @@ class Markers:
         g = self.source.read(start, stop)[self.rows]
         infinite = np.isinf(g).any(axis=0)
         if infinite.any():
-            raise ValueError(f"marker {self.names[start + int(np.argmax(infinite))]!r} has an infinite value")
+            raise ValueError(has_infinite(self.names[start + int(np.argmax(infinite))]))
         if self.filters.maf and (np.nanmin(g, initial=0.0) < 0 or np.nanmax(g, initial=0.0) > 2):
             k = int(np.argmax(((g < 0) | (g > 2)).any(axis=0)))
-            raise ValueError(
-                f"maf= needs counts of an allele, 0 to 2: marker {self.names[start + k]!r} has others"
-            )
+            raise ValueError(has_no_counts(self.names[start + k]))
         self._require_no_codes(g, start)
         kept = self.filters.kept(g)
         g = g[:, kept]
@@ -97,10 +119,10 @@ class Markers:
             g = np.where(missing, np.where(missing, 0.0, g).sum(axis=0) / count, g)
         return start + np.flatnonzero(kept), g
 
-    def reasons(self, places: np.ndarray, g: np.ndarray) -> list[str]:
+    def reasons(self, places: np.ndarray, g: Any) -> list[str]:
         """Why markers g (N, k) at places (k,), as they were read, have no results."""
         out = []
-        for place, own in zip(places.tolist(), g.T, strict=True):
+        for place, own in zip(places.tolist(), np.asarray(g).T, strict=True):
             constant = bool(np.all(own == own[0]))
             # what nobody has was read as 0
             nobody = (
@@ -116,13 +138,8 @@ class Markers:
         other = ~(np.isin(g, (0.0, 1.0, 2.0)) | np.isnan(g))
         for k in np.flatnonzero(other.any(axis=0) & (other.mean(axis=0) < 0.5)):
             code = np.unique(g[other[:, k], k])
-            # -1, 0, 1 is a coding of its own, and 9 or 99 may be counted
-            alone = code[0] == -1 or 0 < code[0] < 255
-            if len(code) == 1 and code[0] in MISSING and not (alone and not np.any(g[:, k] == 2)):
-                raise ValueError(
-                    f"marker {self.names[start + k]!r} has counts of an allele and {code[0]:g}, a code of "
-                    f"missing ones: make it NaN; if {code[0]:g} is meant, multiply the markers by a number"
-                )
+            if len(code) == 1 and is_code(float(code[0]), bool(np.any(g[:, k] == 2))):
+                raise ValueError(has_code(self.names[start + k], float(code[0])))
 
     def blocks(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[tuple[np.ndarray, Any]]:
         """Places (k,) and values (N, k) of the markers from `start` to `stop`, at most `size` at a time."""
@@ -130,14 +147,36 @@ class Markers:
         for first in range(start, stop, size):
             yield self.read(first, min(first + size, stop))
 
-    def on_rows(self, g: np.ndarray) -> np.ndarray:
+    def on_rows(self, g: Any) -> Any:
         """Values (n, k) in the rows of the fit of those (N, k) of the individuals."""
         same = len(self.codes) == len(g) and np.array_equal(self.codes, np.arange(len(g)))
         return g if same else g[self.codes]
 
-    def size(self, most: int | None = None) -> int:
+    def size(self, most: int | None = None, numbers: int = NUMBERS) -> int:
         """How many markers to take at a time."""
-        return max(1, min(most or NUMBERS, NUMBERS // max(1, len(self.codes))))
+        return max(1, min(most or numbers, numbers // max(1, len(self.codes))))
+
+
+def is_code(code: float, twos: bool) -> bool:
+    """Whether the one number beside 0, 1 and 2, of a marker that has twos or not, is a code of `MISSING`."""
+    # -1, 0, 1 is a coding of its own, and 9 or 99 may be counted
+    alone = code == -1 or 0 < code < 255
+    return code in MISSING and not (alone and not twos)
+
+
+def has_infinite(name: Any) -> str:
+    return f"marker {name!r} has an infinite value"
+
+
+def has_no_counts(name: Any) -> str:
+    return f"maf= needs counts of an allele, 0 to 2: marker {name!r} has others"
+
+
+def has_code(name: Any, code: float) -> str:
+    return (
+        f"marker {name!r} has counts of an allele and {code:g}, a code of missing ones: make it NaN; if "
+        f"{code:g} is meant, multiply the markers by a number"
+    )
 
 
 def markers_of(

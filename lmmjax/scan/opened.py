@@ -110,4 +110,5 @@ def portable_markers(found: Genotypes, given: Any, path: Path) -> Genotypes:
         else:
             return found
     names = pd.RangeIndex(found.shape[1]) if found.names is None else found.names
-    return dataclasses.replace(found, read=spooled(Source(names, found.shape[0], found.read), path).read)
+    own = spooled(Source(names, found.shape[0], found.read), path).read
+    return dataclasses.replace(found, read=own, there=None)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.batch.device.scan import DeviceEngine
 from lmmjax.scan.beside import Beside
 from lmmjax.scan.engines import Part
 from lmmjax.scan.evaluate import How
@@ -55,12 +56,16 @@ class Task:
         """How many markers to take at a time."""
         swept = self.keep is not None and parts is not None
         if swept and all(is_swept(part, self.beside, self.keep or ()) for part in parts or ()):
-            return self.markers.size(len(self.markers))
+            there = all(isinstance(part.engine, DeviceEngine) for part in parts or ())
+            return self.markers.size(len(self.markers), NUMBERS << 3 if there else NUMBERS)
         pairs = NUMBERS // (len(self.labels) * self.beside.width**2)
         return max(1, min(pairs, self.markers.size(len(self.markers))))
 
-    def block(self, places: np.ndarray, g: np.ndarray) -> Pairs:
-        """The pairs of the markers (N, k) at places (k,): all, or those that may be kept."""
+    def block(self, places: np.ndarray, g: Any) -> Pairs:
+        """The pairs of the markers g (N, k) at places (k,): all, or those that may be kept.
+
+        Markers of NumPy, or `DeviceColumns`.
+        """
         names = (*self.wanted, *(("joint",) if self.keep is not None and self.beside.width > 1 else ()))
         found = [no_pairs(names, self.beside.width)]
         for at, parts in self.nulls.of(places):
@@ -71,7 +76,7 @@ class Task:
         whole = joined([one for one in found if len(one)] or found[:1])
         return (self.kept(whole) if len(found) > 2 else whole).ordered()
 
-    def _block(self, parts: list[Part], places: np.ndarray, g: np.ndarray, names: tuple[str, ...]) -> Pairs:
+    def _block(self, parts: list[Part], places: np.ndarray, g: Any, names: tuple[str, ...]) -> Pairs:
         if self.keep is None:
             return self._all(parts, places, g)
         own = [hits(part, self.markers, places, g, self.beside, self.keep, self.how) for part in parts]
@@ -79,7 +84,7 @@ class Task:
         own = [dataclasses.replace(one, terms=some) for one, some in zip(own, terms, strict=True)]
         return self.kept(joined([one for one in own if len(one)] or [no_pairs(names, self.beside.width)]))
 
-    def _all(self, parts: list[Part], places: np.ndarray, g: np.ndarray) -> Pairs:
+    def _all(self, parts: list[Part], places: np.ndarray, g: Any) -> Pairs:
         k, total = g.shape[1], len(self.labels)
         terms = [
             {name: np.full((k, total), np.nan) for name in self.wanted} for _ in range(self.beside.width)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 
+from lmmjax.batch.device.scan import DeviceEngine
 from lmmjax.fitted import Fitted, FittedMany, require_count, require_key, require_level
 from lmmjax.inference.scan.partial import BlockEngine
 from lmmjax.inference.scan.permutations import White, largest, permuted
@@ -40,6 +41,7 @@ def scan_threshold(
     most = np.full((len(labels), n), np.nan)
     for part in parts:
         engine = part.engine
+        engine = engine.host if isinstance(engine, DeviceEngine) else engine
         if not isinstance(engine, SpectralEngine | BlockEngine):
             raise ValueError(
                 "thresholds by permutation are for models of one kernel and nothing beside it: "

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.arrays.memory import require_memory
+from lmmjax.batch.device import placed
 from lmmjax.fitted import Fitted, FittedMany, require_choice
 from lmmjax.inference.scan.general import DDF
 from lmmjax.scan.beside import Beside, covariates
@@ -134,9 +135,11 @@ def scan_in_memory(task: Task, progress: Callable[[int, int], None] | None) -> p
     report = progress or (lambda done, total: None)
     report(0, len(found))
     size = task.size(task.nulls.first)
+    # markers that lie on a device stay there
+    read = found.read_there if found.source.there is not None and placed() is not None else found.read
     for first in range(0, len(found), size):
         stop = min(first + size, len(found))
-        places, g = found.read(first, stop)
+        places, g = read(first, stop)
         pairs = task.block(places, g)
         if task.keep is None:
             none = np.isnan(pairs.terms[0]["t"]).reshape(-1, len(labels)).all(axis=1)

@@ -1,4 +1,4 @@
-"""The search by REML for many responses in one program, traced: all that each needs, on the last axis.
+"""The search for many responses in one program, traced: all that each needs, on the last axis.
 
 The grid is one product. The brackets that it shows are descended from in rounds, the first of every response,
 then the second: most have one. A round is Newton's method for all of them, as long as one needs it.
@@ -6,14 +6,146 @@ then the second: most have one. A round is Newton's method for all of them, as l
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmmjax.arrays import Array
+from lmmjax.arrays import Array, sweep
 from lmmjax.core.spectral.fit import NOTHING
 from lmmjax.core.spectral.records import Points
 from lmmjax.core.spectral.search import FAR, FLAT, LEFT, STEPS, Spectral, grid
+
+
+class Lanes:
+    """`Spectral` of responses on the last axis.
+
+    Parameters
+    ----------
+    data : the design, with no response.
+    y, left : (k, T) and (T,) the responses ỹ, and the squares beside them.
+    """
+
+    nu: Any
+
+    def __init__(self, data: Spectral, y: Array, left: Array):
+        self.data, self.y, self.left, self.nu = data, y, left, data.nu
+        self.mu, self.squares = jnp.asarray(data.mu)[:, None], y * y
+
+    @property
+    def ends_count(self) -> bool:
+        """Whether the upper end of the grid is a point."""
+        return self.data.ml or self.data.regular
+
+    def on_grid(self, a: np.ndarray, h: np.ndarray) -> Array:
+        """f (J, T) at ratios (J,), the same for all."""
+        data = self.data
+        scale = a[:, None] + h[:, None] * data.mu
+        logdet = np.sum(np.log(scale), axis=1)
+        r2 = jnp.asarray(1.0 / scale) @ self.squares
+        if data.rest:
+            r2, logdet = r2 + self.left[None, :] / a[:, None], logdet + data.rest * np.log(a)
+        if data.ml:
+            logdet = logdet + np.linalg.slogdet(data.s_matrix(a, h))[1]
+        return jnp.asarray(logdet)[:, None] + self.nu * jnp.log(r2)
+
+    def at(self, t: Array) -> tuple[Array, ...]:
+        """f, ∂f, ∂²f, r² and ∂r²/r² at t (T,)."""
+        data = self.data
+        a, h, scale, s = self.sides(t)
+        share = self.squares / scale
+        r2 = jnp.sum(share, axis=0) + (self.left / a if data.rest else 0.0)
+        first = -jnp.sum(share * s, axis=0) / r2
+        second = -jnp.sum(share * s * (1.0 - 2.0 * s), axis=0) / r2
+        slope = jnp.sum(s, axis=0) + self.nu * first
+        bend = jnp.sum(s * (1.0 - s), axis=0) + self.nu * (second - first**2)
+        value = jnp.sum(jnp.log(scale), axis=0) + (data.rest * jnp.log(a) if data.rest else 0.0)
+        value = value + self.nu * jnp.log(r2)
+        if data.ml:
+            own, one, two = log_determinant(*self.s_curve(a, h, scale, s))
+            value, slope, bend = value + own + len(data.xkx) * jnp.log(a), slope + one, bend + two
+        return value, slope, bend, r2, first
+
+    def sides(self, t: Array) -> tuple[Array, Array, Array, Array]:
+        """a, h (T,), a + hμ and hμ/(a + hμ) (k, T)."""
+        a, h = 1.0 / (1.0 + jnp.exp(t)), 1.0 / (1.0 + jnp.exp(-t))
+        scale = a[None, :] + h[None, :] * self.mu
+        return a, h, scale, h[None, :] * self.mu / scale
+
+    def across(self, weights: Array) -> Array:
+        """C' diag(weights) C (p, p, T) of weights (k, T)."""
+        k, p = self.data.c.shape
+        pairs = (self.data.c[:, :, None] * self.data.c[:, None, :]).reshape(k, p * p)
+        return (pairs.T @ weights).reshape(p, p, weights.shape[1])
+
+    def s_curve(self, a: Array, h: Array, scale: Array, s: Array) -> tuple[Array, Array, Array]:
+        """S over a (p, p, T), with its first and second derivatives in t."""
+        delta, w, xkx = h / a, a[None, :] / scale, self.data.xkx[:, :, None]
+        whole, square = delta * xkx, delta * delta
+        value = np.eye(len(xkx))[:, :, None] + whole - square * self.across(w)
+        once, twice = w * (2.0 - s), w * ((2.0 - s) ** 2 - s * (1.0 - s))
+        return value, whole - square * self.across(once), whole - square * self.across(twice)
+
+    def s_matrix(self, a: Array, h: Array, scale: Array) -> Array:
+        """S (p, p, T)."""
+        xkx = self.data.xkx[:, :, None]
+        return np.eye(len(xkx))[:, :, None] * a + xkx * h - h**2 * self.across(1.0 / scale)
+
+    def ends(self, t: np.ndarray) -> tuple[Array, Array]:
+        """Whether the criterion rises from the ends of a grid t (J,): (T,) of the lower, and of the upper."""
+        data, total = self.data, self.squares.shape[1]
+        if data.ml:
+            return self.at(jnp.full(total, t[0]))[1] >= 0, self.at(jnp.full(total, t[-1]))[1] <= 0
+        mu, nu = data.mu, self.nu
+        whole = jnp.sum(self.squares, axis=0) + self.left
+        lower = mu.sum() * whole >= nu * (mu @ self.squares)
+        if not data.regular:
+            return lower, jnp.zeros_like(lower)
+        upper = np.sum(1.0 / mu) * ((1.0 / mu) @ self.squares) >= nu * (mu**-2.0 @ self.squares)
+        return lower, upper
+
+    def found(self, a: Array, h: Array) -> tuple[Array, Array, Array, Array]:
+        """Log-determinants, r², S and β̂ of `Points`, at a and h (T,) that may be ends."""
+        data = self.data
+        scale = a[None, :] + h[None, :] * self.mu
+        r2 = jnp.sum(self.squares / scale, axis=0) + (self.left / a if data.rest else 0.0)
+        value = jnp.sum(jnp.log(scale), axis=0) + (data.rest * jnp.log(a) if data.rest else 0.0)
+        s = self.s_matrix(a, h, scale)
+        if data.ml and len(data.xkx):
+            value = value + sweep(s)[0]
+        return value, r2, s, -(data.c.T @ (self.y * (h[None, :] / scale)))
+
+    def points(self, t: Array, steps: Array, ends: tuple[float, float]) -> tuple[Array, ...]:
+        """The arrays of `Points` at the minima t (T,), trailing with T; `ends` of the grid are no minima."""
+        start = jnp.where(jnp.isnan(t), 0.0, t)
+        a, h = _both(jnp, start)
+        value, r2, s, beta = self.found(a, h)
+        inner = jnp.isfinite(start) & (start != ends[0]) & (start != ends[1])
+        _, slope, bend, _, fall = self.at(jnp.where(inner, start, 0.0))
+        slope, bend, fall = (jnp.where(inner, v, e) for v, e in ((slope, 0.0), (bend, 1.0), (fall, 0.0)))
+        return t, steps, value, slope, bend, fall, r2, s, beta
+
+
+def log_determinant(value: Array, first: Array, second: Array) -> tuple[Array, Array, Array]:
+    """The log-determinants (T,) of matrices (p, p, T), with first and second derivatives."""
+    if not len(value):
+        none = jnp.zeros(value.shape[2])
+        return none, none, none
+    logdet, inverse = sweep(value)
+    solved = product(inverse, first)
+    bend = jnp.sum(inverse * second, axis=(0, 1)) - trace(solved, solved)
+    return logdet, jnp.sum(inverse * first, axis=(0, 1)), bend
+
+
+def product(one: Array, two: Array) -> Array:
+    """Products (a, c, T) of matrices (a, b, T) and (b, c, T)."""
+    return jnp.sum(one[:, :, None] * two[None], axis=1)
+
+
+def trace(one: Array, two: Array) -> Array:
+    """tr(AB) (T,) of matrices (p, p, T)."""
+    return jnp.sum(one * jnp.swapaxes(two, 0, 1), axis=(0, 1))
 
 
 def search_lanes(data: Spectral, n: float, y: Array, left: Array) -> tuple[Array, ...]:
@@ -21,10 +153,9 @@ def search_lanes(data: Spectral, n: float, y: Array, left: Array) -> tuple[Array
 
     Parameters
     ----------
-    data : the design, with no response, for REML; n : the number of rows.
+    data : the design, with no response; n : the number of rows.
     y, left : (k, T) and (T,) the responses ỹ, and what is left beside them.
     """
-    assert not data.ml
     mu, squares = jnp.asarray(data.mu)[:, None], y * y
     total = jnp.sum(squares, axis=0) + left
     lost = ~jnp.isfinite(total)
@@ -35,28 +166,31 @@ def search_lanes(data: Spectral, n: float, y: Array, left: Array) -> tuple[Array
     # what cannot be fitted is in nobody's way
     fine = ~lost & ~perfect
     y, left = jnp.where(fine[None, :], y, 1.0), jnp.where(fine, left, 1.0)
-    squares = y * y
-    t, optima, steps = _search(data, mu, squares, left)
-    return *_points(data, mu, y, squares, left, t, steps), optima, lost, perfect
+    *arrays, optima = searched(Lanes(data, y, left))
+    return *arrays, optima, lost, perfect
 
 
-def _search(data: Spectral, mu: Array, squares: Array, left: Array) -> tuple[Array, Array, Array]:
+def searched(lanes: Lanes) -> tuple[Array, ...]:
+    """The arrays of `Points`, and how many minima there are."""
+    data = lanes.data
+    t = grid(data)
+    if not data.ml:
+        # both ends of h as points
+        t = np.concatenate([[-np.inf], t, [np.inf] if data.regular else []])
+    found, optima, steps = _search(lanes, t)
+    return *lanes.points(found, steps, (t[0], t[-1])), optima
+
+
+def _search(lanes: Lanes, t: np.ndarray) -> tuple[Array, Array, Array]:
     """The global minimum of each response, and how many there are, (T,); evaluations."""
-    t = np.concatenate([[-np.inf], grid(data), [np.inf] if data.regular else []])
-    a, h = _both(np, t)
-    scale = a[:, None] + h[:, None] * data.mu
-    logdet = np.sum(np.log(scale), axis=1)
-    r2 = jnp.asarray(1.0 / scale) @ squares
-    if data.rest:
-        r2, logdet = r2 + left[None, :] / a[:, None], logdet + data.rest * np.log(a)
-    f = jnp.asarray(logdet)[:, None] + data.nu * jnp.log(r2)
-    lower, upper = _ends(data, squares, left)
+    f = lanes.on_grid(*_both(np, t))
+    lower, upper = lanes.ends(t)
     best = jnp.where(lower, f[0], jnp.inf)
     best_t = jnp.where(lower, t[0], jnp.nan)
     better = upper & (f[-1] < best)
     best, best_t = jnp.where(better, f[-1], best), jnp.where(better, t[-1], best_t)
     inside = (f[1:-1] <= f[:-2]) & (f[1:-1] <= f[2:])
-    last = ~upper & (f[-1] <= f[-2]) if data.regular else jnp.zeros_like(lower)
+    last = ~upper & (f[-1] <= f[-2]) if lanes.ends_count else jnp.zeros_like(lower)
     valley = jnp.concatenate([(~lower & (f[0] <= f[1]))[None, :], inside, last[None, :]])
     order, most = jnp.cumsum(valley, axis=0), len(t) - 1
     span = jnp.asarray(np.clip(t, *(t[np.isfinite(t)][[0, -1]] + [-np.log(FAR), np.log(FAR)])))
@@ -69,15 +203,15 @@ def _search(data: Spectral, mu: Array, squares: Array, left: Array) -> tuple[Arr
         there, at = jnp.any(chosen, axis=0), jnp.argmax(chosen, axis=0)
         low, high = span[jnp.maximum(at - 1, 0)], span[jnp.minimum(at + 1, most)]
         begin = _vertex(grid_t, f, at, span[at])
-        end, count = _descend(data, mu, squares, left, low, high, begin, there)
-        value, _, bend, *_ = _at(data, mu, squares, left, end)
+        end, count = _descend(lanes, low, high, begin, there)
+        value, _, bend, *_ = lanes.at(end)
         real = there & (bend > 0) & (jnp.abs(value - level) > FLAT)
         optima = optima + real.astype(jnp.int32)
         wins = there & (value < inner)
         inner, inner_t = jnp.where(wins, value, inner), jnp.where(wins, end, inner_t)
         return k + 1, inner, inner_t, optima, steps + count
 
-    zero = jnp.zeros(squares.shape[1], jnp.int32)
+    zero = jnp.zeros(f.shape[1], jnp.int32)
     ended = lower.astype(jnp.int32) + upper.astype(jnp.int32)
     begin = (0, jnp.full_like(best, jnp.inf), jnp.full_like(best, jnp.nan), ended, zero)
     rounds = jnp.max(order[-1], initial=0)
@@ -98,10 +232,7 @@ def _vertex(t: Array, f: Array, at: Array, middle: Array) -> Array:
 
 
 def _descend(
-    data: Spectral,
-    mu: Array,
-    squares: Array,
-    left: Array,
+    lanes: Lanes,
     low: Array,
     high: Array,
     t: Array,
@@ -111,7 +242,7 @@ def _descend(
 
     def step(carry: tuple) -> tuple:
         k, t, low, high, going, steps = carry
-        _, slope, bend, *_ = _at(data, mu, squares, left, t)
+        _, slope, bend, *_ = lanes.at(t)
         falls = slope < 0
         low, high = jnp.where(going & falls, t, low), jnp.where(going & ~falls, t, high)
         trial, decrement = t - slope / bend, 0.5 * slope**2 / bend
@@ -127,56 +258,11 @@ def _descend(
     return t, steps
 
 
-def _at(data: Spectral, mu: Array, squares: Array, left: Array, t: Array) -> tuple[Array, ...]:
-    """`Spectral.at` by REML, of responses on the last axis."""
-    a, h = 1.0 / (1.0 + jnp.exp(t)), 1.0 / (1.0 + jnp.exp(-t))
-    scale = a[None, :] + h[None, :] * mu
-    s = h[None, :] * mu / scale
-    share = squares / scale
-    r2 = jnp.sum(share, axis=0) + (left / a if data.rest else 0.0)
-    first = -jnp.sum(share * s, axis=0) / r2
-    second = -jnp.sum(share * s * (1.0 - 2.0 * s), axis=0) / r2
-    slope = jnp.sum(s, axis=0) + data.nu * first
-    bend = jnp.sum(s * (1.0 - s), axis=0) + data.nu * (second - first**2)
-    value = jnp.sum(jnp.log(scale), axis=0) + (data.rest * jnp.log(a) if data.rest else 0.0)
-    return value + data.nu * jnp.log(r2), slope, bend, r2, first
-
-
-def _ends(data: Spectral, squares: Array, left: Array) -> tuple[Array, Array]:
-    """`Spectral.ends` by REML."""
-    mu = data.mu
-    whole = jnp.sum(squares, axis=0) + left
-    lower = mu.sum() * whole >= data.nu * (mu @ squares)
-    if not data.regular:
-        return lower, jnp.zeros_like(lower)
-    return lower, np.sum(1.0 / mu) * ((1.0 / mu) @ squares) >= data.nu * (mu**-2.0 @ squares)
-
-
 def _both(xp, t: Array) -> tuple[Array, Array]:
     """a and h of t, infinite ones too."""
     finite = xp.clip(t, -700, 700)
     a, h = 1.0 / (1.0 + xp.exp(finite)), 1.0 / (1.0 + xp.exp(-finite))
     return xp.where(t == np.inf, 0.0, a), xp.where(t == -np.inf, 0.0, h)
-
-
-def _points(
-    data: Spectral, mu: Array, y: Array, squares: Array, left: Array, t: Array, steps: Array
-) -> tuple[Array, ...]:
-    """The arrays of `Points` at the minima t (T,), trailing with T."""
-    start = jnp.where(jnp.isnan(t), 0.0, t)
-    a, h = _both(jnp, start)
-    scale = a[None, :] + h[None, :] * mu
-    r2 = jnp.sum(squares / scale, axis=0) + (left / a if data.rest else 0.0)
-    value = jnp.sum(jnp.log(scale), axis=0) + (data.rest * jnp.log(a) if data.rest else 0.0)
-    inner = jnp.isfinite(start)
-    _, slope, bend, _, fall = _at(data, mu, squares, left, jnp.where(inner, start, 0.0))
-    slope, bend, fall = (jnp.where(inner, v, e) for v, e in ((slope, 0.0), (bend, 1.0), (fall, 0.0)))
-    k, p = data.c.shape
-    pairs = (data.c[:, :, None] * data.c[:, None, :]).reshape(k, p * p)
-    across = (pairs.T @ (1.0 / scale)).reshape(p, p, len(t))
-    s = np.eye(p)[:, :, None] * a + data.xkx[:, :, None] * h - h**2 * across
-    beta = -(data.c.T @ (y * (h[None, :] / scale)))
-    return t, steps, value, slope, bend, fall, r2, s, beta
 
 
 def points_of(data: Spectral, arrays: tuple[np.ndarray, ...], chosen: np.ndarray) -> Points:

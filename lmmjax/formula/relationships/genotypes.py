@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.arrays.caller import stack_level
+from lmmjax.arrays.device_columns import on_device
 from lmmjax.arrays.memory import require_memory
 from lmmjax.formula.columns import nearest
 from lmmjax.formula.labelled import eager
@@ -37,12 +38,14 @@ class Genotypes:
     shape : (n, M).
     ids, names : labels of the individuals and of the markers, None where there are none.
     read : the genotypes (n, k) of the markers from one place up to another, NaN where missing.
+    there : (n, M) on a device, None where they are not.
     """
 
     shape: tuple[int, int]
     ids: pd.Index | None
     names: pd.Index | None
     read: Callable[[int, int], np.ndarray]
+    there: Any = None
 
     def blocks(self, size: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Yields the place of the first marker of a block, and float64 (n, k) of at most `size` markers.
@@ -218,7 +221,8 @@ def _open(markers: Any) -> Genotypes:
     if len(values.shape) != 2:
         raise ValueError(f"markers have shape {values.shape}: pass individuals × markers")
     shape = int(values.shape[0]), int(values.shape[1])
-    return Genotypes(shape, None, None, lambda a, b: doubles(values[:, a:b], "markers"))
+    there = values if on_device(values) else None
+    return Genotypes(shape, None, None, lambda a, b: doubles(values[:, a:b], "markers"), there)
 
 
 def _frame(part: pd.DataFrame) -> np.ndarray:

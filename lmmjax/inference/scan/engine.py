@@ -15,10 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from lmmjax.arrays.processors import mapped
 from lmmjax.core.problem import ProblemMaker
-from lmmjax.inference.scan.sweep import Sweepable
+from lmmjax.inference.scan.sweep import Sweepable, Wanted, sweep
 
 ALL = slice(None)
+
+TOGETHER = 1 << 10
+"""Pairs that are worked out together."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,13 +31,13 @@ class KernelFits:
 
     Attributes
     ----------
-    maker : of the model; y : (n, T) the responses.
+    maker : of the model; y : (n, T) the responses, of NumPy or, where they have all rows, on a device.
     psi : (T, 2) variances of the kernel and of the residuals, estimated; deviance : (T,) the criterion there.
     reml : whether they are by REML; ml : makes the estimates by maximum likelihood, ψ and the criterion.
     """
 
     maker: ProblemMaker
-    y: np.ndarray
+    y: Any
     psi: np.ndarray
     deviance: np.ndarray
     reml: bool
@@ -42,8 +46,8 @@ class KernelFits:
     @property
     def response(self) -> np.ndarray:
         """(n, T) less the offset."""
-        offset = self.maker.rows.offset
-        return self.y if offset is None else self.y - np.asarray(offset)[:, None]
+        offset, y = self.maker.rows.offset, np.asarray(self.y)
+        return y if offset is None else y - np.asarray(offset)[:, None]
 
     def by_ml(self) -> KernelFits:
         """Those by maximum likelihood."""
@@ -107,15 +111,61 @@ class Refitted:
     joint: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Hits:
+    """Q pairs of candidates and responses that may be kept, by candidate, then response.
+
+    Attributes
+    ----------
+    marker, response : (Q,) their places; b, c : (Q,) g'Py and g'Pg.
+    by_ml : the same two at the ratios of the fits by maximum likelihood, None where nobody asked.
+    """
+
+    marker: np.ndarray
+    response: np.ndarray
+    b: np.ndarray
+    c: np.ndarray
+    by_ml: tuple[np.ndarray, np.ndarray] | None
+
+
 class Engine(abc.ABC):
     """T responses under one design, their variance parameters held at the null fit.
 
     Attributes
     ----------
-    null : the null fits.
+    null : the null fits; alone : whether g'Pg depends on more than the ratio, so that no response shares it.
     """
 
     null: Null
+    alone: bool = False
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether `hits` finds pairs."""
+        return self.sweepable is not None
+
+    def hits(self, block: Any, wanted: Wanted, by_ml: bool) -> Hits:
+        """The pairs of a block that may be kept: by a sweep in float32, and in float64 what it finds."""
+        assert self.sweepable is not None
+        found, total = sweep(self.sweepable, block, self.single(block), block.lost, wanted), len(self.null.n)
+        pair = np.unique(found[0].astype(np.int64) * total + found[1])
+        marker, response = pair // total, pair % total
+        b, c = self._by_response(block, marker, response)
+        fine = np.isfinite(c)
+        marker, response, b, c = (values[fine] for values in (marker, response, b, c))
+        other = self.by_ml()._by_response(block, marker, response) if by_ml else None
+        return Hits(marker, response, b, c, other)
+
+    def _by_response(
+        self, block: Any, marker: np.ndarray, response: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """b and c (Q,) of pairs, by parts that stay in cache and of neighbouring responses."""
+        order = np.argsort(response, kind="stable")
+        parts = [order[k : k + TOGETHER] for k in range(0, max(len(order), 1), TOGETHER)]
+        found = mapped(lambda at: self.pairs(block, marker[at], response[at]), parts)
+        out = np.empty((2, len(order)))
+        out[:, order] = np.concatenate(found, axis=1)
+        return out[0], out[1]
 
     @property
     def sweepable(self) -> Sweepable | None:

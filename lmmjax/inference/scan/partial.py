@@ -19,6 +19,7 @@ from functools import cached_property
 import numpy as np
 
 from lmmjax.arrays.processors import mapped
+from lmmjax.core import ProblemMaker
 from lmmjax.core.spectral.rows import Rotated, rotated_points
 from lmmjax.core.spectral.search import PAIRS, search
 from lmmjax.gram.block.prepare import BlockPrepared
@@ -45,13 +46,14 @@ class PartialEngine(Engine):
 
     Attributes
     ----------
-    mu : (k,); a, h : (T,) the sides of the ratio, V ∝ aI + hK.
+    maker : of the model; mu : (k,); a, h : (T,) the sides of the ratio, V ∝ aI + hK.
     y : (T, k) ỹ − E'γ.
     alone : whether responses have columns of their own.
     """
 
     alone: bool
 
+    maker: ProblemMaker
     mu: np.ndarray
     a: np.ndarray
     h: np.ndarray

@@ -70,6 +70,23 @@ class Block:
         return self.g * self.g
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Formed:
+    """T responses in the coordinates of a kernel.
+
+    Attributes
+    ----------
+    weights, rotated, weighted : (T, k) w, ỹ and w∘ỹ; rest : (T, n) what B leaves, None where nothing.
+    squares : (T,) y'Py.
+    """
+
+    weights: np.ndarray
+    rotated: np.ndarray
+    weighted: np.ndarray
+    rest: np.ndarray | None
+    squares: np.ndarray
+
+
 def ratio_sides(maker: ProblemMaker, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """a and h (T,) of V ∝ aI + hK in internal coordinates at ψ (T, 2), and the ratios in the user's."""
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -112,25 +129,60 @@ class SpectralEngine(Engine):
         a, h, ratio = ratio_sides(maker, fits.psi)
         self.a, self.h = a, h
         self.mu = np.asarray(prepared.shared.mu)
-        (n, total), k, y = fits.y.shape, len(self.mu), fits.response
-        self.weights, self.rotated, self.weighted = (np.empty((total, k)) for _ in range(3))
-        self.rest = np.empty((total, n)) if self.left_over else None
-        self.inverse_a = 1.0 / a if self.left_over else np.zeros(total)
+        self.ratio = ratio
+        self.inverse_a = 1.0 / a if self.left_over else np.zeros(len(a))
+
+    @cached_property
+    def formed(self) -> Formed:
+        """The responses in the coordinates of the kernel."""
+        (n, total), k, y = self.fits.y.shape, len(self.mu), self.fits.response
+        weights, rotated, weighted = (np.empty((total, k)) for _ in range(3))
+        rest = np.empty((total, n)) if self.left_over else None
         squares = np.empty(total)
 
         def put(part: slice) -> None:
-            residual = without_x(maker, y[:, part])
-            turned = residual.T @ prepared.b
-            w = 1.0 / (a[part, None] + h[part, None] * self.mu)
-            self.weights[part], self.rotated[part], self.weighted[part] = w, turned, w * turned
-            squares[part] = np.einsum("tk,tk->t", self.weighted[part], turned)
-            if self.rest is not None:
-                self.rest[part] = residual.T - turned @ prepared.b.T
-                squares[part] += np.sum(self.rest[part] ** 2, axis=1) * self.inverse_a[part]
+            residual = without_x(self.maker, y[:, part])
+            turned = residual.T @ self.basis
+            w = 1.0 / (self.a[part, None] + self.h[part, None] * self.mu)
+            weights[part], rotated[part], weighted[part] = w, turned, w * turned
+            squares[part] = np.einsum("tk,tk->t", weighted[part], turned)
+            if rest is not None:
+                rest[part] = residual.T - turned @ self.basis.T
+                squares[part] += np.sum(rest[part] ** 2, axis=1) * self.inverse_a[part]
 
         size = max(1, TOGETHER // n)
         mapped(put, [slice(first, first + size) for first in range(0, total, size)])
-        self.null = Null.of(n, maker.design.p, squares, fits.deviance, fits.reml, ratio)
+        return Formed(weights, rotated, weighted, rest, squares)
+
+    @cached_property
+    def null(self) -> Null:  # type: ignore[override]
+        return self.null_of(self.formed.squares)
+
+    def null_of(self, squares: np.ndarray) -> Null:
+        """The null fits, from y'Py (T,)."""
+        fits = self.fits
+        n, p = self.maker.design.n, self.maker.design.p
+        return Null.of(n, p, squares, fits.deviance, fits.reml, self.ratio)
+
+    @property
+    def weights(self) -> np.ndarray:
+        """w (T, k)."""
+        return self.formed.weights
+
+    @property
+    def rotated(self) -> np.ndarray:
+        """ỹ (T, k)."""
+        return self.formed.rotated
+
+    @property
+    def weighted(self) -> np.ndarray:
+        """w∘ỹ (T, k)."""
+        return self.formed.weighted
+
+    @property
+    def rest(self) -> np.ndarray | None:
+        """What B leaves of the responses (T, n), None where it leaves nothing."""
+        return self.formed.rest
 
     @cached_property
     def sweepable(self) -> Sweepable:
