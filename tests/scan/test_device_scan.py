@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 
 import lmmjax as lj
 from lmmjax.arrays.device_columns import DeviceColumns
-from lmmjax.batch.device import forced, pipeline, placed
+from lmmjax.batch.device import forced, pipeline, placed, scan_programs
 from lmmjax.batch.device import scan as module
 from lmmjax.batch.device.scan import DeviceEngine, on_devices
 from lmmjax.scan import Above, Best, Top
@@ -131,7 +131,7 @@ def test_tiles_are_halved_where_memory_is_used_up(monkeypatch):
 
         def call(whole, *lanes):
             tried.append(lanes[0].shape[-1] if lanes else 0)
-            if function is module._tile and tried[-1] > LANES and len(tried) > 2:
+            if function is scan_programs.tile and tried[-1] > LANES and len(tried) > 2:
                 raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
             return run(whole, *lanes)
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from lmmjax.arrays import Array, quick_jit
+from lmmjax.arrays import Array
 from lmmjax.arrays.device_columns import DeviceColumns
-from lmmjax.batch.device.lanes import counted, on_lanes
+from lmmjax.batch.device import scan_programs as programs
+from lmmjax.batch.device.lanes import on_lanes
 from lmmjax.batch.device.pipeline import through_blocks
 from lmmjax.batch.device.transfer import move, over, to_all
 from lmmjax.batch.device.where import Place, memory_of
@@ -28,16 +28,7 @@ from lmmjax.gram.block.products import Reach
 from lmmjax.gram.grouped.prepare import bucket
 from lmmjax.gram.spectral.prepare import SpectralPrepared
 from lmmjax.inference.scan.engine import ALL, Engine, Hits, Null, Refitted
-from lmmjax.inference.scan.lanes import (
-    Coordinates,
-    candidates,
-    less,
-    moments,
-    near,
-    picked,
-    products_of,
-    responses,
-)
+from lmmjax.inference.scan.lanes import Coordinates
 from lmmjax.inference.scan.partial import PartialEngine
 from lmmjax.inference.scan.spectral import SpectralEngine
 from lmmjax.inference.scan.sweep import Wanted
@@ -147,7 +138,7 @@ class DeviceEngine(Engine):
         y = host.fits.y if part == slice(0, self.total) else host.fits.y[:, part]
         extra = size - (part.stop - part.start)
         sides = [over(pad(value[part], extra), devices) for value in (host.a, host.h)]
-        u, w, squares = on_lanes(_responses, devices)(self.of, move(y, size, devices), *sides)
+        u, w, squares = on_lanes(programs.formed, devices)(self.of, move(y, size, devices), *sides)
         self._keep(part, lanes, (u, w, over(np.zeros((0, 1, size)), devices)))
         return squares
 
@@ -186,11 +177,11 @@ class DeviceEngine(Engine):
 
         def made() -> Block:
             if isinstance(g, DeviceColumns):
-                there = _widened(g.there, size=size)
+                there = programs.widened(g.there, size=size)
             else:
                 there = np.zeros((len(g), size))
                 there[:, :k] = g
-            coordinates, squares, lost = _prepared(self.of, to_all(there, devices))
+            coordinates, squares, lost = programs.prepared(self.of, to_all(there, devices))
             return Block(coordinates, squares, lost, k)
 
         return in_x64(made)()
@@ -201,7 +192,7 @@ class DeviceEngine(Engine):
         null = self.null
         share = np.zeros(self.total) if wanted.share is None else wanted.share
         settings = {"top": wanted.top, "best": wanted.best, "above": wanted.share is not None}
-        tile = on_lanes(_tile, devices, **settings)
+        tile = on_lanes(programs.tile, devices, **settings)
 
         def start(part: slice, lanes: int) -> Callable[[], tuple]:
             count = part.stop - part.start
@@ -218,7 +209,7 @@ class DeviceEngine(Engine):
             kept, level, values, count = made
             counts = self.unpacked(count)
             size = bucket(max(int(counts.max()), 1))
-            sent = on_lanes(_picked, devices, size=size)((), kept, level, values)
+            sent = on_lanes(programs.hits, devices, size=size)((), kept, level, values)
             at, numbers = map(self.unpacked, sent)
             # a device has its own lanes, and fills up with its first pair
             found = [slice(d * size, d * size + int(c)) for d, c in enumerate(counts)]
@@ -235,11 +226,11 @@ class DeviceEngine(Engine):
         return Hits(marker[order], response[order], b, c, own if by_ml else None)
 
     def products(self, block: Block, part: slice = ALL) -> tuple[np.ndarray, np.ndarray]:
-        return self._all((block.g, block.squares, block.lost), block.k, part, _moments)
+        return self._all((block.g, block.squares, block.lost), block.k, part, programs.all_moments)
 
     def cross(self, one: Block, two: Block, part: slice = ALL) -> np.ndarray:
-        both = in_x64(_products_of)(self.of, one.g, two.g)
-        return self._all((one.g, two.g, both), one.k, part, _less)
+        both = in_x64(programs.cross_products)(self.of, one.g, two.g)
+        return self._all((one.g, two.g, both), one.k, part, programs.all_crossed)
 
     def _all(self, whole: tuple[Array, ...], k: int, part: slice, function: Callable) -> Any:
         """What a function of a tile says of all its pairs, (k, T) on the host."""
@@ -294,59 +285,3 @@ def _best_of_all(
     needed = 1.0 - (1.0 - most[marker]) * float(np.max(wanted.slack)) - 1e-9
     stay = np.flatnonzero((level > 0) | (rho2 >= needed))
     return marker[stay], response[stay], numbers[:, stay]
-
-
-@partial(quick_jit, short=0, plays=False, static_argnames=("size",))
-def _widened(g: Array, *, size: int) -> Array:
-    """Candidates (n, k) in double precision, with columns of zeros to be `size`."""
-    return jnp.pad(g.astype(jnp.float64), ((0, 0), (0, size - g.shape[1])))
-
-
-@partial(quick_jit, short=0, plays=False)
-def _prepared(of: Coordinates, g: Array) -> tuple[Array, Array, Array]:
-    there, lost = candidates(of, g)
-    return there, products_of(of, there, there), lost
-
-
-@partial(quick_jit, short=0, plays=False)
-def _products_of(of: Coordinates, one: Array, two: Array) -> Array:
-    return products_of(of, one, two)
-
-
-def _responses(of: Coordinates, y: Array, a: Array, h: Array) -> tuple[Array, Array, Array]:
-    return responses(of, y, a, h)
-
-
-def _moments(whole: tuple[Array, ...], *arrays: Array) -> tuple[Array, Array]:
-    return moments(*whole, *arrays)
-
-
-def _less(whole: tuple[Array, ...], _: Array, w: Array, f: Array) -> Array:
-    one, two, both = whole
-    return less(both.T @ w, one, two, f)
-
-
-def _tile(
-    whole: tuple[Array, ...],
-    a: Array,
-    share: Array,
-    slack: Array,
-    real: Array,
-    own: tuple[Array, ...],
-    ml: tuple[Array, ...] | None = None,
-    *,
-    top: int,
-    best: bool,
-    above: bool,
-) -> tuple[Array, Array, tuple[Array, ...], Array]:
-    """Pairs (k, t) that are kept, which of them whatever is best, b and c of all; how many are kept (1,)."""
-    b, c = moments(*whole, *own)
-    wanted = {"top": top, "above": above}
-    by_level = near(b, c, a, share, slack, real, best=False, **wanted)
-    kept = near(b, c, a, share, slack, real, best=True, **wanted) if best else by_level
-    other = () if ml is None else moments(*whole, *ml)
-    return kept, by_level, (b, c, *other), counted(kept.ravel())
-
-
-def _picked(_: Any, kept: Array, level: Array, values: tuple[Array, ...], size: int) -> tuple[Array, Array]:
-    return picked(kept, (level.astype(values[0].dtype), *values), size)
