@@ -107,21 +107,45 @@ def _shared(design: pd.DataFrame, responses: Path) -> str | None:
 def _labelled(
     path: Path, design: pd.DataFrame, responses: str, index: str | None, rows: bool
 ) -> pd.DataFrame:
+    """The design by the labels of the responses, as it is where one of both has none.
+
+    ValueError if the design has other labels: a column of their name, one with some of them or, first in the
+    table, one of text that differs in all rows.
+    """
     try:
         labels = open_source(responses, index=index, rows=rows).index
     except (ValueError, OSError, ImportError):
         # the stream says what is wrong with it, after the formula was read
         return design
-    if labels is None or is_default(labels) or len(labels) != len(design):
+    if labels is None or is_default(labels):
         return design
     text = labels.dtype.kind not in "iufM"
-    for _, column in design.items():
-        own = pd.Index(column.astype(str) if text else column)
-        if own.is_unique and labels.is_unique and own.isin(labels).all():
+    columns = {name: pd.Index(column.astype(str) if text else column) for name, column in design.items()}
+    for own in columns.values():
+        if own.equals(labels) or (own.is_unique and labels.is_unique and labels.isin(own).all()):
             return design.set_index(own.rename(None))
+    named = None if rows else _name_of_labels(Path(responses), index, labels)
+    for k, (name, own) in enumerate(columns.items()):
+        alone = k == 0 and design.dtypes.iloc[0].kind == "O"
+        shared = int(own.isin(labels).sum())
+        if str(name) == named or (own.is_unique and (alone or 2 * shared > len(own))):
+            remedy = "name its columns 0, 1, …" if rows else "leave its labels out"
+            several = "" if own.is_unique else ", some several times and in another order"
+            raise ValueError(
+                f"the labels of the rows of {responses} ({labels[0]!r}, …) are not those of column {name!r} "
+                f"of {path} ({own[0]!r}, …): {shared} of {len(own)} are there{several}; correct them, or "
+                f"{remedy} to go by position"
+            )
     typer.echo(
         f"lmmjax: no column of {path} has the labels of the rows of {responses} ({labels[0]!r}, …), which "
         "are taken in the order they come",
         err=True,
     )
     return design
+
+
+def _name_of_labels(responses: Path, index: str | None, labels: pd.Index) -> str | None:
+    """What the column of labels of a table is called."""
+    if index is not None or kind_of(responses) not in TEXT:
+        return index or (None if labels.name is None else str(labels.name))
+    return str(pd.read_csv(responses, sep=TEXT[kind_of(responses)], nrows=0).columns[0])

@@ -28,12 +28,17 @@ HEAD, ROWS = 1000, 250_000
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chunks:
-    """The passes over data: columns, or None for all ↦ the frames of one."""
+    """The passes over data: columns, or None for all ↦ the frames of one, their rows numbered through."""
 
     read: Callable[[list[str] | None], Iterator[pd.DataFrame]]
 
     def __call__(self, columns: list[str] | None) -> Iterator[pd.DataFrame]:
-        return self.read(columns)
+        start = 0
+        for piece in self.read(columns):
+            numbered = piece.copy(deep=False)
+            numbered.index = pd.RangeIndex(start, start + len(piece))
+            start += len(piece)
+            yield numbered
 
 
 def is_chunked(data: Any) -> bool:
@@ -211,7 +216,8 @@ def rows_of_all_levels(chunks: Chunks, columns: list[str], keys: list[list[str]]
         raise ValueError("no row is left without missing values" if total else "the data have no rows")
     kept = [pd.concat(held).drop_duplicates(key) for held, key in zip(found, keys, strict=True)]
     missing = {str(name): int(count) for name, count in lost.items() if count}
-    return Some(pd.concat([*head, *kept], ignore_index=True), total, missing, few or {})
+    some = pd.concat([*head, *kept])
+    return Some(some.loc[~some.index.duplicated()], total, missing, few or {})
 
 
 def _numbers(frame: pd.DataFrame) -> list[str]:

@@ -96,7 +96,8 @@ def chunked_model(
     if every.n == 0:
         raise ValueError("no row is left without missing values")
     codes, z, w = condenser.rows()
-    shown = model_frame(formula, pd.concat([some.rows, *every.witnesses], ignore_index=True), **beside)
+    shown_rows = pd.concat([some.rows, *every.witnesses])
+    shown = model_frame(formula, shown_rows.loc[~shown_rows.index.duplicated()], **beside)
     own = every.moments(w[:, :-1])
     base = ManyRows(
         shown, codes, z, w, logdet=logs, dropped=some.total - every.n, missing=some.missing, **own
@@ -135,7 +136,7 @@ def _counted(pieces: Iterator[pd.DataFrame], passed: list[int]) -> Iterator[pd.D
 def _rows(frame: ModelFrame, pieces: Iterator[pd.DataFrame]) -> Iterator[_Rows]:
     recipe = frame._recipe
     for piece in pieces:
-        whole = piece.dropna().reset_index(drop=True)
+        whole = piece.dropna()
         if not len(whole):
             continue
         new = new_frame(frame, whole, require_response=True)

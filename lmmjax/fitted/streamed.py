@@ -35,7 +35,7 @@ def row_values(fitted: Fitted, piece: pd.DataFrame, columns: list[str]) -> dict[
     out = {name: np.full(len(piece), np.nan) for name in ("fitted", "population", "resid")}
     if not there.any():
         return out
-    new = new_frame(fitted.data.frame, piece.loc[there].reset_index(drop=True), require_response=known)
+    new = new_frame(fitted.data.frame, piece.loc[there], require_response=known)
     if unseen := [(term.group, term.unseen[0]) for term in new.random if term.unseen]:
         raise ValueError(
             f"{unseen[0][0]}: the fit has no level {unseen[0][1]}: give the data that it was made from"

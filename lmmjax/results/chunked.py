@@ -252,7 +252,7 @@ class ChunkedFit:
         for piece in chunks(wanted):
             frame = piece.reset_index(drop=True)
             shown = frame if columns is None else frame[columns]
-            yield shown.assign(**row_values(self._fit.fitted, frame, reads))
+            yield shown.assign(**row_values(self._fit.fitted, piece, reads))
 
     def write_rows(self, path: str | Path, columns: list[str] | None = None, *, data: Any = None) -> int:
         """Write `rows` to the Parquet file `path`, whole or not at all; how many there are.

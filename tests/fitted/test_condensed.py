@@ -165,6 +165,23 @@ def test_passes_must_agree_and_types_may_not():
         lj.lmm("y ~ x + (1 | h)", fewer)
 
 
+@pytest.mark.parametrize("head", [1000, 20])
+def test_rows_in_messages_are_those_of_the_data(monkeypatch, head, fit):
+    """In the first pass and in the second, beyond rows with missing values and in a later chunk."""
+    monkeypatch.setattr("lmmjax.fitted.chunks.HEAD", head)
+    for column, value, formula, said in (
+        ("w", -1.0, FORMULA, "weights must be positive: -1 in row 450"),
+        ("x", 0.0, "y ~ I(1 / x) + (1 | g)", "is infinite in row 450"),
+        ("y", np.inf, FORMULA, "is infinite in row 450"),
+    ):
+        data = DATA.assign(x=DATA["x"].replace(0.0, 1.0))
+        data.loc[450, column] = value
+        with pytest.raises(ValueError, match=said):
+            lj.lmm(formula, pieces(data=data), weights="w")
+    with pytest.raises(ValueError, match="is infinite in row 450"):
+        list(fit.rows(data=pieces(data=data)))
+
+
 def test_what_is_no_pass_over_the_data(tmp_path):
     frames = iter([DATA[:300], DATA[300:]])
     for source, said in (

@@ -796,6 +796,11 @@ CASES: dict[str, list[tuple[str, ...]]] = {
             "run('batch', '~ x + (1 | g)', 'd.csv', 'y.npy', '-o', 'o.parquet', '--index', 'k')",
             "index='k' means nothing",
         ),
+        (
+            "run('batch', '~ x + (1 | g)', 'd.csv', 'turned.csv', '-o', 'o.parquet')",
+            "are not those of column 'visit'",
+            "leave its labels out",
+        ),
         ("run('shards', 'run', 'o.parquet', '--shard', '1')", "there is no plan", "lmmjax shards plan"),
         ("run('shards', 'plan', '~ x + (1 | g)', 'd.csv', 'short.npy', '-o', 'o.parquet')", "have 30 rows"),
         (

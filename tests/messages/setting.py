@@ -73,6 +73,7 @@ def _run(folder: Path, *words: str) -> None:
 def _files(folder: Path, d: pd.DataFrame, y: pd.DataFrame) -> None:
     d.to_csv(folder / "d.csv", index=False)
     y.to_parquet(folder / "y.parquet")
+    y.set_axis(d["visit"].iloc[::-1], axis=0).to_csv(folder / "turned.csv")
     np.save(folder / "y.npy", y.to_numpy())
     np.save(folder / "short.npy", y.to_numpy()[:30])
     np.save(folder / "objects.npy", np.array([["a", None]], dtype=object))

@@ -5,13 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import polars as pl
-import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_allclose
-from typer.testing import CliRunner
 
 import lmmjax as lj
-from lmmjax.cli import app
+from lmmjax.cli.batch_options import read_design
 from lmmjax.stream.inputs import open_inputs
 
 N, T = 32, 3
@@ -79,23 +77,47 @@ def test_weights_go_by_their_own_labels():
         open_inputs(MODEL.data, SHUFFLED, weights=(Y**2)[["v", "u", "w"]])
 
 
-def test_the_command_finds_the_column_of_the_labels(tmp_path):
-    DATA.rename_axis("sample").reset_index().to_csv(tmp_path / "d.csv", index=False)
-    results, said = {}, {}
-    for name, frame in {"sorted": Y, "shuffled": SHUFFLED, "other": SHUFFLED.rename("T{}".format)}.items():
-        frame.to_parquet(tmp_path / "y.parquet")
-        command = [
-            "batch",
-            "~ x + (1 | id)",
-            tmp_path / "d.csv",
-            tmp_path / "y.parquet",
-            "-o",
-            tmp_path / name,
-        ]
-        ran = CliRunner().invoke(app, list(map(str, command)))
-        assert ran.exit_code == 0, ran.output
-        results[name], said[name] = pq.read_table(tmp_path / name).to_pandas(), ran.output
-    pd.testing.assert_frame_equal(results["sorted"], results["shuffled"])
-    assert "in the order they come" not in said["shuffled"]
-    assert "no column of" in said["other"]
-    assert "in the order they come" in said["other"]
+def read(folder, design: pd.DataFrame, responses: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+    """The design as `lmmjax batch` reads it, and the responses on the rows of its model."""
+    design.to_csv(folder / "d.csv", index=False)
+    responses.to_parquet(folder / "y.parquet")
+    table, index = read_design(folder / "d.csv", str(folder / "y.parquet"), None, False)
+    inputs = open_inputs(lj.lmm("~ x + (1 | id)", table).data, folder / "y.parquet", index=index)
+    return table, inputs.read(0, T)[0]
+
+
+def test_the_command_goes_by_the_column_of_the_labels(tmp_path, capsys):
+    design = DATA.rename_axis("sample").reset_index()
+    for order in (design, design[[*DATA.columns, "sample"]]):
+        assert_allclose(read(tmp_path, order, SHUFFLED)[1], Y.to_numpy())
+    # those of complete rows are enough
+    gaps = design.assign(x=design["x"].where(design["x"] != 2))
+    complete = gaps["sample"][gaps["x"].notna()]
+    assert_allclose(read(tmp_path, gaps, SHUFFLED.loc[complete].iloc[::-1])[1], Y.loc[complete])
+    # labels that occur several times stay as they are
+    assert_allclose(read(tmp_path, DATA, Y.set_axis(DATA["id"], axis=0))[1], Y.to_numpy())
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("columns", "label", "named"),
+    [
+        (["sample", "x", "id"], "T{}".format, None),
+        (["x", "id", "sample"], lambda s: "new" if s == "S3" else s, None),
+        (["x", "id", "sample"], "T{}".format, "sample"),
+    ],
+)
+def test_the_command_refuses_other_labels(tmp_path, columns, label, named):
+    design = DATA.rename_axis("sample").reset_index()[columns]
+    with pytest.raises(ValueError, match="are not those of column 'sample'"):
+        read(tmp_path, design, SHUFFLED.rename(label).rename_axis(named))
+
+
+def test_labels_that_occur_several_times_stay_in_order(tmp_path):
+    with pytest.raises(ValueError, match="several times and in another order"):
+        read(tmp_path, DATA, Y.set_axis(DATA["id"].iloc[::-1].rename("id"), axis=0))
+
+
+def test_the_command_goes_by_position_where_the_design_has_no_labels(tmp_path, capsys):
+    assert_allclose(read(tmp_path, DATA, SHUFFLED)[1], SHUFFLED.to_numpy())
+    assert "in the order they come" in capsys.readouterr().err
