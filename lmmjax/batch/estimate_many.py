@@ -19,11 +19,12 @@ from lmmjax.arrays import UNROLL
 from lmmjax.arrays.device_columns import DeviceColumns
 from lmmjax.arrays.sparse_columns import Columns, SparseColumns, finite_columns, pieces
 from lmmjax.batch import least_squares as linear
+from lmmjax.batch.carried import APART, fit_carried
 from lmmjax.batch.determined import determined
 from lmmjax.batch.device import fit_blocks, on_devices, own_on_devices, placed
 from lmmjax.batch.lanes import lanes_of, take_lanes
 from lmmjax.batch.one_kernel import fit_one_kernel
-from lmmjax.batch.outcome import Outcome, failed, outcome
+from lmmjax.batch.outcome import INFINITE, Outcome, failed, outcome
 from lmmjax.batch.sources import FEW, few, few_apart, own_problem, own_products
 from lmmjax.batch.starts import MOST, Starts
 from lmmjax.core import Problem, ProblemMaker, descents
@@ -36,8 +37,6 @@ from lmmjax.optimize import Status
 
 ALIKE = 8
 """Responses with one pattern of missing values from which on its rows have a decomposition of their own."""
-
-INFINITE = "not finite: a value of the response is infinite, or too large to be squared"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +107,7 @@ def _shared_design(maker: ProblemMaker, y: Columns, how: How) -> tuple[Outcome, 
     if one_kernel and how.starts.given is None:
         found, usable = fit_one_kernel(maker, y, how.reml)
         return found.without(~usable, Status.NOT_FINITE, INFINITE), usable
-    place, spread = placed() if shared.together else None, None
+    place, spread = placed() if shared.together and not shared.carried else None, None
     if total <= few(maker, FEW if place is None else place.few) or not shared.together:
         found, usable = _one_by_one(maker, y, how)
     elif place is not None:
@@ -179,6 +178,13 @@ def _own_weights(
         fitted = linear.own_least_squares(maker, y, weights)
         found = _closed(fitted, maker, how)
         return _with_reduced(found, fitted.finite & ~fitted.estimable, maker, y, weights, how)
+    if maker.prepared.shared.carried and y.shape[1] >= APART:
+        y, starts = np.asarray(y), how.starts.inside(maker, own=True)
+        found, again = fit_carried(maker, y, _given(y, weights), how.reml, how.max_iter, starts, how.dtype)
+        for left in (np.flatnonzero(again),) if again.any() else ():
+            own = None if weights is None else weights[:, left]
+            found.put(left, _by_pattern(maker, y[:, left], own, how))
+        return found
     if not maker.prepared.shared.individual or y.shape[1] <= few_apart(maker):
         return _by_pattern(maker, np.asarray(y), weights, how)
     products, total, place = own_products(maker), y.shape[1], placed()
@@ -259,8 +265,9 @@ def _incomplete(maker: ProblemMaker, y: np.ndarray, how: How) -> Outcome:
         return _with_gaps(maker, y, how)
     codes = np.unique(np.packbits(np.isnan(y), axis=0), axis=1, return_inverse=True)[1].ravel()
     size = np.bincount(codes)[codes]
-    common = (size >= FEW // 8) | (not maker.prepared.shared.individual)
-    if y.shape[1] - common.sum() < FEW // 8:
+    carried = maker.prepared.shared.carried
+    common = (size >= FEW // 8) | (not (maker.prepared.shared.individual or carried))
+    if y.shape[1] - common.sum() < (APART if carried else FEW // 8):
         common[:] = True
     parts = [np.flatnonzero(common), np.flatnonzero(~common)]
 

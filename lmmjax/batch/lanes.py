@@ -51,7 +51,7 @@ def block_size(vector: int, total: int) -> int:
 
 
 def _own_designs(problem: Problem) -> bool:
-    """Whether every lane has a design of its own: then all its arrays but κ trail with lanes."""
+    """Whether every lane has a design of its own: then arrays trail with lanes, but κ, what is shared."""
     return problem.n.ndim > 0
 
 
@@ -59,7 +59,7 @@ def each(problem: Problem, function: Callable[[str, Any], Any]) -> Problem:
     """The problem with `function` applied to the fields that differ between lanes."""
     fields = ["response", "origin"]
     if _own_designs(problem):
-        fields += ["shared", "basis", "n"]
+        fields += ["n"] if problem.shared.carried else ["shared", "basis", "n"]
     return dataclasses.replace(problem, **{name: function(name, getattr(problem, name)) for name in fields})
 
 

@@ -11,6 +11,8 @@ from lmmjax.arrays import Array
 from lmmjax.core import Estimate
 from lmmjax.optimize import Status
 
+INFINITE = "not finite: a value of the response is infinite, or too large to be squared"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outcome:

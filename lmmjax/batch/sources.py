@@ -12,6 +12,8 @@ from lmmjax.arrays import UNROLL
 from lmmjax.arrays.sparse_columns import Columns
 from lmmjax.core import Problem, ProblemMaker, response_axes
 from lmmjax.design import take_rows
+from lmmjax.gram.families.own_weights import OwnFamilies
+from lmmjax.gram.families.prepare import FamiliesPrepared
 
 if TYPE_CHECKING:
     from lmmjax.gram.grouped.own_weights import OwnWeights
@@ -32,7 +34,7 @@ def few(maker: ProblemMaker, usual: int = FEW) -> float:
     p = maker.design.p
     if p > MANY_EFFECTS:
         return float("inf")
-    return (2 if p > UNROLL else 1) * usual
+    return min((2 if p > UNROLL else 1) * usual, maker.prepared.shared.few)
 
 
 def few_apart(maker: ProblemMaker) -> float:
@@ -111,8 +113,10 @@ def mapped_axes(problem: Problem) -> Problem:
     return response_axes(problem, -1 if problem.origin.scale.ndim else None)
 
 
-def own_products(maker: ProblemMaker) -> OwnWeights:
+def own_products(maker: ProblemMaker) -> OwnWeights | OwnFamilies:
     """The design, ready for responses with weights."""
+    if isinstance(maker.prepared, FamiliesPrepared):
+        return OwnFamilies(maker.design, maker.rows, maker.basis, maker.prepared)
     # imported here: scipy.sparse adds a warning filter, and a single fit has no use for it
     from lmmjax.gram.grouped.own_weights import OwnWeights
 
@@ -120,7 +124,7 @@ def own_products(maker: ProblemMaker) -> OwnWeights:
 
 
 def own_problem(
-    products: OwnWeights, y: np.ndarray, weights: np.ndarray, reml: bool
+    products: OwnWeights | OwnFamilies, y: np.ndarray, weights: np.ndarray, reml: bool
 ) -> tuple[Problem, np.ndarray, np.ndarray]:
     """The problem of responses y (n, T) with weights (n, T) of their own; all axes of responses trail.
 

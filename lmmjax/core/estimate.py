@@ -14,6 +14,7 @@ import numpy as np
 from lmmjax.arrays import Array, eager_jit, ldl, record, value_and_slopes
 from lmmjax.core import (  # noqa: F401  register shortcuts
     criterion_crossed,
+    criterion_families,
     criterion_grouped,
     criterion_schedule,
 )

@@ -153,6 +153,16 @@ class CrossProducts(abc.ABC):
         return False
 
     @property
+    def carried(self) -> bool:
+        """Whether responses can have weights of their own beside products that all of them share."""
+        return False
+
+    @property
+    def few(self) -> float:
+        """Responses up to which single fits come before a program for many, if fewer than usual."""
+        return float("inf")
+
+    @property
     def costly(self) -> bool:
         """Whether one evaluation takes so long that a fit makes one descent only."""
         return False

@@ -10,6 +10,10 @@ import scipy.sparse as sp
 from core_data import jet_and_projection
 
 import lmmjax as lj
+from lmmjax.batch.lanes import take_lanes
+from lmmjax.batch.sources import own_problem, own_products
+from lmmjax.core import ProblemMaker, profiled_deviance
+from lmmjax.design import take_rows
 from lmmjax.gram.families import layout
 
 RNG = np.random.default_rng(6)
@@ -96,3 +100,64 @@ def test_large_designs_take_families(monkeypatch):
     monkeypatch.setattr(layout, "ROWS", 50)
     monkeypatch.setattr(layout, "SHARE", 0.5)
     assert lj.lmm(formula, DATA, kernels=kernels).structure().backend == "families"
+
+
+def twins(rng, families=40):
+    """Families that are equal to another, and one of which the rows are in another order."""
+    ids, parts, order = [], [], []
+    k = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.5, 0.5, 1.0]])
+    for f in range(families):
+        s = 3
+        turn = rng.permutation(s)
+        parts.append(k[np.ix_(turn, turn)])
+        order += [f] * s
+        ids += [f"{f}.{i}" for i in range(s)]
+    kernel = lj.Kernel(sp.block_diag(parts, format="csr"), ids)
+    data = pd.DataFrame({"id": ids, "house": order, "x": rng.normal(size=len(ids))})
+    return kernel, data
+
+
+def test_equal_families_are_sums_and_responses_with_gaps_lanes():
+    rng = np.random.default_rng(3)
+    kernel, data = twins(rng)
+    n, formula = len(data), "~ x + (1 | id) + (1 | house)"
+    model = lj.lmm(formula, data, kernels={"id": kernel}, backend="families")
+    shared = model.data.maker.prepared.shared
+    assert [part.sizes for part in shared.parts] == [(1, 3)]
+    y = rng.normal(size=(n, 4)) + rng.normal(size=(40, 4))[data["house"]]
+    y[rng.random(y.shape) < 0.1] = np.nan
+    y[5, 3] = np.inf
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fits = model.fit_batch(y)
+        assert fits.status[3] == "not_finite"
+        for k in range(2):
+            rows = np.isfinite(y[:, k])
+            one = lj.lmm(formula, data[rows], kernels={"id": kernel}, backend="dense").fit_response(
+                y[rows, k]
+            )
+            assert fits.deviance[k] == pytest.approx(one.deviance, abs=1e-9)
+            # to the square root of what the certificate leaves of the criterion
+            assert np.allclose(fits.estimate.psi[k], one.estimate.psi, rtol=1e-6)
+            assert np.allclose(fits.estimate.cov_beta[k], one.estimate.cov_beta, rtol=1e-7)
+
+
+def test_weights_of_responses_are_those_of_dense_matrices():
+    one, two = pair("kernel and house", "w")
+    rng = np.random.default_rng(8)
+    y, w = rng.normal(size=(50, 2)), rng.uniform(0.5, 2.0, (50, 2))
+    own = one.data.maker
+    made, finite, fine = own_problem(own_products(own), y, w, True)
+    assert finite.all()
+    assert fine.all()
+    d = np.array([0.7, 0.4])
+    with jax.enable_x64(True):
+        for k in range(2):
+            dense = ProblemMaker(take_rows(two.data.design, np.ones(50, bool), w[:, k]), "dense")(y[:, k])
+            a, b = (evaluate_at(p, d) for p in (take_lanes(made, k), dense))
+            assert a == pytest.approx(b, abs=1e-9)
+
+
+def evaluate_at(problem, ratios):
+    """The criterion at ratios in the user's units."""
+    return float(profiled_deviance(np.sqrt(ratios), problem))

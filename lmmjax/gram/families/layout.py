@@ -59,9 +59,26 @@ class Stack:
     home: np.ndarray
 
 
-def stacked(label: np.ndarray, count: int) -> list[tuple[Stack, np.ndarray]]:
-    """Families `label` (n,) of `count` in stacks, and the place (n,) of every row in its family."""
-    sizes, order = np.bincount(label, minlength=count), np.argsort(label, kind="stable")
+def alike_first(between: list[Any]) -> list[np.ndarray]:
+    """Per term numbers (n,) that rows of one role have in common: sums of their squared covariances."""
+    out = []
+    for entries in between:
+        i, _ = entries.coords
+        sums = np.bincount(i, entries.data**2, entries.shape[0])
+        out.append(np.round(sums / max(sums.max(), 1e-300), 9))
+    return out
+
+
+def stacked(
+    label: np.ndarray, count: int, role: list[np.ndarray] | None = None
+) -> list[tuple[Stack, np.ndarray]]:
+    """Families `label` (n,) of `count` in stacks, and the place (n,) of every row in its family.
+
+    Parameters
+    ----------
+    role : numbers (n,) by which the rows of a family are ordered, so that equal families look alike.
+    """
+    sizes, order = np.bincount(label, minlength=count), np.lexsort((*(role or ()), label))
     starts = np.cumsum(sizes) - sizes
     local = np.empty(len(label), np.int64)
     local[order] = np.arange(len(label)) - starts[label[order]]

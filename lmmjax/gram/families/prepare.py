@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,20 @@ from lmmjax.arrays import Array, namespace
 from lmmjax.arrays.memory import require_memory
 from lmmjax.design import Design, Rows
 from lmmjax.gram.base import Prepared
-from lmmjax.gram.families.layout import Stack, between_rows, families, placed, stacked, with_levels
-from lmmjax.gram.families.products import Families, FamilyProducts, FamilyResponse
+from lmmjax.gram.families.large import Large
+from lmmjax.gram.families.layout import (
+    Stack,
+    alike_first,
+    between_rows,
+    families,
+    placed,
+    stacked,
+    with_levels,
+)
+from lmmjax.gram.families.patterns import Summed, patterns, pay
+from lmmjax.gram.families.products import FamilyProducts, FamilyResponse, Part
+from lmmjax.gram.families.small import MOST as SMALL
+from lmmjax.gram.families.small import Small, SmallResponse
 
 
 class FamiliesPrepared(Prepared):
@@ -22,11 +33,12 @@ class FamiliesPrepared(Prepared):
     ----------
     design, rows : a design with kernels that are sparse, or small, and independent residuals.
     compress : False for products that know the levels, for conditional modes.
+    by_pattern : False for products that keep families apart though they are equal.
     """
 
     shared: FamilyProducts
 
-    def __init__(self, design: Design, rows: Rows, compress: bool | None = None):
+    def __init__(self, design: Design, rows: Rows, compress: bool | None = None, by_pattern: bool = True):
         self.compressed = compress is not False
         label = families(design)
         count = int(label.max()) + 1
@@ -37,37 +49,65 @@ class FamiliesPrepared(Prepared):
             int(sizes @ sizes),
             remedy="set small relationships to zero, so that families are smaller",
         )
-        stacks = stacked(label, count)
-        local = stacks[0][1]
-        self.rows = [stack.rows for stack, _ in stacks]
         between = [between_rows(term) for term in design.terms]
+        stacks = stacked(label, count, alike_first(between))
+        local = stacks[0][1]
+        self.rows, self.summed = [stack.rows for stack, _ in stacks], []
         x = _extended(np.asarray(rows.x))
         z = [_extended(np.asarray(own)) for own in rows.z]
-        parts = []
+        known = [None if self.compressed else with_levels(term) for term in design.terms]
+        parts: list[Part] = []
         for stack, _ in stacks:
-            shape = (stack.rows.shape[1],) * 2
-            relation = tuple(placed(own, stack, label, local, local, shape) for own in between)
+            s = stack.rows.shape[1]
+            relation = tuple(placed(own, stack, label, local, local, (s, s)) for own in between)
             mine = tuple(values[:, stack.rows] for values in z)
-            parts.append(Families(x[:, stack.rows], mine, relation))
-        if not self.compressed:
-            for term in design.terms:
-                entries = with_levels(term)
-                for k, (stack, _) in enumerate(stacks):
-                    levels, reach = _levels(entries, stack, label, local, term.n_groups)
-                    known = parts[k]
-                    parts[k] = dataclasses.replace(
-                        known, levels=(*known.levels, levels), reach=(*known.reach, reach)
-                    )
+            summed = None
+            if self.compressed and s <= SMALL:
+                small = _small(design, x[:, stack.rows], mine, relation)
+                summed = _by_pattern(small) if by_pattern else None
+                parts.append(small if summed is None else summed.part)
+            else:
+                seen = [
+                    _levels(entries, stack, label, local, term.n_groups)
+                    for entries, term in zip(known, design.terms, strict=True)
+                    if entries is not None
+                ]
+                levels, reach = zip(*seen, strict=True) if seen else ((), ())
+                parts.append(Large(x[:, stack.rows], mine, relation, design.structure, levels, reach))
+            self.summed.append(summed)
         own = tuple(None if t.kernel is None else t.kernel.diagonal for t in design.terms)
         groups = tuple(term.n_groups for term in design.terms)
         self.shared = FamilyProducts(tuple(parts), rows.logdet_r, own, design.structure, groups)
 
+    def stacks_of(self, y: Array) -> list[Array]:
+        """The values y (n, ...) in the axes of every part, zeros where there is no row."""
+        xp = namespace(y)
+        whole = xp.concatenate([y, xp.zeros((1, *y.shape[1:]), y.dtype)], axis=0)
+        return [
+            whole[rows] if isinstance(part, Large) else whole[rows.T]
+            for rows, part in zip(self.rows, self.shared.parts, strict=True)
+        ]
+
     def respond(self, residual: Array, factor: Array) -> FamilyResponse:
-        xp = namespace(residual)
-        y = residual * factor
-        last = xp.zeros((1, *y.shape[1:]), y.dtype)
-        whole = xp.concatenate([y, last], axis=0)
-        return FamilyResponse(tuple(whole[own] for own in self.rows))
+        own = zip(self.stacks_of(residual * factor), self.summed, strict=True)
+        return FamilyResponse(tuple(SmallResponse(y) if summed is None else summed(y) for y, summed in own))
+
+
+def _small(
+    design: Design, x: np.ndarray, z: tuple[np.ndarray, ...], relation: tuple[np.ndarray, ...]
+) -> Small:
+    """Families x (p, B, s) with ∂H/∂d: K_gh ∘ ZEZᵀ for the unit matrices E of every term."""
+    v = []
+    for term, own, k in zip(design.structure.terms, z, relation, strict=True):
+        v += [np.einsum("abs,ac,cbt->stb", own, unit, own) * k.transpose(1, 2, 0) for unit in term.units]
+    return Small(np.ascontiguousarray(np.swapaxes(x, 1, 2)), np.stack(v))
+
+
+def _by_pattern(small: Small) -> Summed | None:
+    """Sums over equal families, if there are few that differ."""
+    code, first = patterns(small.v)
+    p, s, b = small.x.shape
+    return Summed(small.x, small.v, code, first) if pay(len(first), s, p, b) else None
 
 
 def _extended(a: np.ndarray) -> np.ndarray:

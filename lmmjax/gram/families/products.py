@@ -1,41 +1,33 @@
-"""The Gram of rows in families: small matrices H, stacked, and their derivatives entry by entry.
-
-H_f = I + Σ K_gh ∘ ZDZᵀ,     log|H| = Σ_f log|H_f|,     WᵀH⁻¹W = Σ_f W_fᵀH_f⁻¹W_f.
-"""
+"""The Gram of rows in families: sums over stacks of small matrices, of larger ones, and of patterns."""
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg as jsl
 
-from lmmjax.arrays import Array, record, static, value_and_slopes
+from lmmjax.arrays import Array, record, static
 from lmmjax.design import Structure
 from lmmjax.gram.base import Cost, CrossProducts, Gram, GramJet, Projection, ResponseProducts
+from lmmjax.gram.families.large import Large
+from lmmjax.gram.families.small import PatternResponse, Patterns, Small, SmallResponse
 
+Part = Small | Patterns | Large
 
-@record
-class Families:
-    """B families of s rows, zeros where there are fewer.
+MOST, ROWS = 48, 200_000
+"""Rows of the largest family, and of all in stacks, up to which responses descend together."""
 
-    Attributes
-    ----------
-    x : (p, B, s); z : per term (q, B, s); relation : per term K_gh of the groups of rows (B, s, s).
-    levels, reach : per term the levels (B, l) that they see, and K of these with rows (B, l, s).
-    """
-
-    x: Array
-    z: tuple[Array, ...]
-    relation: tuple[Array, ...]
-    levels: tuple[Array, ...] = ()
-    reach: tuple[Array, ...] = ()
+WORK, LAPACK = 1e7, 16
+"""Operations, over all evaluations, that take as long as compiling; how much faster those of LAPACK are."""
 
 
 @record
 class FamilyProducts(CrossProducts):
     """Stacks of families; `own` per term the diagonal of K (G,), None where groups are independent."""
 
-    parts: tuple[Families, ...]
+    parts: tuple[Part, ...]
     logdet_r: Array
     own: tuple[Array | None, ...]
     structure: Structure = static()
@@ -46,100 +38,71 @@ class FamilyProducts(CrossProducts):
         return True
 
     @property
+    def together(self) -> bool:
+        sizes = [part.sizes for part in self.parts]
+        return max(s for _, s in sizes) <= MOST and sum(b * s for b, s in sizes) <= ROWS
+
+    @property
+    def carried(self) -> bool:
+        return True
+
+    @property
+    def few(self) -> float:
+        sizes = ((part, *part.sizes) for part in self.parts)
+        cubes = sum(b * s**3 / (LAPACK if isinstance(part, Large) else 1) for part, b, s in sizes)
+        return max(4.0, WORK / cubes)
+
+    @property
+    def vector(self) -> int:
+        return 4 * sum(b * s * s for b, s in (part.sizes for part in self.parts))
+
+    @property
     def costly(self) -> bool:
-        return sum(part.x.shape[1] * part.x.shape[2] for part in self.parts) > 5000
+        return sum(b * s for b, s in (part.sizes for part in self.parts)) > 5000
 
     def cost(self) -> Cost:
         m = self.structure.n_params
-        cubes = sum(part.x.shape[1] * part.x.shape[2] ** 3 for part in self.parts)
-        squares = sum(part.x.shape[1] * part.x.shape[2] ** 2 for part in self.parts)
+        cubes = sum(b * s**3 for b, s in (part.sizes for part in self.parts))
+        squares = sum(b * s**2 for b, s in (part.sizes for part in self.parts))
         role = ("in the matrices of families",) * len(self.structure.terms)
         return Cost(cubes * (7 / 3 + 2 * m), 8.0 * squares * (2 * m + 4), role)
 
-    def _matrix(self, part: Families, d: Array) -> Array:
-        h = jnp.eye(part.x.shape[2], dtype=part.x.dtype)[None]
-        for matrix, z, relation in zip(self.structure.matrices(d), part.z, part.relation, strict=True):
-            h = h + relation * jnp.einsum("abs,ac,cbt->bst", z, matrix, z)
-        return h
+    @property
+    def mapped(self) -> FamilyProducts:
+        """The same with arithmetic for many responses at once."""
+        parts = (
+            dataclasses.replace(part, mapped=True) if isinstance(part, Large) else part for part in self.parts
+        )
+        return dataclasses.replace(self, parts=tuple(parts))
 
     def gram(self, d: Array, response: FamilyResponse) -> Gram:
-        every = zip(self.parts, response.y, strict=True)
-        found = [
-            self._part(jnp.linalg.cholesky(self._matrix(part, d)), _columns(part, y)) for part, y in every
-        ]
-        return _added(found, self.logdet_r)
-
-    @staticmethod
-    def _part(factor: Array, w: Array) -> Gram:
-        half = jsl.solve_triangular(factor, w, lower=True)
-        logdet = 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)))
-        return Gram.of(logdet, jnp.einsum("bsr,bsk->rk", half, half))
+        every: Any = zip(self.parts, response.parts, strict=True)
+        return _added([part.gram(d, own) for part, own in every], self._logdet(response))
 
     def jet(self, d: Array, response: FamilyResponse) -> GramJet:
-        return self._jet(d, response, self.structure.linear)
+        every: Any = zip(self.parts, response.parts, strict=True)
+        jets = [part.jet(d, own) for part, own in every]
+        value = _added([jet.value for jet in jets], self._logdet(response))
+        return GramJet(value, _added([jet.first for jet in jets]), _added([jet.second for jet in jets]))
 
-    def linear_jet(self, d: Array, response: FamilyResponse) -> GramJet:
-        return self._jet(d, response, True)
-
-    def _jet(self, d: Array, response: FamilyResponse, linear: bool) -> GramJet:
-        values, firsts, seconds = [], [], []
-        for part, y in zip(self.parts, response.y, strict=True):
-            w = _columns(part, y)
-            h, v = value_and_slopes(lambda d, part=part: self._matrix(part, d), d)
-            factor, v = jnp.linalg.cholesky(h), jnp.moveaxis(v, -1, 0)
-            unit = jnp.broadcast_to(jnp.eye(h.shape[-1], dtype=h.dtype), h.shape)
-            root = jsl.solve_triangular(factor, unit, lower=True)
-            inverse = jnp.swapaxes(root, -1, -2) @ root
-            solved = inverse @ w
-            # V_a = ∂H/∂d_a, A_a = H⁻¹V_a
-            a, moved = inverse[None] @ v, v @ solved[None]
-            half = jnp.einsum("absr,cbsk->acrk", moved, inverse[None] @ moved)
-            trace = -jnp.einsum("abst,cbts->ac", a, a)
-            inner = half + jnp.swapaxes(half, -1, -2)
-            if not linear:
-                more, rest = self._bend(part, d, inverse, solved)
-                trace, inner = trace + more, inner - rest
-            values.append(self._part(factor, w))
-            firsts.append(Gram.of(jnp.einsum("abss->a", a), -jnp.einsum("bsr,absk->ark", solved, moved)))
-            seconds.append(Gram.of(trace, inner))
-        return GramJet(_added(values, self.logdet_r), _added(firsts), _added(seconds))
-
-    def _bend(self, part: Families, d: Array, inverse: Array, solved: Array) -> tuple[Array, Array]:
-        """tr(H⁻¹∂_abH) and WᵀH⁻¹(∂_abH)H⁻¹W, as derivatives with H⁻¹ held."""
-
-        def held(d: Array) -> tuple[Array, Array]:
-            h = self._matrix(part, d)
-            return jnp.sum(inverse * h), jnp.einsum("bsr,bst,btk->rk", solved, h, solved)
-
-        more, rest = (jnp.moveaxis(own, (-2, -1), (0, 1)) for own in jax.jacfwd(jax.jacfwd(held))(d))
-        return more, rest
+    def _logdet(self, response: FamilyResponse) -> Array:
+        return self.logdet_r if response.logdet_r is None else response.logdet_r
 
     def project(self, d: Array, response: ResponseProducts) -> tuple[Projection, ...]:
         assert isinstance(response, FamilyResponse)
-        q, p = [len(z) for z in self.parts[0].z], self.parts[0].x.shape[0]
-        dtype = self.parts[0].x.dtype
+        large = [part for part in self.parts if isinstance(part, Large)]
+        assert len(large) == len(self.parts), "prepared without the levels"
+        q, p, dtype = [len(z) for z in large[0].z], large[0].x.shape[0], large[0].x.dtype
         # one more for levels that are none
         out = [
             [jnp.zeros((k, k, g + 1), dtype), jnp.zeros((k, p, g + 1), dtype), jnp.zeros((k, g + 1), dtype)]
             for k, g in zip(q, self.n_groups, strict=True)
         ]
-        for part, y in zip(self.parts, response.y, strict=True):
-            assert part.levels, "prepared without the levels"
-            factor = jnp.linalg.cholesky(self._matrix(part, d))
-            half = jsl.solve_triangular(factor, _columns(part, y), lower=True)
-            for found, z, levels, reach in zip(out, part.z, part.levels, part.reach, strict=True):
-                zg = reach[None] * z[:, :, None, :]
-                side = jsl.solve_triangular(
-                    jnp.broadcast_to(factor, (len(z), *factor.shape)), jnp.swapaxes(zg, -1, -2), lower=True
-                )
-                seen = jnp.einsum("absl,bsr->arbl", side, half)
-                own = (
-                    jnp.einsum("absl,cbsl->acbl", side, side),
-                    seen[:, :p],
-                    seen[:, p],
-                )
-                for k, values in enumerate(own):
-                    found[k] = found[k].at[..., levels].add(values)
+        for part, own in zip(large, response.parts, strict=True):
+            assert isinstance(own, SmallResponse)
+            for found, (levels, *values) in zip(out, part.projected(d, own), strict=True):
+                for k, more in enumerate(values):
+                    found[k] = found[k].at[..., levels].add(more)
         return tuple(
             Projection(u[..., :-1], tx[..., :-1], ty[..., :-1], own)
             for (u, tx, ty), own in zip(out, self.own, strict=True)
@@ -148,14 +111,10 @@ class FamilyProducts(CrossProducts):
 
 @record
 class FamilyResponse(ResponseProducts):
-    """Standardised responses (B, s, ...) of each stack."""
+    """What each stack has of responses, and log|R| of those with weights of their own, else None."""
 
-    y: tuple[Array, ...]
-
-
-def _columns(part: Families, y: Array) -> Array:
-    """[X y] (B, s, p + 1)."""
-    return jnp.concatenate([jnp.moveaxis(part.x, 0, -1), y[..., None]], axis=-1)
+    parts: tuple[SmallResponse | PatternResponse, ...]
+    logdet_r: Array | None = None
 
 
 def _added(found: list[Gram], logdet: Array | float = 0.0) -> Gram:
