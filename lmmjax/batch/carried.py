@@ -10,7 +10,7 @@ import numpy as np
 from lmmjax.batch.device import fit_blocks
 from lmmjax.batch.lanes import take_lanes
 from lmmjax.batch.outcome import INFINITE, Outcome, failed, outcome
-from lmmjax.batch.sources import own_problem, own_products
+from lmmjax.batch.sources import own_families, own_problem
 from lmmjax.core import Problem, ProblemMaker
 from lmmjax.optimize import Status
 
@@ -30,11 +30,11 @@ def fit_carried(
     starts: Sequence[np.ndarray | None],
     dtype: Any,
 ) -> tuple[Outcome, np.ndarray]:
-    """Fits of y (n, T) with weights (n, T), and which (T,) are to be fitted on their rows.
+    """Fits of y (n, T) with weights (n, T), and the positions of those that are to be fitted on their rows.
 
     Those are of responses that do not determine all, or that end without a certificate.
     """
-    products, total = own_products(maker), y.shape[1]
+    products, total = own_families(maker), y.shape[1]
     found = failed(total, maker.design.p, maker.design.structure.n_params, "")
     again = np.ones(total, bool)
     step = max(1, NUMBERS // max(1, 4 * len(y)))
@@ -51,4 +51,4 @@ def fit_carried(
         fine = np.isin(own.estimate.status, (Status.CONVERGED, Status.LOCAL))
         fine &= own.estimate.sigma2 > SMALL * problem.origin.scale**2
         again[at] = finite & ~(estimable & fine)
-    return found, again
+    return found, np.flatnonzero(again)

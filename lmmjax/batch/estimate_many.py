@@ -179,11 +179,11 @@ def _own_weights(
         found = _closed(fitted, maker, how)
         return _with_reduced(found, fitted.finite & ~fitted.estimable, maker, y, weights, how)
     if maker.prepared.shared.carried and y.shape[1] >= APART:
-        y, starts = np.asarray(y), how.starts.inside(maker, own=True)
-        found, again = fit_carried(maker, y, _given(y, weights), how.reml, how.max_iter, starts, how.dtype)
-        for left in (np.flatnonzero(again),) if again.any() else ():
-            own = None if weights is None else weights[:, left]
-            found.put(left, _by_pattern(maker, y[:, left], own, how))
+        y, begin = np.asarray(y), how.starts.inside(maker, own=True)
+        own = _given(y, weights)
+        found, poor = fit_carried(maker, y, own, how.reml, how.max_iter, begin, how.dtype)
+        if len(poor):
+            found.put(poor, _by_pattern(maker, y[:, poor], own[:, poor], how))
         return found
     if not maker.prepared.shared.individual or y.shape[1] <= few_apart(maker):
         return _by_pattern(maker, np.asarray(y), weights, how)

@@ -113,10 +113,14 @@ def mapped_axes(problem: Problem) -> Problem:
     return response_axes(problem, -1 if problem.origin.scale.ndim else None)
 
 
-def own_products(maker: ProblemMaker) -> OwnWeights | OwnFamilies:
+def own_families(maker: ProblemMaker) -> OwnFamilies:
+    """A design of families, ready for responses with weights."""
+    assert isinstance(maker.prepared, FamiliesPrepared)
+    return OwnFamilies(maker.design, maker.rows, maker.basis, maker.prepared)
+
+
+def own_products(maker: ProblemMaker) -> OwnWeights:
     """The design, ready for responses with weights."""
-    if isinstance(maker.prepared, FamiliesPrepared):
-        return OwnFamilies(maker.design, maker.rows, maker.basis, maker.prepared)
     # imported here: scipy.sparse adds a warning filter, and a single fit has no use for it
     from lmmjax.gram.grouped.own_weights import OwnWeights
 

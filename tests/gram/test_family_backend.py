@@ -11,7 +11,7 @@ from core_data import jet_and_projection
 
 import lmmjax as lj
 from lmmjax.batch.lanes import take_lanes
-from lmmjax.batch.sources import own_problem, own_products
+from lmmjax.batch.sources import own_families, own_problem
 from lmmjax.core import ProblemMaker, profiled_deviance
 from lmmjax.design import take_rows
 from lmmjax.gram.families import layout
@@ -147,7 +147,7 @@ def test_weights_of_responses_are_those_of_dense_matrices():
     rng = np.random.default_rng(8)
     y, w = rng.normal(size=(50, 2)), rng.uniform(0.5, 2.0, (50, 2))
     own = one.data.maker
-    made, finite, fine = own_problem(own_products(own), y, w, True)
+    made, finite, fine = own_problem(own_families(own), y, w, True)
     assert finite.all()
     assert fine.all()
     d = np.array([0.7, 0.4])
