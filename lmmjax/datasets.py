@@ -7,6 +7,8 @@ from difflib import get_close_matches
 
 import pandas as pd
 
+from lmmjax.arrays.other_arguments import answered
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -86,6 +88,7 @@ SOURCES: dict[str, Source] = {
 """The data sets that `load` knows."""
 
 
+@answered
 def load(name: str) -> pd.DataFrame:
     """A named data set with factors as categories, in R's level order, and without R's row names.
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lmmjax.arrays import Array
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.core import Problem
 from lmmjax.fitted import (
     Component,
@@ -28,7 +29,6 @@ from lmmjax.fitted import (
 from lmmjax.fitted.chunks import is_chunked
 from lmmjax.formula import array_frame, model_frame, updated_frame
 from lmmjax.postestimation.parameters.moments import moments
-from lmmjax.reports.other_arguments import answered
 from lmmjax.reports.structure import StructureReport, structure_report
 from lmmjax.results import BatchFit, Fit, Moments, chunked
 from lmmjax.results.batches import Batches
@@ -85,6 +85,7 @@ def lmm(
     return Model(require_data(model_data(frame, backend)))
 
 
+@answered
 class Model(Batches):
     """A model with its data, ready to be fitted; made by `lmm` or `Model.from_arrays`.
 
@@ -166,7 +167,6 @@ class Model(Batches):
         """
         return self.data.expanded(y, reml)
 
-    @answered
     def fit(
         self, reml: bool = True, *, method: str = "newton", start: Array | None = None, max_iter: int = 100
     ) -> Fit:
@@ -320,6 +320,7 @@ class Model(Batches):
         return f"Model({self.formula!r}, n={self.design.n}, groups={groups})"
 
 
+@answered
 def load(path: str | Path, *, safe: bool = True) -> Any:
     """A model, a fit or fits of many responses, from a file that its method `save` wrote.
 
@@ -328,9 +329,8 @@ def load(path: str | Path, *, safe: bool = True) -> Any:
 
     Parameters
     ----------
-    safe : refuse formulas whose expressions are more than columns, literals, arithmetic, comparisons and
-        known functions: a file of unknown origin then runs no code (docs/security.md). With safe=False all
-        that `lmm` takes.
+    safe : refuse formulas that are more than columns, literals, arithmetic, comparisons and known
+        functions: a file of unknown origin then runs no code (docs/security.md).
     path : of the file.
 
     Raises

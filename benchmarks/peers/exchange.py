@@ -73,6 +73,19 @@ def lower_triangle(matrix) -> list[float]:
     return [float(matrix[i][j]) for i in range(len(matrix)) for j in range(i + 1)]
 
 
+def mixedlm_estimate(fit) -> dict[str, Any]:
+    """The estimates of a fit that has statsmodels' names, as `each` wants them."""
+    import numpy as np
+
+    return {
+        "criterion": -2.0 * float(fit.llf),
+        "cov": lower_triangle(np.asarray(fit.cov_re)),
+        "sigma2": float(fit.scale),
+        "beta": [float(b) for b in fit.fe_params],
+        "converged": bool(fit.converged),
+    }
+
+
 def peak_mib(process: object = "self") -> float:
     """Peak resident memory of this process since it began executing, or of the one that has a number."""
     status = Path(f"/proc/{process}/status")

@@ -3,17 +3,6 @@
 import exchange
 
 
-def estimate(fit):
-    """The estimates of a fit in the form the judge reads."""
-    return {
-        "criterion": -2.0 * float(fit.llf),
-        "cov": exchange.lower_triangle(fit.cov_re),
-        "sigma2": float(fit.scale),
-        "beta": [float(b) for b in fit.fe_params],
-        "converged": bool(fit.converged),
-    }
-
-
 def main():
     try:
         import mixedlm_rs
@@ -32,7 +21,7 @@ def main():
     if options["mode"] == "fresh":
         fit = model(design).fit(reml=reml)
         print(fit.summary())
-        exchange.write({"estimate": estimate(fit)})
+        exchange.write({"estimate": exchange.mixedlm_estimate(fit)})
         return
 
     def full(y):
@@ -46,8 +35,8 @@ def main():
         return prepared.with_endog(y).fit(reml=reml)
 
     methods = {
-        "mixedlm": exchange.each(full, estimate, responses),
-        "with_endog": exchange.each(refit, estimate, responses),
+        "mixedlm": exchange.each(full, exchange.mixedlm_estimate, responses),
+        "with_endog": exchange.each(refit, exchange.mixedlm_estimate, responses),
     }
     exchange.write({"methods": methods, "versions": exchange.versions("mixedlm-rs", "numpy", "scipy")})
 

@@ -3,17 +3,6 @@
 import exchange
 
 
-def estimate(fit):
-    """The estimates of a fit in the form the judge reads."""
-    return {
-        "criterion": -2.0 * float(fit.llf),
-        "cov": exchange.lower_triangle(fit.cov_re.to_numpy()),
-        "sigma2": float(fit.scale),
-        "beta": [float(b) for b in fit.fe_params],
-        "converged": bool(fit.converged),
-    }
-
-
 def main():
     try:
         import statsmodels.formula.api as smf
@@ -31,13 +20,13 @@ def main():
     if options["mode"] == "fresh":
         fit = fit_frame(design)
         print(fit.summary())
-        exchange.write({"estimate": estimate(fit)})
+        exchange.write({"estimate": exchange.mixedlm_estimate(fit)})
         return
 
     def full(y):
         return fit_frame(design.assign(**{options["response"]: y}))
 
-    methods = {"mixedlm": exchange.each(full, estimate, exchange.load_checked())}
+    methods = {"mixedlm": exchange.each(full, exchange.mixedlm_estimate, exchange.load_checked())}
     exchange.write({"methods": methods, "versions": exchange.versions("statsmodels", "numpy", "scipy")})
 
 

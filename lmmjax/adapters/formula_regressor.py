@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.fitted import require_switch
 from lmmjax.formula import Table, new_frame, quoted, split_bars
 from lmmjax.formula.frame import row_vector
@@ -26,6 +27,7 @@ except ImportError:
     raise ImportError("regressors need scikit-learn: pip install 'lmmjax[sklearn]'") from None
 
 
+@answered
 class LMMRegressor(RegressorMixin, BaseEstimator):
     """A linear mixed model by its formula, as a regressor of scikit-learn (`pip install 'lmmjax[sklearn]'`).
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.fitted import require_known, require_switch
 from lmmjax.formula import NewFrame, new_array_frame
 from lmmjax.formula.matching import own_index, positions
@@ -26,6 +27,7 @@ except ImportError:
     raise ImportError("regressors need scikit-learn: pip install 'lmmjax[sklearn]'") from None
 
 
+@answered
 class MixedEffectsRegressor(RegressorMixin, BaseEstimator):
     """A linear mixed model of matrices, as a regressor of scikit-learn (`pip install 'lmmjax[sklearn]'`).
 

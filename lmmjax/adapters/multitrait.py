@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from lmmjax.adapters.stack_traits import stack_traits
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.model import Model, lmm
 from lmmjax.residual import Unstructured, VarIdent
 
 
+@answered
 def multitrait(
     formula: str,
     data: Any,

@@ -17,6 +17,7 @@ import numpy as np
 from jax.core import Tracer
 
 from lmmjax.arrays import store
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.arrays.program import (
     SETTINGS,
     Program,
@@ -151,8 +152,9 @@ def eager_jit(function: Function, **options: Any) -> Function:
         args, kwargs = jax.tree.map(_in_precision, (args, kwargs))
         return function(*args, **kwargs)
 
-    call.alone = alone  # type: ignore[attr-defined]
-    return call  # type: ignore[return-value]
+    found = answered(call)
+    found.alone = alone  # type: ignore[attr-defined]
+    return found  # type: ignore[return-value]
 
 
 def _in_precision(leaf: Any) -> Any:
@@ -195,6 +197,7 @@ def _splitter(function: Callable, static_argnums: Any = (), static_argnames: Any
     return split
 
 
+@answered
 def enable_compilation_cache(directory: str | os.PathLike | None = None) -> Path:
     """Keep what JAX compiles on disk, in its own persistent cache: for programs that you compile yourself.
 

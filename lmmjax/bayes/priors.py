@@ -15,9 +15,10 @@ import numpy as np
 from jax.scipy.special import gammaln
 
 from lmmjax.arrays import Array, diagonal, record, static, sweep
+from lmmjax.arrays.other_arguments import Answering, answered
 
 
-class ScalarPrior(abc.ABC):
+class ScalarPrior(Answering, abc.ABC):
     """Prior of a standard deviation τ > 0.
 
     `from_line` maps the real line to its support; u = log τ unless the support is bounded.
@@ -73,6 +74,7 @@ class HalfT(ScalarPrior):
         return constant - jnp.log(self.scale) - 0.5 * (df + 1.0) * jnp.log1p(ratio**2 / df)
 
 
+@answered
 def HalfCauchy(scale: Array) -> HalfT:
     """Half-t with one degree of freedom, scale in the units of τ."""
     return HalfT(1.0, scale)
@@ -177,7 +179,7 @@ class LogLine(ScalarPrior):
 
 
 @record
-class Beta:
+class Beta(Answering):
     """Beta(a, b) on the range of a parameter, a correlation or a share, scaled to (0, 1)."""
 
     a: Array
@@ -193,7 +195,7 @@ class Beta:
 
 
 @record
-class LKJ:
+class LKJ(Answering):
     """Density ∝ |R|^(eta − 1) on correlation matrices; eta = 1 is uniform.
 
     Source: Lewandowski, Kurowicka & Joe (2009), doi:10.1016/j.jmva.2009.04.008.
@@ -215,7 +217,7 @@ class LKJ:
 
 
 @record
-class InverseWishart:
+class InverseWishart(Answering):
     """Density ∝ |Σ|^(−(df+q+1)/2) exp(−½ tr(scale Σ⁻¹)) of a block Σ (q, q), in the units of Σ.
 
     Proper where df > q − 1 and scale (q, q) is positive definite.
@@ -252,7 +254,7 @@ class InverseWishart:
 
 
 @record
-class Normal:
+class Normal(Answering):
     """N(mean, sd²), in the units of what it is the prior of; sd = inf is flat, for fixed effects.
 
     On a parameter with a range it is cut off there, up to a constant.

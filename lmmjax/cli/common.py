@@ -173,12 +173,16 @@ class _Rate(ProgressColumn):
 
 
 @contextlib.contextmanager
-def counting() -> Iterator[Callable[[int, int], None]]:
+def counting(what: str = "") -> Iterator[Callable[[int, int], None]]:
     """On a terminal: how many of how many are done, as a function of the two says it."""
     console = Console(stderr=True, highlight=False)
-    bar = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(), TextColumn("left"))
-    with Progress(*bar, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=None)
+    said = (TextColumn("{task.description}"),) if what else ()
+    bar = (*said, BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(), TextColumn("left"))
+    if not console.is_terminal:
+        yield lambda done, total: None
+        return
+    with Progress(*bar, console=console) as progress:
+        task = progress.add_task(what, total=None)
 
         def show(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)

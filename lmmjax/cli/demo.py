@@ -11,12 +11,11 @@ import jax
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import lmmjax
 from lmmjax import BatchFit, Fit, Model
-from lmmjax.cli.common import one_line_errors, seconds, waiting
+from lmmjax.cli.common import counting, one_line_errors, seconds, waiting
 from lmmjax.datasets import SOURCES, load
 
 EXAMPLES = """Examples
@@ -68,19 +67,17 @@ def _demo_many(console: Console, model: Model, truth: Fit, responses: int, seed:
     simulated = truth.simulate(jax.random.key(seed), responses)
     edges = np.linspace(0, responses, math.ceil(responses / CHUNK) + 1).astype(int)
     chunks = [simulated.iloc[:, a:b] for a, b in pairwise(edges)]
-    bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*bar, console=console, disable=not console.is_terminal) as progress:
 
-        def fit_all(what: str) -> tuple[list[BatchFit], float]:
-            task = progress.add_task(what, total=responses)
-            begin, batches = time.perf_counter(), []
-            for chunk in chunks:
+    def fit_all(what: str) -> tuple[list[BatchFit], float]:
+        begin, batches = time.perf_counter(), []
+        with counting(what) as show:
+            for end, chunk in zip(edges[1:], chunks, strict=True):
                 batches.append(model.fit_batch(chunk))
-                progress.advance(task, chunk.shape[1])
-            return batches, time.perf_counter() - begin
+                show(int(end), responses)
+        return batches, time.perf_counter() - begin
 
-        _, first = fit_all("compiling and fitting")
-        batches, again = fit_all("fitting again")
+    _, first = fit_all("compiling and fitting")
+    batches, again = fit_all("fitting again")
     console.print(
         f"{responses:,} fits took {seconds(first)} with compilation, and {seconds(again)} when done again: "
         f"{seconds(again / responses)} per fit."

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from lmmjax.arrays import Array, psd_cholesky, record
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.core.estimate import Estimate
 from lmmjax.core.problem import Problem, internal_parameters
 from lmmjax.gram import Projection
@@ -35,6 +36,7 @@ class Modes:
     mspe: Array
 
 
+@answered
 def conditional_modes(problem: Problem, fit: Estimate) -> tuple[Modes, ...]:
     """Conditional modes and their variances for every term, at an estimate: pure.
 

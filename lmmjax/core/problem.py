@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmmjax.arrays import Array, diagonal, eager_jit, namespace, record, static
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.arrays.sparse_columns import HostColumns, pieces
 from lmmjax.core import likelihood
 from lmmjax.design import (
@@ -71,6 +72,7 @@ class Problem:
         return None if self.known is None else self.known / self.origin.scale**2
 
 
+@answered
 def response_axes(problem: Problem, axis: int | None = 0) -> Problem:
     """`in_axes` for `jax.vmap` over the responses of a problem: the leading axis, or -1 for lanes."""
     everything = jax.tree.map(lambda _: None, problem)

@@ -15,6 +15,7 @@ import numpy as np
 from jax.core import Tracer
 
 from lmmjax.arrays import Array, namespace
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.core.conditional import conditional_means
 from lmmjax.core.estimate import Estimate
 from lmmjax.core.problem import Problem, ProblemMaker
@@ -24,6 +25,7 @@ from lmmjax.design import Design, RandomTerm
 Item = TypeVar("Item")
 
 
+@answered
 def problem_from_arrays(
     y: Array,
     x: Array,
@@ -99,6 +101,7 @@ def problem_from_arrays(
     return dataclasses.replace(problem, n=xp.sum(kept.astype(x.dtype)))
 
 
+@answered
 def predict(
     problem: Problem,
     fit: Estimate,

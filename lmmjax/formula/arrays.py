@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.covariance import family
 from lmmjax.formula.columns import Table
 from lmmjax.formula.frame import (
@@ -29,6 +30,7 @@ from lmmjax.formula.residuals import own_places, residual_columns, used_columns
 from lmmjax.residual import as_residual
 
 
+@answered
 def array_frame(
     y: Any,
     x: Any,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.fitted import ModelData
 from lmmjax.formula.labelled import Labelled, labelled
 from lmmjax.formula.matching import first_index, positions
@@ -76,6 +77,7 @@ class DuplicateCorrelation:
         return f"DuplicateCorrelation({self.consensus:.4g}, of {known} responses)"
 
 
+@answered
 def duplicate_correlation(
     responses: Any, design: Any, block: Any, *, weights: Any = None, trim: float = TRIM
 ) -> DuplicateCorrelation:

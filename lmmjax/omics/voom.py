@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.fitted import FittedMany, ModelData, fit_many, identified_psi, response_vector
 from lmmjax.fitted.responses import response_matrix
 from lmmjax.formula.labelled import Labelled, labelled
@@ -47,6 +48,7 @@ class Voom:
         )
 
 
+@answered
 def voom(
     counts: Any, design: Any, *, lib_size: Any = None, norm_factors: Any = "tmm", span: float = 0.5
 ) -> Voom:

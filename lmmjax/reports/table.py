@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.reports.cells import grid_of
-from lmmjax.reports.other_arguments import answered
 
 MOST_COLUMNS = 30
 """Frames with more are printed as pandas does."""

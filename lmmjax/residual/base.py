@@ -14,11 +14,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from lmmjax.arrays import Array
+from lmmjax.arrays.other_arguments import Answering
 from lmmjax.covariance import Parameter, each
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class Part(Answering):
     """A correlation or a variance function.
 
     `within` names the families that contain this one, their other parameters inside their range; `columned`

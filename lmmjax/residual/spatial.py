@@ -95,9 +95,11 @@ class Gaussian(Spatial):
 
 @dataclasses.dataclass(frozen=True)
 class Matern32(Spatial):
-    """(1 + √3 h/ρ) exp(−√3 h/ρ): Matérn with ν = 3/2 (Rasmussen & Williams 2006, eq. 4.17).
+    """(1 + √3 h/ρ) exp(−√3 h/ρ): Matérn with ν = 3/2.
 
     Parameters are those of `Exponential`.
+
+    Source: Rasmussen & Williams (2006), doi:10.7551/mitpress/3206.001.0001, equation 4.17.
     """
 
     name = "Matern32"
@@ -109,9 +111,11 @@ class Matern32(Spatial):
 
 @dataclasses.dataclass(frozen=True)
 class Matern52(Spatial):
-    """(1 + √5 h/ρ + 5h²/(3ρ²)) exp(−√5 h/ρ): Matérn with ν = 5/2 (Rasmussen & Williams 2006, eq. 4.17).
+    """(1 + √5 h/ρ + 5h²/(3ρ²)) exp(−√5 h/ρ): Matérn with ν = 5/2.
 
     Parameters are those of `Exponential`.
+
+    Source: Rasmussen & Williams (2006), doi:10.7551/mitpress/3206.001.0001, equation 4.17.
     """
 
     name = "Matern52"

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from lmmjax.fitted import Fitted, ModelData, announce_many, fit_many
 from lmmjax.omics.voom import Voom
-from lmmjax.reports.other_arguments import answered
 from lmmjax.results.batch import BatchFit
 from lmmjax.results.batch.images import image_responses
 from lmmjax.stream.whole import whole_responses
@@ -27,7 +26,6 @@ class Batches:
 
         def _wrap(self, fitted: Fitted) -> Any: ...
 
-    @answered
     def fit_batch(
         self,
         responses: Any,

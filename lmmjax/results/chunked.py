@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.fitted import Fitted, ModelData, announce, fit_one, refitted, require_switch
 from lmmjax.fitted.chunks import chunks_of
 from lmmjax.fitted.condensed import Chunked, chunked_model, loaded_chunks, reformulated
@@ -86,6 +87,7 @@ SAME = frozenset(
 """What a fit has whose rows were condensed: the same as of all rows."""
 
 
+@answered
 class ChunkedModel:
     """A model of data that are read by the chunk; made by `lmm` from a path, a dataset or a function.
 
@@ -147,6 +149,7 @@ class ChunkedModel:
         return f"ChunkedModel({self.data.formula!r}, {rows})"
 
 
+@answered
 class ChunkedFit:
     """A fit of data that are read by the chunk.
 

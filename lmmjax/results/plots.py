@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmmjax import plot
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.fitted import Fitted, require_estimates, require_switch
 from lmmjax.fitted.streamed import ROWS
 from lmmjax.formula.many_rows import counts_of
@@ -28,6 +29,7 @@ class Pictures(OtherNames):
         return "\n".join(wrapped([f"{type(self).__name__}: " + ", ".join(names)]))
 
 
+@answered
 class FitPlots(Pictures):
     """Pictures of a fit; `fit.plot()` is `fit.plot.residuals()`. They need `pip install 'lmmjax[plot]'`.
 

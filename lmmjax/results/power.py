@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.fitted import Fitted, ModelData, require_estimates
 from lmmjax.reports.cells import grid_of
 from lmmjax.reports.markup import Grid, Markup
@@ -73,6 +74,7 @@ class Power(Markup):
         return "\n".join([*head, "", text, "", *notes])
 
 
+@answered
 def power(
     model: Any,
     test: Any = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.fitted import require_choice, require_count, require_known, require_level
 from lmmjax.formula import nearest
 from lmmjax.postestimation.hypotheses.fixed_tests import ddf_method
@@ -17,6 +18,7 @@ MOST = 20
 """Responses of a batch that are put side by side."""
 
 
+@answered
 def modeltable(
     models: Sequence[Fit | ChunkedFit] | Mapping[str, Fit | ChunkedFit] | BatchFit,
     names: Sequence[str] | None = None,

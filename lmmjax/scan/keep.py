@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import chdtri, stdtrit
 
+from lmmjax.arrays.other_arguments import Answering
 from lmmjax.fitted import require_count
 from lmmjax.inference.scan.statistics import LOD
 from lmmjax.scan.pairs import Pairs
@@ -18,7 +19,7 @@ BEHIND = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Top:
+class Top(Answering):
     """The `n` markers of the strongest association with each response."""
 
     n: int = 10
@@ -28,12 +29,12 @@ class Top:
 
 
 @dataclasses.dataclass(frozen=True)
-class Best:
+class Best(Answering):
     """The response of the strongest association with each marker."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Above:
+class Above(Answering):
     """All pairs with a LOD of at least `lod`, or a p of at most `p`: one of the two.
 
     p is that of the test of the scan, of Wald where it makes all; with `interaction=` LOD and p are those of

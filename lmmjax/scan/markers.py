@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.arrays.device_columns import DeviceColumns
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.fitted import ModelData
 from lmmjax.formula import Genotypes, nearest
 from lmmjax.formula.matching import is_default, positions
@@ -179,6 +181,7 @@ def has_code(name: Any, code: float) -> str:
     )
 
 
+@functools.partial(answered, name="scan_threshold")
 def markers_of(
     data: ModelData,
     markers: Any,

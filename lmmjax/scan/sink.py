@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from lmmjax.arrays.caller import stack_level
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.design import EstimabilityWarning
 from lmmjax.scan.own import OWN, OwnWork, portable_own
 from lmmjax.scan.work import MARKERS, ScanWork, portable_work, shard_size
@@ -25,6 +26,7 @@ SHOWN = 6
 """Markers that a warning names."""
 
 
+@answered
 @dataclasses.dataclass(frozen=True)
 class Scanned:
     """What a scan with a sink did.

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lmmjax.arrays.memory import require_memory
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.batch.device import placed
 from lmmjax.fitted import Fitted, FittedMany, require_choice
 from lmmjax.inference.scan.general import DDF
@@ -31,6 +32,7 @@ from lmmjax.stream.carry import Conduct
 RATIOS = ("null", "refit")
 
 
+@answered
 def scan(
     fits: Fitted | FittedMany,
     markers: Any = None,

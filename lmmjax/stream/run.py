@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lmmjax.arrays.caller import stack_level
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.fitted import ModelData
 from lmmjax.stream.carry import Conduct, carried_out
 from lmmjax.stream.chunks import chunk_of
@@ -42,6 +43,7 @@ class Streamed:
         return f"Streamed({str(self.path)!r},\n  {self.n_responses:,} responses, {counts})"
 
 
+@answered
 def stream_batch(
     data: ModelData,
     source: Any,

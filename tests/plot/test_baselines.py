@@ -14,7 +14,8 @@ from scipy import stats
 from lmmjax import plot
 from lmmjax.plot.shrinkage import Pooling
 
-matplotlib = pytest.importorskip("matplotlib")
+# earlier ones leave other room around panels
+matplotlib = pytest.importorskip("matplotlib", "3.10")
 
 FOLDER = Path(__file__).parent / "pictures"
 DPI, FARTHEST = 60, 3.0

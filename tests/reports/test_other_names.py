@@ -1,14 +1,12 @@
 """Names of other packages are answered with what is there."""
 
 import copy
-import inspect
 import pickle
 
 import pytest
 
 import lmmjax as lj
 from lmmjax.datasets import load
-from lmmjax.reports.other_arguments import answered
 from lmmjax.reports.other_names import HERE, OtherNames
 from lmmjax.results.plots import FitPlots
 
@@ -48,24 +46,6 @@ def test_what_a_property_raises_is_kept():
 
     with pytest.raises(AttributeError, match="of its own"):
         Own().broken  # noqa: B018
-
-
-def test_arguments_that_a_function_has_are_let_through():
-    """A TypeError of the function itself stays what it was; so do names, signatures and pickles."""
-
-    @answered
-    def total(a, *, ddf="kr", level=0.95):
-        return a + None
-
-    with pytest.raises(TypeError, match="unsupported operand"):
-        total(1)
-    with pytest.raises(TypeError, match=r"total has no argument 'lvel': did you mean level=\?"):
-        total(1, lvel=3)
-    with pytest.raises(TypeError, match="missing 1 required"):
-        total()
-    assert total.__name__ == "total"
-    assert [*inspect.signature(lj.lmm).parameters][:2] == ["formula", "data"]
-    assert pickle.loads(pickle.dumps(lj.lmm)) is lj.lmm
 
 
 def test_pictures_and_the_package():

@@ -99,8 +99,8 @@ class Gaps(Spectral):
         """The first and second derivatives of log|S_o| (T,) in t."""
         if not len(self.xkx):
             return np.zeros(len(a)), np.zeros(len(a))
-        scale = a[:, None] + h[:, None] * self.mu
-        s, w, r = h[:, None] * self.mu / scale, a[:, None] / scale, h[:, None] / scale
+        scale, s, w = self.shares(a, h)
+        r = h[:, None] / scale
         m, m1 = self.parts(w, 1.0)[0], self.parts(-w * s, 0.0)[0]
         m2 = self.parts(-w * s * (1.0 - 2.0 * s), 0.0)[0]
         inverse = np.linalg.inv(m)
@@ -128,8 +128,7 @@ class Gaps(Spectral):
         self, t: np.ndarray, value: bool = True
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         a, h = sides(t)
-        scale = a[:, None] + h[:, None] * self.mu
-        s, w = h[:, None] * self.mu / scale, a[:, None] / scale
+        _, s, w = self.shares(a, h)
         turn = -w * s
         found = eliminated(self.parts(w, 1.0), self.parts(turn, 0.0), self.parts(turn * (1.0 - 2.0 * s), 0.0))
         slope = s.sum(axis=1) + self.nu * found.fall + found.logdet_slope

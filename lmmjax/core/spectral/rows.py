@@ -107,8 +107,7 @@ class Rotated(Spectral):
         self, t: np.ndarray, value: bool = True
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         a, h = sides(t)
-        scale = a[:, None] + h[:, None] * self.mu
-        s, w = h[:, None] * self.mu / scale, a[:, None] / scale
+        scale, s, w = self.shares(a, h)
         first = w * s
         sums = self.sums(w)
         found = eliminated(sums, self.sums(-first), self.sums(first * (2.0 * s - 1.0)))

@@ -75,6 +75,11 @@ class Spectral:
         """Some of the responses."""
         return dataclasses.replace(self, squares=self.squares[at], left=self.left[at])
 
+    def shares(self, a: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """a + hμ (J, k) at ratios (J,), and the shares of hμ and of a in it."""
+        scale = a[:, None] + h[:, None] * self.mu
+        return scale, h[:, None] * self.mu / scale, a[:, None] / scale
+
     def s_matrix(self, a: np.ndarray, h: np.ndarray) -> np.ndarray:
         """S (J, p, p) at ratios (J,)."""
         w = 1.0 / (a[:, None] + h[:, None] * self.mu)
@@ -127,8 +132,7 @@ class Spectral:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """f, ∂f, ∂²f, r² and ∂r²/r² at t (T,), one of each response; without `value` f may be 0."""
         a, h = sides(t)
-        scale = a[:, None] + h[:, None] * self.mu
-        s = h[:, None] * self.mu / scale
+        scale, s, _ = self.shares(a, h)
         share = self.squares / scale
         moved = share * s
         r2, once = share.sum(axis=1) + (self.left / a if self.rest else 0.0), moved.sum(axis=1)

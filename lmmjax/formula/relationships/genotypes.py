@@ -16,6 +16,7 @@ import pandas as pd
 from lmmjax.arrays.caller import stack_level
 from lmmjax.arrays.device_columns import on_device
 from lmmjax.arrays.memory import require_memory
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.formula.columns import nearest
 from lmmjax.formula.labelled import eager
 from lmmjax.formula.matching import given_labels, is_default, observations
@@ -106,6 +107,7 @@ def genotypes(markers: Any, ids: Any = None) -> Genotypes:
     return found
 
 
+@answered
 def grm(
     markers: Any,
     ids: Any = None,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.design import LevelKernel
 from lmmjax.design.kernel_roots import level_kernel
 from lmmjax.formula.labelled import labelled
@@ -22,6 +23,7 @@ SPARSE = 0.25
 """Share of relationships that are not zero below which they are taken block by block."""
 
 
+@answered
 class Kernel:
     """A covariance matrix K of the levels of a factor, known up to a variance.
 

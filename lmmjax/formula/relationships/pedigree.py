@@ -12,6 +12,7 @@ import pandas as pd
 
 from lmmjax import kinship
 from lmmjax.arrays.caller import stack_level
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.formula.labelled import eager
 from lmmjax.formula.matching import given_labels
 
@@ -22,6 +23,7 @@ UNKNOWN = (0, "0", "", ".", "*", "NA", "NaN", "nan", -1, "-1", -9, "-9")
 """What stands for an unknown parent in files, beside missing values."""
 
 
+@answered
 class Pedigree:
     """Who descends from whom, and the relationship matrices that follow.
 

@@ -154,6 +154,8 @@ def without_groups(fit: Held, codes: np.ndarray, groups: int) -> Deleted:
 
 
 def _less(fit: Held, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    if not len(rows):
+        return fit.beta, fit.phi
     g, moved = fit.g[rows], fit.g[rows] @ fit.phi
     whole = fit.at.block(rows)
     scale = np.sqrt(np.diagonal(whole))

@@ -89,7 +89,7 @@ def log_density(error: np.ndarray, variance: np.ndarray) -> np.ndarray:
 def crps(error: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """Continuous ranked probability score of N(0, variance) at `error`: σ[z(2Φ(z) − 1) + 2φ(z) − 1/√π].
 
-    Source: Gneiting & Raftery (2007), doi:10.1198/016214506000001437, equation 21 with its sign turned.
+    Source: Gneiting & Raftery (2007), doi:10.1198/016214506000001437, section 4.2, with its sign turned.
     """
     sd = np.sqrt(variance)
     z = error / sd

@@ -85,8 +85,7 @@ class Pairs(Spectral):
         self, t: np.ndarray, value: bool = True
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         a, h = sides(t)
-        scale = a[:, None] + h[:, None] * self.mu
-        s, w = h[:, None] * self.mu / scale, a[:, None] / scale
+        scale, s, w = self.shares(a, h)
         z0 = self.sums(w, 1.0)
         z1, z2 = self.sums(-w * s, 0.0), self.sums(-w * s * (1.0 - 2.0 * s), 0.0)
         r2, m, g, inverse = left_squares(z0)

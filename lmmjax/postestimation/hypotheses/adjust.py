@@ -109,7 +109,7 @@ class Family:
 
 
 def _holm(p: np.ndarray) -> np.ndarray:
-    """Holm (1979): the running maximum of (m − i + 1)p₍ᵢ₎; missing values stay out of it."""
+    """The running maximum of (m − i + 1)p₍ᵢ₎, missing values apart (Holm 1979, Scand. J. Stat. 6, 65–70)."""
     out, known = np.full(len(p), np.nan), np.flatnonzero(~np.isnan(p))
     order = known[np.argsort(p[known], kind="stable")]
     raised = p[order] * np.arange(len(order), 0, -1)

@@ -8,6 +8,7 @@ their defaults: `lmmjax.postestimation.posterior.priors`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 from functools import cached_property
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 
 from lmmjax.arrays.caller import stack_level
 from lmmjax.arrays.memory import require_memory
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.bayes import gibbs, nuts
 from lmmjax.bayes.coordinates import PriorSet, natural_of, scattered
 from lmmjax.bayes.draws import beta_draws, perturbations, pulled
@@ -90,6 +92,7 @@ class Draws:
         return np.concatenate([self.beta, sds], axis=-1)
 
 
+@functools.partial(answered, name="posterior")
 def posterior_draws(
     fitted: Fitted,
     key: Any,

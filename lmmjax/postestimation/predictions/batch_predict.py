@@ -253,5 +253,6 @@ def _effects(data: ModelData, new: NewFrame, rows: np.ndarray) -> tuple[Effects,
     place = np.full(len(rows), -1)
     if not some.any():
         return Effects((), ()), place
-    _, first, place[some] = np.unique(flat[some], axis=0, return_index=True, return_inverse=True)
+    _, first, kind = np.unique(flat[some], axis=0, return_index=True, return_inverse=True)
+    place[some] = kind.ravel()
     return Effects(tuple(z), tuple(codes)).take(np.flatnonzero(some)[first]), place

@@ -172,10 +172,9 @@ class Means:
         these, and weights count these, also for a response with missing values. What the rows of a response
         do not determine is NaN.
         """
-        ddf, level = ddf_method(ddf), require_level(level)
-        chosen = robust_choice(self.fitted.data, robust, cluster, ddf)
+        how = self._view(ddf, level, robust, cluster)
         functions = marginal_means(self.fitted.data, specs, by, at, weights, offset)
-        return BatchMeans(self.fitted, functions, View(ddf, level, chosen))
+        return BatchMeans(self.fitted, functions, how)
 
     def emtrends(
         self,
@@ -196,8 +195,11 @@ class Means:
         ------
         ValueError : as of `Fit.emtrends`.
         """
-        ddf, level = ddf_method(ddf), require_level(level)
-        chosen = robust_choice(self.fitted.data, robust, cluster, ddf)
+        how = self._view(ddf, level, robust, cluster)
         slope = slopes(self.fitted.data, var)
         functions = marginal_means(self.fitted.data, specs, by, at, weights, None, slope)
-        return BatchMeans(self.fitted, functions, View(ddf, level, chosen))
+        return BatchMeans(self.fitted, functions, how)
+
+    def _view(self, ddf: str, level: float, robust: str | None, cluster: Any) -> View:
+        ddf, level = ddf_method(ddf), require_level(level)
+        return View(ddf, level, robust_choice(self.fitted.data, robust, cluster, ddf))

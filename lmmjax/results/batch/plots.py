@@ -8,11 +8,13 @@ from typing import Any
 import pandas as pd
 
 from lmmjax import plot
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.fitted import FittedMany
 from lmmjax.postestimation.parameters.functions import shares_table
 from lmmjax.results.plots import Pictures
 
 
+@answered
 class BatchPlots(Pictures):
     """Pictures of a batch, of one coefficient or contrast of all responses; Axes as in `FitPlots`.
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmmjax.arrays.other_arguments import answered
 from lmmjax.fitted import ModelData, require_count, require_switch
 from lmmjax.formula.matching import own_index
 from lmmjax.stream.images.base import Space, loaded, name_of, reading_of
@@ -18,6 +19,7 @@ from lmmjax.stream.images.maskers import Masked
 from lmmjax.stream.images.spaces import is_image, space_for
 
 
+@answered
 class Images:
     """Scans as responses of `fit_batch` and `stream_batch`: n scans × V voxels, vertices or regions.
 
