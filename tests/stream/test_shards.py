@@ -39,7 +39,7 @@ def whole(tmp_path_factory):
     DATA.to_csv(folder / "d.csv", index=False)
     names = [f"gene{k}" for k in range(T)]
     pd.DataFrame(VALUES, columns=names).to_parquet(folder / "y.parquet")
-    model = lj.lmm(FORMULA, pd.read_csv(folder / "d.csv", float_precision="round_trip"))
+    model = lj.lmm(FORMULA, folder / "d.csv")
     model.stream_batch(folder / "y.parquet", folder / "one.parquet", chunk=T // COUNT)
     return folder
 
@@ -141,7 +141,7 @@ def test_what_one_begins_another_ends(folder):
     out = folder / "out.parquet"
     for k in (0, 5):
         run("run", out, "--shard", k)
-    model = lj.lmm(FORMULA, pd.read_csv(folder / "d.csv", float_precision="round_trip"))
+    model = lj.lmm(FORMULA, folder / "d.csv")
     done = model.stream_batch(folder / "y.parquet", out, resume=True)
     assert (done.n_resumed, done.n_fitted) == (10, 40)
     assert same(folder)
@@ -213,7 +213,7 @@ def test_an_array_of_fifty_tasks_some_killed(whole, tmp_path, monkeypatch):
     for k in run("status", out, "--todo", "--lines").split():
         run("run", out, env={"SLURM_ARRAY_TASK_ID": k})
     run("join", out)
-    model = lj.lmm(FORMULA, pd.read_csv(tmp_path / "d.csv", float_precision="round_trip"))
+    model = lj.lmm(FORMULA, tmp_path / "d.csv")
     model.stream_batch(tmp_path / "y.parquet", tmp_path / "single.parquet", chunk=1)
     assert out.read_bytes() == (tmp_path / "single.parquet").read_bytes()
 
