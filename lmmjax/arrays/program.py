@@ -17,6 +17,7 @@ import numpy as np
 from lmmjax.arrays import store
 from lmmjax.arrays.announce import announced
 from lmmjax.arrays.interpret import TooLong, Unsupported, player, record_tape
+from lmmjax.arrays.waiting import SHARED_OUT, in_turn, waits
 
 ENOUGH = 200
 """Steps played, in units of those on the tape, after which a program is compiled: one takes NumPy about two
@@ -131,12 +132,15 @@ class Program:
 
     def trace(self, whole: Callable, returned: list, leaves: list) -> Any:
         """A function as JAX traces it."""
-        named = partial(whole, returned)
+        return self.named(partial(whole, returned)).trace(*leaves)
+
+    def named(self, function: Any) -> Any:
+        """Its `jax.jit`."""
+        # what is kept here has a name of its own, so that it never comes from JAX's persistent cache: an
+        # executable that was loaded serialises without its kernels
         if self.digests["compiled"]:
-            # a name of its own, so that it never comes from JAX's persistent cache: an executable that was
-            # loaded serialises without its kernels
-            named.__name__ = f"lmmjax_{uuid.uuid4().hex}"  # type: ignore[attr-defined]
-        return jax.jit(named).trace(*leaves)
+            function.__name__ = f"lmmjax_{uuid.uuid4().hex}"
+        return jax.jit(function)
 
     def compile(self, leaves: list) -> tuple[tuple[Callable, Any], list[Any] | None]:
         """The compiled program with the structure of what it returns; its values if it was loaded and ran."""
@@ -157,6 +161,8 @@ class Program:
                 returned: list[Any] = []
                 self.traced = self.trace(self.whole, returned, leaves), returned
             traced, returned = self.traced
+            if self.platform == "cpu" and SHARED_OUT and waits(traced.jaxpr):
+                traced = self.named(in_turn(traced.jaxpr)).trace(*leaves)
             lowered = traced.lower()
             # levels and options are those of LLVM on a CPU
             compiled = _compiled(lowered, self.level) if self.platform == "cpu" else lowered.compile()

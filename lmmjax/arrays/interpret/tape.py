@@ -36,11 +36,16 @@ LARGEST_KNOWN = 4096
 """Elements of the largest array that is worked out while writing a tape."""
 
 
+ONE_BY_ONE = frozenset({"cholesky", "triangular_solve", "lu"})
+"""Operations that are played for one matrix after the other."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Step:
     """One operation: a primitive with parameters (plain data or tapes), and the slots it reads and writes.
 
-    Its weight is one, and one more for every 250 elements that it writes.
+    Its weight is one, and one more for every 250 elements that it writes, and for every matrix of a
+    factorisation.
     """
 
     name: str
@@ -273,5 +278,6 @@ class _Writer:
         writes = [self.slot() for _ in outvars]
         self.shapes.update({s: tuple(v.aval.shape) for s, v in zip(writes, outvars, strict=True)})
         size = sum(math.prod(v.aval.shape) for v in outvars)
-        self.steps.append(Step(name, params, tuple(reads), tuple(writes), 1 + size // 250))
+        matrices = math.prod(self.shapes[writes[0]][:-2]) if name in ONE_BY_ONE else 0
+        self.steps.append(Step(name, params, tuple(reads), tuple(writes), 1 + size // 250 + matrices))
         return writes
