@@ -48,6 +48,7 @@ def chunked_model(
     offset: Any = None,
     backend: str | None = None,
     safe: bool = False,
+    kernels: Any = None,
 ) -> Chunked:
     """Read the data twice, levels first and then rows, and condense them.
 
@@ -69,7 +70,7 @@ def chunked_model(
     if not split.bars:
         raise ValueError("the formula has no random term: add one, such as (1 | group)")
     some = rows_of_all_levels(chunks, columns, keys)
-    beside = {"weights": weights, "offset": offset, "safe": safe}
+    beside = {"weights": weights, "offset": offset, "safe": safe, "kernels": kernels}
     frame = model_frame(formula, some.rows, **beside)
     _require_no_state(frame)
     q, p = sum(len(term.names) for term in frame.random), len(frame._recipe.parts["fixed"].names)
@@ -79,7 +80,7 @@ def chunked_model(
     most = available_memory() // (16 * 8 * (q + p + 1))
     passed = [0]
     for rows in _rows(frame, _counted(chunks(columns), passed)):
-        every.add(rows.piece, rows.w[:, :-1], rows.z, rows.root)
+        every.add(rows.piece, rows.w[:, :-1], _counted_for(frame, rows), rows.root)
         logs -= 2.0 * float(np.sum(np.log(rows.root)))
         root = rows.root[:, None]
         condenser.add(rows.codes, np.concatenate(rows.z, axis=1) * root, rows.w * root)
@@ -124,6 +125,13 @@ class _Rows:
     z: list[np.ndarray]
     w: np.ndarray
     root: np.ndarray
+
+
+def _counted_for(frame: ModelFrame, rows: _Rows) -> list[np.ndarray]:
+    """z by term, times √K_gg of levels with kernels: their squares are what variances count for."""
+    diagonals = [None if term.kernel is None else term.kernel.levels.diagonal for term in frame.random]
+    pairs = zip(rows.z, rows.codes.T, diagonals, strict=True)
+    return [z if own is None else z * np.sqrt(own[codes])[:, None] for z, codes, own in pairs]
 
 
 def _counted(pieces: Iterator[pd.DataFrame], passed: list[int]) -> Iterator[pd.DataFrame]:
@@ -216,7 +224,7 @@ def condensed_frame(base: ManyRows) -> ModelFrame:
 
 def reformulated(model: Chunked, change: str | None, source: Any, changes: dict[str, Any]) -> Chunked:
     """The model with another formula (see `formula.update.updated`), weights or offset, or of other data."""
-    require_known("argument of update", changes, ("weights", "offset"))
+    require_known("argument of update", changes, ("weights", "offset", "kernels"))
     if source is None and model.chunks is None:
         raise ValueError("a model that was loaded has no rows: give update(data=…) what it was read from")
     formula = model.data.formula if change is None else updated(model.data.formula, change, terms)
@@ -234,6 +242,7 @@ def loaded_chunks(data: ModelData) -> Chunked:
         "weights": source.weights,
         "offset": source.offset,
         "safe": source.safe,
+        "kernels": source.kernels,
         "backend": data.backend,
     }
     return Chunked(data, None, list(dict.fromkeys([*read, *grouping])), beside)

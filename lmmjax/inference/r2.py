@@ -73,6 +73,10 @@ def share_weights(
     """
     names = list(dict.fromkeys(labels))
     if design.condensed is not None:
+        if scale != "diagonal" and any(term.kernel is not None for term in design.terms):
+            raise ValueError(
+                f'scale={scale!r} needs all rows, and those of this fit are read by the chunk: use "diagonal"'
+            )
         moments = design.condensed.covariance, design.condensed.squares, design.condensed.noise
         return _share_weights(design, labels, *moments), names
     one = np.ones((design.n, 1)) if own is None else own

@@ -47,6 +47,8 @@ SAME = frozenset(
         "icc",
         "r2",
         "variance_shares",
+        "heritability",
+        "reliability",
         "varcorr",
         "ranef",
         "random_effects",
@@ -293,12 +295,11 @@ class ChunkedFit:
 
 def chunked(formula: str, data: Any, beside: dict[str, Any], backend: str | None, safe: bool) -> Any:
     """The model of data that are read by the chunk; ValueError for what it cannot have."""
-    for name in ("residual", "kernels"):
-        if beside.pop(name) is not None:
-            raise ValueError(
-                f"{name} of data that are read by the chunk: such a model needs all rows; read them, as with "
-                "pd.read_parquet"
-            )
+    if beside.pop("residual") is not None:
+        raise ValueError(
+            "residual of data that are read by the chunk: such a model needs all rows; read them, as with "
+            "pd.read_parquet"
+        )
     return ChunkedModel(chunked_model(formula, data, **beside, backend=backend, safe=safe))
 
 

@@ -2,14 +2,17 @@
 
 import warnings
 
+import jax
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
+import scipy.sparse as sp
 from numpy.testing import assert_allclose
 
 import lmmjax as lj
+from lmmjax.core import profiled_deviance
 from lmmjax.gram.grouped import condense
 from lmmjax.gram.grouped.condense import Condenser
 
@@ -307,3 +310,62 @@ def test_dates_and_pictures(tmp_path):
     assert axes.get_xlabel() == "day"
     with pytest.raises(AttributeError, match=r"plot\.shrinkage needs all rows"):
         _ = mine.plot.shrinkage
+
+
+def relations(blocks):
+    """K of the levels of g and of five more."""
+    half = np.random.default_rng(2).normal(size=(35, 60))
+    k, names = half @ half.T / 60, [f"id{i}" for i in range(35)]
+    if blocks:
+        k = sp.block_diag([k[i : i + 5, i : i + 5] for i in range(0, 35, 5)], format="csr")
+    return lj.Kernel(k, names)
+
+
+@pytest.mark.parametrize(("blocks", "reml", "backend"), [(False, True, None), (True, False, "block")])
+def test_one_kernel_is_that_of_all_rows(blocks, reml, backend):
+    """To rounding: the decomposition is that of the levels, however many rows there are."""
+    arguments = {"kernels": {"g": relations(blocks)}, "weights": "w", "backend": backend}
+    model = lj.lmm("y ~ x + (1 | g)", pieces(), **arguments)
+    mine, other = (m.fit(reml) for m in (model, lj.lmm("y ~ x + (1 | g)", DATA, **arguments)))
+    assert model.data.design.n <= 33
+    assert abs(mine.deviance - other.deviance) < 1e-9
+    assert_allclose(mine.bse, other.bse, rtol=1e-9)
+    columns = ["estimate", "se", "lower", "upper", "variance"]
+    shares = [f.heritability()[columns].to_numpy(float) for f in (mine, other)]
+    assert_allclose(*shares, rtol=1e-7)
+    effects = [f.ranef(cond_var=True)[["value", "cond_sd", "pred_se"]] for f in (mine, other)]
+    assert len(effects[0]) == 35
+    assert_allclose(*effects, rtol=1e-7, atol=1e-9)
+    assert_allclose(mine.reliability()["reliability"], other.reliability()["reliability"], rtol=1e-7)
+    new = pd.DataFrame({"x": [0.5, 0.5], "g": ["id3", "id34"]})
+    assert_allclose(mine.predict(new), other.predict(new), rtol=1e-8)
+
+
+def test_kernels_of_chunks_are_kept_and_changed(tmp_path):
+    fit = lj.lmm("y ~ x + (1 | g)", pieces(), kernels={"g": relations(False)}).fit()
+    fit.save(tmp_path / "fit.lmm")
+    again = lj.load(tmp_path / "fit.lmm")
+    columns = ["estimate", "se", "lower", "upper"]
+    assert (again.heritability()[columns] == fit.heritability()[columns]).all(axis=None)
+    assert fit.update("~ . - x").heritability().index[0] == "g"
+    assert fit.update(kernels={"g": relations(True)}).deviance != fit.deviance
+    for ask, words in (
+        (lambda: fit.heritability(scale="sample"), 'use "diagonal"'),
+        (lambda: fit.heritability(by="f"), "by= needs all rows"),
+        (lambda: lj.lmm("y ~ x + (1 | g)", pieces(), kernels={"h": relations(False)}), "kernels"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            ask()
+
+
+def test_several_terms_with_kernels_condense():
+    """Criteria at given parameters, without descents."""
+    kernels = {"g": [relations(True), None]}
+    condensed, whole = (lj.lmm("y ~ x + (1 | g)", data, kernels=kernels).data for data in (pieces(), DATA))
+    for reml in (True, False):
+        with jax.enable_x64(True):
+            values = [
+                float(profiled_deviance(np.array([0.8, 0.5]), own.maker(own.response(), reml)))
+                for own in (condensed, whole)
+            ]
+        assert abs(values[0] - values[1]) < 1e-9

@@ -764,7 +764,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("lj.compare(by_chunk, by_chunk)", "read by the chunk", "drop1(test='lrt')"),
         ("by_chunk.emmeans('f')", "unknown predictor 'f'", "there are: x"),
         ("by_chunk.update('~ . + zz')", "zz", "there are"),
-        ("by_chunk.update(kernels=1)", "unknown argument of update 'kernels'", "weights, offset"),
+        ("by_chunk.update(residual=1)", "unknown argument of update 'residual'", "weights, offset, kernels"),
     ],
     "Images": [
         ("model.fit_batch('scan', mask='mask.nii.gz')", "'scan' is neither an image", "nor a column"),

@@ -99,7 +99,8 @@ def spectral_data(problem: Problem, y: np.ndarray, left: np.ndarray) -> Spectral
             np.asarray(shared.mu),
             np.zeros((len(x), p)),
             np.zeros((p, p)),
-            0.0,
+            # rows that were condensed away have no K
+            float(problem.n) - len(x),
             *rest,
             y,
             x,

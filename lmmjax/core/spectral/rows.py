@@ -100,7 +100,7 @@ class Rotated(Spectral):
         if self.own is not None:
             m, v = self._widened(m, v, self.products @ w)
         r2 = q - np.sum(v * np.linalg.solve(m, v[..., None])[..., 0], axis=1)
-        value = logdet + self.nu * np.log(r2)
+        value = logdet + self.nu * np.log(r2) + (self.rest * np.log(a) if self.rest else 0.0)
         return value if self.ml else value + np.linalg.slogdet(m)[1]
 
     def at(
@@ -117,6 +117,7 @@ class Rotated(Spectral):
         f = np.zeros(len(t))
         if value:
             f = np.sum(np.log(scale), axis=1) + self.nu * np.log(found.r2 / a)
+            f = f + self.rest * np.log(a) if self.rest else f
         if not self.ml:
             m = sums[0]
             f = f + np.linalg.slogdet(m)[1] - m.shape[1] * np.log(a)
@@ -153,5 +154,6 @@ def rotated_points(data: Rotated, found: Found) -> Points:
         beta = (s @ v[..., None])[..., 0]
         r2 = q - np.sum(v * beta, axis=1)
         value = np.sum(np.log(scale), axis=1) + (0.0 if data.ml else np.linalg.slogdet(m)[1])
+        value = value + data.rest * np.log(a) if data.rest else value
     nu, logdet_r = np.full(total, data.nu), np.full(total, data.logdet_r)
     return Points(found.t, found.steps, value, found.slope, found.bend, found.fall, r2, s, beta, nu, logdet_r)

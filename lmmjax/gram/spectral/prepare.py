@@ -29,7 +29,7 @@ class SpectralPrepared(Prepared):
         columns = term.expand(z.T)
         found = kept_decomposition(design, x, z, columns)
         self.b = found.b
-        self.left_over = design.n - design.p - len(found.mu)
+        self.left_over = design.observations - design.p - len(found.mu)
         seen_x, seen_b = columns.T @ x, columns.T @ found.b
         apart = {}
         if not self.compressed:

@@ -23,6 +23,7 @@ from lmmjax.fitted import (
     one_of_many,
     require_choice,
     require_level,
+    require_rows,
     some_of_many,
 )
 from lmmjax.fitted.kernel_bounds import bounds
@@ -128,6 +129,7 @@ def heritability(
 
 def rows_by(data: ModelData, by: str) -> list[tuple[Any, np.ndarray]]:
     """Every level of a column of the data, in order, with its rows (n,)."""
+    require_rows(data, "by=")
     frame = data.frame
     table = None if frame.source is None else Table(frame.source.data)
     if table is None or by not in table.keys:
