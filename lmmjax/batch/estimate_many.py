@@ -23,13 +23,12 @@ from lmmjax.batch.carried import APART, fit_carried
 from lmmjax.batch.determined import determined
 from lmmjax.batch.device import fit_blocks, on_devices, own_on_devices, placed
 from lmmjax.batch.lanes import lanes_of, take_lanes
-from lmmjax.batch.one_kernel import fit_one_kernel
+from lmmjax.batch.one_kernel import fit_gaps, fit_one_kernel
 from lmmjax.batch.outcome import INFINITE, Outcome, failed, outcome
 from lmmjax.batch.sources import FEW, few, few_apart, own_problem, own_products
 from lmmjax.batch.starts import MOST, Starts
 from lmmjax.core import Problem, ProblemMaker, descents
 from lmmjax.core.exactness import exact_lanes, without_digits
-from lmmjax.core.spectral.gaps import gap_estimates
 from lmmjax.design import columns_on_rows, take_columns, take_rows
 from lmmjax.gram.block.products import BlockProducts
 from lmmjax.gram.spectral.products import SpectralProducts
@@ -287,7 +286,7 @@ def _with_gaps(maker: ProblemMaker, y: np.ndarray, how: How) -> Outcome:
     left = ~alone
     where = np.flatnonzero(alone)
     if len(where):
-        made = gap_estimates(maker, np.asarray(y[:, where], dtype=float), how.reml)
+        made = fit_gaps(maker, np.asarray(y[:, where], dtype=float), how.reml)
         done = np.zeros(len(where), bool) if made is None else made[2]
         if made is not None:
             found.put(where[done], outcome(*made[:2]).some(done))

@@ -6,10 +6,11 @@ import numpy as np
 
 from lmmjax.arrays.processors import mapped
 from lmmjax.arrays.sparse_columns import Columns, pieces
-from lmmjax.batch.device import one_kernel_on_devices, placed
+from lmmjax.batch.device import gaps_on_devices, one_kernel_on_devices, placed
 from lmmjax.batch.outcome import Outcome, failed, outcome
-from lmmjax.core import ProblemMaker
+from lmmjax.core import Estimate, ProblemMaker
 from lmmjax.core.spectral.fit import at_once, spectral_estimates
+from lmmjax.core.spectral.gaps import gap_estimates
 from lmmjax.gram.block.products import BlockProducts
 from lmmjax.gram.spectral.products import SpectralProducts
 
@@ -18,9 +19,9 @@ def fit_one_kernel(maker: ProblemMaker, y: Columns, reml: bool) -> tuple[Outcome
     """Fits of the columns of y (n, T), and which (T,) are finite: those of others are of zeros."""
     total, shared = y.shape[1], maker.prepared.shared
     assert isinstance(shared, SpectralProducts | BlockProducts)
-    place = placed() if isinstance(shared, SpectralProducts) and reml else None
+    place = placed()
     if place is not None and total > place.few:
-        return one_kernel_on_devices(place, maker, y)
+        return one_kernel_on_devices(place, maker, y, reml)
     size, usable = at_once(shared), np.ones(total, bool)
 
     def fit(at: np.ndarray, values: np.ndarray) -> Outcome:
@@ -37,3 +38,13 @@ def fit_one_kernel(maker: ProblemMaker, y: Columns, reml: bool) -> tuple[Outcome
         for cut, own in zip(cuts, made, strict=True):
             found.put(at[cut], own)
     return found, usable
+
+
+def fit_gaps(
+    maker: ProblemMaker, y: np.ndarray, reml: bool
+) -> tuple[Estimate, np.ndarray, np.ndarray] | None:
+    """`gap_estimates` of y (n, T), by processors or devices."""
+    place = placed()
+    if place is not None and y.shape[1] > place.few:
+        return gaps_on_devices(place, maker, y, reml)
+    return gap_estimates(maker, y, reml)

@@ -7,6 +7,7 @@ go on; the records come in two transfers at the end.
 """
 
 from lmmjax.batch.device.blocks import fit_blocks
+from lmmjax.batch.device.kernel_gaps import gaps_on_devices
 from lmmjax.batch.device.left_out import left_out_on_devices
 from lmmjax.batch.device.one_kernel import one_kernel_on_devices
 from lmmjax.batch.device.own_designs import own_on_devices
@@ -17,6 +18,7 @@ __all__ = [
     "Place",
     "fit_blocks",
     "forced",
+    "gaps_on_devices",
     "left_out_on_devices",
     "on_devices",
     "one_kernel_on_devices",

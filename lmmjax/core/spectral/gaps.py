@@ -162,12 +162,8 @@ def gap_data(
     Each part has its responses and the rows (T', m) that they lack. Responses with many missing values, with
     rows that do not determine β, or that are fitted perfectly are in none.
     """
-    gone = np.isnan(y)
+    filled, gone, usable = filled_gaps(y)
     count = gone.sum(axis=0)
-    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        filled = np.where(gone, np.nansum(y, axis=0) / np.maximum(len(y) - count, 1), y)
-        usable = np.isfinite(np.sum(filled * filled, axis=0)) & (count <= MOST * len(y))
-    filled = np.where(usable, filled, 0.0)
     problem = maker.lanes(filled, reml)
     out = []
     for m in np.unique(count[usable]):
@@ -178,6 +174,24 @@ def gap_data(
             if len(kept):
                 out.append((data, kept, rows))
     return problem, out
+
+
+def filled_gaps(y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Responses y (n, T) with their means where they are missing, where that is, and who lacks not many."""
+    gone = np.isnan(y)
+    count = gone.sum(axis=0)
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        filled = np.where(gone, np.nansum(y, axis=0) / np.maximum(len(y) - count, 1), y)
+        usable = np.isfinite(np.sum(filled * filled, axis=0)) & (count <= MOST * len(y))
+    return np.where(usable, filled, 0.0), gone, usable
+
+
+def row_weights(maker: ProblemMaker, gone: np.ndarray) -> np.ndarray:
+    """What log|R| (T,) loses with the rows that are missing, `gone` (n, T)."""
+    weights = maker.rows.root_weight
+    if weights is None:
+        return np.zeros(gone.shape[1])
+    return 2.0 * np.log(np.asarray(weights)) @ gone
 
 
 def gap_estimates(

@@ -6,6 +6,7 @@ then the second: most have one. A round is Newton's method for all of them, as l
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -96,7 +97,8 @@ class Lanes:
         """Whether the criterion rises from the ends of a grid t (J,): (T,) of the lower, and of the upper."""
         data, total = self.data, self.squares.shape[1]
         if data.ml:
-            return self.at(jnp.full(total, t[0]))[1] >= 0, self.at(jnp.full(total, t[-1]))[1] <= 0
+            lower, upper = jax.lax.map(lambda end: self.at(jnp.full(total, end))[1], jnp.asarray(t[[0, -1]]))
+            return lower >= 0, upper <= 0
         mu, nu = data.mu, self.nu
         whole = jnp.sum(self.squares, axis=0) + self.left
         lower = mu.sum() * whole >= nu * (mu @ self.squares)
@@ -116,14 +118,9 @@ class Lanes:
             value = value + sweep(s)[0]
         return value, r2, s, -(data.c.T @ (self.y * (h[None, :] / scale)))
 
-    def points(self, t: Array, steps: Array, ends: tuple[float, float]) -> tuple[Array, ...]:
-        """The arrays of `Points` at the minima t (T,), trailing with T; `ends` of the grid are no minima."""
-        start = jnp.where(jnp.isnan(t), 0.0, t)
-        a, h = _both(jnp, start)
-        value, r2, s, beta = self.found(a, h)
-        inner = jnp.isfinite(start) & (start != ends[0]) & (start != ends[1])
-        _, slope, bend, _, fall = self.at(jnp.where(inner, start, 0.0))
-        slope, bend, fall = (jnp.where(inner, v, e) for v, e in ((slope, 0.0), (bend, 1.0), (fall, 0.0)))
+    def points(self, t: Array, steps: Array, slope: Array, bend: Array, fall: Array) -> tuple[Array, ...]:
+        """The arrays of `Points` at the minima t (T,), trailing with T."""
+        value, r2, s, beta = self.found(*_both(jnp, jnp.where(jnp.isnan(t), 0.0, t)))
         return t, steps, value, slope, bend, fall, r2, s, beta
 
 
@@ -148,26 +145,32 @@ def trace(one: Array, two: Array) -> Array:
     return jnp.sum(one * jnp.swapaxes(two, 0, 1), axis=(0, 1))
 
 
-def search_lanes(data: Spectral, n: float, y: Array, left: Array) -> tuple[Array, ...]:
+def search_lanes(
+    data: Spectral, n: float, y: Array, left: Array, lanes: Callable[..., Lanes], open_squares: Array | None
+) -> tuple[Array, ...]:
     """The arrays of `Points`, trailing with T, how many optima, and who is lost and who perfect (T,).
 
     Parameters
     ----------
     data : the design, with no response; n : the number of rows.
     y, left : (k, T) and (T,) the responses ỹ, and what is left beside them.
+    lanes : makes the criterion of data, y and left; open_squares : (T,) what is left where K has no part.
     """
-    mu, squares = jnp.asarray(data.mu)[:, None], y * y
-    total = jnp.sum(squares, axis=0) + left
+    total = jnp.sum(y * y, axis=0) + left
     lost = ~jnp.isfinite(total)
     perfect = ~lost & (total <= NOTHING * n)
-    if data.rest or np.any(data.mu <= 0):
-        open_squares = left + jnp.sum(jnp.where(mu <= 0, squares, 0.0), axis=0)
+    if open_squares is not None:
         perfect |= ~lost & (open_squares <= NOTHING * total)
     # what cannot be fitted is in nobody's way
     fine = ~lost & ~perfect
-    y, left = jnp.where(fine[None, :], y, 1.0), jnp.where(fine, left, 1.0)
-    *arrays, optima = searched(Lanes(data, y, left))
+    y, left = jnp.where(fine[None, :], y, varied(y)), jnp.where(fine, left, 1.0)
+    *arrays, optima = searched(lanes(data, y, left))
     return *arrays, optima, lost, perfect
+
+
+def varied(y: Array) -> Array:
+    """A response (k, 1) that has a fit, for those that have none."""
+    return jnp.asarray(1.0 + np.arange(len(y)) % 3)[:, None]
 
 
 def searched(lanes: Lanes) -> tuple[Array, ...]:
@@ -177,12 +180,12 @@ def searched(lanes: Lanes) -> tuple[Array, ...]:
     if not data.ml:
         # both ends of h as points
         t = np.concatenate([[-np.inf], t, [np.inf] if data.regular else []])
-    found, optima, steps = _search(lanes, t)
-    return *lanes.points(found, steps, (t[0], t[-1])), optima
+    optima, *found = _search(lanes, t)
+    return *lanes.points(*found), optima
 
 
-def _search(lanes: Lanes, t: np.ndarray) -> tuple[Array, Array, Array]:
-    """The global minimum of each response, and how many there are, (T,); evaluations."""
+def _search(lanes: Lanes, t: np.ndarray) -> tuple[Array, ...]:
+    """How many minima each response has (T,), the global one, evaluations, ∂f, ∂²f and ∂r²/r² there."""
     f = lanes.on_grid(*_both(np, t))
     lower, upper = lanes.ends(t)
     best = jnp.where(lower, f[0], jnp.inf)
@@ -198,26 +201,31 @@ def _search(lanes: Lanes, t: np.ndarray) -> tuple[Array, Array, Array]:
     level = jnp.minimum(best, jnp.where(upper, f[-1], jnp.inf))
 
     def one_round(carry: tuple) -> tuple:
-        k, inner, inner_t, optima, steps = carry
+        k, inner, inner_t, optima, steps, *known = carry
         chosen = valley & (order == k + 1)
         there, at = jnp.any(chosen, axis=0), jnp.argmax(chosen, axis=0)
         low, high = span[jnp.maximum(at - 1, 0)], span[jnp.minimum(at + 1, most)]
         begin = _vertex(grid_t, f, at, span[at])
         end, count = _descend(lanes, low, high, begin, there)
-        value, _, bend, *_ = lanes.at(end)
+        value, slope, bend, _, fall = lanes.at(end)
         real = there & (bend > 0) & (jnp.abs(value - level) > FLAT)
         optima = optima + real.astype(jnp.int32)
         wins = there & (value < inner)
         inner, inner_t = jnp.where(wins, value, inner), jnp.where(wins, end, inner_t)
-        return k + 1, inner, inner_t, optima, steps + count
+        known = [jnp.where(wins, new, old) for new, old in zip((slope, bend, fall), known, strict=True)]
+        return k + 1, inner, inner_t, optima, steps + count, *known
 
     zero = jnp.zeros(f.shape[1], jnp.int32)
     ended = lower.astype(jnp.int32) + upper.astype(jnp.int32)
-    begin = (0, jnp.full_like(best, jnp.inf), jnp.full_like(best, jnp.nan), ended, zero)
+    # ∂f, ∂²f and ∂r²/r² as they are reported of ends
+    known = [jnp.full_like(best, end) for end in (0.0, 1.0, 0.0)]
+    begin = (0, jnp.full_like(best, jnp.inf), jnp.full_like(best, jnp.nan), ended, zero, *known)
     rounds = jnp.max(order[-1], initial=0)
-    _, inner, inner_t, optima, steps = jax.lax.while_loop(lambda c: c[0] < rounds, one_round, begin)
+    _, inner, inner_t, optima, steps, *found = jax.lax.while_loop(lambda c: c[0] < rounds, one_round, begin)
     # beside an end that is a minimum the criterion is flat, and lower by rounding only
-    return jnp.where(inner < best - FLAT, inner_t, best_t), jnp.maximum(optima, 1), steps + 1
+    wins = inner < best - FLAT
+    found = [jnp.where(wins, inside, end) for inside, end in zip(found, known, strict=True)]
+    return jnp.maximum(optima, 1), jnp.where(wins, inner_t, best_t), steps + 1, *found
 
 
 def _vertex(t: Array, f: Array, at: Array, middle: Array) -> Array:
