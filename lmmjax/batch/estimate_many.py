@@ -22,11 +22,12 @@ from lmmjax.batch import least_squares as linear
 from lmmjax.batch.carried import APART, fit_carried
 from lmmjax.batch.determined import determined
 from lmmjax.batch.device import fit_blocks, on_devices, own_on_devices, placed
+from lmmjax.batch.far_lanes import put_far
 from lmmjax.batch.lanes import lanes_of, take_lanes
 from lmmjax.batch.one_kernel import fit_gaps, fit_one_kernel
 from lmmjax.batch.outcome import INFINITE, Outcome, failed, outcome
 from lmmjax.batch.sources import FEW, few, few_apart, own_problem, own_products
-from lmmjax.batch.starts import MOST, Starts
+from lmmjax.batch.starts import MOST, How, Starts
 from lmmjax.core import Problem, ProblemMaker, descents
 from lmmjax.core.exactness import exact_lanes, without_digits
 from lmmjax.design import columns_on_rows, take_columns, take_rows
@@ -36,16 +37,6 @@ from lmmjax.optimize import Status
 
 ALIKE = 8
 """Responses with one pattern of missing values from which on its rows have a decomposition of their own."""
-
-
-@dataclasses.dataclass(frozen=True)
-class How:
-    """How every response is fitted: criterion, most evaluations, dtype of the descents, where they start."""
-
-    reml: bool
-    max_iter: int
-    dtype: Any
-    starts: Starts
 
 
 def estimate_many(
@@ -125,6 +116,7 @@ def _shared_design(maker: ProblemMaker, y: Columns, how: How) -> tuple[Outcome, 
     found = found.without(~usable, Status.NOT_FINITE, INFINITE)
     exact = exact_lanes(maker, y, found.estimate, how.reml, spread)
     found = found.without(exact, Status.PERFECT_FIT, "")
+    put_far(maker, y, found, how)
     if how.starts.number(maker, own=False) == 1:
         _descend_again(found, how, lambda left, how: _shared_design(maker, y[:, left], how)[0])
     return found, usable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -68,3 +69,13 @@ class Starts:
         if count == 1:
             return [None]
         return [None, *(np.asarray(structure.encode(d)) for d in further_points(maker))][:count]
+
+
+@dataclasses.dataclass(frozen=True)
+class How:
+    """How every response is fitted: criterion, most evaluations, dtype of the descents, where they start."""
+
+    reml: bool
+    max_iter: int
+    dtype: Any
+    starts: Starts

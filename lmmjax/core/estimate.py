@@ -287,7 +287,7 @@ def finish(
     # what is flat is seen here, as what is not identified
     status = jnp.where(status == Status.FLAT, Status.CONVERGED, status)
     if m:
-        there = settled(jet, lambda t: entries(problem, t, pivoting), inner)
+        there = settled(jet, lambda t: entries(problem, t, pivoting), inner, structure.spans(inner))
         found = information(problem, there, split, d)
         cov, moves = outward @ found.cov @ outward.T, outside(found.moves, structure.sizes(d), outward)
         grad, decrement = jnp.max(jnp.abs(there.gradient)), there.decrement

@@ -1,7 +1,7 @@
 """What a criterion with Hessian H says of its parameters: curvature, flat directions, covariance.
 
 Everything is decided in θ in internal coordinates, where a column of Z has unit mean square and a variance is
-relative to σ², with θ_j in units of max(1, |θ_j|): numbers that no unit of the data enters.
+relative to σ², with θ_j in units of at least max(1, |θ_j|): numbers that no unit of the data enters.
 """
 
 from __future__ import annotations
@@ -35,14 +35,13 @@ class Curvature:
 
 
 @traced_once()
-def curvature(theta: Array, hessian: Array) -> Curvature:
-    """The curvature of a criterion in units of a log-likelihood at θ (m,).
+def curvature(unit: Array, hessian: Array) -> Curvature:
+    """The curvature of a criterion in units of a log-likelihood, with θ (m,) in these units.
 
     A pivot vanishes where the standard error would exceed the parameter thousands of times, or where it is
     rounding beside what it was before the elimination.
     """
-    eps = float(jnp.finfo(theta.dtype).eps)
-    unit = jnp.maximum(1.0, jnp.abs(theta))
+    eps = float(jnp.finfo(unit.dtype).eps)
     scaled = hessian * unit[:, None] * unit[None, :]
     own = jnp.abs(diagonal(scaled))
     least = eps**0.575 * jnp.maximum(jnp.maximum(own, 1.0), 1e-4 * jnp.max(own))
@@ -50,7 +49,7 @@ def curvature(theta: Array, hessian: Array) -> Curvature:
     table, pivots = hold(table), hold(pivots)
     flat = jnp.abs(pivots) <= least
     swept = ~flat
-    eye = jnp.eye(len(theta), dtype=theta.dtype)
+    eye = jnp.eye(len(unit), dtype=unit.dtype)
     both = swept[:, None] & swept[None, :]
     inverse = jnp.where(both, -table, 0.0) * unit[:, None] * unit[None, :]
     null = jnp.where(flat[None, :], jnp.where(swept[:, None], -table, eye), 0.0) * unit[:, None]
@@ -74,18 +73,21 @@ class Settled:
     moves: Array
 
 
-def settled(jet: Jet, entries: Callable[[Array], Array], theta: Array) -> Settled:
+def settled(jet: Jet, entries: Callable[[Array], Array], theta: Array, sizes: Array) -> Settled:
     """The curvature at the stationary point next to θ (m,), from derivatives in d = entries(θ) at θ.
+
+    A covariance is as large as its `sizes` (m,), whatever it is.
 
     Where d is curved along a direction that the criterion does not depend on, what is left of the gradient f′
     in d would pass for curvature, f′·∂²d: it is taken where Newton's step leads, f′ + f″J δθ.
     """
     jacobian, along, turn = _bends(entries, theta)
     gradient, straight = hold(jet.first @ jacobian), hold(jacobian.T @ jet.second @ jacobian)
-    first = curvature(theta, straight + along(jet.first))
+    unit = jnp.maximum(1.0, sizes)
+    first = curvature(unit, straight + along(jet.first))
     step = hold(-first.inverse @ gradient)
     moved = hold(jet.first + jet.second @ (jacobian @ step))
-    at = curvature(theta, straight + along(moved))
+    at = curvature(unit, straight + along(moved))
     moves = directions(jet.second, moved, jacobian, turn, at)
     return Settled(gradient, jacobian, -0.5 * (gradient @ step), at, moves)
 

@@ -307,6 +307,18 @@ class Structure:
         own = d[:0] if self.residual is None else self.residual.sizes(d[self.tail])
         return xp.concatenate([xp.maximum(1.0, xp.abs(d[: self.tail.start])), own]).astype(d.dtype)
 
+    def spans(self, theta: Array) -> Array:
+        """(m,) |θ|, and of an entry of Λ beside the diagonal at least the largest of its row."""
+        parts, xp = [], namespace(theta)
+        for term, s in zip(self.terms, self.slices(), strict=True):
+            own = xp.abs(theta[s])
+            if isinstance(term.family, FactorFamily) and term.family.basis == "triangular" and term.q > 1:
+                rows = xp.max(xp.abs(term.family.factor(theta[s], term.q)), axis=1)
+                row, column = (term.family.params(a) for a in np.indices((term.q, term.q)))
+                own = xp.where(row != column, rows[row], own)
+            parts.append(own)
+        return xp.concatenate([*parts, xp.abs(theta[self.tail])])
+
     @traced_once("self")
     def margins(self, theta: Array, pivoting: tuple[Array, ...] | None = None) -> Array:
         """Per parameter (m,), how far it is, or those it depends on are, from the boundary."""

@@ -12,6 +12,7 @@ from lmmjax.batch import blank
 from lmmjax.core import METHODS, Estimate, Problem, ProblemMaker, best_of, few_groups, further_starts
 from lmmjax.core.descents import SCALES
 from lmmjax.core.exactness import exact_lanes, without_digits
+from lmmjax.core.far.fit import far_estimate, preferred, suspects
 from lmmjax.fitted.checks import beyond, require_choice, require_evaluations
 from lmmjax.fitted.data import ModelData
 from lmmjax.fitted.kept import kept
@@ -56,6 +57,10 @@ def multistart(
         # what the standard errors and tests of large data are made from: a summary asks for it next
         at_estimate_jit.ahead(problem, np.zeros(m + 1), np.zeros((m + 1, m + 1)))
     found = best_of(problem, starts, method=method, max_iter=require_evaluations(max_iter))
+    if suspects(data.design, found):
+        options = {"count": len(starts), "method": method, "max_iter": max_iter}
+        own = far_estimate(data.maker, y, reml, **options)
+        found = found if own is None or not preferred(own, found) else own
     one = jax.tree.map(lambda a: a[None], found)
     if (exact := exact_lanes(data.maker, y[:, None], one, reml)).any():
         found = jax.tree.map(lambda a: a[0], blank(one, exact, Status.PERFECT_FIT))

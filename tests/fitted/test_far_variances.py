@@ -12,6 +12,89 @@ G = np.repeat(np.arange(GROUPS), SIZE)
 FRAME = pd.DataFrame({"g": G, "x": RNG.normal(size=G.size), "t": np.tile(np.arange(SIZE), GROUPS)})
 
 
+def cholesky(a):
+    """By columns, in the precision of a (longdouble has 19 digits)."""
+    left, out = a.copy(), np.zeros_like(a)
+    for j in range(len(a)):
+        out[j:, j] = left[j:, j] / np.sqrt(left[j, j])
+        left -= np.outer(out[:, j], out[:, j])
+    return out
+
+
+def solved(factor, b):
+    out = b.astype(factor.dtype)
+    for j in range(len(b)):
+        out[j] = (out[j] - factor[j, :j] @ out[:j]) / factor[j, j]
+    return out
+
+
+def group_by_group(psi, x, y, codes, reml):
+    """−2ℓ or −2ℓᴿ by the definition with 19 digits; V = LLᵀ of every group."""
+    (a, b, c, s), p = np.asarray(psi, np.longdouble), x.shape[1]
+    d, logdet, products = (
+        np.array([[a, c], [c, b]]),
+        np.longdouble(0),
+        np.zeros((p + 1, p + 1), np.longdouble),
+    )
+    for g in np.unique(codes):
+        z = np.asarray(x[codes == g], np.longdouble)
+        factor = cholesky(z @ d @ z.T + s * np.eye(len(z)))
+        w = solved(factor, np.column_stack([z, y[codes == g]]))
+        logdet, products = logdet + 2 * np.sum(np.log(np.diagonal(factor))), products + w.T @ w
+    inner = cholesky(products)
+    logdet += reml * 2 * np.sum(np.log(np.diagonal(inner)[:p]))
+    return float(logdet + inner[p, p] ** 2 + (len(y) - reml * p) * np.log(2 * np.longdouble(np.pi)))
+
+
+def uneven(intercept, slope, seed=5):
+    """Rows of groups of 2 to 7, and three responses with these standard deviations, of noise 1."""
+    rng = np.random.default_rng(seed)
+    g = np.repeat(np.arange(GROUPS), np.arange(GROUPS) % 6 + 2)
+    d = pd.DataFrame({"g": g, "x": rng.normal(size=g.size)})
+    b = rng.normal(size=(GROUPS, 2, 3)) * np.array([intercept, slope])[:, None]
+    return d, b[g, 0] + b[g, 1] * d.x.to_numpy()[:, None] + rng.normal(size=(g.size, 3))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "reml"), [((3e4, 1.0), True), ((1e6, 1.0), False), ((1.0, 3e4), True), ((1e5, 1e5), True)]
+)
+def test_slopes_and_intercepts_of_which_one_is_1e9_times_the_other(sizes, reml):
+    """The criterion is that of the definition, and lowest there; alone as in a batch."""
+    d, y = uneven(*sizes)
+    fits = lj.lmm("~ x + (x | g)", d).fit_batch(y, reml=reml)
+    assert fits.converged.all()
+    one = lj.lmm("y ~ x + (x | g)", d.assign(y=y[:, 0])).fit(reml=reml)
+    assert one.converged
+    # two descents to one optimum, at which 19 digits see 1e-9
+    assert abs(one.deviance - fits.deviance[0]) < 1e-7
+    x, psi = np.column_stack([np.ones(len(d)), d.x]), fits.estimate.psi[0]
+    here = group_by_group(psi, x, y[:, 0], d.g, reml)
+    # ψ̂ as doubles: 1e-16 of the covariance of 1e12 beside 1
+    assert abs(fits.deviance[0] - here) < 1e-6
+    for k, step in [(k, step) for k in (0, 1, 3) for step in (-0.05, 0.05)]:
+        near = psi * np.where(np.arange(4) == k, 1 + step, 1.0)
+        assert near[0] * near[1] > near[2] ** 2
+        assert group_by_group(near, x, y[:, 0], d.g, reml) > here
+
+
+def test_coefficients_of_groups_alike_have_the_moments_of_least_squares():
+    """With Z the same in all groups and X = Z, D + σ²(ZᵀZ)⁻¹ is the covariance of their coefficients."""
+    rng = np.random.default_rng(6)
+    z = np.column_stack([np.ones(SIZE), np.arange(SIZE) - 2.0])
+    b = rng.normal(size=(GROUPS, 2)) * [1e5, 2.0]
+    y = b @ z.T + rng.normal(size=(GROUPS, SIZE))
+    d = pd.DataFrame({"g": G, "x": np.tile(z[:, 1], GROUPS), "y": y.ravel()})
+    fit = lj.lmm("y ~ x + (x | g)", d).fit()
+    own = np.linalg.lstsq(z, y.T, rcond=None)[0]
+    left = y.T - z @ own
+    sigma2 = np.sum(left**2) / (GROUPS * (SIZE - 2))
+    big = np.cov(own) - sigma2 * np.linalg.inv(z.T @ z)
+    assert fit.converged
+    # least squares have 16 digits of 1e5, whose slopes are 1
+    np.testing.assert_allclose(fit.estimate.psi[[0, 1, 3]], [big[0, 0], big[1, 1], sigma2], rtol=1e-8)
+    np.testing.assert_allclose(fit.bse, np.sqrt(np.diagonal(np.cov(own)) / GROUPS), rtol=1e-8)
+
+
 def test_a_large_variance_of_one_level_does_not_hide_small_ones_of_others():
     """Least squares leave a part of the large residuals in the others: 30 rows a level, 7 powers of ten."""
     rng = np.random.default_rng(3)

@@ -118,8 +118,7 @@ class GroupedPrepared(Prepared):
     def respond(self, residual: Array, factor: Array) -> GroupedResponse:
         xp = namespace(residual, self.c_x)
         c_y = xp.stack([column.sum(residual) for column in self.columns])
-        within_xy = xp.tensordot(self.x_within, residual, axes=1)
-        within_yy = self._within_squares(xp, residual, c_y)
+        within_xy, within_yy = self._within(xp, residual, c_y)
         if not self.compressed:
             between_xy, between_yy = self.pad(c_y, 1), xp.zeros((0, *within_yy.shape), c_y.dtype)
         else:
@@ -129,22 +128,26 @@ class GroupedPrepared(Prepared):
             within_xy * factor, within_yy * square, between_xy * factor, between_yy * square
         )
 
-    def _within_squares(self, xp, residual: Array, c_y: Array) -> Array:
-        """Squares within groups: by difference where that is exact enough, else from the rows."""
+    def _within(self, xp, residual: Array, c_y: Array) -> tuple[Array, Array]:
+        """Products within groups, with X (p, ...) and squares: what is far smaller than residuals from rows.
+
+        A column of X that lies in Z is rounding within groups, and so must be what it is multiplied by.
+        """
         total = xp.einsum("n...,n...->...", residual, residual)
         if xp is jnp:
             within = residual - self.between(c_y)
-            return xp.einsum("n...,n...->...", within, within)
-        difference = total - np.einsum("qg...,qg...->...", c_y, c_y)
-        close = difference < CANCELLATION * total
+            return xp.tensordot(self.x_within, within, axes=1), xp.einsum("n...,n...->...", within, within)
+        xy = np.tensordot(self.x_within, residual, axes=1)
+        yy = total - np.einsum("qg...,qg...->...", c_y, c_y)
+        close = yy < CANCELLATION * total
         if np.any(close):
             within = residual[:, close] if close.ndim else residual
             within = within - self.between(c_y[..., close] if close.ndim else c_y)
-            exact = np.einsum("n...,n...->...", within, within)
+            exact = self.x_within @ within, np.einsum("n...,n...->...", within, within)
             if not close.ndim:
                 return exact
-            difference[close] = exact
-        return difference
+            xy[:, close], yy[close] = exact
+        return xy, yy
 
     def between(self, c: Array) -> Array:
         """The part (n, ...) of the rows that lies in the columns of Z, from c (q, G, ...)."""

@@ -1,0 +1,72 @@
+"""Which fits are to be made in coordinates of the response, and such a fit."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lmmjax.core.descents import best_of, better
+from lmmjax.core.estimate import Estimate
+from lmmjax.core.far.own import FAR, own_coefficients
+from lmmjax.core.far.turn import turn_of
+from lmmjax.core.problem import ProblemMaker
+from lmmjax.covariance import FactorFamily
+from lmmjax.design import Design
+from lmmjax.optimize import Status
+
+SOON = 8
+"""Evaluations up to which a limit has been set so low."""
+
+
+def suspects(design: Design, estimate: Estimate) -> np.ndarray:
+    """Which fits (T,) have random effects that are far from σ², or no certificate."""
+    status, structure = np.asarray(estimate.status), design.structure
+    if not can_turn(design):
+        return np.zeros(status.shape, bool)
+    long = np.asarray(estimate.n_iter) > SOON
+    unsure = (status == Status.STALLED) | ((status == Status.ITERATION_LIMIT) & long)
+    weights = np.zeros(structure.n_params)
+    for term, own, s in zip(design.terms, structure.terms, structure.slices(), strict=True):
+        if isinstance(own.family, FactorFamily):
+            z = np.asarray(term.z, float)
+            weights[s] = np.tensordot(own.units, z.T @ z / len(z), axes=2)
+    psi = np.asarray(estimate.psi)
+    with np.errstate(all="ignore"):
+        far = psi[..., :-1] @ weights > psi[..., -1] / FAR
+    return (far & (status == Status.CONVERGED)) | unsure
+
+
+def can_turn(design: Design) -> bool:
+    """Whether a design may have other coordinates: concrete, and with independent residuals."""
+    plain = design.known is None and design.residual is None and len(design.terms) > 0
+    return (
+        plain
+        and isinstance(design.x, np.ndarray)
+        and all(isinstance(term.z, np.ndarray) and term.kernel is None for term in design.terms)
+    )
+
+
+def far_estimate(
+    maker: ProblemMaker, y: np.ndarray, reml: bool, *, count: int = 1, max_iter: int = 100, **options
+) -> Estimate | None:
+    """The fit of a response y (n,) in coordinates of its own; None where its random effects are not far.
+
+    Parameters
+    ----------
+    count : of descents, at least one; the others follow where the first has no certificate, too.
+    options : as of `best_of`.
+    """
+    own = own_coefficients(maker, y)
+    if own is None:
+        return None
+    turn = turn_of(maker, own)
+    problem, starts = turn.lanes(y, own.shift, reml), turn.starts
+    found = best_of(problem, starts[:count], max_iter=max_iter, **options)
+    if found.status != Status.CONVERGED and count < len(starts):
+        found = best_of(problem, starts, max_iter=max_iter, **options)
+    return turn.restored(found, reml)
+
+
+def preferred(new: Estimate, old: Estimate) -> np.ndarray:
+    """Which of new fits (...) take the place of old ones: certified, or told to lack digits, or better."""
+    known = np.isin(new.status, (Status.CONVERGED, Status.TOO_FEW_DIGITS))
+    return known | better(new, old)
