@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import numpy as np
 
-from lmmjax.arrays.sparse_columns import Columns
+from lmmjax.arrays.sparse_columns import Columns, pieces
 from lmmjax.batch.device import fit_blocks
 from lmmjax.batch.outcome import Outcome, outcome
 from lmmjax.batch.sources import few
@@ -48,7 +50,6 @@ def put_far(maker: ProblemMaker, y: Columns, found: Outcome, how: How) -> None:
         owns = {k: own for k, own in owns.items() if k not in set(those)}
 
 
-def _column(y: Columns, k: int) -> np.ndarray:
+def _column(y: Columns, k: Any) -> np.ndarray:
     """Response k (n,) of y (n, T)."""
-    column = y[:, np.array([k])]
-    return np.asarray(column.toarray() if hasattr(column, "toarray") else column, float)[:, 0]
+    return np.concatenate([np.asarray(values, float) for _, values in pieces(y[:, [int(k)]])], axis=1)[:, 0]

@@ -173,7 +173,7 @@ def _moved(design: Design, theta: np.ndarray, maps: list[np.ndarray]) -> np.ndar
         if isinstance(term.family, FactorFamily) and term.q > 1 and np.all(np.isfinite(out[s])):
             root = o @ np.asarray(term.family.factor(out[s], term.q))
             if term.family.basis == "triangular":
-                lower = np.linalg.qr(root.T, mode="r").T
+                lower = np.linalg.qr(root.T)[1].T
                 root = lower * np.where(np.diagonal(lower) < 0, -1.0, 1.0)
             else:
                 root = np.diag(root.sum(axis=1))
