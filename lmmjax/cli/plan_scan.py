@@ -43,6 +43,7 @@ from lmmjax.cli.scan_options import (
     fitted,
     scan_options,
 )
+from lmmjax.saving import save_record
 from lmmjax.scan.sink import place_of, require_place
 from lmmjax.scan.whole import task_of
 from lmmjax.scan.work import ScanWork, chooser, is_ranked, scan_work, shard_size
@@ -131,7 +132,7 @@ def plan_scan(
 def _put_beside(folder: Path, fits: Any, work: ScanWork) -> None:
     """What shards read, unless it is there."""
     if not (folder / FITS).exists():
-        fits.save(folder / FITS)
+        save_record(fits.fitted, folder / FITS, decompositions=True)
     if not (folder / KNOWN).exists():
         with waiting("kernels without chromosomes"), written_whole(folder / KNOWN) as file:
             known: dict[str, Any] = work.task.nulls.known()
@@ -163,7 +164,8 @@ def planned_scan(found: Planned, allow_python: bool) -> ScanWork:
     work = scan_of(lmmjax.load(found.parts / FITS, safe=not allow_python), found.asked)
     with reading(found.parts / KNOWN, f"delete it and {again}"):
         known = dict(np.load(found.parts / KNOWN, allow_pickle=False))
-    return work.knowing(known) if known else work
+    work = work.knowing(known) if known else work
+    return work.kept_in(found.parts)
 
 
 def left_to_choose(found: Planned) -> Reduce | None:

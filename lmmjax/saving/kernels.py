@@ -8,6 +8,7 @@ import numpy as np
 
 from lmmjax.design import LevelKernel
 from lmmjax.formula import Kernel, ModelFrame, kernels_of
+from lmmjax.gram.spectral.decomposition import Decomposition
 from lmmjax.saving.archive import Arrays
 from lmmjax.saving.values import Plain, packed_labels, unpacked_labels
 
@@ -50,6 +51,25 @@ def _unpacked(plain: Plain, arrays: Arrays) -> Kernel | None:
         return None
     levels = LevelKernel(_read(plain["factor"], arrays), _read(plain["matrix"], arrays))
     return Kernel.of_levels(levels, unpacked_labels(plain["ids"], arrays), plain["called"])
+
+
+def packed_decompositions(frame: ModelFrame, arrays: Arrays) -> list[list[Plain]]:
+    """By random term the decompositions of its kernel, with the digests of what they are of."""
+    out: list[list[Plain]] = []
+    for term in frame.random:
+        known = {} if term.kernel is None else term.kernel.levels.decompositions
+        dense = [(key, own) for key, own in known.items() if isinstance(own, Decomposition)]
+        out.append([{"of": key, "mu": arrays.put(own.mu), "b": arrays.put(own.b)} for key, own in dense])
+    return out
+
+
+def give_decompositions(frame: ModelFrame, plain: list[list[Plain]], arrays: Arrays) -> None:
+    """Put what `packed_decompositions` packed beside the kernels of a frame."""
+    for term, own in zip(frame.random, plain, strict=True):
+        if term.kernel is not None:
+            for one in own:
+                found = Decomposition(arrays[one["mu"]], arrays[one["b"]])
+                term.kernel.levels.decompositions[one["of"]] = found
 
 
 def _matrix(a: Any, arrays: Arrays) -> Plain | None:

@@ -16,6 +16,7 @@ from lmmjax.core import Estimate, loglik, restricted_loglik
 from lmmjax.fitted import Fitted, FittedMany, ModelData, by_mean, model_data, one_of_many, with_mean
 from lmmjax.saving.archive import Arrays, read, write
 from lmmjax.saving.frames import require_same
+from lmmjax.saving.kernels import give_decompositions, packed_decompositions
 from lmmjax.saving.many_rows import packed_any, unpacked_any
 from lmmjax.saving.values import Plain, packed_labels, plain_of, unpacked_labels, value_of
 
@@ -28,12 +29,13 @@ LOOKED_AT = 3
 """Responses of a batch whose likelihoods are compared."""
 
 
-def save_record(record: Record, path: str | Path, columns: Any = ()) -> None:
+def save_record(record: Record, path: str | Path, columns: Any = (), *, decompositions: bool = False) -> None:
     """Write a model, a fit or fits of many responses to a file.
 
     Parameters
     ----------
     columns : as for `frames.packed_frame`.
+    decompositions : whether those of kernels are kept, of n² numbers, for whoever reads the file many times.
 
     Raises
     ------
@@ -42,6 +44,8 @@ def save_record(record: Record, path: str | Path, columns: Any = ()) -> None:
     arrays, data = Arrays(), record if isinstance(record, ModelData) else record.data
     plain = {"kind": type(record).__name__, "backend": data.backend}
     plain["frame"] = packed_any(data.frame, arrays, columns)
+    if decompositions:
+        plain["decompositions"] = packed_decompositions(data.frame, arrays)
     if isinstance(record, Fitted):
         plain["fit"] = _packed_fit(record, arrays)
     elif isinstance(record, FittedMany):
@@ -64,7 +68,9 @@ def load_record(path: str | Path, safe: bool) -> Record:
     """
     plain, arrays, version = read(path)
     try:
-        data = model_data(unpacked_any(plain["frame"], arrays, safe), plain["backend"])
+        frame = unpacked_any(plain["frame"], arrays, safe)
+        give_decompositions(frame, plain.get("decompositions", [[]] * len(frame.random)), arrays)
+        data = model_data(frame, plain["backend"])
         if plain["kind"] == ModelData.__name__:
             return data
         make = {Fitted.__name__: _fit, FittedMany.__name__: _fits}[plain["kind"]]

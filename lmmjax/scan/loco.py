@@ -10,7 +10,6 @@ Source: Yang et al. (2014), doi:10.1038/ng.2876; Listgarten et al. (2012), doi:1
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,13 +20,14 @@ import pandas as pd
 from lmmjax.batch import estimate_many
 from lmmjax.fitted import Fitted, FittedMany, ModelData, fit_one, require_choice
 from lmmjax.fitted.fit_many import record_of
-from lmmjax.formula import Genotypes, Kernel, genotypes, nearest
-from lmmjax.formula.relationships.genotypes import Pgen
+from lmmjax.formula import Genotypes, Kernel, nearest
 from lmmjax.formula.relationships.terms import as_kernel
 from lmmjax.kinship import METHODS, genomic_sums
+from lmmjax.scan.chromosomes import chromosomes
 from lmmjax.scan.engines import Part, parts_of
 from lmmjax.scan.markers import Markers
 from lmmjax.scan.nulls import Nulls, portable_fits, responses
+from lmmjax.scan.shelf import keep_kernel, kept_kernel, shelf_path
 from lmmjax.stream.digests import digest
 
 KEPT = 1 << 26
@@ -147,6 +147,7 @@ class PerChromosome(Nulls):
     ----------
     fits : of all responses with any kernel; ddf : as of `Nulls`.
     chromosome : (M,) codes of the markers into `names`; kernels : without each; term : whose kernel they are.
+    shelf : where decomposed kernels lie, for the shards of a chromosome, or None.
     """
 
     def __init__(
@@ -157,8 +158,10 @@ class PerChromosome(Nulls):
         names: list[str],
         kernels: Kernels,
         term: int,
+        shelf: Path | None = None,
     ):
         super().__init__(fits, ddf)
+        self.shelf = shelf
         self.chromosome, self.names, self.kernels, self.term = chromosome, names, kernels, term
         self._engines: dict[int, list[Part]] = {}
 
@@ -182,14 +185,32 @@ class PerChromosome(Nulls):
 
     def null(self, c: int) -> Fitted | FittedMany:
         """The fits without a chromosome."""
-        data, fits = with_kernel(self.fits.data, self.term, self.kernels.without(c)), self.fits
+        data, fits = self._data(c), self.fits
         if isinstance(fits, Fitted):
             return dataclasses.replace(fit_one(data, fits.y, fits.reml), response=fits.response)
         found = estimate_many(data.maker, fits.y, fits.reml, weights=fits.weights)
         return record_of(data, fits.names, fits.y, fits.reml, fits.weights, found)
 
+    def _data(self, c: int) -> ModelData:
+        """The model without a chromosome: its kernel is decomposed by the first who needs it."""
+        data = self.fits.data
+        if self.shelf is None:
+            return with_kernel(data, self.term, self.kernels.without(c))
+        ids, path = occurring(data, self.term)[0], shelf_path(self.shelf, self.names[c])
+        kernel = kept_kernel(path, ids)
+        made = with_kernel(data, self.term, kernel or Kernel(self.kernels.without(c), ids))
+        own = made.frame.random[self.term].kernel
+        if kernel is None and own is not None:
+            keep_kernel(path, own)
+        return made
+
+    def kept_in(self, folder: Path) -> Nulls:
+        return PerChromosome(
+            self.fits, self.ddf, self.chromosome, self.names, self.kernels, self.term, folder
+        )
+
     def _with(self, fits: Any, kernels: Kernels) -> PerChromosome:
-        return PerChromosome(fits, self.ddf, self.chromosome, self.names, kernels, self.term)
+        return PerChromosome(fits, self.ddf, self.chromosome, self.names, kernels, self.term, self.shelf)
 
     def portable(self, source: Genotypes) -> Nulls:
         return self._with(portable_fits(self.fits), self.kernels.portable(source))
@@ -208,16 +229,18 @@ class PerChromosome(Nulls):
         return super().described() | own | {"chromosomes of the markers": digest(self.chromosome)}
 
 
-def with_kernel(data: ModelData, term: int, matrix: np.ndarray) -> ModelData:
+def occurring(data: ModelData, term: int) -> tuple[pd.Index, np.ndarray]:
+    """The levels of a term that occur, and the codes (n,) of the rows into these."""
+    own = data.frame.random[term]
+    present, codes = np.unique(own.codes, return_inverse=True)
+    return own.levels[present], codes.ravel().astype(np.int32)
+
+
+def with_kernel(data: ModelData, term: int, kernel: Kernel | np.ndarray) -> ModelData:
     """The model with another kernel of a term, of the levels that occur."""
-    random = list(data.frame.random)
-    old = random[term]
-    present, codes = np.unique(old.codes, return_inverse=True)
-    ids = old.levels[present]
-    own = dataclasses.replace(
-        old, kernel=Kernel(matrix, ids), codes=codes.ravel().astype(np.int32), levels=ids
-    )
-    random[term] = own
+    ids, codes = occurring(data, term)
+    random, own = list(data.frame.random), kernel if isinstance(kernel, Kernel) else Kernel(kernel, ids)
+    random[term] = dataclasses.replace(random[term], kernel=own, codes=codes, levels=ids)
     return data.with_frame(dataclasses.replace(data.frame, random=tuple(random)))
 
 
@@ -245,7 +268,7 @@ def nulls_of(
             raise ValueError('chromosome= is for loco=: pass loco="vanraden", or kernels by chromosome')
         return Nulls(fits, ddf)
     term = _kernel_term(fits.data, group)
-    codes, labels = _chromosomes(markers, given, chromosome)
+    codes, labels = chromosomes(markers, given, chromosome)
     own = fits.data.frame.random[term]
     present, first = np.unique(own.codes, return_index=True)
     ids, names = own.levels[present], [str(label) for label in labels]
@@ -272,44 +295,6 @@ def _kernel_term(data: ModelData, group: str | None) -> int:
             + ("pass group=, the term whose kernel it is" if own else 'fit it with kernels={"id": K}')
         )
     return own[0]
-
-
-def _chromosomes(markers: Markers, given: Any, chromosome: Any) -> tuple[np.ndarray, pd.Index]:
-    """(M,) codes and the labels of the chromosomes, in their order of appearance."""
-    if chromosome is None:
-        chromosome = _of_file(given)
-    if chromosome is None:
-        raise ValueError("loco= needs chromosome=, the chromosome of every marker")
-    if isinstance(chromosome, Mapping):
-        chromosome = pd.Series(dict(chromosome), dtype=object)
-    if isinstance(chromosome, pd.Series) and not isinstance(markers.names, pd.RangeIndex):
-        twice = chromosome.index[chromosome.index.duplicated()]
-        if len(twice):
-            raise ValueError(f"chromosome= has the marker {twice[0]!r} twice: name each once")
-        place = chromosome.index.get_indexer(markers.names)
-        if np.any(place < 0):
-            raise ValueError(f"chromosome= has no marker {markers.names[int(np.argmax(place < 0))]!r}")
-        chromosome = chromosome.iloc[place]
-    values = np.asarray(chromosome)
-    if values.shape != (len(markers),):
-        raise ValueError(
-            f"chromosome has shape {values.shape} for {len(markers)} markers: pass a label for each"
-        )
-    codes, labels = pd.factorize(values)
-    if np.any(codes < 0):
-        raise ValueError(f"the chromosome of marker {markers.names[int(np.argmax(codes < 0))]!r} is missing")
-    return codes, pd.Index(labels)
-
-
-def _of_file(given: Any) -> Any:
-    """The chromosomes that a PLINK file says."""
-    file: Any = given
-    if isinstance(given, str | Path) and str(given).endswith(".pgen"):
-        return Pgen(given).chromosome
-    if isinstance(given, str | Path) and str(given).endswith(".bed"):
-        genotypes(given)  # says how to install what is missing
-        file = importlib.import_module("bed_reader").open_bed(given)
-    return np.asarray(file.chromosome) if hasattr(file, "chromosome") and hasattr(file, "iid") else None
 
 
 def _given(kernels: Mapping[Any, Any], label: Any, ids: pd.Index, factor: str) -> np.ndarray:

@@ -14,6 +14,7 @@ from lmmjax.arrays.caller import stack_level
 from lmmjax.arrays.other_arguments import answered
 from lmmjax.design import EstimabilityWarning
 from lmmjax.scan.own import OWN, OwnWork, portable_own
+from lmmjax.scan.shelf import FILES
 from lmmjax.scan.work import MARKERS, ScanWork, portable_work, shard_size
 from lmmjax.stream.carry import AnyCut, Conduct, carried_out
 from lmmjax.stream.files import target
@@ -106,7 +107,8 @@ def _written(
     with carried_out(work, path, parts, how, size=size, portable=portable, reduce=reduce) as resumed:
         if path == parts:
             # what workers read; joined parts go with their folder
-            for name in (WORK, MARKERS, *(file.name for file in parts.glob(OWN.format("*")))):
+            more = [file.name for kind in (OWN.format("*"), FILES) for file in parts.glob(kind)]
+            for name in (WORK, MARKERS, *more):
                 (parts / name).unlink(missing_ok=True)
         files = files_of(path)
         return (

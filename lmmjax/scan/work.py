@@ -63,6 +63,12 @@ class ScanWork:
         task = dataclasses.replace(self.task, nulls=self.task.nulls.knowing(known))
         return dataclasses.replace(self, task=task)
 
+    def kept_in(self, folder: Path) -> ScanWork:
+        """The same, which keeps kernels without a chromosome, once decomposed, in the folder of the parts."""
+        return dataclasses.replace(
+            self, task=dataclasses.replace(self.task, nulls=self.task.nulls.kept_in(folder))
+        )
+
     @property
     def total(self) -> int:
         """M."""
@@ -240,5 +246,5 @@ def portable_work(work: ScanWork, source: Any, parts: Path) -> ScanWork:
     markers = dataclasses.replace(
         task.markers, source=portable_markers(task.markers.source, source, parts / MARKERS)
     )
-    nulls = task.nulls.portable(markers.source)
+    nulls = task.nulls.portable(markers.source).kept_in(parts)
     return dataclasses.replace(work, task=dataclasses.replace(task, nulls=nulls, markers=markers))

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import lmmjax as lj
 from lmmjax.cli import app
+from lmmjax.gram.spectral import decomposition
 from lmmjax.stream.lock import locked
 
 pytest.importorskip("pyarrow")
@@ -150,3 +151,34 @@ def test_what_has_changed_is_refused(folder):
     path = folder / "out.parquet.parts" / "_plan.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"manifest": "0" * 64}))
     assert "was changed after the plan: delete the folder" in shards("status", out, code=2)
+
+
+def test_shards_decompose_no_kernel(folder, monkeypatch):
+    """The plan does; without a chromosome the first shard that needs a kernel, for all others."""
+    made = []
+    plain = decomposition.decompose
+    monkeypatch.setattr(decomposition, "decompose", lambda *a: made.append(1) or plain(*a))
+    plan(folder)
+    assert len(made) == 1
+    for k in range(COUNT):
+        shards("run", folder / "out.parquet", "--shard", k)
+    assert len(made) == 1
+    shards("join", folder / "out.parquet")
+    assert (folder / "out.parquet").read_bytes() == (folder / "one.parquet").read_bytes()
+
+    chromosomes = pd.DataFrame({"marker": [f"rs{k}" for k in range(M)], "chromosome": [1] * 4 + [2] * 6})
+    chromosomes.to_csv(folder / "c.csv", index=False)
+    words = ("--loco", "vanraden", "--chromosomes", folder / "c.csv")
+    run("scan", *asked(folder), "-o", folder / "two.parquet", *CHUNK, *words)
+    plan(folder, "loco.parquet", *words)
+    parts = folder / "loco.parquet.parts"
+    made.clear()
+    for k in range(COUNT):
+        shards("run", folder / "loco.parquet", "--shard", k)
+        # one that a damaged disk has is made anew
+        if k == 2:
+            (parts / "_without-2.npz").write_bytes(b"no kernel")
+    assert len(made) == 3
+    assert not list(parts.glob("*.npz.*"))
+    shards("join", folder / "loco.parquet")
+    assert (folder / "loco.parquet").read_bytes() == (folder / "two.parquet").read_bytes()
