@@ -46,7 +46,14 @@ LARGE = 10_000
 NEVER = -1.2345e38
 """What no result of LAPACK is."""
 
-INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr"}
+INLINED = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "custom_vmap_call": "call",
+}
 """Primitives that are programs of others -> the parameter that has it."""
 
 

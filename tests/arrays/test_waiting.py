@@ -49,7 +49,20 @@ def slopes(a, b, c):
     return jax.grad(lambda a: sum(apart(a, b, c)) * 2.0)(a)
 
 
-@pytest.mark.parametrize("function", [apart, in_a_loop, in_a_while, in_a_scan, in_a_branch, solved, slopes])
+@jax.custom_batching.custom_vmap
+def mapped_its_own_way(a, b, c):
+    return sum(apart(a, b, c))
+
+
+@mapped_its_own_way.def_vmap
+def _(size, mapped, a, b, c):
+    return jnp.zeros(size), True
+
+
+@pytest.mark.parametrize(
+    "function",
+    [apart, in_a_loop, in_a_while, in_a_scan, in_a_branch, solved, slopes, mapped_its_own_way],
+)
 def test_the_numbers_are_the_same(function):
     with jax.enable_x64(True):
         closed = jax.make_jaxpr(function)(*PARTS)
@@ -66,7 +79,7 @@ def eager(function):
         return function(*map(jnp.asarray, PARTS))
 
 
-@pytest.mark.parametrize("function", [apart, in_a_loop, in_a_scan, in_a_branch, slopes])
+@pytest.mark.parametrize("function", [apart, in_a_loop, in_a_scan, in_a_branch, slopes, mapped_its_own_way])
 def test_every_call_depends_on_the_one_before(function):
     with jax.enable_x64(True):
         chained(jax.make_jaxpr(in_turn(jax.make_jaxpr(function)(*PARTS)))(*PARTS).jaxpr)
