@@ -208,6 +208,10 @@ def enable_compilation_cache(directory: str | os.PathLike | None = None) -> Path
     Returns
     -------
     The directory, created if it was not there.
+
+    Raises
+    ------
+    OSError : it cannot be made.
     """
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     path = Path(directory) if directory is not None else Path(base) / "lmmjax"

@@ -262,4 +262,4 @@ def _integers(values: pd.Series) -> pd.Series:
         low, high = int(values.min()), int(values.max())
         inside = [k for k in (np.int64, np.uint64) if np.iinfo(k).min <= low and high <= np.iinfo(k).max]
         kind = inside[0] if inside else object
-    return pd.Series(np.asarray(values, dtype=kind))
+    return pd.Series(np.asarray(values, dtype=kind), dtype=kind)

@@ -113,6 +113,10 @@ class Building:
 
         Starts are moment estimates, near zero, zero and large variances. Rows that end higher have found
         another optimum, or have not converged: see status.
+
+        Raises
+        ------
+        ValueError : an unknown method.
         """
         from lmmjax.postestimation.comparison.all_fits import all_fits
 

@@ -32,6 +32,10 @@ class Diagnostics:
             effects. "random", of Zb̂, is the rest.
         group : a grouping factor: a frame by level, columns n, total and mean over its rows.
 
+        Raises
+        ------
+        ValueError : an unknown part or grouping factor.
+
         Source: Demidenko & Stukel (2005), doi:10.1002/sim.1974; Hodges & Sargent (2001),
         doi:10.1093/biomet/88.2.367.
         """

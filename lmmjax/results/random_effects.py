@@ -69,6 +69,10 @@ class RandomEffects:
         Parameters
         ----------
         mspe : prediction errors, which have the uncertainty of β̂ too.
+
+        Raises
+        ------
+        ValueError : a switch that is no bool.
         """
         return modes.cond_var(self.fitted, mspe)
 

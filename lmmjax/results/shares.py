@@ -159,6 +159,10 @@ class Shares:
         ----------
         group : a grouping factor as in `varcorr`; None for all that have a kernel, or all if none has.
 
+        Raises
+        ------
+        ValueError : an unknown grouping factor.
+
         Source: Henderson (1975), doi:10.2307/2529430.
         """
         from lmmjax.postestimation.predictions.reliability import reliability
@@ -243,6 +247,10 @@ class BatchShares:
         Parameters
         ----------
         level : of the limits.
+
+        Raises
+        ------
+        ValueError : as of `Fit.variance_shares`.
         """
         if require_switch("se", se):
             return _of_many_with_errors(self.fitted, functions.variance_shares(self.fitted), level)
@@ -264,6 +272,10 @@ class BatchShares:
         term : a grouping factor as in `varcorr`, "Residual" or "repeatability"; may be left out where one
             term has a kernel.
         level, method, scale, by : as in `Fit.heritability`. With `by` columns are (level of `by`, column).
+
+        Raises
+        ------
+        ValueError : no term with a kernel, or several and no `term`; all of `Fit.heritability`.
         """
         from lmmjax.postestimation.parameters.heritability import batch_heritability
 

@@ -60,7 +60,7 @@ def test_pairs_of_visits_that_nobody_made(visits, family, name, other):
         matrix = fit.residual_cov(cor=cor)
         assert np.isnan(matrix.loc[3, 4])
         assert np.isnan(matrix.loc[4, 3])
-        assert matrix.isna().sum(axis=None) == 2
+        assert matrix.isna().to_numpy().sum() == 2
     again = fitted("y ~ C(w)", reversed_levels(visits), family("v", group="id"))
     assert again.unidentified == [other]
     same_fixed_effects(fit, again)
@@ -215,7 +215,8 @@ def test_a_batch_says_which(visits, monkeypatch):
     assert fits.converged.all()
     assert_allclose(fits.deviance, other.deviance, rtol=1e-9)
     assert_allclose(fits.df(), other.df(), rtol=1e-3)
-    assert fits.varcorr[("id", "(Intercept)", "")].isna().all(axis=None)
+    intercepts = [name for name in fits.varcorr if name[:3] == ("id", "(Intercept)", "")]
+    assert fits.varcorr[intercepts].isna().all(axis=None)
     assert fits[0].unidentified == CODINGS["intercept twice"][2]
     modes, right = (f.random_effects().xs("x", axis=1, level="term") for f in (fits, other))
     assert_allclose(modes, right, rtol=1e-4, atol=1e-5)

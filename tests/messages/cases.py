@@ -431,7 +431,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("lmm('y ~ x + (1 | g)', d, family='binomial')", "responses are normal"),
         ("lmm('y ~ x + (1 | g)', d).fit(REML=False)", "use reml="),
         ("model.fit_batch(Y, seed=1)", "no argument 'seed'", "it has responses, reml"),
-        ("model.fit_batch(Y, block='g')", "no argument 'block'", "(1 | g)"),
+        ("model.fit_batch(Y, block='g')", "no argument 'block'", "(1 | block)"),
         ("lj.Unstructured('visit', subject='id')", "Unstructured has no argument 'subject'", "use group="),
         ("lj.CompoundSymmetry(grp='id')", "no argument 'grp'", "did you mean group=?"),
         ("lj.Kernel(np.eye(2), labels=['a', 'b'])", "Kernel has no argument 'labels'", "use ids="),

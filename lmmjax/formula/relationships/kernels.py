@@ -164,7 +164,12 @@ class Kernel:
         name: str | None = None,
         **options: Any,
     ) -> Kernel:
-        """Genomic relationships of individuals from their genotypes; arguments are those of `lmmjax.grm`."""
+        """Genomic relationships of individuals from their genotypes.
+
+        Parameters
+        ----------
+        markers, ids, method, options : as of `lmmjax.grm`, whose errors are those here. name : of the kernel.
+        """
         matrix = grm(markers, ids, method, **options)
         return cls._of_relationships(matrix.to_numpy(), matrix.index, name)
 

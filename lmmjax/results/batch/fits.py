@@ -278,7 +278,7 @@ class BatchFit(
 
         Parameters
         ----------
-        ddf, robust, cluster : as in `t_tests`.
+        ddf, robust, cluster : as in `t_tests`, with its errors.
         """
         return batch_tables.tidy(self.fitted, ddf, robust, cluster)
 

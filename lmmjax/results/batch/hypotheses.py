@@ -204,6 +204,10 @@ class BatchTests:
         what : "t", "estimate", "se", "df", "p" or "q".
         ddf, robust, cluster : as in `t_tests`. moderated : as in `top`.
         drop_missing : leave out responses that lack one of them, which those methods do not take.
+
+        Raises
+        ------
+        ValueError : an unknown coefficient or `what`; robust with moderated; all of `t_tests`.
         """
         require_switch("drop_missing", drop_missing)
         if self._moderates(moderated, robust):
