@@ -32,7 +32,7 @@ from lmmjax.batch.lanes import (
 )
 from lmmjax.batch.programs import Way, call, compile_ahead
 from lmmjax.core import Estimate, Problem
-from lmmjax.core.descents import better, count_optima, surpassed, uncertified
+from lmmjax.core.descents import better, count_optima, optimum_of, surpassed, uncertified
 from lmmjax.optimize import NewtonState, Status, at_rest
 
 FIRST, PERIOD = 3, 12
@@ -107,21 +107,17 @@ def fit_lanes(
         ends = [result.deviance]
     else:
         result = run.certified(problem, begun[0])
-        ends, lowest = [optima(result)], uncertified(result)
+        ends, lowest = [optimum_of(result)], uncertified(result)
         for start in starts[1:]:
             state = run.over(total, lambda part, start=start: run.begin(take_lanes(problem, part), start))
             other = run.certified(problem, state)
-            ends.append(optima(other))
+            ends.append(optimum_of(other))
             lowest = np.minimum(lowest, uncertified(other))
             won = np.flatnonzero(better(other, result))
             put(result, won, some_lanes(other, won))
         result = surpassed(result, lowest)
-    return jax.tree.map(lambda a: np.moveaxis(a, -1, 0), result), count_optima(np.stack(ends))
-
-
-def optima(result: Estimate) -> np.ndarray:
-    """Criteria (T,) where a descent has ended at an optimum, else NaN."""
-    return np.where(result.status == Status.CONVERGED, result.deviance, np.nan)
+    count = count_optima(np.stack(ends), result.status == Status.CONVERGED)
+    return jax.tree.map(lambda a: np.moveaxis(a, -1, 0), result), count
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,21 +41,28 @@ def few_groups(maker: ProblemMaker, many: int = MANY) -> bool:
 def further_points(maker: ProblemMaker, scales: tuple[float, ...] = SCALES) -> list[np.ndarray]:
     """d (m,) in internal coordinates to descend from, beside the moment start.
 
-    The further starts of parameters that have some, uncorrelated residuals, and relative variances `scales`.
+    The further starts of families and of parameters of the residuals, uncorrelated residuals, and relative
+    variances `scales`.
     """
     structure, points = maker.design.structure, []
     if not structure.n_params:
         return []
     chosen = structure.components
     prior = np.array([p.starts[0] for p in structure.parameters])
-    rest = np.setdiff1d(np.arange(structure.n_params), chosen)
-    for k in range(1, max(len(p.starts) for p in structure.parameters)):
+    own = () if structure.residual is None else structure.residual.parameters
+    pairs = zip(structure.terms, structure.slices(), strict=True)
+    bent = [(term.starts, at) for term, at in pairs if not term.family.linear]
+    count = max((len(k) for k in (*(starts for starts, _ in bent), *(p.starts for p in own))), default=1)
+    for k in range(1, count):
         d = prior.copy()
-        d[rest] = [p.starts[min(k, len(p.starts) - 1)] for p in np.array(structure.parameters, object)[rest]]
+        for starts, at in bent:
+            d[at] = starts[min(k, len(starts) - 1)]
+        d[structure.tail] = [p.starts[min(k, len(p.starts) - 1)] for p in own]
         points.append(d)
     if len(chosen):
         # beside random effects a correlation of residuals may be none, or take their place
         spans = np.array([p.kind == "interval" and p.lower < 0.0 < p.upper for p in structure.parameters])
+        rest = np.setdiff1d(np.arange(structure.n_params), chosen)
         points += [np.where(spans, 0.0, prior)] if spans[rest].any() else []
         points += [np.where(np.isin(np.arange(len(prior)), chosen), scale * prior, prior) for scale in scales]
     return points
@@ -94,12 +101,12 @@ def descents(
     with jax.enable_x64(True):
         found = [estimate_jit(problem, start, method=method, max_iter=max_iter) for start in starts]
         results = [jax.tree.map(np.asarray, result) for result in found]
-        ends = np.array([[r.deviance if r.status == Status.CONVERGED else np.nan] for r in results], float)
+        ends = np.array([[optimum_of(r)] for r in results], float)
         best = results[0]
         for other in results[1:]:
             best = other if better(other, best) else best
         best = surpassed(best, np.min([uncertified(result) for result in results], axis=0))
-        return best, int(count_optima(ends)[0])
+        return best, int(count_optima(ends, best.status == Status.CONVERGED)[0])
 
 
 def better(new: Estimate, old: Estimate) -> np.ndarray:
@@ -125,9 +132,22 @@ def surpassed(best: Estimate, lowest: np.ndarray) -> Estimate:
     return dataclasses.replace(best, status=np.where(doubt, np.int32(Status.LOCAL), status))
 
 
-def count_optima(ends: np.ndarray) -> np.ndarray:
-    """How many different criteria there are at ends (k, T) of descents; NaN where one is not an optimum."""
+def optimum_of(result: Estimate) -> np.ndarray:
+    """Criteria (...) where a descent has ended at an optimum, else NaN; axes of responses trail.
+
+    Where parameters are open, as correlations are beside variances of zero, it is no optimum of its own:
+    with other correlations there may be a way down.
+    """
+    closed = (np.asarray(result.status) == Status.CONVERGED) & ~np.any(result.moves != 0, axis=(0, 1))
+    return np.where(closed, np.asarray(result.deviance, float), np.nan)
+
+
+def count_optima(ends: np.ndarray, found: np.ndarray | bool = False) -> np.ndarray:
+    """How many different criteria there are at ends (k, T) of descents; NaN where one is not an optimum.
+
+    At least one where an optimum is `found` (T,).
+    """
     ends = np.sort(ends, axis=0)
     with np.errstate(invalid="ignore"):
         new = np.diff(ends, axis=0) > APART + RELATIVE * np.abs(ends[1:])
-    return new.sum(axis=0) + np.isfinite(ends[0])
+    return np.maximum(new.sum(axis=0) + np.isfinite(ends[0]), found)

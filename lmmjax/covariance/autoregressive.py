@@ -40,11 +40,18 @@ class Autoregressive(Placed):
         return self._gap if self._gap > FEW else 1
 
     def correlations(self, q: int) -> tuple[Parameter, ...]:
-        starts = (0.3, 0.8, -0.3)
+        start = (self._of_neighbours(0.3),)
         if self.places is None:
-            return (Parameter("phi", "interval", starts),)
-        starts = tuple(float(np.sign(c) * abs(c) ** (self._steps / self._gap)) for c in starts)
-        return (Parameter("phi", "interval", starts, scale="rate", steps=float(self._steps)),)
+            return (Parameter("phi", "interval", start),)
+        return (Parameter("phi", "interval", start, scale="rate", steps=float(self._steps)),)
+
+    def _of_neighbours(self, c: float) -> float:
+        """The parameter where neighbours have the correlation c."""
+        return float(np.sign(c) * abs(c) ** (self._steps / self._gap))
+
+    def far(self, q: int) -> tuple[tuple[float, np.ndarray], ...]:
+        found = ((1.0, 0.95), (0.1, 0.05), (0.1, -0.8), (0.01, -0.95))
+        return tuple((v, np.array([self._of_neighbours(c)])) for v, c in found)
 
     def correlation(self, r: Array, q: int) -> Array:
         xp, lags = namespace(r), self.lags(q)

@@ -48,6 +48,12 @@ class CovarianceFamily(abc.ABC):
     def natural(self, matrix: Array) -> Array:
         """a of a member of the family near D (q, q); D itself if it is one."""
 
+    def starts(self, q: int) -> tuple[np.ndarray, ...]:
+        """a (m,) to descend from, one for every kind of optimum that is known to occur, the prior first."""
+        starts = [p.starts for p in self.parameters(q)]
+        count = max((len(own) for own in starts), default=1)
+        return tuple(np.array([own[min(k, len(own) - 1)] for own in starts]) for k in range(count))
+
     def at(self, places: tuple[int, ...] | None) -> CovarianceFamily:
         """The family with its columns at `places`, whole numbers; at 0, 1, … if None."""
         return self

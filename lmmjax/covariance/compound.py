@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from lmmjax.arrays import Array, namespace
 from lmmjax.covariance.parameter import Parameter
 from lmmjax.covariance.patterned import Patterned
@@ -29,7 +31,11 @@ class CompoundSymmetry(Patterned):
 
     def correlations(self, q: int) -> tuple[Parameter, ...]:
         lower = -1.0 / max(q - 1, 1)
-        return (Parameter("rho", "interval", (0.1, 0.6, 0.8 * lower), lower, 1.0),)
+        return (Parameter("rho", "interval", (0.1,), lower, 1.0),)
+
+    def far(self, q: int) -> tuple[tuple[float, np.ndarray], ...]:
+        low = -1.0 / max(q - 1, 1)
+        return tuple((v, np.array([0.95 * end])) for v, end in ((0.03, 1.0), (0.03, low), (30.0, 1.0)))
 
     def correlation(self, r: Array, q: int) -> Array:
         eye = namespace(r).eye(q, dtype=r.dtype)

@@ -39,6 +39,20 @@ class Patterned(CovarianceFamily):
         variances = tuple(variance(j) for j in range(q)) if self.heterogeneous else (variance(None, True),)
         return (*variances, *self.correlations(q))
 
+    def starts(self, q: int) -> tuple[np.ndarray, ...]:
+        prior = np.array([p.starts[0] for p in self.parameters(q)])
+        ends = (np.r_[np.full(self._count(q), v), r] for v, r in self.far(q))
+        return prior, *ends
+
+    def far(self, q: int) -> tuple[tuple[float, np.ndarray], ...]:
+        """Variances, relative to σ², and correlations r that starts beside the prior have.
+
+        Optima that others miss have a variance of zero and correlations at an end of their range. They are
+        reached from that end, where the variances are off the optimum to the side from which descents come
+        in that family: found by trial of a grid of sizes and correlations (`benchmarks/workloads/random.py`).
+        """
+        return ()
+
     def _count(self, q: int) -> int:
         return q if self.heterogeneous else 1
 

@@ -14,6 +14,9 @@ from lmmjax.covariance.patterned import Placed, mean_at
 LONGEST = 60
 """Distance from which there are too many."""
 
+FEW = 8
+"""Distances up to which signs of partial autocorrelations are tried."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Toeplitz(Placed):
@@ -36,7 +39,21 @@ class Toeplitz(Placed):
 
     def correlations(self, q: int) -> tuple[Parameter, ...]:
         lags = range(1, self._longest(q) + 1)
-        return tuple(Parameter(f"cor{k}", "interval", (0.1, 0.6**k)) for k in lags)
+        return tuple(Parameter(f"cor{k}", "interval", (0.1,)) for k in lags)
+
+    def far(self, q: int) -> tuple[tuple[float, np.ndarray], ...]:
+        k = np.arange(self._longest(q))
+        decaying, zero = 0.6 ** (k + 1.0), np.zeros(len(k))
+        if len(k) < 2:
+            return tuple((v, zero + end) for v in (0.03, 30.0) for end in (0.95, -0.95))
+        starts = ((1.0, decaying), (0.03, zero), (30.0, zero + 0.9))
+        if len(k) > FEW:
+            # partial autocorrelations that do not fade would all but make a singular matrix
+            return (*starts, (30.0, decaying), (30.0, (-0.6) ** (k + 1.0)))
+        up, down = zero + 0.7, zero - 0.7
+        signs = [(30.0, np.where(k % 3 < 2, down, up)), (30.0, up), (30.0, np.where(k % 2, down, up))]
+        signs += [(0.03, up), (0.03, down)]
+        return (*starts, *((v, from_partial(partial)[0]) for v, partial in signs))
 
     def correlation(self, r: Array, q: int) -> Array:
         xp = namespace(r)

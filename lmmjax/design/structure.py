@@ -34,6 +34,10 @@ class TermStructure:
         return self.family.parameters(self.q)
 
     @property
+    def starts(self) -> tuple[np.ndarray, ...]:
+        return self.family.starts(self.q)
+
+    @property
     def linear(self) -> FactorFamily:
         """The family, which is known to be linear."""
         assert isinstance(self.family, FactorFamily)

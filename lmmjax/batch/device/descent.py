@@ -33,9 +33,9 @@ from lmmjax.batch.device.lanes import (
 from lmmjax.batch.device.pipeline import Block, through_blocks
 from lmmjax.batch.device.where import Place
 from lmmjax.batch.lane import RENEW, RESUME, START
-from lmmjax.batch.newton_lanes import CERTIFIED, EARLY, FIRST, PERIOD, optima
+from lmmjax.batch.newton_lanes import CERTIFIED, EARLY, FIRST, PERIOD
 from lmmjax.core import Estimate, Problem
-from lmmjax.core.descents import better, count_optima, surpassed, uncertified
+from lmmjax.core.descents import better, count_optima, optimum_of, surpassed, uncertified
 from lmmjax.optimize import NewtonState, Status, at_rest
 
 
@@ -69,7 +69,7 @@ def _fitted(
     descents = _cast(problem, dtype=run.dtype.name) if problem.n.dtype != run.dtype else problem
     for start in starts:
         other = run.descended(problem, descents, start, count)
-        ends.append(optima(other))
+        ends.append(optimum_of(other))
         lowest = np.minimum(lowest, uncertified(other))
         if result is None:
             result = other
@@ -77,7 +77,8 @@ def _fitted(
         won = better(other, result)
         result = jax.tree.map(lambda old, new, won=won: np.where(won, new, old), result, other)
     assert result is not None
-    return surpassed(result, lowest), count_optima(np.stack(ends))
+    result = surpassed(result, lowest)
+    return result, count_optima(np.stack(ends), result.status == Status.CONVERGED)
 
 
 @dataclasses.dataclass(frozen=True)
