@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 from lmmjax.arrays import Array
 from lmmjax.covariance import CovarianceFamily, Unstructured
-from lmmjax.design.kernels import LevelKernel, spread
+from lmmjax.design.kernels import LevelKernel, is_plain, spread
 from lmmjax.design.structure import Structure, TermStructure
 from lmmjax.residual import ResidualStructure, classes
 
@@ -306,6 +306,8 @@ def _check_kernels(design: Design) -> None:
         if term.kernel is None or term.q > 1 or _traced(term.z):
             continue
         z = np.asarray(term.z)[:, 0] * root
+        if is_plain(term.kernel, term.codes, z, basis):
+            continue
         whole = term.relation(every) * z[:, None] * z
         half = whole - basis @ (basis.T @ whole)
         inner = half - (half @ basis) @ basis.T

@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+CLEAR = 1e-6
+"""Share of squares beyond which products say that a kernel is neither nothing nor that of residuals."""
+
 KEPT = 4
 """Decompositions that stay with a kernel: of other fixed effects, or other rows."""
 
@@ -104,6 +107,25 @@ class LevelKernel:
     def rows(self, codes: np.ndarray) -> Any:
         """L (n, r) of levels (n,)."""
         return self.factor[codes]
+
+
+def is_plain(kernel: LevelKernel, codes: np.ndarray, z: np.ndarray, basis: np.ndarray) -> bool:
+    """Whether products of a sparse or narrow K show that A'KA is neither zero nor a multiple of I.
+
+    With X̃ orthonormal and W = ZKZᵀ, tr A'KA = tr W − tr X̃ᵀWX̃ and |A'KA|² = |W|² − 2|WX̃|² + |X̃ᵀWX̃|².
+    """
+    half = kernel.rows(codes)
+    (n, p), dense = basis.shape, isinstance(half, np.ndarray)
+    if dense and half.shape[1] > n // 2:
+        return False
+    half = half * z[:, None] if dense else half.multiply(z[:, None]).tocsr()
+    inner = half.T @ half
+    size = float(np.sum(inner**2) if dense else inner.power(2).sum())
+    seen = half @ (half.T @ basis)
+    across = basis.T @ seen
+    square = size - 2.0 * float(np.sum(seen**2)) + float(np.sum(across**2))
+    trace = float(inner.diagonal().sum()) - float(np.trace(across))
+    return square > CLEAR * size and square - trace**2 / (n - p) > CLEAR * square
 
 
 def spread(kernel: LevelKernel, codes: np.ndarray, values: np.ndarray) -> Any:

@@ -4,8 +4,10 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 import lmmjax as lj
+from lmmjax.design.kernels import LevelKernel, is_plain
 from lmmjax.postestimation.diagnostics.sensitivity import _no_groups
 
 G, N = 16, 60
@@ -199,3 +201,15 @@ def test_saved_fits_keep_their_kernels(tmp_path):
     assert np.array_equal(again.model.frame.random[0].kernel.matrix, KERNEL.matrix)
     assert [term.group for term in again.model.frame.random] == [t.group for t in fit.model.frame.random]
     assert np.allclose(again.ranef()["value"], fit.ranef()["value"])
+
+
+def test_what_a_kernel_is_beside_x_shows_in_products():
+    """K of sibs is of its own; I, and the sums that X takes off, are looked at by dense matrices."""
+    rng, n = np.random.default_rng(1), 30
+    basis = np.linalg.qr(np.column_stack([np.ones(n), rng.normal(size=n)]))[0]
+    codes, z = np.arange(n), np.ones(n)
+    sibs = sp.csr_array(np.linalg.cholesky(np.kron(np.eye(10), 0.5 * np.eye(3) + 0.5)))
+    assert is_plain(LevelKernel(sibs), codes, z, basis)
+    assert is_plain(LevelKernel(rng.normal(size=(n, 5))), codes, z, basis)
+    assert not is_plain(LevelKernel(sp.csr_array(np.eye(n))), codes, z, basis)
+    assert not is_plain(LevelKernel(basis @ rng.normal(size=(2, 2))), codes, z, basis)
