@@ -28,7 +28,7 @@ import numpy as np
 
 import lmmjax as lj
 from benchmarks.harness import machine, results, roofline
-from benchmarks.harness.device_pieces import PIECES, Piece, Results
+from benchmarks.harness.device_pieces import PIECES, Fitting, Piece, Results
 from benchmarks.harness.spec import spread
 from benchmarks.harness.text import count, duration, markdown, small_number
 from benchmarks.harness.timing import timed
@@ -100,15 +100,17 @@ def measure(piece: Piece, responses: int, repeats: int, budget: float) -> dict[s
         "equal": bool(equal),
         "converged": int(np.sum(found.get("converged", 0))),
         "memory": memory(),
-        "paper": paper(fitting.model, found, responses),
+        "paper": paper(fitting, found, responses),
     }
 
 
-def paper(model: lj.Model | None, found: Results, responses: int) -> dict[str, float] | None:
-    """Bytes and operations of a batch, and the least time of this card for them, if its figures are known."""
-    if model is None or "evaluations" not in found:
+def paper(fitting: Fitting, found: Results, responses: int) -> dict[str, float] | None:
+    """Bytes and operations of a piece, and the least time of this card for them, if its figures are known."""
+    done = fitting.work
+    if fitting.model is not None and "evaluations" in found:
+        done = roofline.work(fitting.model, responses, float(np.mean(found["evaluations"])) + 1.0)
+    if done is None:
         return None
-    done = roofline.work(model, responses, float(np.mean(found["evaluations"])) + 1.0)
     card = jax.local_devices()[0].device_kind
     return dataclasses.asdict(done) | (roofline.seconds(done, card) if roofline.known(card) else {})
 

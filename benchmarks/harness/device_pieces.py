@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 import lmmjax as lj
+from benchmarks.harness import roofline
 from benchmarks.harness.simulate import (
     BALANCED,
     SMALL_GROUPS,
@@ -22,6 +23,7 @@ from benchmarks.harness.simulate import (
 from benchmarks.workloads.w4 import NESTED, families, simulated
 from lmmjax.arrays.device_columns import DeviceColumns
 from lmmjax.batch import Outcome, estimate_many
+from lmmjax.scan import Above, Top
 
 Results = dict[str, np.ndarray]
 """Quantities by the names of `LIMITS`; those of a batch lead with responses."""
@@ -31,13 +33,14 @@ Results = dict[str, np.ndarray]
 class Fitting:
     """A call that fits, `read` what it reports; `alone(k)` is what a single fit of response k reports.
 
-    With the `model` of a batch its bytes and operations are counted.
+    With the `model` of a batch its bytes and operations are counted; `work` are those of something else.
     """
 
     call: Callable[[], Any]
     read: Callable[[Any], Results]
     alone: Callable[[int], Results] | None = None
     model: lj.Model | None = None
+    work: roofline.Work | None = None
 
 
 @dataclass(frozen=True)
@@ -161,8 +164,59 @@ def kinship(responses: int) -> Fitting:
     return Fitting(lambda: model.fit_batch(y), of_batch, None, model)
 
 
+def by_ml(responses: int) -> Fitting:
+    """The fits of W8 by maximum likelihood."""
+    model, y, _ = strains(responses)
+    return Fitting(lambda: model.fit_batch(y, reml=False), of_batch, None, model)
+
+
+def holed(responses: int) -> Fitting:
+    """Fits of W8 to responses that lack three values each, others each."""
+    model, y, _ = strains(responses)
+    rng = np.random.default_rng(9)
+    gone = np.argsort(rng.random(y.shape), axis=0)[:3]
+    y[gone, np.arange(responses)] = np.nan
+    return Fitting(lambda: model.fit_batch(y), of_batch, None, model)
+
+
+THRESHOLD = 3.5
+"""LOD from which on pairs of a scan are kept, beside the first of each response."""
+
+
 def scanned(responses: int) -> Fitting:
-    """Every marker of W8 against some of its responses, at the ratio of the null."""
+    """Every marker of W8 against its responses, at the ratio of the null: hits, of arrays of the host."""
+    model, y, markers = strains(responses)
+    fits, keep = model.fit_batch(y), [Top(1), Above(lod=THRESHOLD)]
+    done = roofline.scan(*markers.shape, responses)
+    return Fitting(lambda: fits.scan(markers, keep=keep, test="lrt"), of_scan, work=done)
+
+
+def scanned_there(responses: int) -> Fitting:
+    """The same of markers and responses that are on the device before."""
+    model, y, markers = strains(responses)
+    keep = [Top(1), Above(lod=THRESHOLD)]
+    host = model.fit_batch(y)
+    with jax.enable_x64(True):
+        there = jax.block_until_ready(jax.device_put(markers))
+        fits = model.fit_batch(jax.device_put(y))
+
+    def call() -> pd.DataFrame:
+        # where another device was chosen, arrays of the host go there
+        chosen = jax.config.jax_default_device  # type: ignore[attr-defined]
+        some = (fits, there) if chosen is None else (host, markers)
+        return some[0].scan(some[1], keep=keep, test="lrt")
+
+    return Fitting(call, of_scan, work=roofline.scan(*markers.shape, responses))
+
+
+def of_scan(table: pd.DataFrame) -> Results:
+    """What the hits of a scan say."""
+    names = {"beta": "effect", "se": "se", "criterion": "lod"}
+    return {name: table[column].to_numpy() for name, column in names.items()}
+
+
+def all_pairs(responses: int) -> Fitting:
+    """Every marker of W8 against some of its responses, and all pairs in a table."""
     model, y, markers = strains(responses)
     fits = model.fit_batch(y)
 
@@ -292,7 +346,11 @@ PIECES = (
         5_000,
     ),
     Piece("W8: null fits, a kernel of 79 strains", kinship, 35_554),
-    Piece("W8: a scan of 7,321 markers", scanned, 32),
+    Piece("W8: a scan of 7,321 markers, hits", scanned, 35_554),
+    Piece("W8: the scan, all there", scanned_there, 35_554),
+    Piece("W8: a scan of 7,321 markers, all pairs", all_pairs, 32),
+    Piece("W8: null fits by maximum likelihood", by_ml, 35_554),
+    Piece("W8: null fits, three values missing", holed, 500),
     Piece(
         "W2: 800 rows, (1 + t | g), balanced t",
         batch(f"{X} + (1 + t | g)", (211, 212), BALANCED, balanced_time=True, slopes=True),

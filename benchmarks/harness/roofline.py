@@ -28,6 +28,9 @@ STATE = 40
 RATIOS = 40
 """Ratios of variances in the grid of a kernel whose eigenvalues are of one size."""
 
+SWEPT = 6
+"""Passes over all pairs of a scan: two products written and read, ρ² compared, places of hits counted."""
+
 LINK = 55e9
 """Bytes a second from the host's memory by PCIe 5, of pinned memory."""
 
@@ -73,6 +76,13 @@ def one_kernel(n: int, k: int, responses: int, evaluations: float) -> Work:
     return Work(
         8.0 * n * responses, 8.0 * moved * responses, responses * (rotation + grid + evaluations * once)
     )
+
+
+def scan(n: int, markers: int, responses: int) -> Work:
+    """That of a scan under a kernel of n individuals: two products of matrices, and passes over all pairs."""
+    pairs = float(markers) * responses
+    moved = SWEPT * pairs + 2.0 * n * responses + 2.0 * n * markers
+    return Work(8.0 * n * (markers + responses), 8.0 * moved, 4.0 * n * pairs)
 
 
 def seconds(done: Work, card: str) -> dict[str, float]:

@@ -11,6 +11,7 @@ import sys
 import jax, numpy as np, pandas as pd
 from scipy.sparse import csc_array
 import lmmjax as lj
+from lmmjax.scan import Above, Best, Top
 
 assert jax.local_device_count() == int(sys.argv[1]), jax.local_devices()
 if len(sys.argv) > 3:
@@ -53,6 +54,13 @@ if chosen is None:
         kernel = lj.Kernel(np.exp(-np.abs(np.subtract.outer(np.arange(60), np.arange(60)) / 9.0)), ids)
         strains = lj.lmm("~ 1 + (1 | id)", design.assign(id=ids), kernels={"id": kernel})
         rotated = strains.fit_batch(y[:, :301])
+    # and of a scan, of which the last tile leaves devices without responses
+    keep, markers = [Top(2), Best(), Above(lod=1.0)], rng.integers(0, 3, (60, 40)).astype(float)
+    expected = rotated.scan(markers, ids=ids, keep=keep)
+    with forced(lanes=30):
+        hits = rotated.scan(markers, ids=ids, keep=keep)
+    assert hits[["marker", "response"]].equals(expected[["marker", "response"]])
+    np.testing.assert_allclose(hits["loglik"], expected["loglik"], rtol=1e-10)
     assert all(len(devices) == jax.device_count() for devices in counts), counts
     pairs = dict(sparse=(sparse, zeros, model), kernel=(rotated, y[:, :301], strains))
     np.testing.assert_array_equal(moved.deviance, there.deviance)

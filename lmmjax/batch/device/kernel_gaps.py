@@ -28,12 +28,15 @@ from lmmjax.core.problem import make_lanes
 from lmmjax.core.spectral.fit import spectral_data, widened
 from lmmjax.core.spectral.gap_lanes import GapLanes, inverted
 from lmmjax.core.spectral.gaps import DETERMINED, PERFECT, filled_gaps, row_weights
-from lmmjax.core.spectral.lanes import points_of, searched
+from lmmjax.core.spectral.lanes import points_of, product, searched
 from lmmjax.core.spectral.records import records
 from lmmjax.design import Origin
 from lmmjax.gram.grouped.prepare import bucket
 from lmmjax.gram.spectral.prepare import SpectralPrepared
 from lmmjax.gram.spectral.products import SpectralResponse
+
+EXACT = 1e-6
+"""Largest entry of MM⁻¹ − I of a matrix that is regular."""
 
 
 class Gapped:
@@ -75,9 +78,13 @@ class Gapped:
         one = jnp.ones(y.shape[1])
         lanes = GapLanes(data, response.y, response.rest, *own, nu)
         at_zero, v, q = lanes.parts(jnp.ones_like(response.y), one, full=True)
-        least = jnp.linalg.eigvalsh(jnp.moveaxis(at_zero, 2, 0))[:, 0]
-        squares = q - jnp.sum(v * jnp.sum(inverted(at_zero)[1] * v[None], axis=1), axis=0)
-        fine = (least > DETERMINED) & (squares > PERFECT * q)
+        inverse = inverted(at_zero)[1]
+        squares = q - jnp.sum(v * jnp.sum(inverse * v[None], axis=1), axis=0)
+        # tr M⁻¹ < 1/λ: no eigenvalue of M is below λ; of a singular M the inverse is none
+        off = jnp.abs(product(at_zero, inverse) - np.eye(m)[:, :, None])
+        exact = jnp.max(off, axis=(0, 1), initial=0.0) < EXACT
+        fine = exact & (jnp.einsum("iit->t", inverse) - jnp.sum(full, axis=0) < 1.0 / DETERMINED)
+        fine &= squares > PERFECT * q
         # those that are not have no missing rows here, and are nobody's
         b, x, rest_e, rest_ee = (jnp.where(fine, a, 0.0) for a in (b, x, rest_e, rest_ee))
         own = b, x, jnp.where(fine, full, 1.0), rest_e, rest_ee

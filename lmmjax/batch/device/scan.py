@@ -111,7 +111,7 @@ class DeviceEngine(Engine):
         lanes = self.lanes(1)
 
         def block(part: slice, lanes: int) -> Callable[[], Array]:
-            made = self._formed(part, lanes)
+            _, made = self._formed(part, lanes)
             return lambda: made
 
         def squares(part: slice, _: int, made: Array) -> np.ndarray:
@@ -130,8 +130,8 @@ class DeviceEngine(Engine):
         most = 1 << max((LARGEST // k).bit_length() - 1, 0)
         return min(self.place.block(self.total, k + PAIR * width // SWEPT, 0), most)
 
-    def _formed(self, part: slice, lanes: int) -> Array:
-        """Responses with all rows, formed on the devices and kept there where memory allows; y'Py (T,)."""
+    def _formed(self, part: slice, lanes: int) -> tuple[tuple[Array, ...], Array]:
+        """u, w and F of responses with all rows, formed on the devices and kept there, and y'Py (T,)."""
         host = self.host
         assert isinstance(host, SpectralEngine)
         size, devices = lanes * len(self.place.devices), self.place.devices
@@ -139,15 +139,15 @@ class DeviceEngine(Engine):
         extra = size - (part.stop - part.start)
         sides = [over(pad(value[part], extra), devices) for value in (host.a, host.h)]
         u, w, squares = on_lanes(programs.formed, devices)(self.of, move(y, size, devices), *sides)
-        self._keep(part, lanes, (u, w, over(np.zeros((0, 1, size)), devices)))
-        return squares
+        return self._keep(part, lanes, (u, w, over(np.zeros((0, 1, size)), devices))), squares
 
-    def _keep(self, part: slice, lanes: int, arrays: tuple[Array, ...]) -> None:
-        self._last = (part.start, part.stop, lanes), arrays
+    def _keep(self, part: slice, lanes: int, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+        """The arrays, which stay until the next block of candidates where memory allows."""
         more = sum(a.nbytes for a in arrays)
         if self._bytes + more <= KEPT * memory_of(self.place.devices[0]) * len(self.place.devices):
             self._kept[part.start, part.stop, lanes] = arrays
             self._bytes += more
+        return arrays
 
     def _arrays(self, part: slice, lanes: int) -> tuple[Array, ...]:
         """u, w and F of the responses of a tile, on the devices."""
@@ -156,19 +156,16 @@ class DeviceEngine(Engine):
             return self._kept[key]
         host = self.host
         if isinstance(host, SpectralEngine):
-            self._formed(part, lanes)
-        else:
-            size, devices = lanes * len(self.place.devices), self.place.devices
-            which = np.arange(part.start, part.stop)
-            w, extra = host.weights(which), size - len(which)
-            halves = [host.half(int(k), own) for k, own in zip(which, w, strict=True)]
-            f = np.zeros((bucket(max(map(len, halves), default=0)), w.shape[1], len(which)))
-            for k, own in enumerate(halves):
-                f[: len(own), :, k] = own
-            arrays = ((w * host.y[which]).T, w.T, f)
-            self._keep(part, lanes, tuple(over(pad(a, extra), devices) for a in arrays))
-        key, arrays = self._last
-        return arrays
+            return self._formed(part, lanes)[0]
+        size, devices = lanes * len(self.place.devices), self.place.devices
+        which = np.arange(part.start, part.stop)
+        w, extra = host.weights(which), size - len(which)
+        halves = [host.half(int(k), own) for k, own in zip(which, w, strict=True)]
+        f = np.zeros((bucket(max(map(len, halves), default=0)), w.shape[1], len(which)))
+        for k, own in enumerate(halves):
+            f[: len(own), :, k] = own
+        arrays = ((w * host.y[which]).T, w.T, f)
+        return self._keep(part, lanes, tuple(over(pad(a, extra), devices) for a in arrays))
 
     def prepare(self, g: Any) -> Block:
         """Candidates of NumPy, or on a device."""
