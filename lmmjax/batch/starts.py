@@ -50,7 +50,7 @@ class Starts:
             # groups that differ; where all are alike no response had a second optimum
             odd = odd or not prepared.compressed or prepared.k > 1
         # patterned covariances can have several optima with any number of groups
-        bent = any(not term.family.linear for term in maker.design.structure.terms)
+        bent = maker.design.structure.several
         return None if (bent or (odd and few_groups(maker))) and not prepared.shared.costly else 1
 
     def outside(self, maker: ProblemMaker, own: bool) -> list[np.ndarray]:

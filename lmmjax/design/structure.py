@@ -77,6 +77,12 @@ class Structure:
         return all(t.family.linear for t in self.terms) and (self.residual is None or self.residual.linear)
 
     @property
+    def several(self) -> bool:
+        """Whether the criterion is known to have several optima with any number of groups."""
+        own = None if self.residual is None else self.residual.residual.correlation
+        return any(not term.family.linear for term in self.terms) or (own is not None and own.several)
+
+    @property
     def powers(self) -> np.ndarray:
         """(m,) `power` of every parameter."""
         return np.array([p.power for p in self.parameters])

@@ -70,6 +70,8 @@ class Correlation(Part, abc.ABC):
     """Whether θ are relative to a factor, `frame`: see `FreeMatrix`."""
     variances: ClassVar[bool] = False
     """Whether c has variances of its own."""
+    several: ClassVar[bool] = False
+    """Whether the criterion is known to have several optima with any number of groups."""
 
     @property
     def markov(self) -> bool:

@@ -7,11 +7,15 @@ from math import comb
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lmmjax.arrays import Array, namespace
 from lmmjax.covariance import Parameter
 from lmmjax.covariance.autocorrelation import from_partial, partial_of_coefficients, to_partial
 from lmmjax.residual.base import Correlation, Space, Timed
+
+FEW = 8
+"""Distances up to which partial autocorrelations that do not fade are far from a singular matrix."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +58,14 @@ class Toeplitz(Timed):
     name = "Toeplitz"
     within = frozenset({"Symmetric", "Unstructured"})
     covariances = True
+    several = True
 
     def parameters(self, space: Space) -> tuple[Parameter, ...]:
-        return tuple(Parameter(f"cor{k}", "interval", (0.2,)) for k in range(1, space.size))
+        k = np.arange(1, space.size)
+        # beside moments from the other end, where partial autocorrelations are negative
+        ends = from_partial(np.full(len(k), -0.7))[0] if len(k) <= FEW else (-0.6) ** k
+        starts = ((0.2, float(end)) for end in ends)
+        return tuple(Parameter(f"cor{j}", "interval", own) for j, own in zip(k, starts, strict=True))
 
     def feasible(self, r: Array, space: Space) -> Array:
         partial = to_partial(r)

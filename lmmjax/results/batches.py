@@ -63,10 +63,11 @@ class Batches:
             that is reported at the optimum found, stay in float64: criteria agree to 1e-5, fixed effects
             to 1e-3 of their standard errors. For devices that are slow in float64; on a CPU it gains nothing.
         starts : how many descents to make of each response, from moment estimates, near zero, zero and far
-            from it (at most 4), of which the best optimum is kept; or θ (k, m) as `fit.theta` reports it, to
-            begin there. By default one, and all where several optima are known to occur: a factor has fewer
-            than 50 groups, which differ in size, weights, missing values or columns of Z. `n_optima` says how
-            many there were.
+            from it (at most 4; patterned covariances have 3 to 9 of their own), of which the best optimum
+            is kept; or θ (k, m) as `fit.theta` reports it, to begin there. By default one, and all where
+            several optima are known to occur: a factor has fewer than 50 groups, which differ in size,
+            weights, missing values or columns of Z, or a covariance has a pattern. `n_optima` says how many
+            there were.
         layer, use_raw : the layer of AnnData to take in place of X, or `raw`. mod : the modality of MuData;
             observations that it lacks are missing.
         reml : the criterion. max_iter : most evaluations a response.
