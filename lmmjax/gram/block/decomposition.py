@@ -16,7 +16,8 @@ import numpy as np
 
 from lmmjax.arrays.diagonal_blocks import placed, stacks
 from lmmjax.arrays.memory import require_memory
-from lmmjax.design import Design, LevelKernel
+from lmmjax.design import Design
+from lmmjax.gram.spectral.decomposition import OneKernel
 
 ROWS = 1000
 """Rows from which on blocks are taken apart: below, one decomposition is cheap and many responses cheaper."""
@@ -67,11 +68,11 @@ def decompose_blocks(columns: Any, blocks: np.ndarray) -> BlockDecomposition:
     return BlockDecomposition(mu, placed(parts, (n, n)))
 
 
-def kept_blocks(design: Design, z: np.ndarray, columns: Any) -> BlockDecomposition:
-    """That of a design with standardised z (n,), which its kernel may have."""
-    term = design.terms[0]
-    assert isinstance(term.kernel, LevelKernel)
-    return term.kernel.decomposed("blocks", (z, term.codes), lambda: decompose_blocks(columns, term.blocks))
+def kept_blocks(own: OneKernel) -> BlockDecomposition:
+    """The decomposition of a design, which its kernel may have."""
+    return own.kernel.decomposed(
+        "blocks", (own.z, own.codes), lambda: decompose_blocks(own.columns, own.blocks)
+    )
 
 
 def closed(mu: np.ndarray, x: np.ndarray) -> bool:

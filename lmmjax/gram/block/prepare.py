@@ -12,6 +12,7 @@ from lmmjax.design import Design, Rows
 from lmmjax.gram.base import Prepared
 from lmmjax.gram.block.decomposition import closed, kept_blocks
 from lmmjax.gram.block.products import BlockProducts, Reach
+from lmmjax.gram.spectral.decomposition import OneKernel
 from lmmjax.gram.spectral.products import SpectralResponse
 
 
@@ -32,17 +33,14 @@ class BlockPrepared(Prepared):
     shared: BlockProducts
 
     def __init__(self, design: Design, rows: Rows, compress: bool | None = None):
-        term, x, z = design.terms[0], np.asarray(rows.x).T, np.asarray(rows.z[0])
-        assert term.kernel is not None
-        self.compressed = compress is not False
-        columns = term.expand(z.T)
-        found = kept_blocks(design, z, columns)
-        self.u, self.turn, self.x = found.u, found.u.T.tocsr(), found.u.T @ x
+        own, self.compressed = OneKernel.of(design, rows), compress is not False
+        found = kept_blocks(own)
+        self.u, self.turn, self.x = found.u, found.u.T.tocsr(), found.u.T @ own.x
         self.closed = closed(found.mu, self.x)
         apart: dict[str, Any] = {}
         if not self.compressed:
-            reach = (term.kernel.factor @ (columns.T @ found.u)).tocoo()
-            apart = {"reach": Reach.of(reach), "own": term.kernel.diagonal}
+            reach = (own.kernel.factor @ (own.columns.T @ found.u)).tocoo()
+            apart = {"reach": Reach.of(reach), "own": own.kernel.diagonal}
         self.shared = BlockProducts(found.mu, self.x, rows.logdet_r, design.structure, **apart)
 
     def respond(self, residual: Array, factor: Array) -> SpectralResponse:

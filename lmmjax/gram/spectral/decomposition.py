@@ -17,10 +17,34 @@ import numpy as np
 import scipy.linalg as sl
 
 from lmmjax.arrays.memory import require_memory
-from lmmjax.design import Design, LevelKernel
+from lmmjax.design import Design, LevelKernel, Rows
 
 NARROW = 0.7
 """Share of the rows up to which columns of K are decomposed, and not K itself."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OneKernel:
+    """What backends of one kernel begin with: standardised x (n, p), z (n,) and M = ZL (n, r), sparse or not.
+
+    Attributes
+    ----------
+    kernel : K = LLᵀ of the levels; codes : (n,) the level of every row; blocks : (n,) the block of its level.
+    """
+
+    kernel: LevelKernel
+    codes: np.ndarray
+    blocks: np.ndarray
+    x: np.ndarray
+    z: np.ndarray
+    columns: Any
+
+    @classmethod
+    def of(cls, design: Design, rows: Rows) -> OneKernel:
+        """That of a design of one term of one column."""
+        term, x, z = design.terms[0], np.asarray(rows.x).T, np.asarray(rows.z[0])
+        assert term.kernel is not None
+        return cls(term.kernel, term.codes, term.blocks, x, z, term.expand(z.T))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,8 +77,6 @@ def decompose(x: np.ndarray, columns: Any) -> Decomposition:
     return Decomposition(mu, basis @ q)
 
 
-def kept_decomposition(design: Design, x: np.ndarray, z: np.ndarray, columns: Any) -> Decomposition:
-    """That of a design with orthonormal X (n, p) and standardised z (n,), which its kernel may have."""
-    term = design.terms[0]
-    assert isinstance(term.kernel, LevelKernel)
-    return term.kernel.decomposed("", (x, z, term.codes), lambda: decompose(x, columns))
+def kept_decomposition(own: OneKernel) -> Decomposition:
+    """The decomposition of a design, which its kernel may have."""
+    return own.kernel.decomposed("", (own.x, own.z, own.codes), lambda: decompose(own.x, own.columns))

@@ -7,7 +7,7 @@ import numpy as np
 from lmmjax.arrays import Array, namespace
 from lmmjax.design import Design, Rows
 from lmmjax.gram.base import Prepared
-from lmmjax.gram.spectral.decomposition import kept_decomposition
+from lmmjax.gram.spectral.decomposition import OneKernel, kept_decomposition
 from lmmjax.gram.spectral.products import SpectralProducts, SpectralResponse
 
 
@@ -23,18 +23,15 @@ class SpectralPrepared(Prepared):
     shared: SpectralProducts
 
     def __init__(self, design: Design, rows: Rows, compress: bool | None = None):
-        term, x, z = design.terms[0], np.asarray(rows.x).T, np.asarray(rows.z[0])
-        assert term.kernel is not None
-        self.compressed = compress is not False
-        columns = term.expand(z.T)
-        found = kept_decomposition(design, x, z, columns)
+        own, self.compressed = OneKernel.of(design, rows), compress is not False
+        found = kept_decomposition(own)
         self.b = found.b
         self.left_over = design.observations - design.p - len(found.mu)
-        seen_x, seen_b = columns.T @ x, columns.T @ found.b
+        seen_x, seen_b = own.columns.T @ own.x, own.columns.T @ found.b
         apart = {}
         if not self.compressed:
-            factor, own = term.kernel.factor, term.kernel.diagonal
-            apart = {"reach": factor @ seen_b, "reach_x": factor @ seen_x, "own": own}
+            factor = own.kernel.factor
+            apart = {"reach": factor @ seen_b, "reach_x": factor @ seen_x, "own": own.kernel.diagonal}
         self.shared = SpectralProducts(
             found.mu,
             seen_b.T @ seen_x,
