@@ -150,6 +150,8 @@ def duplicate_correlation(
 
 
 def _codes(block: Any, index: pd.Index | None, n: int) -> np.ndarray:
+    if isinstance(block, str):
+        raise ValueError(f"block is the text {block!r}: pass its labels, such as samples[{block!r}]")
     values: pd.Series = block if isinstance(block, pd.Series) else pd.Series(np.asarray(block))
     labels = values.index if isinstance(block, pd.Series) else None
     if labels is not None and index is not None and len(values) > n and labels.is_unique:

@@ -13,6 +13,7 @@ HERE = {
     "bootMer": "bootstrap(key)",
     "confint": "conf_int()",
     "fixef": "params",
+    "coefficients": "coef_table()",
     "isSingular": "is_singular",
     "logLik": "llf",
     "lsmeans": "emmeans()",

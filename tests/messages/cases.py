@@ -620,6 +620,10 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("lj.voom(Y.abs(), model, norm_factors='rle')", "tmm"),
         ("lj.voom(Y.abs(), model, span=2)", "span"),
         ("lj.duplicate_correlation(Y, np.ones((40, 1)), range(40))", "no block has two observations"),
+        (
+            "lj.duplicate_correlation(Y, np.ones((40, 1)), 'donor')",
+            "pass its labels, such as samples['donor']",
+        ),
         ("lj.duplicate_correlation(Y, np.ones((4, 1)), codes)", "design has shape (4, 1)"),
         ("fits.moderate(trend=np.ones(2))", "one number for each of 3 responses"),
         ("fits.moderate(ddf='normal')", "satterthwaite"),
