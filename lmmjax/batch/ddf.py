@@ -22,6 +22,8 @@ from lmmjax.batch.lanes import lane_count
 from lmmjax.batch.least_squares import is_linear, own_least_squares
 from lmmjax.batch.sources import OwnDesigns, SharedDesign, Source, is_apart, mapped_axes
 from lmmjax.core import Problem, ProblemMaker
+from lmmjax.core.far.fit import can_turn, far_variances
+from lmmjax.core.far.turn import own_at, shared_turns
 from lmmjax.inference.ddf import kenward_roger, kenward_roger_joint, satterthwaite_joint, single_df
 from lmmjax.inference.natural import (
     Natural,
@@ -163,8 +165,19 @@ def _over(
     with np.errstate(all="ignore"):
         unit = np.sqrt(psi[:, -1])
         relative = psi / maker.design.structure.units(psi[:, -1:])
+    far = those & whole
+    far[far] = can_turn(maker.design) and far_variances(maker.design, psi[far])
+    owns = {int(k): own_at(maker, relative[k]) for k in np.flatnonzero(far)}
+    for turn, which in shared_turns(maker, owns):
+        inside, cov = turn.inside(relative[which], of.cov[which])
+        source, ways = SharedDesign(turn.maker, of.reml), (_one_by_one, _mapped)
+        pieces = ways[len(which) > source.few](
+            wanted, method, source, np.arange(len(which)), inside, cov, rows @ turn.x
+        )
+        for at, found in _in_x64(pieces):
+            yield which[at], unit[which[at]], found
     for chosen, source, at, own in (
-        (those & whole, SharedDesign(maker, of.reml), relative, unit),
+        (those & whole & ~far, SharedDesign(maker, of.reml), relative, unit),
         (those & ~whole, OwnDesigns(maker, of.y, of.weights, of.reml, adjust), psi, np.ones(len(psi))),
     ):
         which = np.flatnonzero(chosen)
@@ -174,13 +187,18 @@ def _over(
         least = source.few if place is None else min(source.few, place.few)
         few = len(which) <= least or is_apart(source)
         pieces = (_one_by_one if few else _mapped)(wanted, method, source, which, at, of.cov, rows)
-        while True:
-            # settings of the thread, which hold for this generator only
-            with jax.enable_x64(True), np.errstate(all="ignore"):
-                piece = next(pieces, None)
-            if piece is None:
-                break
+        for piece in _in_x64(pieces):
             yield piece[0], own[piece[0]], piece[1]
+
+
+def _in_x64(pieces: Found) -> Found:
+    """What a generator yields, in double precision: settings of the thread, which hold for it only."""
+    while True:
+        with jax.enable_x64(True), np.errstate(all="ignore"):
+            piece = next(pieces, None)
+        if piece is None:
+            return
+        yield piece
 
 
 def _linear(

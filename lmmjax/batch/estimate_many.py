@@ -30,6 +30,7 @@ from lmmjax.batch.sources import FEW, few, few_apart, own_problem, own_products
 from lmmjax.batch.starts import MOST, How, Starts
 from lmmjax.core import Problem, ProblemMaker, descents
 from lmmjax.core.exactness import exact_lanes, without_digits
+from lmmjax.core.far.fit import rounded, suspects
 from lmmjax.design import columns_on_rows, take_columns, take_rows
 from lmmjax.gram.block.products import BlockProducts
 from lmmjax.gram.spectral.products import SpectralProducts
@@ -78,7 +79,7 @@ def estimate_many(
         if len(left):
             own = None if weights is None else weights[:, left]
             found.put(left, estimate_many(maker, y[:, left], reml, max_iter, own, starts=starts))
-    hidden = without_digits(maker.design, found.estimate)
+    hidden = without_digits(maker.design, found.estimate) | rounded(maker, found.estimate)
     status = np.where(hidden, np.int32(Status.TOO_FEW_DIGITS), found.estimate.status)
     estimate = dataclasses.replace(found.estimate, status=status)
     found = dataclasses.replace(found, estimate=determined(maker, y, weights, reml, estimate))
@@ -198,6 +199,10 @@ def _own_weights(
 
         found = outcome(*fit_blocks(total, vector, block, how.max_iter, starts, how.dtype), len(starts))
     found = found.without(~finite, Status.NOT_FINITE, INFINITE)
+    far = np.flatnonzero(suspects(maker.design, found.estimate)) if how.max_iter else np.zeros(0, int)
+    if len(far):
+        own = None if weights is None else weights[:, far]
+        found.put(far, _by_pattern(maker, np.asarray(y[:, far]), own, how))
     if how.starts.number(maker, own=True) == 1:
 
         def again(left: np.ndarray, how: How) -> Outcome:

@@ -15,7 +15,7 @@ from lmmjax.batch.starts import How
 from lmmjax.core import Problem, ProblemMaker
 from lmmjax.core.far.fit import far_estimate, preferred, suspects
 from lmmjax.core.far.own import own_coefficients
-from lmmjax.core.far.turn import turn_of
+from lmmjax.core.far.turn import shared_turns
 
 
 def put_far(maker: ProblemMaker, y: Columns, found: Outcome, how: How) -> None:
@@ -31,9 +31,7 @@ def put_far(maker: ProblemMaker, y: Columns, found: Outcome, how: How) -> None:
                 found.put(np.array([k]), outcome(one, found.optima[[k]], found.starts[k]))
         return
     owns = {k: own for k in left if (own := own_coefficients(maker, _column(y, k))) is not None}
-    while owns:
-        turn = turn_of(maker, next(iter(owns.values())))
-        those = np.array([k for k, own in owns.items() if turn.suits(own)])
+    for turn, those in shared_turns(maker, owns):
         shifts = np.stack([owns[k].shift for k in those], axis=-1)
         start = turn.inner_start
 
@@ -47,7 +45,6 @@ def put_far(maker: ProblemMaker, y: Columns, found: Outcome, how: How) -> None:
         good = preferred(result, jax.tree.map(lambda a, those=those: a[those], found.estimate))
         new = outcome(result, found.optima[those])
         found.put(those[good], new.some(good))
-        owns = {k: own for k, own in owns.items() if k not in set(those)}
 
 
 def _column(y: Columns, k: Any) -> np.ndarray:

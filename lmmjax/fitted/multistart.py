@@ -12,7 +12,7 @@ from lmmjax.batch import blank
 from lmmjax.core import METHODS, Estimate, Problem, ProblemMaker, best_of, few_groups, further_starts
 from lmmjax.core.descents import SCALES
 from lmmjax.core.exactness import exact_lanes, without_digits
-from lmmjax.core.far.fit import far_estimate, preferred, suspects
+from lmmjax.core.far.fit import far_estimate, preferred, rounded, suspects
 from lmmjax.fitted.checks import beyond, require_choice, require_evaluations
 from lmmjax.fitted.data import ModelData
 from lmmjax.fitted.kept import kept
@@ -64,7 +64,7 @@ def multistart(
     one = jax.tree.map(lambda a: a[None], found)
     if (exact := exact_lanes(data.maker, y[:, None], one, reml)).any():
         found = jax.tree.map(lambda a: a[0], blank(one, exact, Status.PERFECT_FIT))
-    elif without_digits(data.design, one).any():
+    elif (without_digits(data.design, one) | rounded(data.maker, one)).any():
         found = dataclasses.replace(found, status=np.int32(Status.TOO_FEW_DIGITS))
     if reml and found.moves.any():
         found = dataclasses.replace(found, cov_beta=determined(problem, found))

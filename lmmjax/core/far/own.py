@@ -42,11 +42,18 @@ def own_coefficients(maker: ProblemMaker, y: np.ndarray) -> Own | None:
     residual = standardise_response(rows, maker.basis, y if order is None else y[order])[0]
     found: dict[tuple[int, ...], np.ndarray] = {}
     shift = np.zeros(len(rows.x))
-    for terms in _by_factor(design):
+    x = rows.x
+    for terms in by_factor(design):
         within = Within(codes_of(design.terms[terms[0]], order), np.concatenate([rows.z[k] for k in terms]))
-        own = _coefficients(within, rows.x, residual)
+        own = _coefficients(within, x, residual)
         if own is not None:
-            found[terms], shift = own
+            # of a factor within it, or across it, what it leaves
+            shift = shift if found else own[1]
+            found[terms], back = own[0], np.argsort(within.order)
+            residual, x = (
+                within.split(residual[within.order])[1][back],
+                within.split(x.T[within.order])[1][back].T,
+            )
     return Own(found, shift) if found else None
 
 
@@ -55,13 +62,15 @@ def codes_of(term: RandomTerm, order: np.ndarray | None) -> np.ndarray:
     return codes if order is None else codes[order]
 
 
-def _by_factor(design: Design) -> list[tuple[int, ...]]:
-    """Positions of the terms of each grouping factor."""
+def by_factor(design: Design) -> list[tuple[int, ...]]:
+    """Positions of the terms of each grouping factor, those of few groups first."""
     sets: dict[bytes, list[int]] = {}
     for k, term in enumerate(design.terms):
         if isinstance(term.family, FactorFamily):
             sets.setdefault(np.asarray(term.codes).tobytes(), []).append(k)
-    return [tuple(terms) for terms in sets.values()]
+    return sorted(
+        (tuple(terms) for terms in sets.values()), key=lambda terms: design.terms[terms[0]].n_groups
+    )
 
 
 class Within:

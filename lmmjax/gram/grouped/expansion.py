@@ -62,8 +62,11 @@ def expanded_columns(design: Design) -> int | None:
     return total
 
 
-def expand_nested(design: Design, z: tuple[Array, ...]) -> Expansion:
-    """Members of the groups of the coarsest factor as columns; z (q, n) a term, in internal coordinates."""
+def expand_nested(design: Design, z: tuple[Array, ...], coarse_first: bool = False) -> Expansion:
+    """Members of the groups of the coarsest factor as columns; z (q, n) a term, in internal coordinates.
+
+    The columns of fine factors come first, as those of coarse ones often lie in them, unless `coarse_first`.
+    """
     factors = grouping_factors(design)
     chain = nested_chain(factors)
     if chain is None:
@@ -88,7 +91,7 @@ def expand_nested(design: Design, z: tuple[Array, ...]) -> Expansion:
             members[k] = (member.astype(np.int32), top.astype(np.int32))
     columns: list[tuple[int, int, np.ndarray | None, int]] = []
     places: list[tuple[int, ...]] = [()] * count
-    for factor, member, copies in found:
+    for factor, member, copies in reversed(found) if coarse_first else found:
         for s in range(copies):
             for k in factor.terms:
                 places[k] = (*places[k], len(columns))

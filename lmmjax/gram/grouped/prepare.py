@@ -41,12 +41,13 @@ class GroupedPrepared(Prepared):
     ----------
     design, rows : the design and its standardised rows.
     compress : True, False or None: whenever it makes the products of a response smaller.
+    coarse_first : whether columns of coarse factors are orthogonalised before those of fine ones.
     """
 
     shared: GroupedProducts
 
-    def __init__(self, design: Design, rows: Rows, compress: bool | None = None):
-        plan = expand_nested(design, rows.z)
+    def __init__(self, design: Design, rows: Rows, compress: bool | None = None, coarse_first: bool = False):
+        plan = expand_nested(design, rows.z, coarse_first)
         z = plan.expand(rows.z)
         xp = namespace(z, rows.x)
         codes, groups = plan.codes, int(plan.n_groups)

@@ -95,7 +95,7 @@ def settle(
     for _ in range(2):
         beta = within_fit(xx, x_within @ inside, squares[lanes])[0] * close[lanes]
         shift, e, inside = shift + beta, e - rows.x.T @ beta, inside - x_within.T @ beta
-    flat, beta = flat.copy(), origin.beta.reshape(len(xx), -1).copy()
+    flat, beta = flat.copy(), origin.beta.reshape(len(xx), flat.shape[1]).copy()
     scale, factor = origin.scale.reshape(-1).copy(), factor.reshape(-1).copy()
     taken = basis.x_factor @ beta[:, lanes]
     size = np.einsum("nt,nt->t", e, e)

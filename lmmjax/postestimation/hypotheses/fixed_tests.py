@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from typing import Any
 
@@ -12,6 +13,7 @@ from scipy.special import chdtrc, fdtrc, stdtr
 
 from lmmjax.arrays import sweep
 from lmmjax.arrays.caller import stack_level
+from lmmjax.core.far.fit import turn_where_far
 from lmmjax.design import EstimabilityWarning
 from lmmjax.fitted import Fitted, by_criterion, kept, open_effects, require_choice, require_level
 from lmmjax.inference.ddf import (
@@ -187,10 +189,18 @@ def notes(fitted: Fitted, ddf: str, robust: Robust | None = None) -> dict[str, s
 @kept
 def natural_at(fitted: Fitted) -> tuple[Natural, np.ndarray]:
     """Derivatives at the estimate, and the covariance of ψ̂, as NumPy arrays."""
+    estimate = fitted.estimate
+    psi, cov, turn = estimate.psi, estimate.cov_relative, turn_where_far(fitted.data.maker, estimate.psi)
+    if turn is not None and not estimate.moves.any():
+        psi, cov = turn.inside(psi, cov)
+    else:
+        turn = None
     with jax.enable_x64(True):
-        problem, estimate = fitted.data.problem(fitted.y, fitted.reml), fitted.estimate
-        made = at_estimate_jit(problem, estimate.psi, estimate.cov_relative)
-        return jax.tree.map(np.asarray, made)
+        problem = (
+            fitted.data.problem(fitted.y, fitted.reml) if turn is None else turn.maker(fitted.y, fitted.reml)
+        )
+        at, inner = jax.tree.map(np.asarray, at_estimate_jit(problem, psi, cov))
+    return (at if turn is None else dataclasses.replace(at, outward=turn.x @ at.outward)), inner
 
 
 @kept
