@@ -30,7 +30,8 @@ def put_far(maker: ProblemMaker, y: Columns, found: Outcome, how: How) -> None:
                 one = jax.tree.map(lambda a: np.asarray(a)[None], new)
                 found.put(np.array([k]), outcome(one, found.optima[[k]], found.starts[k]))
         return
-    owns = {k: own for k in left if (own := own_coefficients(maker, _column(y, k))) is not None}
+    each = {int(k): own_coefficients(maker, _column(y, k)) for k in left}
+    owns = {k: own for k, own in each.items() if own is not None}
     for turn, those in shared_turns(maker, owns):
         shifts = np.stack([owns[k].shift for k in those], axis=-1)
         start = turn.inner_start

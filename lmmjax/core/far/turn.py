@@ -208,7 +208,7 @@ def turn_of(maker: ProblemMaker, own: Own) -> Turn:
         largest = max(sizes, key=lambda k: np.max(sizes[k]))
         options["coarse_first"] = design.terms[largest].n_groups < max(t.n_groups for t in design.terms)
     made = ProblemMaker(turned, maker.backend, **options)
-    start = _start(turned, [sizes.get(k) for k in sequence])
+    start = _start(turned, [sizes.get(int(k)) for k in sequence])
     return Turn(design, made, tuple(sequence.tolist()), o, t, start, tuple(axes), back)
 
 
