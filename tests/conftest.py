@@ -101,7 +101,7 @@ def _place(request):
     What they bring to the host within their stages is looked at, too.
     """
     if request.config.getoption("--as-on-devices"):
-        with forced(lanes=64, going_on=16), watched(refuse_others):
+        with forced(lanes=64, going_on=16, everywhere=True), watched(refuse_others):
             yield
     else:
         yield

@@ -50,7 +50,7 @@ def measure(model: str, responses: int, repeats: int) -> Record:
 
 def run(options: Options) -> Iterator[Record]:
     for model, (*_, usual) in MODELS.items():
-        responses = options.size(usual, 200)
+        responses = options.size(usual, 700)
         options.say(f"precision: {model}, {responses:,} responses")
         facts = {"model": model, "responses": responses}
         yield facts | isolated(measure, timeout=options.timeout, **facts, repeats=options.repeats or 5)

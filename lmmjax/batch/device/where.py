@@ -67,20 +67,29 @@ def memory_of(device: Any) -> float:
 def placed() -> Place | None:
     """Where the lanes of a batch are, or None for the threads of the host: if the devices of JAX are CPUs."""
     devices = tuple(lane_devices())
-    way = _forced.get()
+    way = _forced.get() or _everywhere[0]
     if way is not None:
         return dataclasses.replace(way, devices=devices)
     return None if devices[0].platform == "cpu" else Place(devices)
 
 
 @contextlib.contextmanager
-def forced(lanes: int | None = None, going_on: int = GOING_ON, few: int = 0) -> Iterator[None]:
-    """Within it batches take the way of devices, whatever these are: for tests on CPUs."""
-    token = _forced.set(Place((), few, lanes, going_on))
+def forced(
+    lanes: int | None = None, going_on: int = GOING_ON, few: int = 0, everywhere: bool = False
+) -> Iterator[None]:
+    """Within it batches take the way of devices, whatever these are: for tests on CPUs.
+
+    In this thread, or `everywhere`.
+    """
+    way, before = Place((), few, lanes, going_on), _everywhere[0]
+    token = _forced.set(way)
+    _everywhere[0] = way if everywhere else before
     try:
         yield
     finally:
         _forced.reset(token)
+        _everywhere[0] = before
 
 
 _forced: ContextVar[Place | None] = ContextVar("forced", default=None)
+_everywhere: list[Place | None] = [None]
