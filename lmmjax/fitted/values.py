@@ -10,6 +10,8 @@ import numpy as np
 from lmmjax.arrays import Array, quick_jit, record, sweep
 from lmmjax.core import Modes, Problem
 from lmmjax.core.conditional import inner_modes, modes_at
+from lmmjax.core.far.fit import turn_where_far
+from lmmjax.core.far.modes import far_modes
 from lmmjax.core.problem import internal_parameters
 from lmmjax.core.residuals import variances, whitened
 from lmmjax.design import solve_upper
@@ -76,7 +78,11 @@ def _numbers(fitted: Fitted, modes: tuple[Modes, ...]) -> tuple[Modes, ...]:
 @kept
 def _modes(fitted: Fitted) -> tuple[Modes, ...]:
     """Modes at ψ̂, whether or not the data determine them."""
-    problem, estimate = fitted.data.expanded(fitted.y, fitted.reml), fitted.estimate
+    maker, estimate = fitted.data.maker, fitted.estimate
+    turn = None if estimate.moves.any() else turn_where_far(maker, np.asarray(estimate.psi))
+    if turn is not None:
+        return _numbers(fitted, far_modes(maker, turn, fitted.y, estimate, fitted.reml))
+    problem = fitted.data.expanded(fitted.y, fitted.reml)
     if estimate.moves.any():
         return _point(fitted, problem, np.asarray(estimate.psi)).modes
     # a plain grouped model takes a few operations of NumPy, others would be a program an operation

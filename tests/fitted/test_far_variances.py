@@ -117,6 +117,14 @@ def test_large_coefficients_of_which_the_columns_have_terms_of_their_own():
     x, psi = np.column_stack([np.ones(len(d)), d.x]), fit.estimate.psi
     # ψ̂ as doubles
     assert abs(fit.deviance - group_by_group([*psi[:2], 0, psi[2]], x, y[:, 0], d.g, True)) < 1e-6
+    # what is left is σ²V⁻¹(y − Xβ̂), to the digits that y has of it
+    for g in range(GROUPS):
+        rows = np.asarray(x[d.g == g], np.longdouble)
+        factor = cholesky(rows @ np.diag(psi[:2]) @ rows.T + psi[2] * np.eye(len(rows)))
+        off = y[d.g == g, 0] - rows @ fit.estimate.beta
+        upper = factor[::-1, ::-1].T
+        left = psi[2] * solved(upper, solved(factor, off)[::-1])[::-1]
+        np.testing.assert_allclose(fit.resid[d.g == g], left.astype(float), atol=1e-6)
 
 
 def test_a_large_variance_of_one_level_does_not_hide_small_ones_of_others():
