@@ -47,11 +47,17 @@ def factors(structure: ResidualStructure, units: np.ndarray) -> np.ndarray:
         if block.scale:
             out[block.at.start] = units[block.level]
         elif isinstance(structure.residual.parts[part], VarIdent):
-            out[block.at] = units[1:]
+            out[block.at] = _filled(units, block.at.stop - block.at.start + 1)[1:]
         else:
             pairs = np.array([p.pair or (p.place, p.place) for p in block.own], dtype=int)
-            out[block.at] = units[pairs[:, 0]] * units[pairs[:, 1]]
+            every = _filled(units, pairs.max() + 1)
+            out[block.at] = every[pairs[:, 0]] * every[pairs[:, 1]]
     return out
+
+
+def _filled(units: np.ndarray, count: int) -> np.ndarray:
+    """Units of at least `count` classes: of the last ones there may be no rows."""
+    return np.append(units, np.ones(max(count - len(units), 0)))
 
 
 def _carrier(structure: ResidualStructure) -> int | None:

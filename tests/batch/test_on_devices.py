@@ -72,6 +72,7 @@ def assert_equal(got, expected, tol, steps=True):
 
 def assert_stays_there(brought, blocks):
     """Between stages one number a device; flags and records once a block; nothing else."""
+    brought = first_fits(brought)
     counts = [shape for names, shape in brought if "most" in names]
     rows = [shape for names, shape in brought if "unpacked" in names]
     flags = [shape for names, shape in brought if "ready" in names]
@@ -80,6 +81,11 @@ def assert_stays_there(brought, blocks):
     assert len(rows) >= 2 * blocks
     assert len(flags) >= 2 * blocks
     assert len(brought) == len(counts) + len(rows) + len(flags)
+
+
+def first_fits(brought):
+    """Without those of the few responses that are fitted again: in other coordinates, or by their pattern."""
+    return [(names, shape) for names, shape in brought if not names & {"put_far", "_by_pattern"}]
 
 
 @pytest.mark.filterwarnings("ignore:.* responses:UserWarning")
@@ -117,6 +123,7 @@ def test_own_weights_are_fitted_there():
         got = model.fit_batch(y, weights=weights)
     # a step that rounding decides about is one more evaluation
     assert_equal(got, expected, 1e-10, steps=False)
+    brought = first_fits(brought)
     # responses whose rows leave too little take the way of single fits, with numbers of their own
     assert not [shape for names, shape in brought if len(shape) > 1 and "unpacked" not in names]
     assert sum("ready" in names for names, _ in brought) == 3 * -(-y.shape[1] // size)
