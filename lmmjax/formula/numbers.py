@@ -164,7 +164,9 @@ def _refuse(what: str, kind: str, values: np.ndarray, remedy: str) -> NoReturn:
     """ValueError that shows the first value that is no number."""
     for at, value in np.ndenumerate(values):
         if not _is_missing(value) and not isinstance(value, _REAL):
-            shown = f" ({value!s:.30} in row {at[0]})" if at else f" ({value!s:.30})"
+            # the digits of a date of NumPy depend on its unit, which depends on pandas
+            text = str(pd.Timestamp(value) if isinstance(value, np.datetime64) else value)[:30]
+            shown = f" ({text} in row {at[0]})" if at else f" ({text})"
             raise ValueError(f"{what} {_is(what)} not numeric but {kind}{shown}: {remedy}")
     raise ValueError(f"{what} {_is(what)} not numeric but {kind}: {remedy}")
 
