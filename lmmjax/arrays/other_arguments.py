@@ -25,10 +25,10 @@ HERE: dict[str, tuple[tuple[str, str], ...]] = {
     "repeated": (("residual", "use residual=, such as lj.Unstructured('visit', group='id')"),),
     "correlation": (("residual", "use residual=, such as lj.AR1('week', group='id')"),),
     "subject": (("group", "use group="),),
-    "id": (("group", "use group="), ("ids", "use ids=")),
+    "id": (("ids", "use ids="), ("group", "use group=")),
     "visit": (("time", "use time="),),
-    "form": (("group", "name the columns: AR1('week', group='id') is corAR1(form = ~ week | id)"),),
-    "value": (("group", "starting values are those of fit(start=)"),),
+    "form": (("group by", "name the columns: AR1('week', group='id') is corAR1(form = ~ week | id)"),),
+    "value": (("group by", "starting values are those of fit(start=)"),),
     "nsim": (("n", "use n="), ("draws", "use draws=")),
     "lmer_df": (("ddf", "use ddf="),),
     "df": (("ddf", "use ddf="),),
@@ -56,13 +56,13 @@ HERE: dict[str, tuple[tuple[str, str], ...]] = {
     "K": (("kernels", "use kernels={'id': K}"), ("matrix", "use matrix=, the first argument")),
     "kinship": (
         ("kernels", "use kernels={'id': K}"),
-        ("markers", "it is an argument of lmm: kernels={'id': K}"),
+        ("markers group", "it is an argument of lmm: kernels={'id': K}"),
     ),
     "labels": (("ids", "use ids="),),
     "levels": (("ids", "use ids="),),
     "genotypes": (("markers", "use markers=, the first argument"),),
     "snps": (("markers", "use markers=, the first argument"),),
-    "covariates": (("markers", "they are in the formula of the model"),),
+    "covariates": (("markers group", "they are in the formula of the model"),),
     # limma
     "block": (
         ("formula", "write it in the formula: ~ x + (1 | block)"),
@@ -72,7 +72,7 @@ HERE: dict[str, tuple[tuple[str, str], ...]] = {
     "coef": (("term", "use term="),),
     "number": (("n", "use n="),),
 }
-"""Names of arguments of other packages: (an argument of a function, what to say), the first that it has."""
+"""Names of arguments of other packages: (arguments of a function, what to say), the first that it has."""
 
 MOST = 8
 """Arguments that are listed beside the one that is near."""
@@ -126,7 +126,7 @@ def answer(function: Callable, options: Iterable[str], name: str = "") -> str:
     wrong = None if known is None else next((one for one in options if one not in known), None)
     if known is None or wrong is None:
         return ""
-    said = next((words for one, words in HERE.get(wrong, ()) if one in known), "")
+    said = next((words for one, words in HERE.get(wrong, ()) if {*one.split()} <= {*known}), "")
     if not said:
         close = difflib.get_close_matches(wrong, known, n=1)
         said = f"did you mean {close[0]}=? " if close else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 import typer
 
@@ -109,8 +110,9 @@ def _labelled(
 ) -> pd.DataFrame:
     """The design by the labels of the responses, as it is where one of both has none.
 
-    ValueError if the design has other labels: a column of their name, one with some of them or, first in the
-    table, one of text that differs in all rows.
+    A column of their name goes before others. ValueError if that has other labels, or if there is none and
+    one has some of them or, first in the table, is text that differs in all rows; or if several have them in
+    different orders.
     """
     try:
         labels = open_source(responses, index=index, rows=rows).index
@@ -121,31 +123,61 @@ def _labelled(
         return design
     text = labels.dtype.kind not in "iufM"
     columns = {name: pd.Index(column.astype(str) if text else column) for name, column in design.items()}
-    for own in columns.values():
-        if own.equals(labels) or (own.is_unique and labels.is_unique and labels.isin(own).all()):
-            return design.set_index(own.rename(None))
     named = None if rows else _name_of_labels(Path(responses), index, labels)
-    for k, (name, own) in enumerate(columns.items()):
+    whose = {name: own for name, own in columns.items() if str(name) == named} or columns
+    orders = {name: order for name, own in whose.items() if (order := _order(own, labels)) is not None}
+    if orders:
+        first, *others = orders
+        other = next((name for name in others if not np.array_equal(orders[name], orders[first])), None)
+        if other is not None:
+            raise ValueError(
+                f"the labels of the rows of {responses} ({_shown(labels[:1])}, …) are those of columns "
+                f"{first!r} and {other!r} of {path}, in different orders: call the column of "
+                "labels in both files the same"
+            )
+        return design.set_index(columns[first].rename(None))
+    for k, (name, own) in enumerate(whose.items()):
         alone = k == 0 and design.dtypes.iloc[0].kind == "O"
         shared = int(own.isin(labels).sum())
         if str(name) == named or (own.is_unique and (alone or 2 * shared > len(own))):
             remedy = "name its columns 0, 1, …" if rows else "leave its labels out"
-            several = "" if own.is_unique else ", some several times and in another order"
+            once = own.is_unique and labels.is_unique
+            lacking = labels[~labels.isin(own)]
+            there = len(labels) - len(lacking)
             raise ValueError(
-                f"the labels of the rows of {responses} ({labels[0]!r}, …) are not those of column {name!r} "
-                f"of {path} ({own[0]!r}, …): {shared} of {len(own)} are there{several}; correct them, or "
-                f"{remedy} to go by position"
+                f"the labels of the rows of {responses} ({_shown(labels[:1])}, …) are not those of column "
+                f"{name!r} of {path} ({_shown(own[:1])}, …): {there} of {len(labels)} are there"
+                + (f", not {_shown(lacking[:3])}{', …' if len(lacking) > 3 else ''}" if len(lacking) else "")
+                + ("" if once else ", some several times and in another order")
+                + f"; correct them, or {remedy} to go by position"
             )
     typer.echo(
-        f"lmmjax: no column of {path} has the labels of the rows of {responses} ({labels[0]!r}, …), which "
-        "are taken in the order they come",
+        f"lmmjax: no column of {path} has the labels of the rows of {responses} ({_shown(labels[:1])}, …), "
+        "which are taken in the order they come",
         err=True,
     )
     return design
 
 
+def _order(own: pd.Index, labels: pd.Index) -> np.ndarray | None:
+    """The places in a column of the design that labels (n,) have, or None where it does not have them all."""
+    if own.equals(labels):
+        return np.arange(len(labels))
+    if own.is_unique and labels.is_unique and labels.isin(own).all():
+        return own.get_indexer(labels)
+    return None
+
+
+def _shown(labels: pd.Index) -> str:
+    """Labels as messages have them: 3, and not np.int64(3)."""
+    return ", ".join(map(repr, labels.tolist()))
+
+
 def _name_of_labels(responses: Path, index: str | None, labels: pd.Index) -> str | None:
     """What the column of labels of a table is called."""
     if index is not None or kind_of(responses) not in TEXT:
-        return index or (None if labels.name is None else str(labels.name))
-    return str(pd.read_csv(responses, sep=TEXT[kind_of(responses)], nrows=0).columns[0])
+        name = index or (None if labels.name is None else str(labels.name))
+    else:
+        name = str(pd.read_csv(responses, sep=TEXT[kind_of(responses)], nrows=0).columns[0])
+    # what pandas calls a column without a name says nothing of another table
+    return None if name is None or name.startswith("Unnamed: ") else name

@@ -39,6 +39,10 @@ def chromosomes(markers: Markers, given: Any, chromosome: Any) -> tuple[np.ndarr
     codes, labels = pd.factorize(values)
     if np.any(codes < 0):
         raise ValueError(f"the chromosome of marker {markers.names[int(np.argmax(codes < 0))]!r} is missing")
+    # 1 and "1" are one chromosome
+    merged, texts = pd.factorize(np.array([str(label) for label in labels], dtype=object))
+    if len(texts) < len(labels):
+        codes, labels = merged[codes], texts
     return codes, pd.Index(labels)
 
 

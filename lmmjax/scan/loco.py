@@ -57,6 +57,14 @@ class Kernels(Protocol):
         """What they are, or a digest."""
         ...
 
+    def digests(self) -> dict[str, str]:
+        """As of `Nulls`."""
+        ...
+
+    def digest_without(self, c: int) -> str:
+        """Of what K₋c is made from."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GivenKernels:
@@ -78,6 +86,12 @@ class GivenKernels:
 
     def described(self) -> str:
         return digest(self.matrices)
+
+    def digests(self) -> dict[str, str]:
+        return {}
+
+    def digest_without(self, c: int) -> str:
+        return digest(self.matrices[c])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -139,6 +153,15 @@ class MarkerKernels:
     def described(self) -> str:
         return self.method
 
+    def digests(self) -> dict[str, str]:
+        """Of the sums, to digits that do not depend on the order of additions."""
+        matrix, weight = self._all()
+        v = np.cos(np.arange(len(matrix)))
+        return {"kernels": digest([f"{x:.8e}" for x in (weight, np.trace(matrix), v @ matrix @ v)])}
+
+    def digest_without(self, c: int) -> str:
+        return digest(self.method, *self._all(), self.chromosome == c)
+
 
 class PerChromosome(Nulls):
     """A null fit for each chromosome.
@@ -196,7 +219,8 @@ class PerChromosome(Nulls):
         data = self.fits.data
         if self.shelf is None:
             return with_kernel(data, self.term, self.kernels.without(c))
-        ids, path = occurring(data, self.term)[0], shelf_path(self.shelf, self.names[c])
+        ids = occurring(data, self.term)[0]
+        path = shelf_path(self.shelf, self.names[c], self.kernels.digest_without(c))
         kernel = kept_kernel(path, ids)
         made = with_kernel(data, self.term, kernel or Kernel(self.kernels.without(c), ids))
         own = made.frame.random[self.term].kernel
@@ -227,6 +251,9 @@ class PerChromosome(Nulls):
     def described(self) -> dict[str, Any]:
         own = {"loco": self.kernels.described(), "chromosomes": self.names}
         return super().described() | own | {"chromosomes of the markers": digest(self.chromosome)}
+
+    def digests(self) -> dict[str, str]:
+        return self.kernels.digests()
 
 
 def occurring(data: ModelData, term: int) -> tuple[pd.Index, np.ndarray]:

@@ -71,6 +71,10 @@ class Nulls:
         """Entries of the manifest."""
         return {"ddf": self.ddf}
 
+    def digests(self) -> dict[str, str]:
+        """Of what the fits are made from beside what the manifest says, by name."""
+        return {}
+
 
 def portable_fits(fits: Fitted | FittedMany) -> Any:
     """The fits with a model that pickles as its rows."""

@@ -94,7 +94,7 @@ class ScanWork:
     def stamp(self, k: int, values: Block) -> dict[str, Any]:
         """What shard k is made from."""
         places, g = values
-        own = {"markers": digest(places, digest_columns(g))}
+        own = {"markers": digest(places, digest_columns(g)), **self.task.nulls.digests()}
         return {"run": digest(self.manifest), "part": k, "digests": own}
 
     def columns(self, k: int, values: Block) -> dict[str, Any]:

@@ -77,3 +77,21 @@ def test_words_name_arguments_that_are_there():
     assert answer(one, ["a", "b"]) == ""
     assert answer(one, ["c"]) == "one has no argument 'c': it has a, b"
     assert all(said for words in HERE.values() for _, said in words)
+
+
+@pytest.mark.parametrize(
+    ("called", "wrong", "said", "other"),
+    [
+        (lj.Fit.scan, "id", "use ids=", "group="),
+        (lj.Fit.scan, "value", "it has", "start"),
+        (lj.Fit.scan, "form", "it has", "AR1"),
+        (lj.Fit.scan, "kinship", "argument of lmm", "it has"),
+        (lj.grm, "covariates", "it has", "formula"),
+        (lj.grm, "kinship", "it has", "kernels"),
+        (lj.AR1, "value", "starting values", "it has"),
+    ],
+)
+def test_a_remedy_is_one_of_the_function(called, wrong, said, other):
+    words = answer(called, [wrong]).partition(": ")[2]
+    assert said in words or (said == "it has" and "did you mean" in words)
+    assert other not in words

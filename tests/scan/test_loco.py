@@ -1,5 +1,6 @@
 """Scans that leave one chromosome out, beside explicit fits with each kernel."""
 
+import errno
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 
 import lmmjax as lj
-from lmmjax.scan import Top
+from lmmjax.scan import Top, shelf, work
 
 N, M = 36, 24
 RNG = np.random.default_rng(4)
@@ -82,6 +83,64 @@ def test_parts_by_workers_and_what_is_kept(tmp_path):
             done = fits.scan(MARKERS, sink=tmp_path / name, chunk=7, **asked, **options)
             pd.testing.assert_frame_equal(done.read(), whole[most].reset_index(drop=True), rtol=1e-7)
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+
+
+# the first marker and all names stay
+CORRECTED = MARKERS.assign(m12=2.0 - MARKERS["m12"].to_numpy()[::-1])
+
+
+def test_a_resumed_scan_takes_kernels_of_its_own_markers(tmp_path, monkeypatch):
+    asked = {"loco": True, "chromosome": CHROMOSOME}
+    fits = batch(ALL)
+
+    def killed(*_):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "table_columns", killed)
+        with ThreadPoolExecutor(1) as pool, pytest.raises(RuntimeError, match="killed"):
+            fits.scan(MARKERS, sink=tmp_path / "r.parquet", executor=pool, **asked)
+    parts = tmp_path / "r.parquet.parts"
+    there = {*parts.glob("_without-*.npz")}
+    assert there
+    with ThreadPoolExecutor(1) as pool:
+        done = fits.scan(CORRECTED, sink=tmp_path / "r.parquet", executor=pool, resume=True, **asked)
+    pd.testing.assert_frame_equal(done.read(), fits.scan(CORRECTED, **asked), rtol=1e-9)
+
+
+def test_parts_with_kernels_of_other_markers_are_refused(tmp_path):
+    asked = {"loco": True, "chromosome": CHROMOSOME, "sink": tmp_path / "parts", "chunk": 5}
+    fits = batch(ALL)
+    fits.scan(MARKERS, **asked)
+    assert fits.scan(MARKERS, resume=True, **asked).n_resumed == M
+    # the markers of the first part are as they were, and those of its kernel are not
+    with pytest.raises(ValueError, match=r"markers 0 to 3.*differs in the values of the kernels"):
+        fits.scan(CORRECTED, resume=True, **asked)
+
+
+def test_a_full_disk_does_not_end_a_scan(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    k = kernel("1")
+    with monkeypatch.context() as patch:
+        patch.setattr(shelf, "write_kernel", full)
+        with pytest.warns(UserWarning, match=r"are not kept in .* for other shards.*No space left"):
+            shelf.keep_kernel(tmp_path / "_without-1.0.npz", k)
+    assert not list(tmp_path.iterdir())
+    shelf.keep_kernel(tmp_path / "_without-1.0.npz", k)
+    kept = shelf.kept_kernel(tmp_path / "_without-1.0.npz", k.ids)
+    np.testing.assert_array_equal(kept.levels.matrix, k.levels.matrix)
+    # what a killed writer leaves is swept away with the kernels
+    (tmp_path / "._without-1.0.npz.ab.tmp").touch()
+    assert len(list(tmp_path.glob(shelf.FILES))) == 2
+
+
+def test_labels_that_read_the_same_are_one_chromosome():
+    mixed = pd.Series([1, "1", 2, "X", 1, "2"] * 4, index=MARKERS.columns, dtype=object)
+    table = batch(ALL).scan(MARKERS, loco=True, chromosome=mixed)
+    plain = batch(ALL).scan(MARKERS, loco=True, chromosome=mixed.astype(str))
+    pd.testing.assert_frame_equal(table, plain, rtol=1e-12)
 
 
 @pytest.mark.parametrize(

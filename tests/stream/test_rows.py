@@ -113,6 +113,35 @@ def test_the_command_refuses_other_labels(tmp_path, columns, label, named):
         read(tmp_path, design, SHUFFLED.rename(label).rename_axis(named))
 
 
+IDS = pd.Index([3, 1, 2, 6, 5, 4], name="id")
+
+
+def labelled(folder, design: dict, labels: pd.Index = IDS) -> list:
+    pd.DataFrame(design).to_csv(folder / "d.csv", index=False)
+    pd.DataFrame({"a": 0.5, "b": 1.5}, index=labels).to_csv(folder / "r.csv")
+    name = labels.name or "Unnamed: 0"
+    return read_design(folder / "d.csv", str(folder / "r.csv"), name, False)[0].index.tolist()
+
+
+def test_the_column_that_is_called_as_the_labels_goes_first(tmp_path):
+    plates = {"plate": [11, 12, 13, 14, 15, 16, *range(1, 7)], "id": [*IDS, *range(7, 13)]}
+    assert labelled(tmp_path, plates) == plates["id"]
+    order = {"order": [6, 5, 4, 3, 2, 1], "id": [*IDS]}
+    assert labelled(tmp_path, order) == [*IDS]
+    with pytest.raises(ValueError, match=r"\(3, …\) .* 'id' .* \(13, …\): 0 of 6 are there, not 3, 1, 2, …"):
+        labelled(tmp_path, {"day": [1, 2, 3, 4, 5, 6], "id": IDS + 10})
+    with pytest.raises(ValueError, match="5 of 6 are there, not 4; correct"):
+        labelled(tmp_path, {"id": IDS[:5]})
+    # none is called so: only columns that agree will do
+    with pytest.raises(ValueError, match=r"columns 'order' and 'id' of .* in different orders"):
+        labelled(tmp_path, order, IDS.rename("sample"))
+    assert labelled(tmp_path, {"u": [*IDS], "id": [*IDS]}, IDS.rename("sample")) == [*IDS]
+    # a column without a name in both tables
+    texts = [f"s{k}" for k in IDS]
+    without = {"Unnamed: 0": range(6), "sample": texts}
+    assert labelled(tmp_path, without, pd.Index(texts[::-1])) == texts
+
+
 def test_labels_that_occur_several_times_stay_in_order(tmp_path):
     with pytest.raises(ValueError, match="several times and in another order"):
         read(tmp_path, DATA, Y.set_axis(DATA["id"].iloc[::-1].rename("id"), axis=0))

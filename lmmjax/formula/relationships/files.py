@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,8 @@ FORMAT = "lmmjax kernel 1"
 SPARSE = ("data", "indices", "indptr", "shape")
 
 
-def write_kernel(path: str | Path, levels: LevelKernel, ids: pd.Index, name: str | None) -> None:
-    """The file of a kernel.
+def write_kernel(path: str | Path | IO[bytes], levels: LevelKernel, ids: pd.Index, name: str | None) -> None:
+    """The file of a kernel, or what is written to one that is open.
 
     Raises
     ------
@@ -35,6 +35,9 @@ def write_kernel(path: str | Path, levels: LevelKernel, ids: pd.Index, name: str
     dense = [(key, own) for key, own in levels.decompositions.items() if isinstance(own, Decomposition)]
     for k, (key, own) in enumerate(dense):
         arrays |= {f"of {k}": np.array(key), f"mu {k}": own.mu, f"b {k}": own.b}
+    if not isinstance(path, str | Path):
+        np.savez(path, **arrays)
+        return
     # a handle: with a path NumPy adds a suffix of its own
     with open(path, "wb") as file:
         np.savez(file, **arrays)
