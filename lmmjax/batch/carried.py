@@ -32,7 +32,8 @@ def fit_carried(
 ) -> tuple[Outcome, np.ndarray]:
     """Fits of y (n, T) with weights (n, T), and the positions of those that are to be fitted on their rows.
 
-    Those are of responses that do not determine all, or that end without a certificate.
+    Those are of responses that do not determine all, or that end without a certificate or
+    leave directions open.
     """
     products, total = own_families(maker), y.shape[1]
     found = failed(total, maker.design.p, maker.design.structure.n_params, "")
@@ -50,5 +51,6 @@ def fit_carried(
         found.put(at, own)
         fine = np.isin(own.estimate.status, (Status.CONVERGED, Status.LOCAL))
         fine &= own.estimate.sigma2 > SMALL * problem.origin.scale**2
+        fine &= ~np.any(own.estimate.moves, axis=(1, 2))
         again[at] = finite & ~(estimable & fine)
     return found, np.flatnonzero(again)

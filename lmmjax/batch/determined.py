@@ -83,6 +83,18 @@ def _sources(
         yield at, OwnDesigns(part, y, weights, reml, False), np.flatnonzero(those & ~whole)
 
 
+def one_by_one(source: Source, which: np.ndarray) -> Iterator[tuple[int, Problem]]:
+    """Yields every response of `which` with its problem, without those whose rows can have none."""
+    for k in which:
+        try:
+            problem = source.one(int(k))
+        except ValueError:
+            if not isinstance(source, OwnDesigns):
+                raise
+            continue
+        yield int(k), problem
+
+
 def _along(source: Source, which: np.ndarray, estimate: Estimate) -> Iterator[tuple[int, Along]]:
     """Yields every response of `which` with its `effects_along`."""
 
@@ -91,10 +103,9 @@ def _along(source: Source, which: np.ndarray, estimate: Estimate) -> Iterator[tu
 
     with jax.enable_x64(True):
         if len(which) <= source.few or is_apart(source):
-            for k in which:
-                problem = source.one(int(k))
+            for k, problem in one_by_one(source, which):
                 found = effects_along_jit(problem, estimate.psi[k], steps(problem, k))
-                yield int(k), jax.tree.map(np.asarray, found)
+                yield k, jax.tree.map(np.asarray, found)
             return
         size = lane_count(source.maker.prepared.shared.vector, len(which))
         for first in range(0, len(which), size):
@@ -112,10 +123,9 @@ def _derivatives(
 ) -> Iterator[tuple[int, Problem, Natural]]:
     """Yields every response of `which` with its problem and the derivatives at its estimate."""
     if len(which) <= source.few or is_apart(source):
-        for k in which:
-            problem = source.one(int(k))
+        for k, problem in one_by_one(source, which):
             at, _ = at_estimate_jit(problem, estimate.psi[k], estimate.cov_relative[k])
-            yield int(k), problem, jax.tree.map(np.asarray, at)
+            yield k, problem, jax.tree.map(np.asarray, at)
         return
     size = lane_count(source.maker.prepared.shared.vector, len(which))
     for first in range(0, len(which), size):

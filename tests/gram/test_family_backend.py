@@ -10,8 +10,9 @@ import scipy.sparse as sp
 from core_data import jet_and_projection
 
 import lmmjax as lj
+from lmmjax.batch.determined import one_by_one
 from lmmjax.batch.lanes import take_lanes
-from lmmjax.batch.sources import own_families, own_problem
+from lmmjax.batch.sources import OwnDesigns, own_families, own_problem
 from lmmjax.core import ProblemMaker, profiled_deviance
 from lmmjax.design import take_rows
 from lmmjax.gram.families import layout
@@ -103,43 +104,51 @@ def test_large_designs_take_families(monkeypatch):
 
 
 def twins(rng, families=40):
-    """Families that are equal to another, and one of which the rows are in another order."""
-    ids, parts, order = [], [], []
+    """Two unrelated parents and a child each, in any order: kernel, data, roles of the rows."""
+    ids, parts, order, role = [], [], [], []
     k = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.5, 0.5, 1.0]])
     for f in range(families):
         s = 3
         turn = rng.permutation(s)
         parts.append(k[np.ix_(turn, turn)])
         order += [f] * s
+        role += list(turn)
         ids += [f"{f}.{i}" for i in range(s)]
     kernel = lj.Kernel(sp.block_diag(parts, format="csr"), ids)
     data = pd.DataFrame({"id": ids, "house": order, "x": rng.normal(size=len(ids))})
-    return kernel, data
+    return kernel, data, np.array(role)
 
 
 def test_equal_families_are_sums_and_responses_with_gaps_lanes():
     rng = np.random.default_rng(3)
-    kernel, data = twins(rng)
+    kernel, data, role = twins(rng)
     n, formula = len(data), "~ x + (1 | id) + (1 | house)"
     model = lj.lmm(formula, data, kernels={"id": kernel}, backend="families")
     shared = model.data.maker.prepared.shared
     assert [part.sizes for part in shared.parts] == [(1, 3)]
-    y = rng.normal(size=(n, 4)) + rng.normal(size=(40, 4))[data["house"]]
+    y = rng.normal(size=(n, 5)) + rng.normal(size=(40, 5))[data["house"]]
     y[rng.random(y.shape) < 0.1] = np.nan
     y[5, 3] = np.inf
+    # on unrelated parents the kernel is that of residuals; on one and the child it is made of houses and I
+    y[role == 2, 2] = y[role == 1, 4] = np.nan
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fits = model.fit_batch(y)
         assert fits.status[3] == "not_finite"
-        for k in range(2):
+        for own in (fits, model.fit_batch(y, reml=False)):
+            assert own.status[2] == "not_estimable"
+            assert "is that of the residuals" in own.reasons[2]
+        assert list(np.any(fits.estimate.moves, (1, 2))) == [False] * 4 + [True]
+        for k in (0, 4):
             rows = np.isfinite(y[:, k])
             one = lj.lmm(formula, data[rows], kernels={"id": kernel}, backend="dense").fit_response(
                 y[rows, k]
             )
             assert fits.deviance[k] == pytest.approx(one.deviance, abs=1e-9)
-            # to the square root of what the certificate leaves of the criterion
-            assert np.allclose(fits.estimate.psi[k], one.estimate.psi, rtol=1e-6)
-            assert np.allclose(fits.estimate.cov_beta[k], one.estimate.cov_beta, rtol=1e-7)
+            if k == 0:
+                # to the square root of what the certificate leaves of the criterion
+                assert np.allclose(fits.estimate.psi[k], one.estimate.psi, rtol=1e-6)
+            assert np.allclose(fits.estimate.cov_beta[k], one.estimate.cov_beta, rtol=1e-7, equal_nan=True)
 
 
 def test_weights_of_responses_are_those_of_dense_matrices():
@@ -161,3 +170,19 @@ def test_weights_of_responses_are_those_of_dense_matrices():
 def evaluate_at(problem, ratios):
     """The criterion at ratios in the user's units."""
     return float(profiled_deviance(np.sqrt(ratios), problem))
+
+
+def test_kernels_show_on_rows_or_not():
+    kernel, data, role = twins(np.random.default_rng(3))
+    maker = lj.lmm("~ x + (1 | id)", data, kernels={"id": kernel}, backend="families").data.maker
+    fixed = lj.lmm("~ x + factor(house) + (1 | id)", data, kernels={"id": kernel}, backend="families")
+    y, w = np.random.default_rng(5).normal(size=(len(data), 4)), np.ones((len(data), 4))
+    y[role == 2, 0] = np.nan  # two unrelated parents
+    y[role == 1, 1] = np.nan  # a parent and a child, beside a mean of each house as residuals
+    w[:, 3] = np.where(role == 2, 1e200, 3e200)
+    for own, expected in ((maker, [0, 1, 1, 1]), (fixed.data.maker, [0, 0, 1, 1])):
+        _, finite, fine = own_problem(own_families(own), y, w, True)
+        assert finite.all()
+        assert list(fine) == expected
+    source = OwnDesigns(maker, y, None, True, False)
+    assert [k for k, _ in one_by_one(source, np.arange(4))] == [1, 2, 3]

@@ -8,10 +8,13 @@ families with the same V and the same rows are one pattern, whatever the respons
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from lmmjax.design import Basis, Design, Origin, Rows, solve_upper
+from lmmjax.design.kernels import CLEAR
+from lmmjax.gram.families.layout import between_rows
 from lmmjax.gram.families.patterns import Summed, pay
 from lmmjax.gram.families.prepare import FamiliesPrepared
 from lmmjax.gram.families.products import FamilyProducts, FamilyResponse, Part
@@ -19,6 +22,9 @@ from lmmjax.gram.families.small import PatternResponse, Patterns, SmallResponse
 
 DETERMINED = 1e-8
 """Smallest eigenvalue of A, of 1 with all rows, from which on rows determine β."""
+
+NUMBERS = 1 << 22
+"""Numbers of rows, responses and columns of X that are looked at at a time."""
 
 LARGER = 2
 """Times as many patterns as of complete families may be."""
@@ -30,6 +36,7 @@ class OwnFamilies:
     def __init__(self, design: Design, rows: Rows, basis: Basis, prepared: FamiliesPrepared):
         self.design, self.rows, self.basis, self.prepared = design, rows, basis, prepared
         self.apart: FamiliesPrepared | None = None
+        self.covariances: list[Any] | None = None
         self.x = np.asarray(rows.x)
 
     @property
@@ -79,7 +86,9 @@ class OwnFamilies:
             a[~fine] = np.eye(p)
         for term in self.design.terms:
             if term.kernel is None:
-                fine &= np.array([self._repeats(term.codes, rows) for rows in present.T])
+                fine &= np.array([self._repeats(term.codes, term.q, rows) for rows in present.T])
+        for k in self._kernels():
+            fine &= self._differs(k, root, a)
         beta, residual = np.zeros((p, lanes)), y
         for _ in range(2):
             step = np.linalg.solve(a, (self.x @ (residual * root)).T[..., None])[..., 0].T
@@ -91,10 +100,48 @@ class OwnFamilies:
         return residual, origin, np.where(exact, 0.0, 1.0 / scale), fine & ~exact
 
     @staticmethod
-    def _repeats(codes: np.ndarray, rows: np.ndarray) -> bool:
-        """Whether a level has two of the rows, and there are two levels."""
-        sizes = np.bincount(codes[rows])
-        return bool(sizes.max(initial=0) > 1 and (sizes > 0).sum() > 1)
+    def _repeats(codes: np.ndarray, q: int, rows: np.ndarray) -> bool:
+        """Whether the rows are more than q for every level that they have, and there are two levels."""
+        occupied = np.count_nonzero(np.bincount(codes[rows]))
+        return bool(occupied > 1 and occupied * q < np.count_nonzero(rows))
+
+    def _kernels(self) -> list[Any]:
+        """W = ZKZᵀ of terms of one column with a kernel, sparse (n, n)."""
+        if self.covariances is None:
+            own: list[Any] = []
+            for term, z in zip(self.design.terms, self.rows.z, strict=True):
+                if term.kernel is not None and term.q == 1:
+                    values = np.asarray(z)[0]
+                    entries = between_rows(term).tocsr()
+                    own.append(entries.multiply(values[:, None]).multiply(values).tocsr())
+            self.covariances = own
+        return self.covariances
+
+    def _differs(self, k: Any, root: np.ndarray, a: np.ndarray) -> np.ndarray:
+        """Whether W (n, n), beside X, is neither nothing nor a multiple of I on the rows of responses (T,).
+
+        As `design.kernels.is_plain`, for all √w (n, T) with A = X̃ᵀX̃ (T, p, p): with S = X̃ᵀWX̃,
+        |PWP|² = |W|² − 2 tr A⁻¹X̃ᵀW²X̃ + tr (A⁻¹S)² and tr PWP = tr W − tr A⁻¹S.
+        """
+        (p, n), lanes = self.x.shape, root.shape[1]
+        out, squares, diagonal = np.empty(lanes, bool), k.power(2), k.diagonal()
+        step = max(1, NUMBERS // ((p + 4) * n))
+        for first in range(0, lanes, step):
+            at = slice(first, first + step)
+            own, rows = a[at], root[:, at]
+            # weights up to their largest, which has no say and may be beyond squaring
+            scaled = rows / np.maximum(rows.max(axis=0), np.finfo(float).tiny)
+            left = np.count_nonzero(rows, axis=0) - p
+            w, x = scaled**2, self.x[..., None] * rows
+            half = np.stack([scaled * (k @ (scaled * column)) for column in x]) if p else x
+            with np.errstate(over="ignore", invalid="ignore"):
+                across = np.linalg.solve(own, np.einsum("int,jnt->tij", x, half))
+                seen = np.linalg.solve(own, np.einsum("int,jnt->tij", half, half))
+                size, trace = np.sum(w * (squares @ w), axis=0), diagonal @ w - np.einsum("tii->t", across)
+                square = size - 2.0 * np.einsum("tii->t", seen) + np.einsum("tij,tji->t", across, across)
+                apart = square - trace**2 / np.maximum(left, 1) > CLEAR * square
+                out[at] = (square > CLEAR * size) & (apart | (self.known is not None))
+        return out
 
     def _weighted(self, y: np.ndarray, root: np.ndarray) -> tuple[FamilyProducts, tuple]:
         """Families apart, with weights on rows."""
