@@ -23,7 +23,7 @@ from lmmjax.batch.least_squares import is_linear, own_least_squares
 from lmmjax.batch.sources import OwnDesigns, SharedDesign, Source, is_apart, mapped_axes
 from lmmjax.core import Problem, ProblemMaker
 from lmmjax.core.far.fit import can_turn, far_variances
-from lmmjax.core.far.turn import own_at, shared_turns
+from lmmjax.core.far.turn import Turn, own_at, shared_turns, turn_of
 from lmmjax.inference.ddf import kenward_roger, kenward_roger_joint, satterthwaite_joint, single_df
 from lmmjax.inference.natural import (
     Natural,
@@ -80,7 +80,7 @@ def single_tests(of: Responses, rows: np.ndarray, method: str) -> tuple[np.ndarr
         one = len(alike) == 1 or kept is None
         those = fitted if one else np.asarray(fitted & np.all(kept == columns, axis=1))
         part = of.with_columns(np.flatnonzero(columns))
-        for at, unit, (own_df, own_se) in _over(_tests, part, those, rows[:, columns], method):
+        for at, unit, (own_df, own_se), _ in _over(_tests, part, those, rows[:, columns], method):
             df[at], se[at] = own_df, own_se * unit[:, None]
     return df, se
 
@@ -128,6 +128,7 @@ class Covariances:
     slopes : (t, m + 1, k, k) LΦP_iΦLᵀ, less the derivatives of LΦLᵀ in ψ.
     cov_psi : (t, m + 1, m + 1) A or W.
     sigma2 : (t,) the last element of ψ.
+    outward : (m + 1, m + 1) takes ψ in these coordinates, relative to σ², to that of the design.
     """
 
     phi: np.ndarray
@@ -135,6 +136,7 @@ class Covariances:
     cov_psi: np.ndarray
     adjusted: np.ndarray
     sigma2: np.ndarray
+    outward: np.ndarray
 
 
 def covariances(
@@ -144,41 +146,43 @@ def covariances(
 
     Parameters are those of `joint_tests`.
     """
-    for at, unit, own in _over(_products, of, those, rows, method):
-        yield at, unit, Covariances(*own)
+    for at, unit, own, outward in _over(_products, of, those, rows, method):
+        yield at, unit, Covariances(*own, outward=outward)
 
 
 def _over(
     wanted: Callable[..., tuple[Array, ...]], of: Responses, those: np.ndarray, rows: np.ndarray, method: str
-) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]]:
-    """Yields positions of some of the responses `those` (T,), their units, and what is `wanted` of them.
+) -> Iterator[Part]:
+    """Yields positions of some of the responses `those` (T,), units, what is `wanted`, and `outward`.
 
-    Standard errors are in these units (t,): where σ² = 1 no power of it can over- or underflow.
+    Standard errors are in these units (t,): where σ² = 1 no power of it can over- or underflow. Those whose
+    variances are far are in coordinates of their own.
     """
     maker, psi, adjust, place = of.maker, of.psi, method != "satterthwaite", placed()
     if is_linear(maker):
         yield from _linear(wanted, of, those, rows)
         return
-    if adjust and not maker.design.structure.linear:
-        maker = maker.tangents
+    maker = _tangent(maker, adjust)
     whole = np.full(len(psi), of.weights is None) & complete_columns(of.y)
     with np.errstate(all="ignore"):
         unit = np.sqrt(psi[:, -1])
         relative = psi / maker.design.structure.units(psi[:, -1:])
-    far = those & whole
-    far[far] = can_turn(maker.design) and far_variances(maker.design, psi[far])
-    owns = {int(k): own_at(maker, relative[k]) for k in np.flatnonzero(far)}
-    for turn, which in shared_turns(maker, owns):
+    far = those & can_turn(maker.design)
+    far[far] = far_variances(maker.design, psi[far])
+    apart = OwnDesigns(maker, of.y, of.weights, of.reml, adjust)
+    for turn, which in _turns(maker, apart, relative, far & whole, far & ~whole):
         inside, cov = turn.inside(relative[which], of.cov[which])
-        source, ways = SharedDesign(turn.maker, of.reml), (_one_by_one, _mapped)
+        source, ways = SharedDesign(_tangent(turn.maker, adjust), of.reml), (_one_by_one, _mapped)
         pieces = ways[len(which) > source.few](
             wanted, method, source, np.arange(len(which)), inside, cov, rows @ turn.x
         )
+        outward = turn.outward @ _outward(turn.maker)
         for at, found in _in_x64(pieces):
-            yield which[at], unit[which[at]], found
+            yield which[at], unit[which[at]], found, outward
+    outward = _outward(maker)
     for chosen, source, at, own in (
         (those & whole & ~far, SharedDesign(maker, of.reml), relative, unit),
-        (those & ~whole, OwnDesigns(maker, of.y, of.weights, of.reml, adjust), psi, np.ones(len(psi))),
+        (those & ~whole & ~far, apart, psi, np.ones(len(psi))),
     ):
         which = np.flatnonzero(chosen)
         if not len(which):
@@ -188,7 +192,35 @@ def _over(
         few = len(which) <= least or is_apart(source)
         pieces = (_one_by_one if few else _mapped)(wanted, method, source, which, at, of.cov, rows)
         for piece in _in_x64(pieces):
-            yield piece[0], own[piece[0]], piece[1]
+            yield piece[0], own[piece[0]], piece[1], outward
+
+
+def _turns(
+    maker: ProblemMaker, apart: OwnDesigns, psi: np.ndarray, whole: np.ndarray, others: np.ndarray
+) -> Iterator[tuple[Turn, np.ndarray]]:
+    """Coordinates for responses whose variances are far, and positions of those that they are for.
+
+    Parameters
+    ----------
+    psi : (T, m + 1) relative to σ².
+    whole : (T,) those of the design; others : (T,) those of designs of their own, which go one by one.
+    """
+    yield from shared_turns(maker, {int(k): own_at(maker, psi[k]) for k in np.flatnonzero(whole)})
+    for k in np.flatnonzero(others):
+        own = apart.maker_of(int(k))
+        yield turn_of(own, own_at(own, psi[k])), np.array([k])
+
+
+def _tangent(maker: ProblemMaker, adjust: bool) -> ProblemMaker:
+    return maker.tangents if adjust and not maker.design.structure.linear else maker
+
+
+def _outward(maker: ProblemMaker) -> np.ndarray:
+    """The matrix (m + 1, m + 1) that takes ψ, relative to σ², from internal coordinates."""
+    structure = maker.design.structure
+    out = np.eye(structure.n_params + 1)
+    out[:-1, :-1] = np.asarray(structure.entry_map(maker.basis.outward))
+    return out
 
 
 def _in_x64(pieces: Found) -> Found:
@@ -203,7 +235,7 @@ def _in_x64(pieces: Found) -> Found:
 
 def _linear(
     wanted: Callable[..., tuple[Array, ...]], of: Responses, those: np.ndarray, rows: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]]:
+) -> Iterator[Part]:
     """`_over` for models of fixed effects and σ², where every method is exact: df = 2σ̂⁴/Var(σ̂²) = n − p."""
     whole = np.full(len(of.psi), of.weights is None) & complete_columns(of.y)
     for chosen, shared in ((those & whole, True), (those & ~whole, False)):
@@ -223,10 +255,11 @@ def _linear(
                 found = np.broadcast_to(2.0 / spread[:, None], variance.shape), np.sqrt(variance)
             else:
                 found = phi, -phi[:, None], spread[:, None, None], phi, np.ones(len(which))
-        yield which, unit, found
+        yield which, unit, found, np.eye(1)
 
 
 Found = Iterator[tuple[np.ndarray, tuple[np.ndarray, ...]]]
+Part = tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...], np.ndarray]
 
 
 def _one_by_one(

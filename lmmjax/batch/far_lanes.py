@@ -44,7 +44,7 @@ def put_far(maker: ProblemMaker, y: Columns, found: Outcome, how: How) -> None:
         result, _ = fit_blocks(len(those), vector, block, how.max_iter, [start], how.dtype)
         result = turn.restored(jax.tree.map(np.asarray, result), how.reml)
         good = preferred(result, jax.tree.map(lambda a, those=those: a[those], found.estimate))
-        new = outcome(result, found.optima[those])
+        new = outcome(result, found.optima[those], found.starts[those])
         found.put(those[good], new.some(good))
 
 

@@ -61,7 +61,7 @@ class Outcome:
         return dataclasses.replace(self, estimate=dataclasses.replace(old, beta=beta, cov_beta=cov))
 
 
-def outcome(estimate: Estimate, optima: np.ndarray, starts: int = 1) -> Outcome:
+def outcome(estimate: Estimate, optima: np.ndarray, starts: int | np.ndarray = 1) -> Outcome:
     """Fits of which nothing else is to be said, after descents from `starts` points."""
     return Outcome(estimate, np.full(len(optima), "", object), optima, np.full(len(optima), starts))
 

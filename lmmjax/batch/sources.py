@@ -82,13 +82,19 @@ class OwnDesigns:
         y = np.asarray(self.y[:, which])
         return np.where(np.isnan(y), 0.0, 1.0 if self.weights is None else self.weights[:, which])
 
-    def one(self, k: int) -> Problem:
+    def maker_of(self, k: int) -> ProblemMaker:
+        """A maker for the rows and weights of response k; the last one is kept."""
         w = self._weights(k)
         key, maker = self.made
         if maker is None or key != w.tobytes():
             maker = ProblemMaker(take_rows(self.maker.design, w > 0, w), self.maker.backend)
             maker = maker.tangents if self.tangents else maker
             self.made = w.tobytes(), maker
+        return maker
+
+    def one(self, k: int) -> Problem:
+        w = self._weights(k)
+        maker = self.maker_of(k)
         return maker(np.asarray(self.y[w > 0, k], float), self.reml)
 
     def lanes(self, which: np.ndarray) -> Problem:

@@ -57,8 +57,8 @@ def multistart(
         # what the standard errors and tests of large data are made from: a summary asks for it next
         at_estimate_jit.ahead(problem, np.zeros(m + 1), np.zeros((m + 1, m + 1)))
     found = best_of(problem, starts, method=method, max_iter=require_evaluations(max_iter))
-    if suspects(data.design, found):
-        options = {"count": len(starts), "method": method, "max_iter": max_iter}
+    if max_iter and suspects(data.design, found):
+        options = {"count": len(starts), "start": start, "method": method, "max_iter": max_iter}
         own = far_estimate(data.maker, y, reml, **options)
         found = found if own is None or not preferred(own, found) else own
     one = jax.tree.map(lambda a: a[None], found)

@@ -1,10 +1,14 @@
 """Variances that differ by many powers of ten: found, the same alone and in a batch, or said to be lost."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import stdtrit
 
 import lmmjax as lj
+from lmmjax.postestimation.predictions import batch_modes, batch_predict
 
 RNG = np.random.default_rng(2)
 GROUPS, SIZE = 20, 5
@@ -168,3 +172,79 @@ def test_residuals_that_are_all_but_equal_within_groups_are_named(structure):
         one = lj.lmm("y ~ x", d.assign(y=y), residual=structure).fit()
     assert not one.converged
     assert "rounding hides" in one.status
+
+
+def turning(intercept, slope, groups=12, size=8):
+    """Rows, and three responses with these standard deviations, of noise 1."""
+    rng = np.random.default_rng(1)
+    g = np.repeat(np.arange(groups), size)
+    t = np.tile(np.arange(float(size)), groups) + 0.1 * rng.normal(size=g.size)
+    d = pd.DataFrame({"g": g, "t": t, "x": rng.normal(size=g.size)})
+    b = rng.normal(size=(groups, 2, 3)) * np.array([intercept, slope])[:, None]
+    return d, b[g, 0] + b[g, 1] * t[:, None] + rng.normal(size=(g.size, 3))
+
+
+def test_predictions_of_batches_leave_the_residuals_of_large_effects(monkeypatch):
+    monkeypatch.setattr(batch_modes, "ALONE", 1)
+    d, y = turning(1e8, 1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        fits = lj.lmm("~ x + t + (1 + t | g)", d).fit_batch(y)
+    left = y - np.asarray(fits.predict()).T
+    # noise of 1, less what 24 coefficients take of 96 rows; β̂ and b̂ of 1e8 have 1e-8 of it
+    assert np.all((np.std(left, axis=0) > 0.6) & (np.std(left, axis=0) < 1.2))
+
+
+def test_limits_of_new_levels_beside_large_variances(monkeypatch):
+    """Of 12 groups whose coefficients are all but seen: t of 11, and of 96 − 25 where a group is known."""
+    monkeypatch.setattr(batch_predict, "few", lambda maker: 0)
+    d, y = turning(1e4, 5e3)
+    model = lj.lmm("y ~ x + t + (1 + t | g)", d.assign(y=y[:, 0]))
+    new = pd.DataFrame({"g": [99, 99, 3], "t": [0.0, 3.0, 2.0], "x": [0.0, 1.0, 1.0]})
+    fits = model.fit_batch(y)
+    for ddf in ("satterthwaite", "kenward-roger"):
+        ask = {"interval": "confidence", "new_levels": "population", "ddf": ddf}
+        one, many = model.fit().predict(new, **ask), fits.predict(new, **ask).iloc[:3]
+        for found in (one, many):
+            half = (found["upper"] - found["lower"]) / (2 * found["se"])
+            # what groups do not tell is 1e-8 of their variance
+            np.testing.assert_allclose(half, stdtrit([11, 11, 71], 0.975), rtol=1e-6)
+        # errors of the rounding of large variances
+        np.testing.assert_allclose(many["se"], one["se"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("ddf", ["satterthwaite", "kenward-roger"])
+def test_large_variances_of_responses_with_gaps(ddf):
+    """Each has the degrees of freedom, and the F test, of its rows alone."""
+    d, y = turning(1.0, 1e6)
+    rng, y = np.random.default_rng(2), y[:, :2].copy()
+    for column in y.T:
+        column[rng.choice(len(d), 5, replace=False)] = np.nan
+    fits = lj.lmm("~ x + t + (1 + t | g)", d).fit_batch(y)
+    table = fits.t_tests(ddf)
+    joint = fits.anova(3, ddf)
+    for k in range(2):
+        there = d.assign(y=y[:, k])[np.isfinite(y[:, k])]
+        one = lj.lmm("y ~ x + t + (1 + t | g)", there).fit()
+        own, test = one.coef_table(ddf), one.anova(3, ddf)
+        # two descents to one optimum
+        np.testing.assert_allclose(table["se"][k], own["se"], rtol=1e-4)
+        np.testing.assert_allclose(table["df"][k], own["df"], rtol=1e-4)
+        assert table["df"][k][0] < 12
+        of_batch = joint.xs(fits.names[k], level=1).loc[test.index]
+        np.testing.assert_allclose(of_batch[["F", "den_df"]], test[["F", "den_df"]], rtol=1e-3)
+
+
+def test_starts_and_evaluations_of_far_fits_are_those_that_are_asked_for():
+    d, y = turning(1e5, 1e5)
+    model = lj.lmm("y ~ x + t + (1 + t | g)", d.assign(y=y[:, 0]))
+    fit = model.fit()
+    again = model.fit(start=np.asarray(fit.fitted.estimate.theta))
+    assert again.converged
+    assert again.fitted.estimate.n_iter < fit.fitted.estimate.n_iter
+    # two descents to one optimum
+    assert abs(again.deviance - fit.deviance) < 1e-6
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        there = model.fit(max_iter=0)
+    assert there.fitted.estimate.n_iter == 0

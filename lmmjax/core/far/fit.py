@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lmmjax.arrays import Array
 from lmmjax.core.descents import best_of, better
 from lmmjax.core.estimate import Estimate
 from lmmjax.core.far.own import FAR, own_coefficients
@@ -76,20 +77,29 @@ def can_turn(design: Design) -> bool:
 
 
 def far_estimate(
-    maker: ProblemMaker, y: np.ndarray, reml: bool, *, count: int = 1, max_iter: int = 100, **options
+    maker: ProblemMaker,
+    y: np.ndarray,
+    reml: bool,
+    *,
+    count: int = 1,
+    start: Array | None = None,
+    max_iter: int = 100,
+    **options,
 ) -> Estimate | None:
     """The fit of a response y (n,) in coordinates of its own; None where its random effects are not far.
 
     Parameters
     ----------
     count : of descents, at least one; the others follow where the first has no certificate, too.
+    start : θ (m,) in coordinates of the design, the only start then.
     options : as of `best_of`.
     """
     own = own_coefficients(maker, y)
     if own is None:
         return None
     turn = turn_of(maker, own)
-    problem, starts = turn.lanes(y, own.shift, reml), turn.starts
+    problem = turn.lanes(y, own.shift, reml)
+    starts = turn.starts if start is None else [turn.started(np.asarray(start, float))]
     found = best_of(problem, starts[:count], max_iter=max_iter, **options)
     if found.status != Status.CONVERGED and count < len(starts):
         found = best_of(problem, starts, max_iter=max_iter, **options)

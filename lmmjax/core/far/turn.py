@@ -75,6 +75,13 @@ class Turn:
             structure = self.maker.design.structure
             return np.asarray(structure.change_basis(self.start, self.maker.basis.inward))
 
+    def started(self, theta: np.ndarray) -> np.ndarray:
+        """θ′ (m,) of θ (m,) in coordinates of the design."""
+        sorted_theta = np.empty_like(theta)
+        sorted_theta[self._places] = theta
+        maps = [np.linalg.inv(self.z[k]) for k in self.order]
+        return _moved(self.maker.design, sorted_theta, maps)
+
     def suits(self, own: Own) -> bool:
         """Whether these are good coordinates for another response, too."""
         for terms, b in own.coefficients.items():
@@ -106,6 +113,11 @@ class Turn:
         inward = self._entries([np.linalg.inv(o) for o in self.z])
         return inward[:, np.append(self._places, len(self._places))]
 
+    @cached_property
+    def outward(self) -> np.ndarray:
+        """The matrix (m + 1, m + 1) that takes ψ′, relative to σ², to ψ of the design."""
+        return self._entries(self.z)[np.append(self._places, len(self._places))]
+
     def inside(self, psi: np.ndarray, cov: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """ψ′ (..., m + 1) and its covariance, as `cov_relative`, of those in coordinates of the design."""
         unit = self.maker.design.structure.units(psi[..., -1:])
@@ -115,7 +127,7 @@ class Turn:
         """An estimate of the turned design, whose arrays may lead with T, in coordinates of the design."""
         structure = self.maker.design.structure
         m, places = structure.n_params, self._places
-        outward = self._entries(self.z)[np.append(places, m)]
+        outward = self.outward
         missing = np.isnan(np.diagonal(found.cov_psi, axis1=-2, axis2=-1)) @ np.abs(outward).T > 0
         unit = structure.units(np.asarray(found.psi)[..., -1:])
         relative = outward @ found.cov_relative @ outward.T

@@ -14,6 +14,7 @@ from scipy.special import chdtrc, fdtrc, stdtr
 from lmmjax.arrays import sweep
 from lmmjax.arrays.caller import stack_level
 from lmmjax.core.far.fit import turn_where_far
+from lmmjax.core.far.turn import Turn
 from lmmjax.design import EstimabilityWarning
 from lmmjax.fitted import Fitted, by_criterion, kept, open_effects, require_choice, require_level
 from lmmjax.inference.ddf import (
@@ -31,6 +32,7 @@ from lmmjax.inference.natural import (
     at_estimate_jit,
     natural_bent_jit,
     natural_jit,
+    outward_covariance,
 )
 from lmmjax.inference.open_directions import inward_moves, moving_covariances
 from lmmjax.inference.robust.sandwich import hotelling_f
@@ -189,18 +191,32 @@ def notes(fitted: Fitted, ddf: str, robust: Robust | None = None) -> dict[str, s
 @kept
 def natural_at(fitted: Fitted) -> tuple[Natural, np.ndarray]:
     """Derivatives at the estimate, and the covariance of ψ̂, as NumPy arrays."""
-    estimate = fitted.estimate
-    psi, cov, turn = estimate.psi, estimate.cov_relative, turn_where_far(fitted.data.maker, estimate.psi)
-    if turn is not None and not estimate.moves.any():
+    psi, cov, turn = fitted.estimate.psi, fitted.estimate.cov_relative, turn_at(fitted)
+    if turn is not None:
         psi, cov = turn.inside(psi, cov)
-    else:
-        turn = None
     with jax.enable_x64(True):
-        problem = (
-            fitted.data.problem(fitted.y, fitted.reml) if turn is None else turn.maker(fitted.y, fitted.reml)
-        )
-        at, inner = jax.tree.map(np.asarray, at_estimate_jit(problem, psi, cov))
+        make = fitted.data.problem if turn is None else turn.maker
+        at, inner = jax.tree.map(np.asarray, at_estimate_jit(make(fitted.y, fitted.reml), psi, cov))
     return (at if turn is None else dataclasses.replace(at, outward=turn.x @ at.outward)), inner
+
+
+@kept
+def turn_at(fitted: Fitted) -> Turn | None:
+    """The coordinates of `natural_at` and `adjusted_at`, where they are not those of the design."""
+    if fitted.estimate.moves.any():
+        return None
+    return turn_where_far(fitted.data.maker, fitted.estimate.psi)
+
+
+def design_covariance(fitted: Fitted, cov: np.ndarray) -> np.ndarray:
+    """A covariance (m + 1, m + 1) of ψ̂, as of `Adjusted`, in coordinates and units of `cov_relative`."""
+    psi, turn = np.asarray(fitted.estimate.psi), turn_at(fitted)
+    if turn is None:
+        return outward_covariance(fitted.data.problem(fitted.y, fitted.reml), psi, cov)
+    inside, _ = turn.inside(psi, cov)
+    with jax.enable_x64(True):
+        there = outward_covariance(turn.maker(fitted.y, fitted.reml), inside, cov)
+    return turn.outward @ there @ turn.outward.T
 
 
 @kept
@@ -215,9 +231,12 @@ def adjusted_at(fitted: Fitted, ddf: str) -> Adjusted:
     sas = ddf == "kenward-roger-sas"
     at, cov_psi = natural_at(fitted)
     if not fitted.data.design.structure.linear:
+        turn, psi = turn_at(fitted), fitted.estimate.psi
+        psi = psi if turn is None else turn.inside(psi, fitted.estimate.cov_relative)[0]
         with jax.enable_x64(True):
-            problem = fitted.data.maker.tangents(fitted.y, fitted.reml)
-            at = (natural_bent_jit if sas else natural_jit)(problem, fitted.estimate.psi)
+            maker = fitted.data.maker if turn is None else turn.maker
+            problem = maker.tangents(fitted.y, fitted.reml)
+            at = (natural_bent_jit if sas else natural_jit)(problem, psi)
     return kenward_roger(jax.tree.map(np.asarray, at), cov_psi if sas else None)
 
 

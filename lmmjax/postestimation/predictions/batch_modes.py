@@ -12,6 +12,7 @@ import numpy as np
 from lmmjax.arrays import quick_jit
 from lmmjax.batch import FEW
 from lmmjax.core import conditional_means, response_axes
+from lmmjax.core.far.fit import can_turn, far_variances
 from lmmjax.fitted import FittedMany, fitted_modes
 from lmmjax.inference.open_directions import nearby, settled
 from lmmjax.postestimation.alike import Alike, alike
@@ -33,12 +34,14 @@ def modes_of(own: Alike) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
     """Yields (positions, modes) of responses alike; chunks of one shape, so one program.
 
     Of a level that has none of their rows nothing is known: b = 0. A few go one by one: every pattern of
-    missing values would be a program.
+    missing values would be a program; so do those whose variances are far, in coordinates of their own.
     """
-    if len(own.which) < ALONE:
-        for j in own.which:
-            yield np.array([j]), [modes.b[None] for modes in fitted_modes(own.fit(int(j)))]
+    apart = np.full(len(own.which), len(own.which) < ALONE) | are_far(own)
+    for j in own.which[apart]:
+        yield np.array([j]), [modes.b[None] for modes in fitted_modes(own.fit(int(j)))]
+    if apart.all():
         return
+    own = own.some(own.which[~apart])
     fits, make, keep, lanes = own.fits, own.data.expanded, own.rows, own.which
     design, estimate = fits.data.design, fits.estimate
     cost = design.n + sum(t.n_groups * t.q * (t.q + design.p + 2) for t in design.terms)
@@ -62,6 +65,15 @@ def modes_of(own: Alike) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
             steady = _steady(modes, y, psi, points)
             values = [np.where(same, b, np.nan) for same, b in zip(steady, values, strict=True)]
         yield part, [b[: len(part), : t.n_groups] for b, t in zip(values, design.terms, strict=True)]
+
+
+def are_far(own: Alike) -> np.ndarray:
+    """Which of the responses (t,) have modes in coordinates of their own."""
+    design, estimate = own.data.design, own.fits.estimate
+    if not can_turn(design):
+        return np.zeros(len(own.which), bool)
+    identified = ~estimate.moves[own.which].any(axis=(1, 2))
+    return identified & far_variances(design, estimate.psi[own.which])
 
 
 def _steady(

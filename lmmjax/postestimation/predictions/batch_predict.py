@@ -169,7 +169,6 @@ class _Errors:
         x[np.flatnonzero(random), p + place[random]] = -size[place[random]]
         psi, cov = fits.estimate.psi[own.which], fits.estimate.cov_relative[own.which]
         of = Responses(maker, np.broadcast_to(0.0, (maker.design.n, len(psi))), psi, cov, fits.reml)
-        inward = _inward(maker, structure)
         relative = np.column_stack([structure.relative(psi), np.ones(len(psi))])
         unknown, unknown_slopes = self._unknown_variance(here, relative, structure)
         residual = self._new_variance(here)
@@ -183,7 +182,7 @@ class _Errors:
                 v, gradient, added = _parts(found, x[part])
                 v = v - taken[part] + unknown[at, part]
                 gradient[:, -1] -= taken[part]
-                gradient += inward.T @ unknown_slopes[:, part]
+                gradient += found.outward.T @ unknown_slopes[:, part]
                 added = added if self.ddf in ADJUSTED else np.zeros_like(v)
                 se[at[:, None], here[None, part]] = unit[:, None] * np.sqrt(v + added)
                 total = v + residual[part]
@@ -230,13 +229,6 @@ def _parts(found: Covariances, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray
         return np.sum((a @ rows.T) * rows.T, axis=-2)
 
     return squares(found.phi), -squares(found.slopes), squares(found.adjusted - found.phi)
-
-
-def _inward(maker: Any, structure: Structure) -> np.ndarray:
-    """(m + 1, m + 1) the matrix that takes derivatives in ψ, relative, to those in internal coordinates."""
-    out = np.eye(structure.n_params + 1)
-    out[:-1, :-1] = np.asarray(structure.entry_map(maker.basis.outward))
-    return out
 
 
 def _effects(data: ModelData, new: NewFrame, rows: np.ndarray) -> tuple[Effects, np.ndarray]:

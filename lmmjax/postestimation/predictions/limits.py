@@ -24,9 +24,14 @@ from lmmjax.core.prediction_error import Errors, marginal_errors, prediction_err
 from lmmjax.core.targets import Targets
 from lmmjax.fitted import Fitted, kept
 from lmmjax.formula import NewFrame, NewRandom
-from lmmjax.inference.natural import outward_covariance
 from lmmjax.inference.open_directions import moving_values
-from lmmjax.postestimation.hypotheses.fixed_tests import ADJUSTED, adjusted_at, covariance_at, natural_at
+from lmmjax.postestimation.hypotheses.fixed_tests import (
+    ADJUSTED,
+    adjusted_at,
+    covariance_at,
+    design_covariance,
+    natural_at,
+)
 
 ROUNDING = 1e-12
 """Share of a residual's variance below which that of its prediction error is rounding."""
@@ -166,8 +171,7 @@ def _of_estimation(fitted: Fitted, targets: Targets, ddf: str) -> tuple[np.ndarr
         return np.einsum("kp,pr,kr->k", targets.x, change, targets.x), observed
     cov_psi = observed
     if ddf == "kenward-roger":
-        problem = fitted.data.problem(fitted.y, fitted.reml)
-        cov_psi = outward_covariance(problem, np.asarray(fitted.estimate.psi), adjusted.cov_psi)
+        cov_psi = design_covariance(fitted, adjusted.cov_psi)
     return estimation_errors(e, targets, cov_psi), cov_psi
 
 
