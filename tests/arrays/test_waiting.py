@@ -130,7 +130,7 @@ def test_which_programs_wait(function, expected):
 
 
 def test_a_program_with_several_calls_ends():
-    """In a process of its own, of two threads: jaxlib 0.10.1 alone never returns."""
+    """In a process of its own: on two cores jaxlib 0.10.1 alone never returns."""
     script = """
 import numpy as np, jax, jax.numpy as jnp
 from lmmjax.arrays import quick_jit
